@@ -1,0 +1,39 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+
+.PHONY: run test test-fast ui check bench clean
+
+run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
+	mlflow run . --env-manager local --experiment-name kd-mlflow
+
+test: $(VENV)/tested  ## Run the whole suite
+	python -m pytest
+
+test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
+	python -m pytest -m "not slow"
+
+ui: $(VENV)/installed  ## Browse runs and models at http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1
+
+check: $(VENV)/tested  ## Lint, format and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: $(VENV)/installed  ## Time the teachers against an ordinary loop
+	python benchmarks/speed.py
+
+clean:  ## Remove the environment; the store stays
+	rm -rf $(VENV)
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@

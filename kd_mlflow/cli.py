@@ -1,0 +1,172 @@
+"""The command line: parses, calls the pipeline, prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kd_mlflow import __version__
+from kd_mlflow import config as configs
+from kd_mlflow.errors import KDError
+
+if TYPE_CHECKING:
+    from kd_mlflow.training import OnEpoch
+
+LINE_EVERY_S = 5.0
+"""How often a line reports on training where there is no terminal to draw a bar on."""
+
+
+class Reporter:
+    """Prints progress to standard error: a bar on a terminal, plain lines elsewhere."""
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        click.echo(text, err=True)
+
+    @contextmanager
+    def training(self, label: str, members: int, epochs: int) -> Iterator[OnEpoch]:
+        """Show how many of the members' epochs are done."""
+        total, done, lock = members * epochs, 0, threading.Lock()
+        started = said = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if not terminal:
+            self.say(f"{label}: {members} models, {epochs} epochs")
+        with click.progressbar(
+            length=total, label=label, file=sys.stderr, hidden=not terminal
+        ) as bar:
+
+            def on_epoch(chunk: slice, epoch: int, values: Any) -> None:
+                nonlocal done, said
+                with lock:
+                    done += chunk.stop - chunk.start
+                    bar.update(chunk.stop - chunk.start)
+                    if not terminal and time.monotonic() - said > LINE_EVERY_S and done < total:
+                        said = time.monotonic()
+                        self.say(f"{label}: {100 * done // total} % in {said - started:.0f} s")
+
+            yield on_epoch
+        self.say(f"{label}: trained in {time.monotonic() - started:.1f} s")
+
+
+def options_of(config: type[configs.Options]) -> Callable[[Any], Any]:
+    """Make one click option a field; ``--n-teachers`` and ``--n_teachers`` are the same."""
+
+    def decorate(command: Any) -> Any:
+        for field in reversed(dataclasses.fields(config)):
+            name = field.name
+            shown = configs.text_value(field.default)
+            kind = str if isinstance(field.default, tuple) else type(field.default)
+            rule = field.metadata["rule"][0]
+            bound = "" if rule == configs.ANY[0] else f"  Must be {rule}."
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                *([f"--{name}"] if "_" in name else []),
+                name,
+                type=kind,
+                default=shown if kind is str else field.default,
+                show_default=shown or "none",
+                help=field.metadata["help"] + bound,
+            )(command)
+        return command
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kd-mlflow")
+def cli() -> None:
+    """Distil an ensemble into one small student, tracked and registered in MLflow.
+
+    Runs go to the tracking server of MLFLOW_TRACKING_URI (by default sqlite:///mlflow.db in this
+    folder), in the experiment MLFLOW_EXPERIMENT_NAME (by default kd-mlflow).
+    """
+
+
+def _command(name: str, config: type[configs.Options], text: str) -> Callable[[Any], Any]:
+    """Register a command whose function takes its configuration."""
+
+    def decorate(function: Callable[[Any], None]) -> Any:
+        @cli.command(name, help=text)
+        @options_of(config)
+        def command(**values: Any) -> None:
+            function(config(**values))
+
+        return command
+
+    return decorate
+
+
+@_command("main", configs.MainConfig, "Teachers, distillation and promotion in one process.")
+def _main(config: configs.MainConfig) -> None:
+    from kd_mlflow import pipeline, summary
+
+    result = pipeline.run_main(config, Reporter())
+    click.echo(summary.main_table(result))
+    _stop_if_strict(config.strict, result.decision.promoted)
+
+
+@_command("teachers", configs.TeachersConfig, "Train and log the ensemble of teachers.")
+def _teachers(config: configs.TeachersConfig) -> None:
+    from kd_mlflow import pipeline, summary
+
+    click.echo(summary.teachers_table(pipeline.run_teachers(config, Reporter())))
+
+
+@_command(
+    "distill",
+    configs.DistillConfig,
+    "Train students against an ensemble; register the first distilled one as candidate.",
+)
+def _distill(config: configs.DistillConfig) -> None:
+    from kd_mlflow import pipeline, summary
+
+    click.echo(summary.distill_table(pipeline.run_distill(config, Reporter())))
+
+
+@_command("promote", configs.PromoteConfig, "Gate a version and move the alias production to it.")
+def _promote(config: configs.PromoteConfig) -> None:
+    from kd_mlflow import pipeline, summary
+
+    decision = pipeline.run_promote(config, Reporter())
+    click.echo(summary.decision_table(decision))
+    _stop_if_strict(config.strict, decision.promoted)
+
+
+@_command("rollback", configs.RollbackConfig, "Move the alias production back to previous.")
+def _rollback(config: configs.RollbackConfig) -> None:
+    from kd_mlflow import pipeline
+
+    restored, replaced = pipeline.run_rollback(config, Reporter())
+    click.echo(
+        f"{config.model_name}: production is version {restored} again; "
+        f"version {replaced} is now previous"
+    )
+
+
+def _stop_if_strict(strict: bool, promoted: bool) -> None:
+    if strict and not promoted:
+        raise KDError("the candidate was rejected and strict is true")
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 what a user can mend (one line), 2 a misused option."""
+    os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINTS", "true")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        cli(prog_name="kd-mlflow")
+    except KDError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

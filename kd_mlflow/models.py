@@ -1,0 +1,198 @@
+"""Populations: ``k`` multilayer perceptrons of one architecture, stacked on axis 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+DROPOUT_LEVELS = 256
+"""Dropout masks come from random bytes, so a rate is rounded to a multiple of 1/256."""
+
+EVALUATION_ROWS = 4096
+"""Rows scored at once when no gradient is needed: bounds memory, changes no logit's meaning."""
+
+
+class DropoutStreams:
+    """Random bytes for dropout masks: what a member receives depends on its own seed alone.
+
+    Bytes against a threshold cost a small part of what Bernoulli draws cost, which would
+    otherwise be half of the training time.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [
+            np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(1,))) for seed in seeds
+        ]
+
+    def draw(self, batch: int, width: int) -> Tensor:
+        """Return uniform bytes.  Shape: (k, batch, width), uint8, on the host."""
+        size = batch * width
+        words = np.empty((len(self._streams), -(-size // 8)), dtype=np.uint64)
+        for row, stream in zip(words, self._streams, strict=True):
+            row[:] = stream.random_raw(row.size)
+        drawn = torch.from_numpy(words.view(np.uint8))[:, :size]
+        return drawn.reshape(len(self._streams), batch, width)
+
+
+class ReluDropout(torch.autograd.Function):
+    """``relu(x) * keep * scale`` as one node, whose output alone is kept for the backward pass.
+
+    Shape: x (k, batch, d), keep (k, batch, d) boolean -> (k, batch, d).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        y = torch.relu(x).mul_(keep).mul_(scale)
+        ctx.save_for_backward(y)
+        ctx.scale = scale
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        passed: Tensor = torch.ops.aten.threshold_backward(grads[0], y, 0.0)
+        return passed.mul_(ctx.scale), None, None
+
+
+class StackedLinear(nn.Module):
+    """``k`` independent linear layers.
+
+    Shape: (k, batch, d_in) -> (k, batch, d_out); weight (k, d_in, d_out), bias (k, 1, d_out).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class Population(nn.Module):
+    """``k`` multilayer perceptrons: linear layers with ReLU and dropout between them.
+
+    Shape: (batch, d_in), shared by all members, or (k, batch, d_in) -> logits (k, batch, classes).
+
+    >>> population = Population.initialised((20, 64, 32, 2), seeds=[1, 2, 3])
+    >>> population(torch.zeros(5, 20)).shape
+    torch.Size([3, 5, 2])
+    >>> population.parameters_per_member
+    3490
+    """
+
+    def __init__(self, layers: Sequence[StackedLinear], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.dropout = dropout
+
+    @classmethod
+    def initialised(
+        cls, sizes: Sequence[int], *, seeds: Sequence[int], dropout: float = 0.0
+    ) -> Population:
+        """Draw each member as ``nn.Linear`` layers would be drawn after ``torch.manual_seed``."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        layers = []
+        for d_in, d_out in pairwise(sizes):
+            drawn = [_draw_linear(d_in, d_out, generator) for generator in generators]
+            weight = torch.stack([weight.T for weight, _ in drawn]).contiguous()
+            layers.append(StackedLinear(weight, torch.stack([bias for _, bias in drawn])[:, None]))
+        return cls(layers, dropout=dropout)
+
+    @property
+    def k(self) -> int:
+        """Number of members."""
+        return int(self._layer(0).weight.shape[0])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Width of the input, of each hidden layer and of the logits."""
+        return (self._layer(0).weight.shape[1], *(int(w.weight.shape[2]) for w in self._all()))
+
+    @property
+    def parameters_per_member(self) -> int:
+        """Number of trained values of one member."""
+        return sum(p.numel() for p in self.parameters()) // self.k
+
+    def forward(self, x: Tensor, streams: DropoutStreams | None = None) -> Tensor:
+        h = x if x.dim() == 3 else x.expand(self.k, *x.shape)
+        threshold = round(self.dropout * DROPOUT_LEVELS)
+        keep = self._masks(h, streams, threshold) if streams and threshold else None
+        *hidden, last = self._all()
+        for i, layer in enumerate(hidden):
+            h = layer(h)
+            if keep:
+                scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - threshold)
+                h = ReluDropout.apply(h, keep[i], scale)  # type: ignore[no-untyped-call]  # torch's
+            else:
+                h = torch.relu(h)
+        logits: Tensor = last(h)
+        return logits
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Score rows without gradient or dropout, in chunks.
+
+        Shape: (batch, d_in) -> (k, batch, classes).
+        """
+        with torch.no_grad():
+            parts = [self(rows) for rows in torch.split(x, EVALUATION_ROWS)]
+        return torch.cat(parts, dim=1)
+
+    def member(self, index: int) -> nn.Sequential:
+        """Return a copy of one member as an ordinary module with the same weights and dropout."""
+        modules: list[nn.Module] = []
+        for layer in self._all():
+            d_in, d_out = layer.weight.shape[1:]
+            linear = nn.Linear(d_in, d_out, device=layer.weight.device)
+            with torch.no_grad():
+                linear.weight.copy_(layer.weight[index].T)
+                linear.bias.copy_(layer.bias[index, 0])
+            modules += [linear, nn.ReLU(), nn.Dropout(self.dropout)]
+        return nn.Sequential(*modules[:-2])
+
+    def members(self, rows: slice) -> Population:
+        """Return copies of some members as a population of their own."""
+        layers = [
+            StackedLinear(w.weight.detach()[rows].clone(), w.bias.detach()[rows].clone())
+            for w in self._all()
+        ]
+        return Population(layers, dropout=self.dropout)
+
+    def copy_members_(self, rows: slice, other: Population) -> None:
+        """Overwrite some members' weights with those of ``other``."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
+                mine[rows] = theirs
+
+    def _layer(self, index: int) -> StackedLinear:
+        layer = self.layers[index]
+        assert isinstance(layer, StackedLinear)
+        return layer
+
+    def _all(self) -> list[StackedLinear]:
+        return [self._layer(i) for i in range(len(self.layers))]
+
+    def _masks(self, x: Tensor, streams: DropoutStreams, threshold: int) -> tuple[Tensor, ...]:
+        """Draw which units stay, one mask a hidden layer.  Shape of each: (k, batch, width)."""
+        hidden = self.sizes[1:-1]
+        drawn = streams.draw(x.shape[1], sum(hidden)).to(x.device)
+        return torch.split(drawn >= threshold, hidden, dim=2)
+
+
+def _draw_linear(d_in: int, d_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw what ``nn.Linear(d_in, d_out)`` draws.  Shapes: (d_out, d_in) and (d_out,)."""
+    weight = torch.empty(d_out, d_in)
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(d_in)
+    return weight, torch.empty(d_out).uniform_(-bound, bound, generator=generator)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trained values of a module; buffers, such as scales, are not counted."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,184 @@
+"""The registered model's own code: a table's columns -> codes -> probabilities.
+
+This file is copied into every registered model and runs there without the rest of the package, so
+it imports numpy, pandas, torch and mlflow alone. Training encodes its tables with it too: what a
+served model does to a row is what training did.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+OTHER, MISSING, FIRST_CATEGORY = 0, 1, 2
+"""Codes of a category column: any unlisted text, a gap, then the listed categories in order."""
+
+DAY_NS = 86_400_000_000_000
+
+TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+
+
+class ColumnError(ValueError):
+    """A column's values cannot be encoded; the message names the column and the first bad row."""
+
+
+def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.float32]:
+    """Encode a table's columns, found by name in any order; others are ignored.
+
+    Numbers and booleans stay numbers, dates become days since their origin, text becomes a code;
+    a gap is NaN, in a category column its own code.  Shape: (n, len(columns)).
+
+    Raises ColumnError for a missing or doubled column, text among numbers, or infinite values.
+    """
+    doubled = frame.columns[frame.columns.duplicated()]
+    names = {column["name"] for column in columns}
+    if bad := [str(name) for name in doubled if name in names]:
+        raise ColumnError(f"column {bad[0]!r} stands twice in the table")
+    if absent := [column["name"] for column in columns if column["name"] not in frame.columns]:
+        raise ColumnError(f"missing columns: {', '.join(map(repr, absent))}")
+    matrix = np.empty((len(frame), len(columns)), dtype=np.float32)
+    for i, column in enumerate(columns):
+        matrix[:, i] = encode_column(frame[column["name"]], column)
+    return matrix
+
+
+def encode_column(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    """Encode one column as its description says.  Shape: (n,)."""
+    encoders = {
+        "numeric": _numbers,
+        "boolean": _truth_values,
+        "date": _days,
+        "category": _codes,
+    }
+    return encoders[column["kind"]](series, column)
+
+
+def text_of(value: Any) -> str:
+    """Write a category's value the same way wherever it comes from: 3, 3.0 and "3" are one."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(object)
+    if series.dtype.kind in "Mmc":
+        raise ColumnError(f"column {series.name!r} holds numbers; received {series.dtype}")
+    try:
+        values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError, OverflowError):
+        values = np.array([_number(value) for value in series], dtype=np.float64)
+    _refuse(series, np.isnan(values) & series.notna().to_numpy(), "holds numbers")
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    _refuse(series, np.isinf(narrow), "takes finite numbers up to 3.4e38")
+    return narrow
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def _truth_values(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    codes, uniques = _factorize(series)
+    known = [TRUTH.get(str(value).lower(), np.nan) for value in uniques]
+    values = np.array([*known, np.nan])[codes]
+    _refuse(series, np.isnan(values) & (codes >= 0), "holds true and false")
+    return values.astype(np.float32)
+
+
+def _days(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    origin = pd.Timestamp(column["origin"]).value
+    stamps = timestamps(series)
+    _refuse(series, (stamps.isna() & series.notna()).to_numpy(), "holds dates such as 2024-03-31")
+    days = (stamps.astype("int64").to_numpy() - origin) / DAY_NS
+    return np.where(stamps.isna(), np.nan, days).astype(np.float32)
+
+
+def timestamps(series: pd.Series) -> pd.Series:
+    """Read dates, ISO 8601 where they are text; what is none becomes a gap.  UTC, nanoseconds."""
+    if series.dtype.kind not in "OMUT" and not isinstance(
+        series.dtype, (pd.StringDtype, pd.DatetimeTZDtype, pd.CategoricalDtype)
+    ):
+        return pd.Series(pd.NaT, index=series.index, dtype="datetime64[ns]")
+    if series.dtype.kind == "O":
+        series = series.where(series.map(lambda v: isinstance(v, str) or not np.isscalar(v)))
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(object)
+    stamps = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=True)
+    low, high = pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")
+    stamps = stamps.where((stamps > low) & (stamps < high))
+    return stamps.dt.tz_localize(None).astype("datetime64[ns]")
+
+
+def _codes(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    codes, uniques = _factorize(series)
+    places = {text: i for i, text in enumerate(column["categories"], FIRST_CATEGORY)}
+    known = [places.get(text_of(value), OTHER) for value in uniques]
+    return np.array([*known, MISSING], dtype=np.float32)[codes]
+
+
+def _factorize(series: pd.Series) -> tuple[NDArray[np.intp], Any]:
+    """Return each row's place among the distinct values; a gap has place -1, the last."""
+    try:
+        return pd.factorize(series)
+    except TypeError:
+        raise ColumnError(f"column {series.name!r} holds lists or objects, not values") from None
+
+
+def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise ColumnError(
+            f"column {series.name!r} {rule}; row {series.index[row]} has {series.iloc[row]!r}"
+        )
+
+
+class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base is untyped
+    """Answers a table's rows with ``prediction`` and one ``probability_<class>`` a class."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the encoding and the exported module from the model's own folder."""
+        description = Path(context.artifacts["encoding"])
+        self.encoding = json.loads(description.read_text(encoding="utf-8"))
+        self.module = mlflow.pytorch.load_model(str(description.parent), device="cpu")
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Shape: n rows of raw columns -> n rows of prediction and probabilities."""
+        if not len(model_input):
+            raise MlflowException.invalid_parameter_value("no rows to score")
+        try:
+            matrix = encode(model_input, self.encoding["columns"])
+        except ColumnError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        with torch.inference_mode():
+            probabilities = torch.softmax(self.module(torch.from_numpy(matrix)), dim=1).numpy()
+        return answers(probabilities, self.encoding["classes"], model_input.index)
+
+
+def answers(
+    probabilities: NDArray[np.float32], classes: list[Any], index: pd.Index
+) -> pd.DataFrame:
+    """Lay out probabilities as the model answers.  Shape: (n, classes) -> n rows."""
+    columns: dict[str, Any] = {"prediction": np.array(classes)[probabilities.argmax(axis=1)]}
+    for i, label in enumerate(classes):
+        columns[f"probability_{label}"] = probabilities[:, i]
+    return pd.DataFrame(columns, index=index)
+
+
+if not __name__.startswith("kd_mlflow"):  # executed by MLflow as a model's code file
+    mlflow.models.set_model(Student())

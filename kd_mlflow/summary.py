@@ -1,0 +1,96 @@
+"""Closing tables of the command line: results in, text out."""
+
+from __future__ import annotations
+
+from kd_mlflow.card import accuracy_with_error, percent, recovered_text
+from kd_mlflow.pipeline import DistillResult, MainResult, TeachersResult
+from kd_mlflow.registry import Decision
+
+Row = tuple[str, str]
+
+
+def main_table(result: MainResult) -> str:
+    """Everything that ``main`` found, and what to do next."""
+    return _table(
+        _teachers_rows(result.teachers)
+        + _distill_rows(result.distill)
+        + _decision_rows(result.decision)
+    ) + _next_steps(result.distill.model_name, "production" if result.decision.promoted else None)
+
+
+def teachers_table(result: TeachersResult) -> str:
+    """Each teacher and the ensemble."""
+    run = ("ensemble run", result.run_id + (" (reused)" if result.reused else ""))
+    return _table([*_teachers_rows(result), run])
+
+
+def distill_table(result: DistillResult) -> str:
+    """The comparison and the registered version."""
+    runs = [("distill run", result.run_id), ("ensemble run", result.teachers_run_id)]
+    return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
+
+
+def decision_table(decision: Decision) -> str:
+    """What the gate said."""
+    rows = [
+        (f"gate: {check.name}", ("passed: " if check.passed else "failed: ") + check.reason)
+        for check in decision.checks
+    ]
+    return _table(rows + _decision_rows(decision))
+
+
+def _teachers_rows(result: TeachersResult) -> list[Row]:
+    each = [
+        (f"teacher-{i:02d}", percent(accuracy))
+        for i, accuracy in enumerate(result.teacher_accuracies, 1)
+    ]
+    figures = result.figures
+    return [
+        ("", "test accuracy"),
+        *each,
+        (
+            "ensemble" + (" (reused)" if result.reused else ""),
+            percent(figures["ensemble_test_accuracy"]),
+        ),
+        ("ensemble parameters", f"{figures['ensemble_parameters']:,.0f}"),
+    ]
+
+
+def _distill_rows(result: DistillResult) -> list[Row]:
+    figures, comparison = result.comparison.summary, result.comparison
+    seeds = len(comparison.distilled)
+    return [
+        ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
+        ("ensemble", percent(figures["ensemble_test_accuracy"])),
+        ("distilled students", accuracy_with_error(figures, "distilled_test_accuracy")),
+        ("baseline students", accuracy_with_error(figures, "baseline_test_accuracy")),
+        ("accuracy gap", f"{100 * figures['accuracy_gap']:+.2f} points, ensemble - distilled"),
+        ("knowledge recovered", recovered_text(comparison)),
+        ("agreement", percent(figures["test_agreement"])),
+        ("student parameters", f"{figures['student_parameters']:,.0f}"),
+        ("compression ratio", f"{figures['compression_ratio']:.1f}x"),
+        (
+            "registered",
+            f"{result.model_name} version {result.version}, "
+            f"{percent(figures['registered_test_accuracy'])}",
+        ),
+    ]
+
+
+def _decision_rows(decision: Decision) -> list[Row]:
+    if not decision.promoted:
+        return [("promoted", f"no: {decision.reason}")]
+    replaced = f", replacing version {decision.replaced}" if decision.replaced else ""
+    return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
+
+
+def _next_steps(model_name: str, alias: str | None) -> str:
+    lines = ["", "look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+    if alias:
+        lines.append(f'pull it:     mlflow.pyfunc.load_model("models:/{model_name}@{alias}")')
+    return "\n".join(["", *lines])
+
+
+def _table(rows: list[Row]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)

@@ -1,0 +1,135 @@
+"""Where soft targets come from: the trained ensemble, stored without pickle and found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.entities import Run
+from torch import Tensor
+
+from kd_mlflow.config import TeachersConfig
+from kd_mlflow.encoding import Encoding, Scaler
+from kd_mlflow.errors import RunError
+from kd_mlflow.losses import average_logits
+from kd_mlflow.models import Population, StackedLinear
+from kd_mlflow.tracking import Tracker
+
+ARTIFACT = "ensemble"
+FORMAT = 1
+"""Goes into the fingerprint: an ensemble of another format is trained anew, not misread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Trained teachers with the encoding of the tables they score."""
+
+    encoding: Encoding
+    population: Population
+
+    @property
+    def parameters(self) -> int:
+        """Trained values of all members."""
+        return self.population.k * self.population.parameters_per_member
+
+    def member_logits(self, features: pd.DataFrame) -> Tensor:
+        """Score a table's rows with each member.  Shape: n rows -> (k, n, classes)."""
+        encoded = torch.from_numpy(self.encoding.encode(features))
+        device = next(self.population.parameters()).device
+        return self.population.logits(Scaler(self.encoding)(encoded).to(device)).cpu()
+
+    def logits(self, features: pd.DataFrame) -> Tensor:
+        """Score a table's rows with the members' average.  Shape: n rows -> (n, classes)."""
+        return average_logits(self.member_logits(features))
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.npz`` and ``ensemble.json``; neither holds pickled objects."""
+        weights = {n: p.detach().cpu().numpy() for n, p in self.population.named_parameters()}
+        np.savez(folder / "weights.npz", allow_pickle=False, **weights)
+        description = {
+            "format": FORMAT,
+            "members": self.population.k,
+            "sizes": self.population.sizes,
+            "dropout": self.population.dropout,
+            "encoding": self.encoding.to_dict(),
+        }
+        (folder / "ensemble.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Ensemble:
+        """Rebuild what ``save`` wrote, bit for bit."""
+        description = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise RunError(f"the ensemble has format {description['format']}, not {FORMAT}")
+        with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+            layers = [
+                StackedLinear(
+                    torch.from_numpy(weights[f"layers.{i}.weight"]),
+                    torch.from_numpy(weights[f"layers.{i}.bias"]),
+                )
+                for i in range(len(description["sizes"]) - 1)
+            ]
+        return cls(
+            encoding=Encoding.from_dict(description["encoding"]),
+            population=Population(layers, dropout=description["dropout"]),
+        )
+
+
+def fingerprint(data_digest: str, values: dict[str, str]) -> str:
+    """SHA-256 of data and configuration: equal where training would give the same models."""
+    content = json.dumps([FORMAT, data_digest, sorted(values.items())])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def teachers_fingerprint(data_digest: str, config: TeachersConfig) -> str:
+    """The fingerprint of an ensemble: where its table lies and ``force`` do not count."""
+    values = config.as_text()
+    for name in ("data", "target", "force"):
+        del values[name]
+    return fingerprint(data_digest, values)
+
+
+def find_ensemble(tracker: Tracker, **tags: str) -> Run | None:
+    """The newest finished ensemble with these ``kd.`` tags, if there is one."""
+    runs = tracker.newest("teachers", **tags)
+    return next((run for run in runs if "kd.reused_run_id" not in run.data.tags), None)
+
+
+def choose_ensemble(tracker: Tracker, teachers: str, data_digest: str) -> Run:
+    """Resolve the option ``teachers``: latest, or a run id.
+
+    Raises RunError where there is none, it is no finished ensemble, or it knows other data.
+    """
+    if teachers == "latest":
+        run = find_ensemble(tracker, data_digest=data_digest)
+        if run is None:
+            raise RunError(
+                "no finished ensemble trained on this data in this experiment; "
+                "run the entry point teachers first"
+            )
+        return run
+    run = tracker.get(teachers)
+    if source := run.data.tags.get("kd.reused_run_id"):
+        run = tracker.get(source)
+    kind = run.data.tags.get("kd.kind", "none")
+    if kind != "teachers":
+        raise RunError(f"run {teachers} is not an ensemble: kd.kind is {kind!r}, not 'teachers'")
+    if run.info.status != "FINISHED":
+        raise RunError(f"the ensemble of run {teachers} is not finished: {run.info.status}")
+    if (theirs := run.data.tags.get("kd.data_digest")) != data_digest:
+        raise RunError(
+            f"the ensemble of run {teachers} was trained on other data "
+            f"(digest {str(theirs)[:12]}, this table has {data_digest[:12]}); "
+            "give its own table, or teachers=latest"
+        )
+    return run
+
+
+def load_ensemble(tracker: Tracker, run_id: str) -> Ensemble:
+    """Fetch and rebuild the ensemble of a run."""
+    return Ensemble.load(tracker.download(run_id, ARTIFACT))
