@@ -40,8 +40,8 @@ def teachers_note(
     return (
         f"{config.n_teachers} teachers ({hidden}) on **{table.name}** ({_sides(split)}), "
         f"{config.teacher_epochs} epochs each.\n\n"
-        f"Ensemble accuracy **{percent(figures['ensemble_test_accuracy'])}** on test rows; teachers "
-        f"{percent(figures['mean_teacher_test_accuracy'])} on average, "
+        f"Ensemble accuracy **{percent(figures['ensemble_test_accuracy'])}** on test rows; "
+        f"teachers {percent(figures['mean_teacher_test_accuracy'])} on average, "
         f"{percent(figures['best_teacher_test_accuracy'])} at best.\n"
     )
 

@@ -39,7 +39,7 @@ IDENTIFIER_ROWS = 20
 class Table:
     """Feature columns, labels as class numbers, and where they come from.
 
-    ``labels`` has shape (n,) and indexes ``classes``. ``built_in`` tables keep their reference split.
+    ``labels`` has shape (n,) and indexes ``classes``. ``built_in`` tables keep their own split.
     """
 
     name: str
@@ -150,14 +150,14 @@ def _hash_split(table: Table, val_fraction: float) -> Split:
 
 
 def row_hashes(features: pd.DataFrame) -> NDArray[np.uint64]:
-    """Hash each row's values, the same for 3 and 3.0 and whatever the order of columns.  Shape: (n,).
+    """Hash each row's values: 64 bits, seeded by column name.  Shape: (n,).
 
-    64 bits, seeded by column name.
+    3 and 3.0 are the same, and the order of columns does not count.
     """
     total = np.zeros(len(features), dtype=np.uint64)
     for name in features.columns:
         values = _canonical(features[name])
-        column = pd.util.hash_pandas_object(values, index=False).to_numpy()
+        column = pd.util.hash_pandas_object(values, index=False).to_numpy(np.uint64)
         total += _mix(column ^ _name_hash(str(name)))
     return total
 
@@ -363,7 +363,7 @@ def _check_values(features: pd.DataFrame) -> None:
     kinds = {name: kind_of(features[name]) for name in features.columns}
     if others := [f"{name!r} ({kind})" for name, kind in kinds.items() if kind not in NUMBERS]:
         raise DataError(
-            f"columns that hold no numbers: {', '.join(others)}; encode them as numbers or drop them"
+            f"columns that hold no numbers: {', '.join(others)}; make numbers of them or drop them"
         )
     for name in features.columns:
         values = pd.to_numeric(features[name], errors="coerce").astype("float64")

@@ -182,7 +182,7 @@ class Population(nn.Module):
         """Draw which units stay, one mask a hidden layer.  Shape of each: (k, batch, width)."""
         hidden = self.sizes[1:-1]
         drawn = streams.draw(x.shape[1], sum(hidden)).to(x.device)
-        return torch.split(drawn >= threshold, hidden, dim=2)
+        return torch.split(drawn >= threshold, list(hidden), dim=2)
 
 
 def _draw_linear(d_in: int, d_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
