@@ -158,7 +158,7 @@ def row_hashes(features: pd.DataFrame) -> NDArray[np.uint64]:
     for name in features.columns:
         values = _canonical(features[name])
         column = pd.util.hash_pandas_object(values, index=False).to_numpy(np.uint64)
-        total += _mix(column ^ _name_hash(str(name)))
+        total += _mix(np.bitwise_xor(column, _name_hash(str(name)), dtype=np.uint64))
     return total
 
 
