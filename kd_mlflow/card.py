@@ -46,6 +46,24 @@ def teachers_note(
     )
 
 
+def teacher_note(config: TeachersConfig, table: Table, seed: int) -> str:
+    """Describe one teacher's run."""
+    return (
+        f"One of {config.n_teachers} teachers on **{table.name}**: "
+        f"{config.teacher_epochs} epochs, seed {seed}.\n"
+    )
+
+
+def student_note(config: DistillConfig, table: Table, seed: int, alpha: float) -> str:
+    """Describe the run of one student; a baseline's alpha is 0."""
+    taught = (
+        f"Student distilled from the ensemble at T {config.temperature:g}, alpha {alpha:g},"
+        if alpha
+        else "Student trained on the labels alone,"
+    )
+    return f"{taught} on **{table.name}**: {config.student_epochs} epochs, seed {seed}.\n"
+
+
 def distill_note(config: DistillConfig, table: Table, comparison: Comparison) -> str:
     """Describe a comparison's run."""
     figures = comparison.summary

@@ -187,7 +187,7 @@ def _table(
 ) -> Table:
     labels, classes = _labels(column)
     if not built_in:
-        features = _without_identifiers(features)
+        features = _useful(features)
     return Table(
         name=name,
         source=source,
@@ -235,15 +235,25 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
     return list(texts)
 
 
-def _without_identifiers(features: pd.DataFrame) -> pd.DataFrame:
-    names = [name for name in features.columns if _is_identifier(features[name])]
-    if names:
-        _log.warning(
-            "left out, unique in nearly every row (an identifier): %s", ", ".join(map(str, names))
+def _useful(features: pd.DataFrame) -> pd.DataFrame:
+    """Leave out, with a warning, columns that name rows and columns that never change."""
+    identifiers = [name for name in features.columns if _is_identifier(features[name])]
+    constants = [name for name in features.columns if _is_constant(features[name])]
+    if identifiers:
+        _log.warning("left out, unique in nearly every row: %s", ", ".join(identifiers))
+    if constants:
+        _log.warning("left out, the same in every row: %s", ", ".join(constants))
+    left = features.drop(columns=identifiers + constants)
+    if left.columns.empty:
+        raise DataError(
+            "no column is left to learn from: each is the same in every row or unique in nearly every"
         )
-    if len(names) == len(features.columns):
-        raise DataError("no column is left to learn from: each is unique in nearly every row")
-    return features.drop(columns=names)
+    return left
+
+
+def _is_constant(series: pd.Series) -> bool:
+    codes, _ = pd.factorize(series)
+    return bool((codes == codes[0]).all())
 
 
 def _is_identifier(series: pd.Series) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,8 +14,6 @@ from torch import Tensor, nn
 
 from kd_mlflow import scoring
 from kd_mlflow.errors import DataError
-
-_log = logging.getLogger(__name__)
 
 Label = str | int | bool
 """A class as it stands in the table."""
@@ -82,21 +79,10 @@ def fit_encoding(
 ) -> Encoding:
     """Learn medians, scales, categories and types from the training rows.
 
-    A column with a single value is left out with a warning. Raises DataError where a column has a
-    type that no model takes, or where no column is left.
+    Raises DataError where a column has a type that no model takes.
     """
-    columns = [_fit_column(features[name], max_categories) for name in features.columns]
-    constant = [
-        c.name
-        for c, name in zip(columns, features.columns, strict=True)
-        if _is_constant(features[name])
-    ]
-    if constant:
-        _log.warning("left out, one value in every training row: %s", ", ".join(constant))
-    kept = tuple(c for c in columns if c.name not in constant)
-    if not kept:
-        raise DataError("no column is left to learn from: each has one value in every row")
-    return Encoding(target=target, classes=tuple(classes), columns=kept)
+    columns = tuple(_fit_column(features[name], max_categories) for name in features.columns)
+    return Encoding(target=target, classes=tuple(classes), columns=columns)
 
 
 def kind_of(series: pd.Series) -> str:
@@ -133,11 +119,6 @@ def _all_dates(series: pd.Series) -> bool:
     if not present.iloc[:1000].str.match(r"\d{4}-\d{2}-\d{2}").all():
         return False
     return bool(scoring.timestamps(present).notna().all())
-
-
-def _is_constant(series: pd.Series) -> bool:
-    codes, _ = pd.factorize(series)
-    return len(codes) == 0 or bool((codes == codes[0]).all())
 
 
 def _fit_column(series: pd.Series, max_categories: int) -> Column:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,6 +39,10 @@ from kd_mlflow.registry import Decision, TestRows
 from kd_mlflow.teachers import Ensemble
 from kd_mlflow.tracking import CurveWriter, TrackedRun, Tracker, data_set_input
 from kd_mlflow.training import Evaluate, OnEpoch, Rows, Schedule, fit, ignore_epoch
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 TEACHERS_STREAM, STUDENTS_STREAM = 0, 1
 """Keep the members' seeds of two populations apart."""
@@ -254,6 +256,7 @@ def _train_teachers(
         with tracker.children("teacher", names, parent=run) as members:
             for member, seed in zip(members, seeds, strict=True):
                 _describe_run(member, config, dataset, mark, member_seed=seed)
+                member.describe(card.teacher_note(config, dataset.table, seed))
             _train(
                 population,
                 rows,
@@ -307,6 +310,7 @@ def _distill(
             alphas = [config.alpha] * n + [0.0] * n
             for member, seed, alpha in zip(members, seeds * 2, alphas, strict=True):
                 _describe_run(member, config, dataset, mark, member_seed=seed, alpha=alpha)
+                member.describe(card.student_note(config, dataset.table, seed, alpha))
             population = _train_students(
                 config,
                 dataset,

@@ -89,8 +89,8 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
         try:
             found = client.get_model_version(model_name, version)
         except MlflowException:
-            known = [v.version for v in client.search_model_versions(f"name='{model_name}'")]
-            listed = ", ".join(sorted(known, key=int)) or "none"
+            known = client.search_model_versions(f"name='{model_name}'")
+            listed = ", ".join(map(str, sorted(int(v.version) for v in known))) or "none"
             raise RegistryError(
                 f"{model_name!r} has no version {version!r}; it has: {listed}"
             ) from None
@@ -171,7 +171,8 @@ def _reproduction_check(
         return Check(name=name, passed=False, reason=rows, figures={})
     try:
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
-        predictions = model.predict(rows.features)["prediction"].to_numpy()
+        columns = model.metadata.get_input_schema().input_names()
+        predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
     except Exception as error:  # a version that cannot be loaded must be rejected, whatever it says
         first = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"version {version.version} does not load and score: {first[:200]}"

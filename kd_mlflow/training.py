@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +13,6 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,6 +88,7 @@ def fit(
     Raises TrainingError when a member's loss is no longer a finite number.
     """
     chunks = _chunks(population)
+    stop = threading.Event()
 
     def train_chunk(members: slice) -> History:
         torch.set_num_threads(1)
@@ -99,13 +101,18 @@ def fit(
             seeds=seeds[members],
             evaluate=evaluate,
             on_epoch=lambda epoch, values: on_epoch(members, epoch, values),
+            stop=stop,
         )
         population.copy_members_(members, part)
         return history
 
-    with _intra_op_threads(1):
-        workers = min(usable_cores(), len(chunks))
-        parts = Parallel(n_jobs=workers, prefer="threads")(map(delayed(train_chunk), chunks))
+    workers = min(usable_cores(), len(chunks))
+    with _intra_op_threads(1), ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(train_chunk, members) for members in chunks]
+        try:
+            parts = [future.result() for future in futures]
+        finally:  # an error or an interrupt ends the other chunks at their next step
+            stop.set()
     return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
 
 
@@ -118,6 +125,7 @@ def _fit_chunk(
     seeds: Sequence[int],
     evaluate: Evaluate,
     on_epoch: Callable[[int, dict[str, NDArray[np.float64]]], None],
+    stop: threading.Event,
 ) -> History:
     """Minimise the sum of the members' losses: summed, not averaged, so none scales another."""
     optimizer = torch.optim.Adam(
@@ -140,6 +148,8 @@ def _fit_chunk(
         for batch in torch.split(
             torch.from_numpy(order).to(rows.train.device), schedule.batch_size, dim=1
         ):
+            if stop.is_set():
+                raise TrainingError("training was stopped")
             x = rows.train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
             losses = loss(population(x, streams), batch)
             optimizer.zero_grad(set_to_none=True)
