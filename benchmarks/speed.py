@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ def sequential(x: torch.Tensor, y: torch.Tensor, epochs: int) -> None:
     for seed in range(TEACHERS):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
-        for d_in, d_out in zip(SIZES, SIZES[1:], strict=False):
+        for d_in, d_out in pairwise(SIZES):
             layers += [nn.Linear(d_in, d_out), nn.ReLU(), nn.Dropout(DROPOUT)]
         model = nn.Sequential(*layers[:-2])
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -77,7 +78,9 @@ def main() -> None:
     options = parser.parse_args()
     dataset = read_dataset(TeachersConfig())
     features = dataset.features("train")
-    encoding = fit_encoding(features, target="label", classes=dataset.table.classes)
+    encoding = fit_encoding(
+        features, target="label", classes=dataset.table.classes, max_categories=64
+    )
     x = Scaler(encoding)(torch.from_numpy(encoding.encode(features)))
     y = torch.from_numpy(dataset.labels("train"))
     population(x, y, 1)

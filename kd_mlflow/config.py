@@ -24,6 +24,10 @@ SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: boo
 ANY: Rule = ("anything", lambda v: True)
 
 
+GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
+"""Figures of which more is better; the last two need two classes."""
+
+
 def one_of(*values: str) -> Rule:
     """The rule of an option with a few values."""
     return (f"one of {', '.join(values)}", lambda v: v in values)
@@ -107,6 +111,9 @@ class EnsembleOptions(Options):
         (256, 128, 64), "Hidden layer widths of a teacher, with commas.", SIZES
     )
     dropout: float = option(0.3, "Dropout rate of the teachers' hidden layers.", RATE)
+    max_categories: int = option(
+        64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
+    )
     teacher_weight_decay: float = option(0.0, "L2 weight decay of the teachers.", NOT_NEGATIVE)
 
 
@@ -135,8 +142,11 @@ class RegistryOptions(Options):
 class GateOptions(Options):
     """What a candidate must reach."""
 
+    gate_metric: str = option(
+        "accuracy", "Test figure that the gate compares.", one_of(*GATE_METRICS)
+    )
     max_accuracy_gap: float = option(
-        0.02, "Largest test accuracy the student may lose to the ensemble.", SHARE
+        0.02, "How much of that figure the student may lose to the ensemble.", SHARE
     )
     min_compression: float = option(
         10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE

@@ -27,9 +27,6 @@ TEST_FRACTION = 0.2
 SPLIT_SEED = 42
 """The split never follows the training seed: figures of two trainings compare on the same rows."""
 
-NUMBERS = ("numeric", "boolean")
-"""Kinds of column that a file may have."""
-
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
 """A text column with at least this share of distinct values in at least so many rows is a name."""
@@ -59,6 +56,21 @@ class Split:
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
+
+    def balance(self, table: Table) -> dict[str, dict[str, int]]:
+        """Rows a class on each side, by side and label."""
+        return {
+            side: dict(
+                zip(
+                    map(str, table.classes),
+                    np.bincount(
+                        table.labels[getattr(self, side)], minlength=len(table.classes)
+                    ).tolist(),
+                    strict=True,
+                )
+            )
+            for side in ("train", "val", "test")
+        }
 
 
 def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
@@ -97,7 +109,7 @@ def load_table(data: str, target: str = "") -> Table:
     frame = _read(path)
     _check_columns(frame, path, target)
     features = frame.drop(columns=target)
-    _check_values(features)
+    _check_finite(features)
     return _table(path.name, str(path.resolve()), features, frame[target], built_in=False)
 
 
@@ -114,15 +126,13 @@ def split_rows(table: Table, val_fraction: float) -> Split:
         if table.built_in
         else _hash_split(table, val_fraction)
     )
-    counts = {
-        side: np.bincount(table.labels[getattr(split, side)], minlength=len(table.classes))
-        for side in ("train", "val", "test")
-    }
-    for i, label in enumerate(table.classes):
-        if not counts["train"][i] or not counts["test"][i]:
+    balance = split.balance(table)
+    for label in map(str, table.classes):
+        train, test = balance["train"][label], balance["test"][label]
+        if not train or not test:
             raise DataError(
-                f"class {label!r} has too few rows to split: {counts['train'][i]} to train on, "
-                f"{counts['test'][i]} to test on, at least one each is needed; "
+                f"class {label!r} has too few rows to split: {train} to train on, "
+                f"{test} to test on, at least one each is needed; "
                 "add rows of it, merge it with another class, or remove it"
             )
     if not len(split.val):
@@ -246,7 +256,8 @@ def _useful(features: pd.DataFrame) -> pd.DataFrame:
     left = features.drop(columns=identifiers + constants)
     if left.columns.empty:
         raise DataError(
-            "no column is left to learn from: each is the same in every row or unique in nearly every"
+            "no column is left to learn from: "
+            "each is the same in every row or unique in nearly every row"
         )
     return left
 
@@ -368,14 +379,11 @@ def _check_columns(frame: pd.DataFrame, path: Path, target: str) -> None:
         raise DataError(f"{path.name} has no column beside the target {target!r}")
 
 
-def _check_values(features: pd.DataFrame) -> None:
-    """Take numbers and booleans, finite or missing; name every column and row that is not."""
-    kinds = {name: kind_of(features[name]) for name in features.columns}
-    if others := [f"{name!r} ({kind})" for name, kind in kinds.items() if kind not in NUMBERS]:
-        raise DataError(
-            f"columns that hold no numbers: {', '.join(others)}; make numbers of them or drop them"
-        )
+def _check_finite(features: pd.DataFrame) -> None:
+    """Name the first column and row that holds an infinite number."""
     for name in features.columns:
+        if kind_of(features[name]) != "numeric":
+            continue
         values = pd.to_numeric(features[name], errors="coerce").astype("float64")
         infinite = np.isinf(values.to_numpy(np.float64, na_value=np.nan))
         if infinite.any():

@@ -75,7 +75,7 @@ class Encoding:
 
 
 def fit_encoding(
-    features: pd.DataFrame, *, target: str, classes: Sequence[Label], max_categories: int = 64
+    features: pd.DataFrame, *, target: str, classes: Sequence[Label], max_categories: int
 ) -> Encoding:
     """Learn medians, scales, categories and types from the training rows.
 
@@ -106,8 +106,10 @@ def kind_of(series: pd.Series) -> str:
     }
     if inferred in kinds:
         return kinds[inferred]
-    if inferred == "string" and _all_dates(series):
-        return "date"
+    if inferred == "string":
+        return "date" if _all_dates(series) else "category"
+    if not series.dropna().map(pd.api.types.is_hashable).all():
+        raise DataError(f"column {series.name!r} holds lists or objects; make values of them")
     if inferred in ("bytes", "timedelta", "timedelta64", "complex", "period", "interval", "time"):
         raise DataError(f"column {series.name!r} holds {inferred} values; convert them to text")
     return "category"
@@ -133,12 +135,11 @@ def _fit_column(series: pd.Series, max_categories: int) -> Column:
     present = values[~np.isnan(values)]
     if not len(present):
         return Column(name=name, kind=kind, origin=origin)
-    deviation = float(present.std())
     return Column(
         name=name,
         kind=kind,
         mean=float(present.mean()),
-        scale=deviation if deviation > 0 else 1.0,
+        scale=float(present.std()) if present.max() > present.min() else 1.0,
         median=float(np.median(present)),
         indicator=len(present) < len(values),
         origin=origin,
@@ -185,6 +186,7 @@ class Scaler(nn.Module):
 
     def __init__(self, encoding: Encoding) -> None:
         super().__init__()
+        self.encoding = encoding
         places = list(enumerate(encoding.columns))
         numbers = [(i, c) for i, c in places if c.kind != "category"]
         self._keep("numbers", [i for i, _ in numbers], torch.int64)

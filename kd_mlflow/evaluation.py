@@ -74,17 +74,21 @@ def evaluate_students(
     recovery = metrics.knowledge_recovered(
         *(logits.argmax(dim=-1).numpy() == labels for logits in (distilled, baseline, ensemble))
     )
-    reference = metrics.probability_figures(_probabilities(ensemble), labels)["accuracy"]
-    of_distilled = np.array([figures["test_accuracy"] for figures in students])
-    of_baseline = np.array([figures["test_accuracy"] for figures in baselines])
-    summary = {
-        "ensemble_test_accuracy": reference,
-        "distilled_test_accuracy": float(of_distilled.mean()),
-        "distilled_test_accuracy_sem": metrics.standard_error(of_distilled),
-        "baseline_test_accuracy": float(of_baseline.mean()),
-        "baseline_test_accuracy_sem": metrics.standard_error(of_baseline),
-        "registered_test_accuracy": float(of_distilled[0]),
-        "accuracy_gap": reference - float(of_distilled.mean()),
+    reference = metrics.probability_figures(_probabilities(ensemble), labels)
+    summary: Figures = {}
+    for name, value in reference.items():
+        of_distilled = np.array([figures[f"test_{name}"] for figures in students])
+        of_baseline = np.array([figures[f"test_{name}"] for figures in baselines])
+        summary |= {
+            f"ensemble_test_{name}": value,
+            f"distilled_test_{name}": float(of_distilled.mean()),
+            f"distilled_test_{name}_sem": metrics.standard_error(of_distilled),
+            f"baseline_test_{name}": float(of_baseline.mean()),
+            f"baseline_test_{name}_sem": metrics.standard_error(of_baseline),
+            f"registered_test_{name}": float(of_distilled[0]),
+        }
+    summary |= {
+        "accuracy_gap": reference["accuracy"] - summary["distilled_test_accuracy"],
         "test_agreement": float(np.mean([figures["test_agreement"] for figures in students])),
         "student_parameters": student_parameters,
         "ensemble_parameters": ensemble_parameters,

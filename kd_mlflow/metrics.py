@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss
+from sklearn.metrics import average_precision_score, log_loss, recall_score, roc_auc_score
 from torch import Tensor
 
 Floats = NDArray[np.floating[Any]]
@@ -35,14 +35,26 @@ def agreements(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def probability_figures(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float]:
-    """Accuracy, log loss (nats) and ECE.  Shape: (n, classes), (n,)."""
+    """Accuracy, balanced accuracy, log loss (nats) and ECE; of two classes also the areas.
+
+    ROC AUC and average precision take the second class as the positive one.
+    Shape: (n, classes), (n,).
+    """
     wide = probabilities.astype(np.float64)
     wide /= wide.sum(axis=1, keepdims=True)
-    return {
-        "accuracy": float((wide.argmax(axis=1) == labels).mean()),
+    predicted = wide.argmax(axis=1)
+    figures = {
+        "accuracy": float((predicted == labels).mean()),
+        "balanced_accuracy": float(
+            recall_score(labels, predicted, labels=np.unique(labels), average="macro")
+        ),
         "log_loss": float(log_loss(labels, wide, labels=np.arange(wide.shape[1]))),
         "ece": expected_calibration_error(wide, labels),
     }
+    if wide.shape[1] == 2 and len(np.unique(labels)) == 2:
+        figures["roc_auc"] = float(roc_auc_score(labels, wide[:, 1]))
+        figures["average_precision"] = float(average_precision_score(labels, wide[:, 1]))
+    return figures
 
 
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64]) -> float:

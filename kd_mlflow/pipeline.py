@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+BALANCE = "class_balance.json"
+"""Rows a class on each side of the split, beside every ensemble and comparison."""
+
 TEACHERS_STREAM, STUDENTS_STREAM = 0, 1
 """Keep the members' seeds of two populations apart."""
 
@@ -241,7 +244,12 @@ def _train_teachers(
     listener: Listener,
     parent: TrackedRun | None,
 ) -> TeachersResult:
-    encoding = _fit_encoding(dataset)
+    encoding = fit_encoding(
+        dataset.features("train"),
+        target=dataset.table.target,
+        classes=dataset.table.classes,
+        max_categories=config.max_categories,
+    )
     rows = _rows(encoding, dataset)
     seeds = _member_seeds(config.seed, TEACHERS_STREAM, config.n_teachers)
     population = Population.initialised(
@@ -275,7 +283,8 @@ def _train_teachers(
                 parameters=population.parameters_per_member,
             )
             for member, final in zip(members, figures.members, strict=True):
-                member.metrics(_named(final, "test_accuracy", "test_log_loss", "parameters"))
+                member.metrics(final)
+        run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ensembles.ARTIFACT)
         run.metrics(figures.ensemble)
         run.describe(card.teachers_note(config, dataset.table, dataset.split, figures.ensemble))
@@ -324,8 +333,8 @@ def _distill(
             for member, final in zip(
                 members, comparison.distilled + comparison.baseline, strict=True
             ):
-                wanted = ("test_accuracy", "test_log_loss", "test_agreement", "parameters")
-                member.metrics(_named(final, *wanted))
+                member.metrics(final)
+        run.document(dataset.split.balance(dataset.table), BALANCE)
         module = StudentModule(encoding, population.member(0))
         example = dataset.features("train")
         model_id = log_student(run, module=module, encoding=encoding, example=example)
@@ -432,6 +441,7 @@ def _promote(
             version,
             distill_run,
             rows,
+            metric=config.gate_metric,
             max_accuracy_gap=config.max_accuracy_gap,
             min_compression=config.min_compression,
         )
@@ -484,7 +494,8 @@ def _describe_run(
     """Log what every run has: configuration, fingerprint, digest, data set."""
     table = dataset.table
     mark = mark or ensembles.fingerprint(table.digest, config.as_text())
-    run.params({**config.as_text(), "data": table.source, **own})
+    sides = {f"{name}_rows": len(rows) for name, rows in vars(dataset.split).items()}
+    run.params({**config.as_text(), "data": table.source, **sides, **own})
     run.tags({"kd.fingerprint": mark, "kd.data_digest": table.digest})
     run.data_set(data_set_input(table, dataset.split))
 
@@ -518,12 +529,6 @@ def _train(
             evaluate=evaluate,
             on_epoch=on_epoch,
         )
-
-
-def _fit_encoding(dataset: Dataset) -> Encoding:
-    return fit_encoding(
-        dataset.features("train"), target=dataset.table.target, classes=dataset.table.classes
-    )
 
 
 def _rows(encoding: Encoding, dataset: Dataset) -> Rows:
@@ -566,7 +571,3 @@ def _member_seeds(seed: int, stream: int, k: int) -> list[int]:
 
 def _numbered(name: str, k: int) -> list[str]:
     return [f"{name}-{i:02d}" for i in range(1, k + 1)]
-
-
-def _named(figures: Figures, *names: str) -> Figures:
-    return {name: figures[name] for name in names}

@@ -123,29 +123,33 @@ def gate(
     run: Run,
     rows: TestRows | str,
     *,
+    metric: str,
     max_accuracy_gap: float,
     min_compression: float,
 ) -> tuple[Check, ...]:
     """Ask every check; ``rows`` is a sentence where the test rows are not to be had."""
     figures = run.data.metrics
     return (
-        _accuracy_check(figures, max_accuracy_gap),
+        _accuracy_check(figures, metric, max_accuracy_gap),
         _compression_check(figures, min_compression),
         _reproduction_check(version, figures, rows),
     )
 
 
-def _accuracy_check(figures: Mapping[str, float], max_accuracy_gap: float) -> Check:
-    ensemble, student = figures["ensemble_test_accuracy"], figures["registered_test_accuracy"]
+def _accuracy_check(figures: Mapping[str, float], metric: str, max_accuracy_gap: float) -> Check:
+    ours, theirs = f"registered_test_{metric}", f"ensemble_test_{metric}"
+    if ours not in figures:
+        raise RegistryError(f"gate_metric {metric} needs two classes; this run has no {ours}")
+    ensemble, student = figures[theirs], figures[ours]
     gap = ensemble - student
     return Check(
         name="accuracy",
         passed=gap <= max_accuracy_gap + REPRODUCTION_TOLERANCE,
-        reason=f"accuracy {student:.4f} against the ensemble's {ensemble:.4f}: "
+        reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
         f"gap {gap:+.4f}, at most {max_accuracy_gap:g} allowed",
         figures={
-            "ensemble_test_accuracy": ensemble,
-            "registered_test_accuracy": student,
+            theirs: ensemble,
+            ours: student,
             "accuracy_gap": gap,
             "max_accuracy_gap": max_accuracy_gap,
         },

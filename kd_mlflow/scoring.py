@@ -8,6 +8,8 @@ served model does to a row is what training did.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from numpy.typing import NDArray
 
 OTHER, MISSING, FIRST_CATEGORY = 0, 1, 2
 """Codes of a category column: any unlisted text, a gap, then the listed categories in order."""
+
+SERVED_MODEL = "__pyfunc_model_path__"
+"""Environment variable by which MLflow tells its scoring server which model to load."""
 
 DAY_NS = 86_400_000_000_000
 
@@ -154,6 +159,8 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
         description = Path(context.artifacts["encoding"])
         self.encoding = json.loads(description.read_text(encoding="utf-8"))
         self.module = mlflow.pytorch.load_model(str(description.parent), device="cpu")
+        if SERVED_MODEL in os.environ:
+            _guard(sys.modules["mlflow.pyfunc.scoring_server"], self.encoding["columns"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -178,6 +185,47 @@ def answers(
     for i, label in enumerate(classes):
         columns[f"probability_{label}"] = probabilities[:, i]
     return pd.DataFrame(columns, index=index)
+
+
+class _CsvTypes:
+    """What MLflow asks of a schema to read CSV: category columns stay text, 007 too."""
+
+    def __init__(self, columns: list[dict[str, Any]]) -> None:
+        self._names = [c["name"] for c in columns if c["kind"] == "category"]
+
+    def input_names(self) -> list[str]:
+        """Columns with a type of their own."""
+        return self._names
+
+    def pandas_types(self) -> list[type]:
+        """Their types."""
+        return [str] * len(self._names)
+
+
+def _guard(server: Any, columns: list[dict[str, Any]]) -> None:
+    """Let MLflow's scoring server read CSV for this model and answer 4xx to any bad payload.
+
+    Its CSV reader refuses columns of type ``any``, and what it does not foresee (no content type,
+    nesting beyond Python's stack) it answers with 500.
+    """
+    invocations = server.invocations
+
+    def guarded(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
+        if not content_type:
+            return server.InvocationsResponse("set the header Content-Type", 415, "text/plain")
+        if content_type.split(";")[0].strip() == server.CONTENT_TYPE_CSV:
+            input_schema = _CsvTypes(columns)
+        try:
+            return invocations(data, content_type, model, input_schema)
+        except MlflowException as error:
+            if error.get_http_status_code() < 500:
+                raise
+            message = error.message
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+        raise MlflowException.invalid_parameter_value(f"cannot score this payload: {message}")
+
+    server.invocations = guarded
 
 
 if not __name__.startswith("kd_mlflow"):  # executed by MLflow as a model's code file

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from kd_mlflow.card import accuracy_with_error, percent, recovered_text
+from kd_mlflow.evaluation import Figures
 from kd_mlflow.pipeline import DistillResult, MainResult, TeachersResult
 from kd_mlflow.registry import Decision
 
 Row = tuple[str, str]
+MODELS = ("ensemble", "distilled", "baseline")
 
 
 def main_table(result: MainResult) -> str:
@@ -66,6 +68,7 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         ("baseline students", accuracy_with_error(figures, "baseline_test_accuracy")),
         ("accuracy gap", f"{100 * figures['accuracy_gap']:+.2f} points, ensemble - distilled"),
         ("knowledge recovered", recovered_text(comparison)),
+        *_beside_accuracy(figures),
         ("agreement", percent(figures["test_agreement"])),
         ("student parameters", f"{figures['student_parameters']:,.0f}"),
         ("compression ratio", f"{figures['compression_ratio']:.1f}x"),
@@ -74,6 +77,20 @@ def _distill_rows(result: DistillResult) -> list[Row]:
             f"{result.model_name} version {result.version}, "
             f"{percent(figures['registered_test_accuracy'])}",
         ),
+    ]
+
+
+def _beside_accuracy(figures: Figures) -> list[Row]:
+    """Figures that class imbalance cannot flatter, of ensemble, distilled and baseline."""
+    names = ("balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece")
+    return [
+        (
+            name.replace("_", " "),
+            " / ".join(f"{figures[f'{who}_test_{name}']:.4f}" for who in MODELS)
+            + f"  ({' / '.join(MODELS)})",
+        )
+        for name in names
+        if f"ensemble_test_{name}" in figures
     ]
 
 

@@ -48,7 +48,7 @@ class Ensemble:
         return average_logits(self.member_logits(features))
 
     def save(self, folder: Path) -> None:
-        """Write ``weights.npz`` and ``ensemble.json``; neither holds pickled objects."""
+        """Write ``weights.npz``, ``ensemble.json`` and ``encoding.json``; no pickled objects."""
         weights = {n: p.detach().cpu().numpy() for n, p in self.population.named_parameters()}
         np.savez(folder / "weights.npz", allow_pickle=False, **weights)
         description = {
@@ -56,14 +56,16 @@ class Ensemble:
             "members": self.population.k,
             "sizes": self.population.sizes,
             "dropout": self.population.dropout,
-            "encoding": self.encoding.to_dict(),
         }
-        (folder / "ensemble.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+        for name, content in (("ensemble", description), ("encoding", self.encoding.to_dict())):
+            text = json.dumps(content, indent=1, ensure_ascii=False)
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Ensemble:
         """Rebuild what ``save`` wrote, bit for bit."""
         description = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
+        encoding = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             raise RunError(f"the ensemble has format {description['format']}, not {FORMAT}")
         with np.load(folder / "weights.npz", allow_pickle=False) as weights:
@@ -75,7 +77,7 @@ class Ensemble:
                 for i in range(len(description["sizes"]) - 1)
             ]
         return cls(
-            encoding=Encoding.from_dict(description["encoding"]),
+            encoding=Encoding.from_dict(encoding),
             population=Population(layers, dropout=description["dropout"]),
         )
 
