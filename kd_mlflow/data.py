@@ -7,6 +7,8 @@ import difflib
 import gzip
 import hashlib
 import logging
+import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,15 @@ SPLIT_SEED = 42
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
 """A text column with at least this share of distinct values in at least so many rows is a name."""
+
+_UNREADABLE = (
+    pd.errors.ParserError,
+    pd.errors.ParserWarning,
+    pd.errors.EmptyDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,11 +343,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
             head = _head(path, encoding)
             options: dict[str, Any] = {"sep": _separator(head), "encoding": encoding}
             _check_header(path, options)
-            frame: pd.DataFrame = pd.read_csv(path, low_memory=False, **options)
+            with warnings.catch_warnings():  # rows longer than the header: never shift or cut them
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame: pd.DataFrame = pd.read_csv(
+                    path, low_memory=False, index_col=False, **options
+                )
             return frame
         except errors:
             continue
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise DataError(f"not a readable CSV file: {path} ({_first_line(error)})") from None
     raise DataError(f"not a text file in UTF-8 or Latin-1: {path}")
 

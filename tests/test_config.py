@@ -1,0 +1,159 @@
+"""Options: each holds its rule, reads its text, and reaches the step it belongs to."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from kd_mlflow.config import (
+    DataOptions,
+    DistillConfig,
+    EnsembleOptions,
+    GateOptions,
+    MainConfig,
+    PromoteConfig,
+    RollbackConfig,
+    StudentOptions,
+    TeachersConfig,
+    text_value,
+)
+from kd_mlflow.errors import ConfigError
+
+CONFIGS = [TeachersConfig, DistillConfig, PromoteConfig, RollbackConfig, MainConfig]
+
+REFUSED = [
+    ("alpha", 1.5, "1.5"),
+    ("alpha", -0.1, "-0.1"),
+    ("alpha", float("nan"), "nan"),
+    ("temperature", 0, "0"),
+    ("temperature", -1.0, "-1.0"),
+    ("temperature", float("inf"), "inf"),
+    ("learning_rate", 0, "0"),
+    ("learning_rate", float("nan"), "nan"),
+    ("teacher_epochs", 0, "0"),
+    ("student_epochs", 0, "0"),
+    ("batch_size", 0, "0"),
+    ("seed", -1, "-1"),
+    ("n_teachers", 0, "0"),
+    ("n_students", 0, "0"),
+    ("student_hidden", "64,,32", "'64,,32'"),
+    ("student_hidden", "0", r"\(0,\)"),
+    ("student_hidden", "64,-1", r"\(64, -1\)"),
+    ("student_hidden", "a", "'a'"),
+    ("student_hidden", "", "''"),
+    ("student_hidden", (), r"\(\)"),
+    ("val_fraction", 0, "0"),
+    ("val_fraction", 1, "1"),
+    ("dropout", 1, "1"),
+    ("dropout", -0.1, "-0.1"),
+    ("teacher_weight_decay", -1e-4, "-0.0001"),
+    ("schedule", "linear", "'linear'"),
+    ("model_name", "a/b", "'a/b'"),
+    ("model_name", "a:b", "'a:b'"),
+    ("model_name", "", "''"),
+    ("max_accuracy_gap", 2.0, "2.0"),
+    ("min_compression", 0.0, "0.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "shown"), REFUSED)
+def test_a_value_against_its_rule_is_refused(name, value, shown):
+    """A value no run could use raises ConfigError that names the option and the value."""
+    with pytest.raises(ConfigError, match=rf"^{name} must be .+; received {shown}$"):
+        MainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", 0.0),
+        ("alpha", 1.0),
+        ("dropout", 0.0),
+        ("n_teachers", 1),
+        ("seed", 0),
+        ("max_accuracy_gap", 0.0),
+        ("student_weight_decay", 0.0),
+        ("schedule", "cosine"),
+    ],
+)
+def test_a_value_on_its_bound_is_taken(name, value):
+    """Bounds that belong to the range are taken as they are."""
+    assert getattr(MainConfig(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("64,32", (64, 32)), ("8", (8,)), ("5, 4", (5, 4))])
+def test_hidden_sizes_are_read_from_text(text, sizes):
+    """Hidden sizes come as text with commas and are kept as whole numbers."""
+    assert StudentOptions(student_hidden=text).student_hidden == sizes
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_defaults_hold_their_own_rules(config):
+    """Every configuration can be made from defaults alone, and each option has its help."""
+    options = config()
+    assert all(field.metadata["help"] for field in fields(options))
+
+
+def test_configurations_are_frozen():
+    """An option cannot be changed once its rule has been checked."""
+    with pytest.raises(FrozenInstanceError):
+        MainConfig().alpha = 2.0
+
+
+def test_part_of_takes_its_own_values():
+    """A group taken from a configuration has that configuration's values, and those alone."""
+    main = MainConfig(n_teachers=3, teacher_hidden="9,8", alpha=0.2)
+    part = EnsembleOptions.part_of(main)
+    assert part == EnsembleOptions(n_teachers=3, teacher_hidden=(9, 8))
+
+
+def test_main_hands_the_distill_step_its_values():
+    """for_distill carries every shared option over and sets the ensemble given."""
+    main = MainConfig(
+        data="wine", val_fraction=0.2, alpha=0.4, temperature=5.0, seed=7, model_name="m"
+    )
+    step = main.for_distill("abc")
+    assert step.teachers == "abc"
+    shared = {f.name for f in fields(DistillConfig)} - {"teachers"}
+    assert {n: getattr(step, n) for n in shared} == {n: getattr(main, n) for n in shared}
+    assert (step.data, step.alpha, step.model_name) == ("wine", 0.4, "m")
+
+
+def test_main_hands_the_promote_step_its_values():
+    """for_promote carries the gate and the model's name over and sets the version given."""
+    main = MainConfig(max_accuracy_gap=0.1, min_compression=3.0, strict=True, model_name="m")
+    assert main.for_promote("4") == PromoteConfig(
+        max_accuracy_gap=0.1, min_compression=3.0, strict=True, model_name="m", version="4"
+    )
+
+
+def test_main_has_every_option_of_its_steps():
+    """No option of a step is missing from main, but for those that main decides itself."""
+    names = {f.name for f in fields(MainConfig)}
+    steps = [TeachersConfig, DistillConfig, PromoteConfig]
+    wanted = {f.name for step in steps for f in fields(step)} - {"teachers", "version"}
+    assert wanted == names
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [((256, 128), "256,128"), (True, "true"), (False, "false"), (0.001, "0.001"), ("x", "x")],
+)
+def test_values_are_written_as_the_command_line_takes_them(value, text):
+    """Tuples have commas, booleans are lower case, the rest is Python's own text."""
+    assert text_value(value) == text
+
+
+def test_text_reads_back():
+    """Hidden sizes written as text give the same configuration when read."""
+    options = StudentOptions(student_hidden=(7, 6, 5))
+    assert StudentOptions(student_hidden=options.as_text()["student_hidden"]) == options
+
+
+def test_as_text_names_every_option():
+    """as_text has each option of the group once, by name."""
+    assert DataOptions(data="wine").as_text() == {
+        "data": "wine",
+        "target": "",
+        "val_fraction": "0.1",
+    }
+    assert GateOptions(strict=True).as_text()["strict"] == "true"

@@ -1,0 +1,244 @@
+"""Encoding: columns to numbers, the same in training and in a served model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from kd_mlflow import scoring
+from kd_mlflow.encoding import Encoding, Scaler, fit_encoding, kind_of
+from kd_mlflow.errors import DataError
+
+
+def fitted(features, **options):
+    """Learn an encoding for two classes."""
+    return fit_encoding(
+        features, **{"target": "y", "classes": (0, 1), "max_categories": 64, **options}
+    )
+
+
+def inputs(encoding, features):
+    """What the network receives.  Shape: (n, d_in)."""
+    return Scaler(encoding)(torch.from_numpy(encoding.encode(features))).numpy()
+
+
+def mixed():
+    """One column of each kind, gaps included."""
+    return pd.DataFrame(
+        {
+            "number": [1.0, 2.0, np.nan, 10.0, 3.5],
+            "whole": [5, 3, 1, 2, 9],
+            "flag": [True, False, True, True, False],
+            "day": ["2024-01-05", "2024-01-01", "2024-02-01", "2024-01-02", "2024-03-01"],
+            "colour": ["red", "blue", None, "red", "green"],
+        }
+    )
+
+
+def test_numbers_are_scaled_as_sklearn_scales_them():
+    """Numeric columns reach the network as StandardScaler gives them, on unseen rows too."""
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame(rng.normal(5, 3, size=(200, 4)), columns=list("abcd"))
+    new = pd.DataFrame(rng.normal(0, 9, size=(50, 4)), columns=list("abcd"))
+    expected = StandardScaler().fit(train).transform(new)
+    np.testing.assert_allclose(inputs(fitted(train), new), expected, atol=1e-5)
+
+
+def test_gaps_take_the_median_and_set_the_indicator():
+    """A gap is scaled as the training median is, and its indicator is 1 there alone."""
+    train = pd.DataFrame({"a": [1.0, 2.0, np.nan, 10.0]})
+    encoding = fitted(train)
+    given = inputs(encoding, pd.DataFrame({"a": [np.nan, 2.0]}))
+    assert given.shape == (2, 2)
+    assert given[0, 0] == given[1, 0]
+    assert given[:, 1].tolist() == [1.0, 0.0]
+
+
+def test_a_gap_where_training_had_none_takes_the_median():
+    """Without gaps in training there is no indicator, and a later gap is the median."""
+    encoding = fitted(pd.DataFrame({"a": [1.0, 2.0, 10.0]}))
+    given = inputs(encoding, pd.DataFrame({"a": [np.nan, 2.0]}))
+    assert given.shape == (2, 1)
+    assert given[0, 0] == given[1, 0]
+
+
+def test_categories_are_one_hot():
+    """Each category sets one input of its own."""
+    given = inputs(
+        fitted(pd.DataFrame({"c": ["b", "a", "c", "a"]})), pd.DataFrame({"c": list("abc")})
+    )
+    np.testing.assert_array_equal(given, np.eye(3))
+
+
+def test_an_unseen_category_is_all_zeros():
+    """A category that training never saw sets no input and raises nothing."""
+    encoding = fitted(pd.DataFrame({"c": ["b", "a"]}))
+    np.testing.assert_array_equal(inputs(encoding, pd.DataFrame({"c": ["new"]})), [[0, 0]])
+
+
+def test_a_missing_category_has_its_own_input():
+    """A gap in training is a category of its own, apart from all others."""
+    encoding = fitted(pd.DataFrame({"c": ["b", None, "a"]}))
+    given = inputs(encoding, pd.DataFrame({"c": ["a", "b", None, "new"]}))
+    np.testing.assert_array_equal(given.sum(axis=1), [1, 1, 1, 0])
+    assert len({tuple(row) for row in given.tolist()}) == 4
+
+
+def test_max_categories_keeps_the_most_frequent():
+    """Beyond max_categories the rarest share one input, which unseen ones share too."""
+    train = pd.DataFrame({"c": ["rare"] + ["often"] * 3 + ["more"] * 2 + ["other"]})
+    encoding = fitted(train, max_categories=2)
+    assert encoding.columns[0].categories == ("more", "often")
+    given = inputs(encoding, pd.DataFrame({"c": ["often", "more", "rare", "other", "new"]}))
+    assert given.shape == (5, 3)
+    np.testing.assert_array_equal(given.sum(axis=1), np.ones(5))
+    assert (given[2] == given[3]).all()
+    assert (given[2] == given[4]).all()
+
+
+def test_dates_are_days_since_the_first():
+    """A date, as text or as a timestamp, is the number of days since the training minimum."""
+    encoding = fitted(pd.DataFrame({"d": ["2024-03-01", "2024-02-28", "2025-01-01"]}))
+    texts = pd.DataFrame(
+        {"d": ["2024-02-28", "2024-03-01", "2024-02-28T12:00", None, "2024-02-27"]}
+    )
+    expected = np.array([[0, 2, 0.5, np.nan, -1]]).T
+    np.testing.assert_array_equal(encoding.encode(texts), expected)
+    stamps = pd.DataFrame({"d": pd.to_datetime(texts["d"], format="ISO8601")})
+    np.testing.assert_array_equal(encoding.encode(stamps), expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False, True],
+        ["true", "false", "true"],
+        ["True", "False", "True"],
+        [1, 0, 1],
+        [1.0, 0.0, 1.0],
+    ],
+)
+def test_booleans_are_known_however_written(values):
+    """True and False, their texts, and 1 and 0 all encode as 1 and 0."""
+    encoding = fitted(pd.DataFrame({"f": [True, False, True]}))
+    assert encoding.columns[0].kind == "boolean"
+    given = encoding.encode(pd.DataFrame({"f": values}))
+    np.testing.assert_array_equal(given, [[1], [0], [1]])
+
+
+def test_a_category_is_one_however_its_number_is_typed():
+    """3, 3.0 and "3" are the same category."""
+    encoding = fitted(pd.DataFrame({"c": pd.Series([3, "a", 3.0, "3"], dtype=object)}))
+    assert encoding.columns[0].categories == ("3", "a")
+    codes = [encoding.encode(pd.DataFrame({"c": [value]})).item() for value in (3, 3.0, "3")]
+    assert len(set(codes)) == 1
+
+
+def test_a_json_round_trip_gives_the_same_encoding():
+    """Written as JSON and read back, an encoding is equal and encodes alike."""
+    encoding = fitted(mixed())
+    again = Encoding.from_dict(json.loads(json.dumps(encoding.to_dict())))
+    assert again == encoding
+    np.testing.assert_array_equal(again.encode(mixed()), encoding.encode(mixed()))
+    np.testing.assert_array_equal(inputs(again, mixed()), inputs(encoding, mixed()))
+
+
+def test_kinds_of_a_mixed_table():
+    """Each column of a mixed table is taken for what it holds."""
+    kinds = [kind_of(mixed()[name]) for name in mixed()]
+    assert kinds == ["numeric", "numeric", "boolean", "date", "category"]
+
+
+def test_column_order_does_not_matter():
+    """Columns are found by name: another order and columns beside change nothing."""
+    encoding = fitted(mixed())
+    other = mixed()[mixed().columns[::-1]].assign(beside=1)
+    np.testing.assert_array_equal(encoding.encode(other), encoding.encode(mixed()))
+
+
+def test_one_row_is_encoded_as_it_is_among_others():
+    """A row alone, as a served model gets it, has the inputs that it has in the table."""
+    encoding = fitted(mixed())
+    whole = inputs(encoding, mixed())
+    for i in range(len(whole)):
+        np.testing.assert_array_equal(inputs(encoding, mixed().iloc[[i]]), whole[[i]])
+
+
+def test_width_is_what_forward_gives():
+    """The network's input width is the number of columns the scaler gives."""
+    encoding = fitted(mixed())
+    assert Scaler(encoding).width == inputs(encoding, mixed()).shape[1]
+
+
+def test_the_scaler_trains_nothing():
+    """Scaling is learnt once from the rows: the module has buffers and no parameter."""
+    assert list(Scaler(fitted(mixed())).parameters()) == []
+
+
+BAD_FRAMES = {
+    "missing": (mixed().drop(columns="number"), "missing columns: 'number'"),
+    "doubled": (
+        pd.concat([mixed(), mixed()[["number"]]], axis=1),
+        "'number' stands twice",
+    ),
+    "text": (
+        mixed().astype({"number": object}).replace({"number": {2.0: "two"}}),
+        "'number' holds numbers; row 1 has 'two'",
+    ),
+    "infinite": (
+        mixed().replace({"number": {2.0: np.inf}}),
+        "'number' takes finite numbers.*row 1",
+    ),
+    "no truth": (
+        mixed().astype({"flag": object}).assign(flag=["yes", True, True, True, False]),
+        "'flag' holds true and false; row 0 has 'yes'",
+    ),
+    "no date": (mixed().replace({"day": {"2024-02-01": "soon"}}), "'day' holds dates.*row 2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FRAMES)
+def test_what_a_column_cannot_hold_is_refused_by_scoring(case):
+    """The served model's own code names the column, and the first bad row, in a ColumnError."""
+    frame, words = BAD_FRAMES[case]
+    with pytest.raises(scoring.ColumnError, match=words):
+        scoring.encode(frame, fitted(mixed()).to_dict()["columns"])
+
+
+@pytest.mark.parametrize("case", BAD_FRAMES)
+def test_what_a_column_cannot_hold_is_a_data_error_in_training(case):
+    """The package's own encoding says the same as a DataError."""
+    frame, words = BAD_FRAMES[case]
+    with pytest.raises(DataError, match=words):
+        fitted(mixed()).encode(frame)
+
+
+def test_a_column_constant_in_training_is_centred_and_not_scaled():
+    """One value in all training rows becomes 0, and a later one keeps its distance to it."""
+    encoding = fitted(pd.DataFrame({"same": [0.1] * 77}))
+    given = inputs(encoding, pd.DataFrame({"same": [0.1, 0.6]}))
+    np.testing.assert_allclose(given, [[0.0], [0.5]], atol=1e-6)
+
+
+def test_a_column_of_gaps_alone_is_finite():
+    """A column without any value in the training rows gives finite inputs."""
+    encoding = fitted(pd.DataFrame({"none": [np.nan, np.nan]}))
+    assert np.isfinite(inputs(encoding, pd.DataFrame({"none": [np.nan, 3.0]}))).all()
+
+
+@pytest.mark.parametrize(
+    "values", [pd.to_timedelta([1, 2], unit="D"), np.array([1j, 2j]), [b"x", b"y"]]
+)
+def test_types_that_no_model_takes_are_refused(values):
+    """Durations, complex numbers and bytes are refused by the column's name."""
+    with pytest.raises(DataError, match="column 'odd' holds"):
+        fitted(pd.DataFrame({"odd": values}))
+
+
+def test_lists_are_refused():
+    """A column of lists is refused by its name, not by a traceback from pandas."""
+    with pytest.raises(DataError, match="column 'odd' holds lists"):
+        fitted(pd.DataFrame({"odd": [[1], [2]]}))

@@ -1,0 +1,165 @@
+"""Losses: identities between the soft loss, the hard loss and torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kd_mlflow.losses import (
+    DistillationLoss,
+    LabelLoss,
+    average_logits,
+    hard_loss,
+    soft_loss,
+    soft_targets,
+)
+
+K, BATCH, CLASSES, N = 4, 12, 3, 30
+TEMPERATURE = torch.tensor([1.0, 2.0, 3.0, 7.5], dtype=torch.float64)
+
+
+def normal(*shape, seed=0):
+    """Normal values of deviation 3, in double precision."""
+    return 3 * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+
+
+@pytest.fixture
+def logits():
+    """A population's logits, which take a gradient."""
+    return normal(K, BATCH, CLASSES).requires_grad_()
+
+
+@pytest.fixture
+def rows():
+    """Each member's batch."""
+    return torch.randint(N, (K, BATCH), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def labels():
+    """The label of each row of the table."""
+    return torch.randint(CLASSES, (N,), generator=torch.Generator().manual_seed(2))
+
+
+def distillation(labels, alpha):
+    """The loss under test, with a temperature a member."""
+    return DistillationLoss(
+        normal(N, CLASSES, seed=3),
+        labels,
+        temperature=TEMPERATURE,
+        alpha=torch.as_tensor(alpha, dtype=torch.float64).expand(K),
+    )
+
+
+def gradient(loss, logits):
+    """The gradient of the members' summed loss."""
+    (grad,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)
+    return grad
+
+
+def test_soft_loss_is_zero_at_equality(logits):
+    """A student that answers as the ensemble does has no soft loss and no gradient."""
+    loss = soft_loss(logits, logits.detach(), TEMPERATURE)
+    torch.testing.assert_close(loss, torch.zeros(K, dtype=torch.float64))
+    torch.testing.assert_close(gradient(loss, logits), torch.zeros_like(logits))
+
+
+def test_soft_loss_ignores_a_shift_of_logits(logits):
+    """Logits that differ by a constant a row are the same probabilities, so the loss is zero."""
+    shifted = logits.detach() + normal(K, BATCH, 1, seed=5)
+    loss = soft_loss(logits, shifted, TEMPERATURE)
+    torch.testing.assert_close(loss, torch.zeros(K, dtype=torch.float64))
+
+
+def test_soft_loss_is_torchs_batchmean_kl(logits):
+    """Each member's soft loss is T^2 times torch's batchmean KL divergence."""
+    teacher = normal(K, BATCH, CLASSES, seed=3)
+    loss = soft_loss(logits, teacher, TEMPERATURE)
+    for i, t in enumerate(TEMPERATURE.tolist()):
+        student = torch.log_softmax(logits[i] / t, dim=1)
+        kl = F.kl_div(student, soft_targets(teacher[i], t), reduction="batchmean")
+        torch.testing.assert_close(loss[i], t * t * kl)
+
+
+def test_soft_loss_gradient_is_that_of_soft_cross_entropy(logits):
+    """KL and cross-entropy to soft targets differ by a constant: their gradients are equal."""
+    teacher = normal(K, BATCH, CLASSES, seed=3)
+    t = TEMPERATURE[:, None, None]
+    cross = -(soft_targets(teacher, t) * torch.log_softmax(logits / t, dim=-1)).sum(-1).mean(-1)
+    torch.testing.assert_close(
+        gradient(soft_loss(logits, teacher, TEMPERATURE), logits),
+        gradient(TEMPERATURE.square() * cross, logits),
+    )
+
+
+def test_soft_loss_stays_finite_for_certain_ensembles():
+    """Logits far apart give a finite loss and gradient in float32."""
+    logits = torch.tensor([[[-500.0, 500.0]]], requires_grad=True)
+    loss = soft_loss(logits, -logits.detach(), torch.tensor([1.0]))
+    assert loss.isfinite().all()
+    assert gradient(loss, logits).isfinite().all()
+
+
+def test_hard_loss_is_each_members_cross_entropy(logits, rows, labels):
+    """Each member's hard loss is torch's mean cross-entropy on its own rows."""
+    loss = hard_loss(logits, labels[rows])
+    for i in range(K):
+        torch.testing.assert_close(loss[i], F.cross_entropy(logits[i], labels[rows[i]]))
+
+
+def test_alpha_0_is_cross_entropy(logits, rows, labels):
+    """With alpha 0 the loss and its gradient are the label loss's."""
+    loss = distillation(labels, 0.0)(logits, rows)["train_loss"]
+    plain = LabelLoss(labels)(logits, rows)["train_loss"]
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(gradient(loss, logits), gradient(plain, logits))
+
+
+def test_alpha_1_is_the_soft_loss(logits, rows, labels):
+    """With alpha 1 the loss and its gradient are the soft loss's; labels do not count."""
+    distilled = distillation(labels, 1.0)
+    loss = distilled(logits, rows)["train_loss"]
+    soft = soft_loss(logits, distilled.ensemble_logits[rows], TEMPERATURE)
+    torch.testing.assert_close(loss, soft)
+    torch.testing.assert_close(gradient(loss, logits), gradient(soft, logits))
+
+
+def test_alpha_weighs_the_soft_loss(logits, rows, labels):
+    """The loss is alpha times the soft loss plus the rest times the hard loss, by member."""
+    alpha = torch.tensor([0.0, 0.25, 0.7, 1.0], dtype=torch.float64)
+    losses = distillation(labels, alpha)(logits, rows)
+    expected = alpha * losses["soft_loss"] + (1 - alpha) * losses["hard_loss"]
+    torch.testing.assert_close(losses["train_loss"], expected)
+
+
+def test_members_losses_do_not_touch_each_other(logits, rows, labels):
+    """A member's loss has no gradient in another member's logits."""
+    loss = distillation(labels, 0.7)(logits, rows)["train_loss"]
+    grad = gradient(loss[1], logits)
+    assert grad[1].abs().sum() > 0
+    assert grad[[0, 2, 3]].abs().sum() == 0
+
+
+def test_loss_of_some_members_is_their_part(logits, rows, labels):
+    """The loss of a slice of members gives the values they have among all."""
+    loss = distillation(labels, torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    part = slice(1, 3)
+    whole, some = loss(logits, rows), loss.members(part)(logits[part], rows[part])
+    assert set(whole) == set(some)
+    for name, values in some.items():
+        torch.testing.assert_close(values, whole[name][part])
+
+
+def test_average_logits_is_the_mean_over_members():
+    """The ensemble's logits are the members' mean, row by row."""
+    first, second = normal(BATCH, CLASSES), normal(BATCH, CLASSES, seed=9)
+    torch.testing.assert_close(average_logits(torch.stack([first, second])), (first + second) / 2)
+
+
+def test_soft_targets_soften_towards_uniform():
+    """Targets are softmax at temperature 1 and uniform at a very high temperature."""
+    logits = normal(BATCH, CLASSES)
+    torch.testing.assert_close(soft_targets(logits, 1.0), logits.softmax(dim=1))
+    uniform = torch.full_like(logits, 1 / CLASSES)
+    torch.testing.assert_close(soft_targets(logits, 1e9), uniform)

@@ -1,0 +1,212 @@
+"""Metrics: equal to their formulas, and honest about what is not known."""
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from kd_mlflow.metrics import (
+    _resampled_accuracies,
+    accuracies,
+    agreements,
+    expected_calibration_error,
+    knowledge_recovered,
+    probability_figures,
+    standard_error,
+    teacher_student_kl,
+)
+
+
+def two_classes(confidence, hits):
+    """Rows that predict class 0 with a confidence, and labels that say which are right."""
+    confidence = np.asarray(confidence, dtype=np.float64)
+    return np.column_stack([confidence, 1 - confidence]), np.where(hits, 0, 1)
+
+
+def answers(shape, share, seed):
+    """Answers of which a share is right."""
+    return np.random.default_rng(seed).random(shape) < share
+
+
+@pytest.fixture
+def hits():
+    """Distilled (4, n), baseline (4, n) and ensemble (n,) with a clear gap, correlated by row."""
+    hard = np.random.default_rng(0).random(800)
+    noise = np.random.default_rng(1).random((8, 800)) * 0.3
+    ensemble = hard < 0.95
+    distilled = hard + noise[:4] < [[1.0], [1.02], [0.99], [1.05]]
+    baseline = hard + noise[4:] < [[0.8], [0.85], [0.82], [0.78]]
+    return distilled, baseline, ensemble
+
+
+def test_accuracy_counts_right_rows_by_member():
+    """Each member's accuracy is the share of rows whose largest logit is the label's."""
+    logits = torch.tensor([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4])
+    assert accuracies(logits, torch.tensor([0, 0, 0, 1])).tolist() == [0.75, 0.25]
+
+
+def test_agreement_with_oneself_is_one():
+    """A member agrees on every row with the classes that it predicts."""
+    logits = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
+    agreed = agreements(logits, logits[1].argmax(dim=1))
+    assert agreed[1] == 1.0
+    assert agreed[0] < 1.0
+
+
+def test_ece_is_zero_when_calibrated():
+    """Where each confidence is right as often as it says, the calibration error is zero."""
+    confidence = np.repeat([0.6, 0.75, 0.9], 20)
+    hits = np.concatenate([np.arange(20) < right for right in (12, 15, 18)])
+    assert expected_calibration_error(*two_classes(confidence, hits)) == pytest.approx(0, abs=1e-12)
+
+
+def test_ece_weighs_bins_by_their_rows():
+    """Three sure rows, all right, and one row of 0.6 that is wrong give 0.6 / 4."""
+    probabilities, labels = two_classes([1.0, 1.0, 1.0, 0.6], [True, True, True, False])
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.15)
+
+
+def test_ece_does_not_let_bins_cancel():
+    """Too sure in one bin and too unsure in another add up instead of cancelling."""
+    probabilities, labels = two_classes([0.9, 0.6], [False, True])
+    assert expected_calibration_error(probabilities, labels) == pytest.approx((0.9 + 0.4) / 2)
+
+
+def test_log_loss_is_the_mean_of_minus_log_probability():
+    """Log loss is -log of the label's probability in nats, also with a class absent from rows."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([1, 1, 1], size=40)
+    labels = rng.integers(2, size=40)
+    expected = -np.log(probabilities[np.arange(40), labels]).mean()
+    assert probability_figures(probabilities, labels)["log_loss"] == pytest.approx(expected)
+
+
+def test_probability_figures_take_float32():
+    """Rows of float32, which do not add up to 1 exactly, give the figures of their float64."""
+    probabilities = np.random.default_rng(0).dirichlet([0.1] * 10, size=200)
+    labels = np.random.default_rng(1).integers(10, size=200)
+    narrow = np.clip(probabilities, 1e-30, 1).astype(np.float32)
+    narrow_figures = probability_figures(narrow, labels)
+    wide_figures = probability_figures(narrow.astype(np.float64), labels)
+    assert narrow_figures == pytest.approx(wide_figures)
+
+
+def test_probability_figures_leave_their_input_alone():
+    """Normalising works on a copy: the caller's probabilities are unchanged."""
+    probabilities = np.full((4, 2), 0.25)
+    probability_figures(probabilities, np.array([0, 1, 0, 1]))
+    assert (probabilities == 0.25).all()
+
+
+def test_recovered_is_the_formula(hits):
+    """The point value is (distilled - baseline) / (ensemble - baseline), inside its interval."""
+    distilled, baseline, ensemble = hits
+    recovery = knowledge_recovered(*hits)
+    gap = ensemble.mean() - baseline.mean()
+    assert recovery.recovered == pytest.approx((distilled.mean() - baseline.mean()) / gap)
+    assert recovery.low < recovery.recovered < recovery.high
+
+
+def test_recovery_repeats(hits):
+    """The same answers give the same interval, whatever else has drawn random numbers."""
+    assert knowledge_recovered(*hits) == knowledge_recovered(*hits)
+
+
+def test_recovery_does_not_depend_on_row_order(hits):
+    """Shuffling the test rows changes neither value nor interval."""
+    order = np.random.default_rng(5).permutation(hits[2].size)
+    shuffled = knowledge_recovered(*(h[..., order] for h in hits))
+    assert vars(shuffled) == pytest.approx(vars(knowledge_recovered(*hits)))
+
+
+def test_a_perfect_student_recovers_everything(hits):
+    """Students that answer as the ensemble does recover 1, with no doubt about it."""
+    _, baseline, ensemble = hits
+    recovery = knowledge_recovered(np.tile(ensemble, (4, 1)), baseline, ensemble)
+    assert vars(recovery) == pytest.approx({"recovered": 1.0, "low": 1.0, "high": 1.0})
+
+
+def test_seeds_are_resampled_in_pairs(hits):
+    """Students that answer as their own seed's baseline recover 0, with no doubt about it."""
+    _, baseline, ensemble = hits
+    recovery = knowledge_recovered(baseline, baseline, ensemble)
+    assert vars(recovery) == pytest.approx({"recovered": 0.0, "low": 0.0, "high": 0.0})
+
+
+def test_no_share_of_no_gap():
+    """Where baseline and ensemble tie, the share of their gap is no number."""
+    ensemble = answers(500, 0.9, 0)
+    baseline = np.tile(ensemble, (3, 1))
+    assert knowledge_recovered(answers((3, 500), 0.9, 1), baseline, ensemble) is None
+
+
+def test_no_share_of_a_negative_gap():
+    """Where the baseline beats the ensemble, there is nothing to recover."""
+    ensemble, baseline = answers(500, 0.7, 0), answers((3, 500), 0.95, 1)
+    assert knowledge_recovered(answers((3, 500), 0.9, 2), baseline, ensemble) is None
+
+
+def test_no_share_of_a_doubtful_gap():
+    """A gap of one row in fifty may be none: its share is no number."""
+    ensemble = np.ones(50, dtype=bool)
+    ensemble[:5] = False
+    baseline = ensemble.copy()[None]
+    baseline[0, 10] = False
+    assert ensemble.mean() > baseline.mean()
+    assert knowledge_recovered(baseline, baseline, ensemble) is None
+
+
+def test_pattern_bootstrap_equals_row_bootstrap(hits):
+    """Drawing answer patterns gives the means and covariances of drawing rows one by one."""
+    distilled, baseline, ensemble = hits
+    fast = np.stack(_resampled_accuracies(*hits, np.random.default_rng(0)))
+    rng = np.random.default_rng(1)
+    naive = np.empty_like(fast)
+    for i in range(naive.shape[1]):
+        rows = rng.integers(ensemble.size, size=ensemble.size)
+        seeds = rng.integers(len(distilled), size=len(distilled))
+        d, b = distilled[seeds][:, rows].mean(), baseline[seeds][:, rows].mean()
+        naive[:, i] = d, b, ensemble[rows].mean()
+    np.testing.assert_allclose(fast.mean(axis=1), naive.mean(axis=1), atol=0.002)
+    spread = naive.std(axis=1)
+    np.testing.assert_allclose(fast.std(axis=1), spread, rtol=0.1)
+    np.testing.assert_allclose(np.cov(fast), np.cov(naive), atol=0.15 * spread.max() * spread.max())
+
+
+def test_standard_error_is_deviation_over_root_n():
+    """The standard error is the sample deviation over the root of the number of values."""
+    assert standard_error(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(np.sqrt(5 / 3) / 2)
+
+
+def test_standard_error_of_one_value_is_zero():
+    """One seed has no spread to speak of, and raises no warning."""
+    assert standard_error(np.array([0.9])) == 0.0
+
+
+def test_kl_is_zero_at_equality_and_positive_elsewhere():
+    """A student equal to the ensemble is at distance 0 from it, any other above."""
+    logits = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    assert teacher_student_kl(logits, logits) == pytest.approx(0, abs=1e-12)
+    assert teacher_student_kl(logits, -logits) > 0.1
+
+
+def test_figures_beside_accuracy_are_scikit_learns():
+    """Balanced accuracy and, for two classes, ROC AUC and average precision stand beside accuracy."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(200) < 0.2).astype(np.int64)
+    positive = np.clip(0.3 * labels + rng.random(200) * 0.6, 0, 1)
+    figures = probability_figures(np.stack([1 - positive, positive], axis=1), labels)
+    predicted = (positive > 0.5).astype(int)
+    assert figures["balanced_accuracy"] == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(labels, predicted)
+    )
+    assert figures["roc_auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, positive))
+    assert figures["average_precision"] == pytest.approx(
+        sklearn.metrics.average_precision_score(labels, positive)
+    )
+
+
+def test_three_classes_have_no_area_under_a_curve():
+    """ROC AUC and average precision are figures of two classes."""
+    figures = probability_figures(np.eye(3), np.arange(3))
+    assert figures.keys() == {"accuracy", "balanced_accuracy", "log_loss", "ece"}

@@ -1,0 +1,226 @@
+"""Populations: what is drawn, what is computed, what is dropped."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kd_mlflow import models
+from kd_mlflow.models import DropoutStreams, Population, ReluDropout, count_parameters
+
+SIZES = (6, 8, 5, 3)
+
+
+def reference_mlp(sizes, seed):
+    """Draw an ordinary network, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        linears = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+    modules = [m for linear in linears for m in (linear, nn.ReLU())]
+    return nn.Sequential(*modules[:-1])
+
+
+def rows(n, d=SIZES[0]):
+    """Normal rows, the same at each call."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+
+
+def masking_population(dropout, width=256, seeds=(1,)):
+    """A population whose logits are its dropout mask times the scale."""
+    population = Population.initialised((1, width, width), seeds=seeds, dropout=dropout)
+    first, last = population.layers
+    with torch.no_grad():
+        first.weight.zero_()
+        first.bias.fill_(1.0)
+        last.weight.copy_(torch.eye(width).expand(len(seeds), width, width))
+        last.bias.zero_()
+    return population
+
+
+def test_members_are_drawn_as_seeded_linear_layers():
+    """A member has exactly the weights of nn.Linear layers drawn after torch.manual_seed."""
+    seeds = [3, 41, 0]
+    population = Population.initialised(SIZES, seeds=seeds)
+    for i, seed in enumerate(seeds):
+        reference = list(reference_mlp(SIZES, seed).parameters())
+        member = list(population.member(i).parameters())
+        assert len(member) == len(reference)
+        assert all(torch.equal(a, b) for a, b in zip(member, reference, strict=True))
+
+
+def test_drawing_leaves_the_global_generator_alone():
+    """Initialising a population draws nothing from torch's global generator."""
+    before = torch.get_rng_state()
+    Population.initialised(SIZES, seeds=[1, 2])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_population_computes_each_members_logits():
+    """The population's logits on axis 0 are those of each member as a module of its own."""
+    population = Population.initialised(SIZES, seeds=[5, 6, 7], dropout=0.4)
+    x = rows(17)
+    logits = population(x)
+    assert logits.shape == (3, 17, 3)
+    for i in range(3):
+        torch.testing.assert_close(logits[i], population.member(i).eval()(x))
+
+
+def test_population_takes_rows_of_its_own_for_each_member():
+    """With a batch a member, each member sees its own rows alone."""
+    population = Population.initialised(SIZES, seeds=[5, 6])
+    x = rows(2 * 9).view(2, 9, -1)
+    logits = population(x)
+    for i in range(2):
+        torch.testing.assert_close(logits[i], population(x[i])[i])
+
+
+def test_member_is_a_copy():
+    """Changing a member's module changes nothing in the population."""
+    population = Population.initialised(SIZES, seeds=[5, 6])
+    before = population(rows(4)).detach().clone()
+    with torch.no_grad():
+        for parameter in population.member(0).parameters():
+            parameter.zero_()
+    assert torch.equal(population(rows(4)), before)
+
+
+def test_member_keeps_dropout():
+    """A member has the population's dropout after each hidden layer and none after the logits."""
+    member = Population.initialised(SIZES, seeds=[1], dropout=0.4).member(0)
+    kinds = [type(module) for module in member]
+    hidden = [nn.Linear, nn.ReLU, nn.Dropout]
+    assert kinds == [*hidden, *hidden, nn.Linear]
+    assert [m.p for m in member if isinstance(m, nn.Dropout)] == [0.4, 0.4]
+
+
+def test_relu_dropout_values():
+    """The fused node computes relu(x) * keep * scale."""
+    x = rows(30)[None]
+    keep = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    assert torch.equal(ReluDropout.apply(x, keep, 1.25), torch.relu(x) * keep * 1.25)
+
+
+def test_relu_dropout_gradient():
+    """The fused node's gradient is autograd's of relu(x) * keep * scale."""
+    x = rows(30)[None].double()
+    keep = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    fused, plain = (x.clone().requires_grad_() for _ in range(2))
+    (ReluDropout.apply(fused, keep, 1.4) * upstream).sum().backward()
+    (torch.relu(plain) * keep * 1.4 * upstream).sum().backward()
+    torch.testing.assert_close(fused.grad, plain.grad)
+
+
+def test_relu_dropout_leaves_its_input_alone():
+    """The fused node works in place on its own values, never on the caller's."""
+    x = rows(30)[None]
+    before = x.clone()
+    ReluDropout.apply(x, torch.zeros(x.shape, dtype=torch.bool), 2.0)
+    assert torch.equal(x, before)
+
+
+def test_dropout_bytes_follow_the_seed_alone():
+    """A member receives the same bytes whichever members stand beside it, draw after draw."""
+    alone, together = DropoutStreams([7]), DropoutStreams([1, 7, 9])
+    for batch, width in [(3, 5), (64, 13), (1, 8)]:
+        assert torch.equal(alone.draw(batch, width)[0], together.draw(batch, width)[1])
+
+
+def test_dropout_bytes_differ_between_seeds_and_draws():
+    """Neither two seeds nor two draws give the same bytes."""
+    streams = DropoutStreams([1, 2])
+    first, second = streams.draw(8, 16), streams.draw(8, 16)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+
+
+def test_dropout_does_not_repeat_the_shuffle():
+    """Dropout bytes come from another stream than the one that shuffles rows (spawn key 0)."""
+    shuffle = np.random.SFC64(np.random.SeedSequence(entropy=7, spawn_key=(0,)))
+    shuffling = torch.from_numpy(shuffle.random_raw(4).view(np.uint8))
+    assert not torch.equal(DropoutStreams([7]).draw(4, 8).flatten(), shuffling)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.3, 0.75])
+def test_keep_rate_is_the_one_asked_for(dropout):
+    """The share of kept units is 1 - dropout, to sampling error and a 1/256 of rounding."""
+    population = masking_population(dropout)
+    logits = population(torch.zeros(400, 1), DropoutStreams([3])).detach()
+    assert (logits > 0).double().mean().item() == pytest.approx(1 - dropout, abs=0.01)
+
+
+def test_dropout_keeps_the_mean():
+    """Kept units are scaled so that the expected activation is unchanged."""
+    population = masking_population(0.3)
+    logits = population(torch.zeros(400, 1), DropoutStreams([3])).detach()
+    assert len(logits.unique()) == 2
+    assert logits.mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_without_streams_nothing_is_dropped():
+    """Scoring without streams is deterministic and equal to a population without dropout."""
+    dropped = Population.initialised(SIZES, seeds=[1, 2], dropout=0.5)
+    plain = Population.initialised(SIZES, seeds=[1, 2])
+    assert torch.equal(dropped(rows(20)), plain(rows(20)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parameters"), [((20, 64, 32, 2), 3490), ((20, 256, 128, 64, 2), 46658)]
+)
+def test_reference_networks_have_the_published_parameters(sizes, parameters):
+    """The reference student and teacher have 3,490 and 46,658 parameters a member."""
+    population = Population.initialised(sizes, seeds=[1, 2, 3])
+    assert population.parameters_per_member == parameters
+    assert count_parameters(population.member(1)) == parameters
+
+
+def test_sizes_and_k_read_from_the_weights():
+    """Sizes and member count are those the population was drawn with."""
+    population = Population.initialised(SIZES, seeds=[1, 2, 3, 4])
+    assert (population.sizes, population.k) == (SIZES, 4)
+
+
+def test_members_are_copies_of_their_rows():
+    """A slice of members scores as these members did, and shares no memory with them."""
+    population = Population.initialised(SIZES, seeds=[1, 2, 3, 4], dropout=0.2)
+    before = population(rows(9)).detach().clone()
+    part = population.members(slice(1, 3))
+    assert part.dropout == 0.2
+    torch.testing.assert_close(part(rows(9)), before[1:3])
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.zero_()
+    assert torch.equal(population(rows(9)), before)
+
+
+def test_members_copied_back_give_the_whole():
+    """Taking members apart and copying them into another population rebuilds the first."""
+    source = Population.initialised(SIZES, seeds=[1, 2, 3])
+    other = Population.initialised(SIZES, seeds=[7, 8, 9])
+    for rows_ in (slice(0, 1), slice(1, 3)):
+        other.copy_members_(rows_, source.members(rows_))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_copying_members_leaves_the_others():
+    """Copying one member over changes no other member."""
+    population = Population.initialised(SIZES, seeds=[1, 2, 3])
+    before = [p.detach().clone() for p in population.parameters()]
+    population.copy_members_(slice(1, 2), Population.initialised(SIZES, seeds=[9]))
+    for old, new in zip(before, population.parameters(), strict=True):
+        assert torch.equal(old[[0, 2]], new[[0, 2]])
+        assert not torch.equal(old[1], new[1])
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 20])
+def test_logits_in_chunks_equal_one_forward(monkeypatch, n):
+    """Scoring in chunks gives every row once, in order, as one forward pass does."""
+    monkeypatch.setattr(models, "EVALUATION_ROWS", 8)
+    population = Population.initialised(SIZES, seeds=[1, 2])
+    logits = population.logits(rows(n))
+    assert not logits.requires_grad
+    torch.testing.assert_close(logits, population(rows(n)).detach())

@@ -1,0 +1,272 @@
+"""The training loop: equal to training alone, to plain torch, to itself; it learns and it stops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kd_mlflow import training
+from kd_mlflow.errors import TrainingError
+from kd_mlflow.losses import DistillationLoss, LabelLoss
+from kd_mlflow.metrics import accuracies
+from kd_mlflow.models import Population
+from kd_mlflow.training import Rows, Schedule, fit
+
+SIZES = (4, 16, 8, 3)
+N = 90
+SCHEDULE = Schedule(epochs=4, batch_size=32, learning_rate=0.01, weight_decay=1e-3)
+
+
+def table(n=N, seed=0):
+    """Rows and labels that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, SIZES[0], generator=generator)
+    return x, torch.randint(SIZES[-1], (n,), generator=generator)
+
+
+X, LABELS = table()
+VAL_X, VAL_LABELS = table(40, seed=1)
+
+
+def evaluate(logits):
+    """Follow the accuracy on the validation rows."""
+    return {"val_accuracy": accuracies(logits, VAL_LABELS)}
+
+
+def trained(seeds, *, dropout=0.0, schedule=SCHEDULE, loss=None, **options):
+    """Draw and train a population; return it and its curves."""
+    population = Population.initialised(SIZES, seeds=seeds, dropout=dropout)
+    history = fit(
+        population,
+        Rows(train=X, val=VAL_X),
+        loss or LabelLoss(LABELS),
+        schedule=schedule,
+        seeds=seeds,
+        evaluate=evaluate,
+        **options,
+    )
+    return population, history
+
+
+def assert_same_member(population, index, other, other_index, **tolerance):
+    """Compare two members weight by weight."""
+    mine, theirs = population.member(index), other.member(other_index)
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@pytest.fixture
+def three_threads():
+    """Give torch three intra-op threads, and what it had before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+def test_members_trained_together_equal_members_trained_alone():
+    """With dropout on, each member ends with the weights that it has when trained alone."""
+    seeds = [11, 12, 13]
+    together, curves = trained(seeds, dropout=0.3)
+    for i, seed in enumerate(seeds):
+        alone, own = trained([seed], dropout=0.3)
+        assert_same_member(together, i, alone, 0, atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(curves["train_loss"][:, i], own["train_loss"][:, 0], rtol=1e-4)
+
+
+def test_distilled_members_keep_their_own_alpha_and_temperature():
+    """A member of a mixed population is trained with its own alpha and temperature."""
+    ensemble = torch.randn(N, SIZES[-1], generator=torch.Generator().manual_seed(4))
+    temperature, alpha = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.0, 0.7, 1.0])
+    seeds = [1, 2, 3]
+    loss = DistillationLoss(ensemble, LABELS, temperature=temperature, alpha=alpha)
+    together, _ = trained(seeds, loss=loss)
+    for i, seed in enumerate(seeds):
+        alone, _ = trained([seed], loss=loss.members(slice(i, i + 1)))
+        assert_same_member(together, i, alone, 0, atol=1e-5, rtol=1e-4)
+
+
+def test_many_chunks_give_the_same_weights(monkeypatch):
+    """How a population is cut into chunks does not change what its members learn."""
+    whole, _ = trained([1, 2, 3, 4, 5], dropout=0.3)
+    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 1)
+    cut, _ = trained([1, 2, 3, 4, 5], dropout=0.3)
+    for i in range(5):
+        assert_same_member(whole, i, cut, i, atol=1e-5, rtol=1e-4)
+
+
+def plain_torch_loop(seed, schedule):
+    """Train one ordinary network as a reader of the documentation would."""
+    network = Population.initialised(SIZES, seeds=[seed]).member(0)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(0,)))
+    shuffle = np.random.Generator(bits)
+    steps, step = schedule.epochs * math.ceil(N / schedule.batch_size), 0
+    for _ in range(schedule.epochs):
+        order = torch.from_numpy(shuffle.permutation(N))
+        for batch in order.split(schedule.batch_size):
+            if schedule.decay == "cosine":
+                rate = schedule.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+                optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(X[batch]), LABELS[batch]).backward()
+            optimizer.step()
+            step += 1
+    return network
+
+
+@pytest.mark.parametrize("decay", ["constant", "cosine"])
+def test_one_member_equals_a_plain_torch_loop(decay):
+    """One member ends where nn.Sequential and Adam end, on the same batches and learning rates."""
+    schedule = Schedule(epochs=5, batch_size=32, learning_rate=0.01, weight_decay=1e-3, decay=decay)
+    population, _ = trained([21], schedule=schedule)
+    reference = plain_torch_loop(21, schedule)
+    for a, b in zip(population.member(0).parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_cosine_ends_at_rest():
+    """Under the cosine schedule the last epoch moves the logits far less than the first."""
+    seen = []
+
+    def watch(logits):
+        seen.append(logits.clone())
+        return evaluate(logits)
+
+    population = Population.initialised(SIZES, seeds=[1])
+    schedule = Schedule(epochs=20, batch_size=8, learning_rate=0.01, decay="cosine")
+    fit(
+        population,
+        Rows(train=X, val=VAL_X),
+        LabelLoss(LABELS),
+        schedule=schedule,
+        seeds=[1],
+        evaluate=watch,
+    )
+    first, last = (seen[1] - seen[0]).abs().mean(), (seen[-1] - seen[-2]).abs().mean()
+    assert last < first / 20
+
+
+def test_same_seeds_repeat_bit_for_bit():
+    """Two trainings with the same seeds give identical weights and curves."""
+    (first, curves), (second, again) = (trained([1, 2, 3], dropout=0.3) for _ in range(2))
+    for i in range(3):
+        assert_same_member(first, i, second, i, atol=0, rtol=0)
+    for name, values in curves.items():
+        np.testing.assert_array_equal(values, again[name])
+
+
+def test_the_seed_decides_order_and_dropout():
+    """From the same initial weights, another training seed ends elsewhere."""
+    ends = []
+    for seed in (1, 2):
+        population = Population.initialised(SIZES, seeds=[5])
+        fit(
+            population,
+            Rows(train=X, val=VAL_X),
+            LabelLoss(LABELS),
+            schedule=SCHEDULE,
+            seeds=[seed],
+            evaluate=evaluate,
+        )
+        ends.append(population.logits(VAL_X))
+    assert not torch.allclose(*ends)
+
+
+def test_training_leaves_the_global_generators_alone():
+    """Training draws nothing from the global generators of torch and numpy."""
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    trained([1, 2], dropout=0.3)
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_before, np.random.get_state()[1])
+
+
+def test_a_separable_problem_is_learnt():
+    """Two classes with a margin between them are told apart on every row."""
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    labels = (x[:, 0] > 0).long()
+    x[:, 0] += torch.where(labels == 1, 1.0, -1.0)
+    population = Population.initialised((4, 16, 2), seeds=[1, 2, 3], dropout=0.1)
+    history = fit(
+        population,
+        Rows(train=x, val=x),
+        LabelLoss(labels),
+        schedule=Schedule(epochs=20, batch_size=32, learning_rate=0.01),
+        seeds=[1, 2, 3],
+        evaluate=lambda logits: {"val_accuracy": accuracies(logits, labels)},
+    )
+    assert history["val_accuracy"][-1].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_divergence_is_an_error():
+    """A learning rate that makes the loss infinite raises TrainingError naming the option."""
+    schedule = Schedule(epochs=3, batch_size=32, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"not a finite number .*learning_rate below 1e\+30"):
+        trained([1, 2], schedule=schedule)
+
+
+def test_curves_have_one_value_an_epoch_and_member():
+    """Every curve, of the loss and of the evaluation, has shape (epochs, k)."""
+    _, history = trained([1, 2, 3, 4, 5])
+    assert {name: values.shape for name, values in history.items()} == {
+        "train_loss": (SCHEDULE.epochs, 5),
+        "val_accuracy": (SCHEDULE.epochs, 5),
+    }
+
+
+def test_train_loss_is_the_mean_over_rows():
+    """The first epoch's loss at a learning rate near 0 is the untrained network's mean loss."""
+    schedule = Schedule(epochs=1, batch_size=32, learning_rate=1e-12)
+    population, history = trained([1, 2], schedule=schedule)
+    logits = population.logits(X)
+    expected = [float(nn.functional.cross_entropy(member, LABELS)) for member in logits]
+    np.testing.assert_allclose(history["train_loss"][0], expected, rtol=1e-5)
+
+
+def test_the_listener_hears_every_member_and_epoch_once():
+    """on_epoch receives each member's values of each epoch exactly once, equal to the curves."""
+    heard = []
+    _, history = trained([1, 2, 3, 4, 5], on_epoch=lambda *call: heard.append(call))
+    cells = [
+        (member, epoch, values["train_loss"][i])
+        for members, epoch, values in heard
+        for i, member in enumerate(range(members.start, members.stop))
+    ]
+    assert sorted(cells) == [
+        (member, epoch, history["train_loss"][epoch - 1, member])
+        for member in range(5)
+        for epoch in range(1, SCHEDULE.epochs + 1)
+    ]
+
+
+def test_threads_are_given_back(three_threads):
+    """Training leaves torch's number of intra-op threads as it was."""
+    trained([1, 2])
+    assert torch.get_num_threads() == three_threads
+
+
+def test_threads_are_given_back_after_an_error(three_threads):
+    """A training that fails leaves torch's number of threads as it was, too."""
+    with pytest.raises(TrainingError):
+        trained([1], schedule=Schedule(epochs=3, batch_size=32, learning_rate=1e30))
+    assert torch.get_num_threads() == three_threads
+
+
+def test_an_error_ends_the_other_chunks():
+    """An error in one chunk reaches the caller, and the others stop long before their end."""
+    epochs = 2000
+    heard = []
+
+    def listener(members, epoch, values):
+        heard.append(epoch)
+        if members.start == 0:
+            raise RuntimeError("listener broke")
+
+    schedule = Schedule(epochs=epochs, batch_size=32, learning_rate=0.01)
+    with pytest.raises(RuntimeError, match="listener broke"):
+        trained([1, 2], schedule=schedule, on_epoch=listener)
+    assert max(heard) < epochs / 2
