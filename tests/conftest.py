@@ -1,0 +1,114 @@
+"""Stores of MLflow for the tests: made once a session, copied or shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import MainConfig
+
+ROOT = Path(__file__).parents[1]
+
+SMALL = {
+    "n_teachers": 3,
+    "teacher_epochs": 3,
+    "teacher_hidden": (32, 16),
+    "n_students": 2,
+    "student_epochs": 4,
+    "student_hidden": (4,),
+    "max_accuracy_gap": 1.0,
+    "min_compression": 1.0,
+}
+"""A ``main`` of one or two seconds whose student passes the gate."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A store that holds one finished ``main`` on the synthetic table."""
+
+    uri: str
+    folder: Path
+    config: MainConfig
+    result: pipeline.MainResult
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of this store."""
+        return MlflowClient(self.uri)
+
+
+def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
+    """Work in a folder against a store, as a shell with MLFLOW_TRACKING_URI set would."""
+    patch.chdir(folder)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        patch.delenv(name, raising=False)
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sqlite store without runs; made once, for making one takes seconds."""
+    folder = tmp_path_factory.mktemp("empty")
+    path = folder / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MlflowClient]:
+    """An empty store of the test's own below ``tmp_path``, which is also the working folder."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    use_store(monkeypatch, uri, tmp_path)
+    yield MlflowClient(uri)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def finished_main(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The store of one finished ``main``; tests that use it write nothing."""
+    folder = tmp_path_factory.mktemp("main")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri, config = f"sqlite:///{folder / 'mlflow.db'}", MainConfig(**SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, uri, folder)
+        result = pipeline.run_main(config)
+        mlflow.set_tracking_uri(None)
+    return Finished(uri, folder, config, result)
+
+
+@pytest.fixture
+def finished(
+    finished_main: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Finished]:
+    """The shared finished ``main``, in use and read only."""
+    use_store(monkeypatch, finished_main.uri, tmp_path)
+    yield finished_main
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def own_main(
+    finished_main: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Finished]:
+    """The test's own copy of the finished ``main``; its artifacts stay shared and read only."""
+    shutil.copy(finished_main.folder / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    use_store(monkeypatch, uri, tmp_path)
+    yield Finished(uri, tmp_path, finished_main.config, finished_main.result)
+    mlflow.set_tracking_uri(None)

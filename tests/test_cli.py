@@ -1,0 +1,222 @@
+"""The command line explains itself, ends with the right code, and says one clear line."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT, SMALL
+
+from kd_mlflow import cli, pipeline
+from kd_mlflow import config as configs
+from kd_mlflow.config import DistillConfig
+
+COMMANDS = {
+    "main": configs.MainConfig,
+    "teachers": configs.TeachersConfig,
+    "distill": configs.DistillConfig,
+    "promote": configs.PromoteConfig,
+    "rollback": configs.RollbackConfig,
+}
+STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; return exit code, output and errors."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *handler: None)
+
+    def run_cli(*arguments):
+        monkeypatch.setattr(sys, "argv", ["kd-mlflow", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run_cli
+
+
+def test_every_configured_command_exists():
+    """The commands are the entry points, no more and no fewer."""
+    assert set(cli.cli.commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(run, command):
+    """``--help`` lists each option in both spellings, with its text and its default."""
+    code, out, _ = run(command, "--help")
+    text = "".join(out.split())  # lines break at hyphens too
+    assert code == 0
+    for field in dataclasses.fields(COMMANDS[command]):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert f"--{field.name}" in text
+        assert "".join(field.metadata["help"].split()) in text
+        assert f"default:({configs.text_value(field.default) or 'none'})" in text
+
+
+@pytest.mark.parametrize("spelling", ["--max-accuracy-gap", "--max_accuracy_gap"])
+def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
+    """An option is taken in either spelling."""
+    seen = []
+    monkeypatch.setattr("kd_mlflow.summary.decision_table", lambda decision: "")
+    monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
+    assert run("promote", spelling, "0.5")[0] == 0
+    assert seen[0].max_accuracy_gap == 0.5
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_a_boolean_takes_a_value(run, monkeypatch, text, value):
+    """``--strict true`` and ``--strict false`` are read as what they say."""
+    seen = []
+    monkeypatch.setattr("kd_mlflow.summary.decision_table", lambda decision: "")
+    monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
+    assert run("promote", "--strict", text)[0] == 0
+    assert seen[0].strict is value
+
+
+def _keep(seen):
+    """A pipeline step that only keeps its configuration and passes."""
+
+    class Passed:
+        promoted = True
+
+    def step(config, listener):
+        seen.append(config)
+        return Passed()
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["main", "--no-such-option", "1"],
+        ["teachers", "--n-teachers", "many"],
+        ["teachers", "--n-teachers", "2.5"],
+        ["teachers", "--force", "perhaps"],
+        ["promote", "--strict"],
+        ["distil"],
+    ],
+)
+def test_a_misused_option_exits_2(run, arguments):
+    """Unknown options and commands and values of the wrong type exit 2 with an error line."""
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error: " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["teachers", "--data", "missing.csv", "--target", "y"], "missing.csv"),
+        (["teachers", "--data", "table.csv"], "target"),
+        (["teachers", "--data", "table.csv", "--target", "z"], "z"),
+        (["teachers", "--data", "empty.csv", "--target", "y"], "empty.csv"),
+        (["main", "--data", "synthetik"], "synthetik"),
+        (["teachers", "--n-teachers", "0"], "n_teachers must be 1 or more; received 0"),
+        (["teachers", "--teacher-hidden", "64,,32"], "teacher_hidden must be"),
+        (["teachers", "--dropout", "1"], "dropout must be"),
+        (["teachers", "--val-fraction", "nan"], "val_fraction must be"),
+        (["teachers", "--schedule", "linear"], "one of constant, cosine"),
+        (["distill", "--temperature", "0"], "temperature must be a number above 0"),
+        (["distill", "--alpha", "1.5"], "alpha must be between 0 and 1"),
+        (["distill", "--model-name", "a/b"], "model_name must be"),
+        (["distill", "--teachers", "feedbeef"], "feedbeef"),
+        (["distill", "--data", "wine"], "no finished ensemble"),
+        (["promote", "--model-name", "unheard-of"], "unheard-of"),
+        (["promote", "--version", "99"], "99"),
+        (["promote"], "nothing to promote"),
+        (["rollback"], "nothing to roll back to"),
+        (["rollback", "--model-name", "unheard-of"], "unheard-of"),
+        (["teachers", "--data", "wine", "--learning-rate", "1e30"], "learning_rate below"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_line_and_exit_1(run, own_main, arguments, words):
+    """What a user can cause exits 1 with one line that names it, and no traceback."""
+    (own_main.folder / "table.csv").write_text("x,y\n1,0\n2,1\n")
+    (own_main.folder / "empty.csv").write_text("")
+    code, _, err = run(*arguments)
+    assert code == 1
+    lines = err.splitlines()
+    if "1e30" in arguments:  # training had begun and said so
+        lines = [line for line in lines if not line.startswith("teachers: ")]
+    (line,) = lines
+    assert line.startswith("Error: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(("strict", "code"), [("true", 1), ("false", 0)])
+def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
+    """A rejected candidate exits 1 with strict and 0 without; either way the table says why."""
+    pipeline.run_distill(DistillConfig(**STUDENTS))
+    ended, out, err = run("promote", "--min-compression", "1000", "--strict", strict)
+    assert ended == code
+    assert "at least 1000x required" in out
+    assert "promoted" in out
+    assert err == ("Error: the candidate was rejected and strict is true\n" if code else "")
+
+
+def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
+    """``promote`` names the version replaced; ``rollback`` names both."""
+    pipeline.run_distill(DistillConfig(**STUDENTS))
+    code, out, _ = run("promote", *PASSING)
+    assert code == 0
+    assert "yes, version 2, replacing version 1" in out
+    code, out, _ = run("rollback")
+    assert (code, out) == (
+        0,
+        "kd-student: production is version 1 again; version 2 is now previous\n",
+    )
+
+
+def test_main_prints_figures_and_how_to_pull_the_student(run, store):
+    """The closing table has every teacher, the comparison, the decision and the next step."""
+    options = [f"--{name}={configs.text_value(value)}" for name, value in SMALL.items()]
+    code, out, _ = run("main", "--data", "wine", *options, "--max-accuracy-gap=1")
+    assert code == 0
+    for words in (
+        "teacher-03",
+        "knowledge recovered",
+        "compression ratio",
+        'mlflow.pyfunc.load_model("models:/kd-student@production")',
+    ):
+        assert words in out
+
+
+def test_reuse_is_said(run, own_main):
+    """``teachers`` says that it reused an ensemble, and which run's."""
+    options = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
+    given = [f"--{name}={configs.text_value(value)}" for name, value in options.items()]
+    code, out, err = run("teachers", *given)
+    assert code == 0
+    assert f"{own_main.result.teachers.run_id} (reused)" in out
+    assert err.startswith("ensemble reused: run ")
+
+
+def test_version_option():
+    """``--version`` prints the package's version."""
+    result = CliRunner().invoke(cli.cli, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"kd-mlflow, version {cli.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["main", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    """Help answers at once: torch, mlflow, sklearn and pandas are not imported for it."""
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['kd_mlflow', *{arguments!r}]\n"
+        "try:\n    runpy.run_module('kd_mlflow', run_name='__main__')\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "heavy = {'torch', 'mlflow', 'sklearn', 'pandas', 'numpy'} & sys.modules.keys()\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout

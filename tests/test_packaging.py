@@ -1,0 +1,233 @@
+"""The registered student works anywhere on any honest table and says what is wrong with others."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import use_store
+from mlflow.exceptions import MlflowException
+from mlflow.types.schema import AnyType
+
+from kd_mlflow import pipeline
+from kd_mlflow.tracking import Tracker
+
+URI = "models:/kd-student@production"
+COLUMNS = [f"feature_{i:02d}" for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def test_table(finished_main):
+    """Test rows of the table that the shared main was trained on."""
+    return pipeline.read_dataset(finished_main.config).features("test")
+
+
+@pytest.fixture(scope="module")
+def folder(finished_main, tmp_path_factory):
+    """The model's files as the registry gives them."""
+    where = tmp_path_factory.mktemp("pulled")
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, finished_main.uri, where)
+        pulled = mlflow.artifacts.download_artifacts(URI, dst_path=str(where))
+        mlflow.set_tracking_uri(None)
+    return Path(pulled)
+
+
+@pytest.fixture(scope="module")
+def student(folder):
+    """The pyfunc flavour."""
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def probabilities(answer):
+    """The answer's probability columns.  Shape: (n, classes)."""
+    return answer[["probability_0", "probability_1"]].to_numpy()
+
+
+def files_below(folder):
+    """Name and content of every file, members of zip archives too."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.name, path.read_bytes()
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    for name in archive.namelist():
+                        yield f"{path.name}/{name}", archive.read(name)
+
+
+def test_model_has_both_flavours(folder):
+    """The model loads as a table scorer and as a torch module."""
+    flavors = mlflow.models.Model.load(str(folder)).flavors
+    assert {"python_function", "pytorch"} <= flavors.keys()
+
+
+def test_no_file_is_a_pickle(folder):
+    """No file and no member of an archive has a pickle's opening bytes or name."""
+    found = dict(files_below(folder))
+    assert any(".pt2/" in name for name in found), "the exported graph was not looked into"
+    suspects = [
+        name
+        for name, content in found.items()
+        if (content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05" and content[-1:] == b".")
+        or name.endswith((".pkl", ".pickle", ".pth"))
+    ]
+    assert suspects == []
+
+
+def test_model_loads_where_pickle_is_forbidden(folder, monkeypatch):
+    """MLflow loads both flavours while it refuses to unpickle."""
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    assert mlflow.pyfunc.load_model(str(folder))
+    assert mlflow.pytorch.load_model(str(folder), device="cpu")
+
+
+def test_registered_model_scores_the_logged_accuracy(student, test_table, finished_main):
+    """Answers on the test rows have the accuracy that was logged."""
+    labels = pipeline.read_dataset(finished_main.config).labels("test")
+    accuracy = (student.predict(test_table)["prediction"].to_numpy() == labels).mean()
+    logged = finished_main.result.distill.comparison.summary["registered_test_accuracy"]
+    assert accuracy == pytest.approx(logged, abs=1e-9)
+
+
+def test_prediction_is_the_likeliest_class_and_probabilities_sum_to_one(student, test_table):
+    """``prediction`` is the class of the largest probability."""
+    answer = student.predict(test_table)
+    assert list(answer) == ["prediction", "probability_0", "probability_1"]
+    assert (answer["prediction"].to_numpy() == probabilities(answer).argmax(axis=1)).all()
+    assert probabilities(answer).sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table[COLUMNS[::-1]],
+        lambda table: table.assign(extra="text", row_id=range(len(table)))[
+            ["extra", *COLUMNS, "row_id"]
+        ],
+        lambda table: table.set_index(np.arange(len(table)) + 7),
+        lambda table: table.astype(object),
+    ],
+    ids=["reversed columns", "extra columns", "another index", "object columns"],
+)
+def test_the_same_rows_get_the_same_probabilities(student, test_table, change):
+    """Order of columns, extra columns, the index and the columns' type change no probability."""
+    answer, expected = student.predict(change(test_table)), student.predict(test_table)
+    np.testing.assert_array_equal(probabilities(answer), probabilities(expected))
+
+
+def test_whole_numbers_are_numbers(student, test_table):
+    """Integer columns score as the same numbers with a decimal point."""
+    whole = test_table.round().astype("int64")
+    answer, expected = student.predict(whole), student.predict(whole.astype("float64"))
+    np.testing.assert_array_equal(probabilities(answer), probabilities(expected))
+
+
+def test_one_row_scores_as_it_does_among_others(student, test_table):
+    """A single row gets the probabilities it has in the whole table."""
+    one, all_rows = student.predict(test_table.iloc[[5]]), student.predict(test_table)
+    assert probabilities(one)[0] == pytest.approx(probabilities(all_rows)[5], abs=1e-6)
+
+
+def test_both_flavours_agree(folder, student, test_table):
+    """The torch module on the columns in training order gives the pyfunc's probabilities."""
+    module = mlflow.pytorch.load_model(str(folder), device="cpu")
+    with torch.inference_mode():
+        logits = module(torch.tensor(test_table[COLUMNS].to_numpy(np.float32)))
+    expected = torch.softmax(logits, dim=1).numpy()
+    np.testing.assert_allclose(probabilities(student.predict(test_table)), expected, atol=1e-7)
+
+
+def test_signature_names_columns_and_answers(student):
+    """The signature lists the raw columns in training order and what the model answers."""
+    signature = student.metadata.signature
+    assert signature.inputs.input_names() == COLUMNS
+    assert {type(column.type) for column in signature.inputs} == {AnyType}
+    assert signature.outputs.input_names() == ["prediction", "probability_0", "probability_1"]
+
+
+def test_input_example_is_scored(folder, student):
+    """The model carries an example of raw columns that it accepts itself."""
+    example = mlflow.models.Model.load(str(folder)).load_input_example(str(folder))
+    assert list(example) == COLUMNS
+    assert len(student.predict(example)) == len(example) == 2
+
+
+def test_requirements_can_be_installed_anywhere(folder):
+    """Requirements pin public versions, without +cpu, and do not ask for this package."""
+    lines = (folder / "requirements.txt").read_text().split()
+    assert sorted(line.split("==")[0] for line in lines) == ["mlflow", "numpy", "pandas", "torch"]
+    assert not [line for line in lines if "+" in line or "==" not in line]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns="feature_07"), "feature_07"),
+        (lambda table: table.assign(feature_07="tall"), "feature_07.*tall"),
+        (lambda table: table.assign(feature_07=np.inf), "feature_07.*finite"),
+        (lambda table: table.assign(feature_07=1e300), "feature_07.*finite"),
+        (lambda table: table.head(0), "no rows to score"),
+    ],
+    ids=["missing", "text", "infinite", "too large", "no rows"],
+)
+def test_a_wrong_table_is_refused_by_name(student, test_table, change, message):
+    """A table the model cannot score raises MlflowException, which names the column."""
+    with pytest.raises(MlflowException, match=message):
+        student.predict(change(test_table.head(3)))
+
+
+PULL = """
+import json, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "kd_mlflow":
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import kd_mlflow
+except ImportError:
+    pass
+else:
+    sys.exit("kd_mlflow can be imported: this test would prove nothing")
+import mlflow, pandas
+rows = pandas.read_json(sys.argv[1], orient="split")
+answer = mlflow.pyfunc.load_model("models:/kd-student@production").predict(rows)
+print(json.dumps(answer.to_dict("list")))
+"""
+
+
+@pytest.mark.slow
+def test_model_needs_none_of_this_package(finished, student, test_table, tmp_path):
+    """From an empty folder where kd_mlflow cannot be imported it gives the same answers."""
+    rows = test_table.head(20).reset_index(drop=True)
+    table = tmp_path / "rows.json"
+    rows.to_json(table, orient="split", double_precision=15)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PULL, str(table)],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer = pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
+    np.testing.assert_allclose(
+        probabilities(answer), probabilities(student.predict(rows)), atol=1e-6
+    )
+
+
+def test_pulled_files_are_the_logged_ones(folder, finished):
+    """What the registry gives holds the graph, its encoding and its code, nothing of the run."""
+    names = {path.name for path in folder.iterdir()}
+    assert {"MLmodel", "encoding.json", "scoring.py", "requirements.txt"} <= names
+    assert Tracker().client.get_model_version("kd-student", "1").source.startswith("models:/")

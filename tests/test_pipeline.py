@@ -1,0 +1,336 @@
+"""The straight line leaves the runs, figures and errors that the design promises."""
+
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL
+
+from kd_mlflow import metrics, pipeline, summary
+from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.errors import RunError, TrainingError
+from kd_mlflow.teachers import Ensemble, load_ensemble
+from kd_mlflow.tracking import Tracker
+
+TEACHERS = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
+STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+
+CURVES = {
+    "teacher": {"train_loss", "val_loss", "val_accuracy"},
+    "student": {
+        "train_loss",
+        "soft_loss",
+        "hard_loss",
+        "val_loss",
+        "val_accuracy",
+        "val_agreement",
+    },
+}
+CURVES["baseline"] = CURVES["student"]
+
+FINAL = {
+    "pipeline": set(),
+    "teacher": {"test_accuracy", "test_log_loss", "parameters"},
+    "teachers": {
+        "ensemble_test_accuracy",
+        "ensemble_test_log_loss",
+        "ensemble_test_ece",
+        "mean_teacher_test_accuracy",
+        "best_teacher_test_accuracy",
+        "teacher_parameters",
+        "ensemble_parameters",
+    },
+    "student": {"test_accuracy", "test_log_loss", "test_agreement", "parameters"},
+    "distill": {
+        "ensemble_test_accuracy",
+        "distilled_test_accuracy",
+        "distilled_test_accuracy_sem",
+        "baseline_test_accuracy",
+        "baseline_test_accuracy_sem",
+        "registered_test_accuracy",
+        "accuracy_gap",
+        "knowledge_recovered",
+        "knowledge_recovered_low",
+        "knowledge_recovered_high",
+        "test_agreement",
+        "student_parameters",
+        "ensemble_parameters",
+        "compression_ratio",
+    },
+    "promotion": {"gate.accuracy", "gate.compression", "gate.reproduction"},
+}
+FINAL["baseline"] = FINAL["student"]
+
+
+def runs_by_kind(client):
+    """All runs of a store, by the tag kd.kind."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: dict[str, list] = {}
+    for run in client.search_runs(experiments):
+        found.setdefault(run.data.tags["kd.kind"], []).append(run)
+    return found
+
+
+def parent_of(run):
+    """The id of the run above."""
+    return run.data.tags.get("mlflow.parentRunId")
+
+
+def test_main_is_one_run_with_three_children(finished):
+    """One pipeline run holds one teachers, one distill and one promotion run, and nothing else."""
+    runs = runs_by_kind(finished.client)
+    (top,) = runs["pipeline"]
+    below = [
+        kind for kind, some in runs.items() for run in some if parent_of(run) == top.info.run_id
+    ]
+    assert sorted(below) == ["distill", "promotion", "teachers"]
+    assert parent_of(top) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "above", "number"),
+    [("teacher", "teachers", 3), ("student", "distill", 2), ("baseline", "distill", 2)],
+)
+def test_every_model_is_a_numbered_run_below_its_step(finished, kind, above, number):
+    """Each teacher, student and baseline has a run named teacher-01 and on, below its step."""
+    runs = runs_by_kind(finished.client)
+    (step,) = runs[above]
+    names = sorted(run.info.run_name for run in runs[kind])
+    assert names == [f"{kind}-{i:02d}" for i in range(1, number + 1)]
+    assert {parent_of(run) for run in runs[kind]} == {step.info.run_id}
+
+
+def test_all_runs_finish(finished):
+    """After a main that ran through, every run is FINISHED."""
+    runs = [run for some in runs_by_kind(finished.client).values() for run in some]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("kind", FINAL)
+def test_runs_have_the_metrics_of_the_design(finished, kind):
+    """Each kind of run has the metrics that DESIGN.md names; a promotion its figures besides."""
+    wanted = FINAL[kind] | CURVES.get(kind, set())
+    for run in runs_by_kind(finished.client)[kind]:
+        if kind == "promotion":
+            assert wanted <= run.data.metrics.keys()
+        else:
+            assert run.data.metrics.keys() == wanted
+
+
+@pytest.mark.parametrize(("kind", "epochs"), [("teacher", 3), ("student", 4), ("baseline", 4)])
+def test_curves_have_one_value_an_epoch_from_one(finished, kind, epochs):
+    """A curve's steps are the epochs, counted from 1."""
+    for run in runs_by_kind(finished.client)[kind]:
+        for name in CURVES[kind]:
+            history = finished.client.get_metric_history(run.info.run_id, name)
+            steps = sorted(metric.step for metric in history)
+            assert (name, steps) == (name, list(range(1, epochs + 1)))
+
+
+def test_logged_figures_are_the_ones_returned(finished):
+    """What ``main`` returns and prints is what stands in the store."""
+    distill = finished.client.get_run(finished.result.distill.run_id)
+    assert distill.data.metrics == pytest.approx(finished.result.distill.comparison.summary)
+    teachers = finished.client.get_run(finished.result.teachers.run_id)
+    assert teachers.data.metrics == pytest.approx(finished.result.teachers.figures)
+
+
+@pytest.mark.parametrize("kind", FINAL)
+def test_every_run_says_what_it_is(finished, kind):
+    """Each run has kd. parameters, fingerprint, digest, data set input and a description."""
+    for run in runs_by_kind(finished.client)[kind]:
+        tags, params = run.data.tags, run.data.params
+        assert params
+        assert all(name.startswith("kd.") for name in params)
+        assert len(tags["kd.fingerprint"]) == len(tags["kd.data_digest"]) == 64
+        assert len(tags["mlflow.note.content"]) > 20
+        (entry,) = run.inputs.dataset_inputs
+        assert tags["kd.data_digest"].startswith(entry.dataset.digest)
+
+
+def test_parameters_are_the_configuration(finished):
+    """A step's parameters are its options, as the command line would take them."""
+    params = finished.client.get_run(finished.result.distill.run_id).data.params
+    expected = finished.config.for_distill(finished.result.teachers.run_id).as_text()
+    assert params == {f"kd.{name}": value for name, value in expected.items()}
+
+
+def test_model_lies_in_its_runs_experiment(finished):
+    """The logged student belongs to the distill run and to that run's experiment."""
+    run = finished.client.get_run(finished.result.distill.run_id)
+    (model,) = finished.client.search_logged_models([run.info.experiment_id])
+    assert model.source_run_id == run.info.run_id
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+
+
+def test_ensemble_is_reused_on_the_same_fingerprint(own_main):
+    """The same data and options train nothing: the run, figures and logits are the first ones."""
+    before = len(runs_by_kind(own_main.client)["teachers"])
+    result, first = pipeline.run_teachers(TeachersConfig(**TEACHERS)), own_main.result.teachers
+    assert result.reused
+    assert result.run_id == first.run_id
+    assert result.teacher_accuracies == first.teacher_accuracies
+    assert result.figures == pytest.approx(first.figures)
+    assert len(runs_by_kind(own_main.client)["teachers"]) == before
+
+
+def test_another_option_trains_another_ensemble(own_main):
+    """An option that changes training changes the fingerprint."""
+    changed = TeachersConfig(**TEACHERS | {"teacher_epochs": 1})
+    result = pipeline.run_teachers(changed)
+    assert not result.reused
+
+
+def test_force_trains_anew_to_the_same_figures(own_main):
+    """``force`` trains another run; the same seed gives the same figures."""
+    result = pipeline.run_teachers(TeachersConfig(**TEACHERS, force=True))
+    assert not result.reused
+    assert result.run_id != own_main.result.teachers.run_id
+    assert result.figures == own_main.result.teachers.figures
+
+
+def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypatch):
+    """The run that ``mlflow run`` made finishes, points at the ensemble, and is a valid teacher."""
+    client, first = own_main.client, own_main.result.teachers.run_id
+    given = client.create_run(client.get_run(first).info.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    pipeline.run_teachers(TeachersConfig(**TEACHERS))
+    run = client.get_run(given)
+    assert (run.info.status, run.data.tags["kd.reused_run_id"]) == ("FINISHED", first)
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    result = pipeline.run_distill(DistillConfig(**STUDENTS, teachers=given))
+    assert result.teachers_run_id == first
+
+
+def test_ensemble_files_hold_no_pickle(finished):
+    """The ensemble is one JSON file and an npz of plain arrays."""
+    folder = Tracker().download(finished.result.teachers.run_id, "ensemble")
+    assert sorted(path.name for path in folder.iterdir()) == ["ensemble.json", "weights.npz"]
+    with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+        assert {weights[name].dtype.kind for name in weights} <= {"f", "b"}
+    with zipfile.ZipFile(folder / "weights.npz") as archive:
+        assert all(archive.read(name).startswith(b"\x93NUMPY") for name in archive.namelist())
+
+
+@pytest.mark.slow
+def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path):
+    """Another process rebuilds the ensemble from its artifact and scores the same logits."""
+    folder = Tracker().download(finished.result.teachers.run_id, "ensemble")
+    dataset = pipeline.read_dataset(finished.config)
+    script = (
+        "import sys, torch\nfrom pathlib import Path\n"
+        "from kd_mlflow import pipeline\nfrom kd_mlflow.config import DataOptions\n"
+        "from kd_mlflow.teachers import Ensemble\n"
+        "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
+        "features = pipeline.read_dataset(DataOptions()).features('test')\n"
+        "torch.save(ensemble.member_logits(features), sys.argv[2])\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(folder), str(tmp_path / "logits.pt")],
+        check=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
+    trained = finished.result.teachers.ensemble
+    assert torch.equal(theirs, trained.member_logits(dataset.features("test")))
+
+
+@pytest.mark.parametrize("how", ["latest", "run id"])
+def test_distill_finds_its_ensemble(own_main, how):
+    """``latest`` and a run id both lead to the ensemble, and to the next version."""
+    run_id = own_main.result.teachers.run_id
+    config = DistillConfig(**STUDENTS, teachers="latest" if how == "latest" else run_id)
+    result = pipeline.run_distill(config)
+    assert (result.teachers_run_id, result.version) == (run_id, "2")
+    assert result.comparison == own_main.result.distill.comparison
+
+
+def test_distill_without_any_ensemble_says_so(store):
+    """``latest`` in a store without an ensemble raises RunError and opens no run."""
+    with pytest.raises(RunError, match="run the entry point teachers first"):
+        pipeline.run_distill(DistillConfig())
+    assert runs_by_kind(store) == {}
+
+
+def test_distill_refuses_an_unknown_run(finished):
+    """A run id that the store lacks raises RunError."""
+    with pytest.raises(RunError, match="no run 'feedbeef'"):
+        pipeline.run_distill(DistillConfig(teachers="feedbeef"))
+
+
+def test_distill_refuses_a_run_that_is_no_ensemble(finished):
+    """A run of another kind raises RunError, which names the kind."""
+    with pytest.raises(RunError, match=r"kd\.kind is 'distill'"):
+        pipeline.run_distill(DistillConfig(teachers=finished.result.distill.run_id))
+
+
+def test_distill_refuses_an_ensemble_of_other_data(finished):
+    """An ensemble of another table raises RunError."""
+    config = DistillConfig(data="wine", teachers=finished.result.teachers.run_id)
+    with pytest.raises(RunError, match="trained on other data"):
+        pipeline.run_distill(config)
+
+
+def test_latest_ignores_ensembles_of_other_data(finished):
+    """``latest`` looks for this table's ensemble only."""
+    with pytest.raises(RunError, match="no finished ensemble trained on this data"):
+        pipeline.run_distill(DistillConfig(data="wine"))
+
+
+def test_distill_refuses_an_unfinished_ensemble(own_main):
+    """An ensemble whose run failed raises RunError."""
+    run_id = own_main.result.teachers.run_id
+    own_main.client.set_terminated(run_id, status="FAILED")
+    with pytest.raises(RunError, match="not finished: FAILED"):
+        pipeline.run_distill(DistillConfig(teachers=run_id))
+
+
+def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monkeypatch):
+    """When students diverge their runs and the distill run are FAILED and nothing is registered."""
+    before = {run.info.run_id for some in runs_by_kind(own_main.client).values() for run in some}
+
+    def diverge(*args, **kwargs):
+        raise TrainingError("training diverged")
+
+    monkeypatch.setattr(pipeline, "fit", diverge)
+    with pytest.raises(TrainingError):
+        pipeline.run_distill(DistillConfig(**STUDENTS))
+    new = [
+        run
+        for some in runs_by_kind(own_main.client).values()
+        for run in some
+        if run.info.run_id not in before
+    ]
+    assert [run.info.status for run in new] == ["FAILED"] * 5
+    assert len(own_main.client.search_model_versions("name='kd-student'")) == 1
+
+
+def test_a_failure_in_main_fails_every_open_run(store):
+    """A learning rate that diverges fails the teachers and the pipeline above them."""
+    config = SMALL | {"learning_rate": 1e30}
+    with pytest.raises(TrainingError, match="learning_rate"):
+        pipeline.run_main(pipeline.MainConfig(**config, data="wine"))
+    runs = [run for some in runs_by_kind(store).values() for run in some]
+    assert {run.info.status for run in runs} == {"FAILED"}
+    assert store.search_registered_models() == []
+
+
+def test_undefined_recovery_is_said_in_words(own_main, monkeypatch):
+    """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why."""
+    monkeypatch.setattr(metrics, "knowledge_recovered", lambda *correct: None)
+    result = pipeline.run_distill(DistillConfig(**STUDENTS))
+    logged = own_main.client.get_run(result.run_id).data.metrics
+    assert not [name for name in logged if name.startswith("knowledge_recovered")]
+    assert "undefined: ensemble and baseline tie" in summary.distill_table(result)
+
+
+def test_loaded_ensemble_scores_as_the_trained_one(finished):
+    """The ensemble read back from its run gives the trained ensemble's logits."""
+    loaded = load_ensemble(Tracker(), finished.result.teachers.run_id)
+    features = pipeline.read_dataset(finished.config).features("val")
+    assert isinstance(loaded, Ensemble)
+    assert torch.equal(loaded.logits(features), finished.result.teachers.ensemble.logits(features))

@@ -1,0 +1,262 @@
+"""The gate moves production only when a version earns it, and says what it did."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import SMALL, use_store
+
+from kd_mlflow import pipeline, registry
+from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.tracking import Tracker
+
+NAME = "kd-student"
+STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+PASSING = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0)
+
+
+def aliases(client):
+    """Aliases of the registered model; versions as text."""
+    found = client.get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def second_version(own_main):
+    """Distil again: version 2, the candidate."""
+    return pipeline.run_distill(DistillConfig(**STUDENTS))
+
+
+@pytest.fixture(scope="module")
+def two_versions(finished_main, tmp_path_factory):
+    """The database of a finished main with a second version that waits; made once."""
+    folder = tmp_path_factory.mktemp("two")
+    path = Path(shutil.copy(finished_main.folder / "mlflow.db", folder))
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, f"sqlite:///{path}", folder)
+        pipeline.run_distill(DistillConfig(**STUDENTS))
+        mlflow.set_tracking_uri(None)
+    return path
+
+
+@pytest.fixture
+def waiting(two_versions, own_main):
+    """The test's own store where version 1 is in production and version 2 is the candidate."""
+    shutil.copy(two_versions, own_main.folder / "mlflow.db")
+    return own_main
+
+
+def promotion_runs(client):
+    """Runs of the gate, the newest first."""
+    experiment = client.get_experiment_by_name("kd-mlflow").experiment_id
+    return client.search_runs([experiment], "tags.`kd.kind` = 'promotion'")
+
+
+def test_first_promotion_has_no_previous(finished):
+    """After the first promotion candidate and production are version 1 and nothing is previous."""
+    assert aliases(finished.client) == {"candidate": "1", "production": "1"}
+    assert finished.result.decision.replaced is None
+
+
+def test_second_promotion_keeps_the_predecessor(waiting):
+    """After the second promotion production is version 2 and previous is version 1."""
+    assert aliases(waiting.client) == {"candidate": "2", "production": "1"}
+    decision = pipeline.run_promote(PASSING)
+    assert (decision.promoted, decision.version, decision.replaced) == (True, "2", "1")
+    assert aliases(waiting.client) == {"candidate": "2", "production": "2", "previous": "1"}
+
+
+def test_version_says_where_it_comes_from(finished):
+    """A version's tags name its decision, run and data; its description is its card."""
+    version = finished.client.get_model_version(NAME, "1")
+    run = finished.client.get_run(finished.result.distill.run_id)
+    assert version.tags == {
+        "kd.promotion": "promoted",
+        "kd.promotion_reason": finished.result.decision.reason,
+        "kd.run_id": run.info.run_id,
+        "kd.data_digest": run.data.tags["kd.data_digest"],
+    }
+    assert version.run_id == run.info.run_id
+    assert version.description.startswith(f"# {NAME}")
+
+
+def test_a_new_version_waits(waiting):
+    """A version that the gate has not seen is pending."""
+    assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "pending"
+
+
+def test_rejection_moves_nothing_and_is_recorded(waiting):
+    """A rejected version leaves every alias; version and promotion run say why."""
+    client = waiting.client
+    before = aliases(client)
+    decision = pipeline.run_promote(PromoteConfig(max_accuracy_gap=1.0, min_compression=1000))
+    assert not decision.promoted
+    assert aliases(client) == before
+    tags = client.get_model_version(NAME, "2").tags
+    assert tags["kd.promotion"] == "rejected"
+    assert tags["kd.promotion_reason"] == decision.reason
+    assert "at least 1000x required" in decision.reason
+    run = promotion_runs(client)[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kd.promotion"] == "rejected"
+    gates = {key: value for key, value in run.data.metrics.items() if key.startswith("gate.")}
+    assert gates == {"gate.accuracy": 1, "gate.compression": 0, "gate.reproduction": 1}
+
+
+def test_the_reason_of_a_rejection_names_failed_checks_only(waiting):
+    """A check that passed is no reason to reject."""
+    decision = pipeline.run_promote(PromoteConfig(max_accuracy_gap=0, min_compression=1))
+    assert decision.reason == decision.checks[0].reason
+
+
+@pytest.mark.parametrize(("gap", "promoted"), [(0.07, False), (0.08, True)])
+def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
+    """The gate compares the registered student with the ensemble, not the mean over seeds."""
+    figures = {
+        "ensemble_test_accuracy": 0.88,
+        "registered_test_accuracy": 0.80,
+        "distilled_test_accuracy": 0.90,
+    }
+    assert registry._accuracy_check(figures, gap).passed is promoted
+
+
+def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):
+    """A logged accuracy that the loaded version does not reach is a rejection."""
+    result = second_version(own_main)
+    own_main.client.log_metric(result.run_id, "registered_test_accuracy", 0.999)
+    decision = pipeline.run_promote(PASSING)
+    assert not decision.promoted
+    assert "logged 0.9990" in decision.reason
+    assert aliases(own_main.client)["production"] == "1"
+
+
+def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
+    """A version that does not load is rejected, not an error."""
+    result = second_version(own_main)
+    (output,) = own_main.client.get_run(result.run_id).outputs.model_outputs
+    location = own_main.client.get_logged_model(output.model_id).artifact_location
+    (graph,) = Path(location.removeprefix("file://")).rglob("*.pt2")
+    graph.write_bytes(b"no model")
+    decision = pipeline.run_promote(PASSING)
+    assert not decision.promoted
+    assert "does not load and score" in decision.reason
+
+
+def table_file(folder, rows=400):
+    """Write a table that two clouds of points make easy."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, rows)
+    lines = ["a,b,label"]
+    lines += [f"{random.normal(3 * y):.4f},{random.normal():.4f},{y}" for y in labels]
+    path = folder / "points.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_gate_rejects_where_the_table_is_not_the_same(store, tmp_path, change):
+    """A version whose data file changed or went cannot be judged, so it is rejected."""
+    path = table_file(tmp_path)
+    config = SMALL | {"min_compression": 1000.0}
+    pipeline.run_main(MainConfig(**config, data=str(path), target="label"))
+    if change == "edited":
+        path.write_text(path.read_text() + "0.5,0.5,1\n")
+    else:
+        path.unlink()
+    decision = pipeline.run_promote(PASSING)
+    assert not decision.promoted
+    wanted = {"edited": "changed since the version was trained", "deleted": "cannot be read again"}
+    assert wanted[change] in decision.reason
+
+
+def test_rollback_exchanges_production_and_previous(waiting):
+    """Rollback restores the predecessor; a second rollback undoes the first."""
+    pipeline.run_promote(PASSING)
+    assert pipeline.run_rollback(RollbackConfig()) == ("1", "2")
+    assert aliases(waiting.client) == {"candidate": "2", "production": "1", "previous": "2"}
+    assert pipeline.run_rollback(RollbackConfig()) == ("2", "1")
+    assert aliases(waiting.client)["production"] == "2"
+
+
+def test_rollback_is_recorded_on_both_versions(waiting):
+    """Both versions say that a rollback moved them."""
+    pipeline.run_promote(PASSING)
+    pipeline.run_rollback(RollbackConfig())
+    one, two = (waiting.client.get_model_version(NAME, v).tags for v in "12")
+    assert one["kd.promotion_reason"] == "restored by rollback of version 2"
+    assert two["kd.promotion_reason"] == "rolled back to version 1"
+
+
+def test_a_version_rolled_back_can_be_promoted_again(waiting):
+    """Asking for a version that was rolled back moves production to it once more."""
+    pipeline.run_promote(PASSING)
+    pipeline.run_rollback(RollbackConfig())
+    assert pipeline.run_promote(PASSING).promoted
+    assert aliases(waiting.client) == {"candidate": "2", "production": "2", "previous": "1"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PromoteConfig(model_name="unheard-of"), "no registered model 'unheard-of'.*kd-student"),
+        (PromoteConfig(version="7"), "has no version '7'; it has: 1"),
+        (PromoteConfig(version="newest"), "has no version 'newest'"),
+        (PromoteConfig(version="1"), "nothing to promote: version 1"),
+        (PromoteConfig(), "nothing to promote: version 1"),
+    ],
+)
+def test_promote_says_what_is_missing(finished, config, message):
+    """An unknown model or version, or one in production already, raises RegistryError."""
+    with pytest.raises(RegistryError, match=message):
+        pipeline.run_promote(config)
+
+
+def test_promote_in_an_empty_registry(store):
+    """Without any registered model the error says what to do first."""
+    with pytest.raises(RegistryError, match="distil a student first"):
+        pipeline.run_promote(PromoteConfig())
+
+
+def test_promote_without_a_candidate(own_main):
+    """Without the alias candidate there is nothing to promote."""
+    own_main.client.delete_registered_model_alias(NAME, "candidate")
+    with pytest.raises(RegistryError, match="has no candidate"):
+        pipeline.run_promote(PromoteConfig())
+
+
+def test_promote_refuses_a_version_of_someone_elses(own_main):
+    """A version without a distill run cannot be judged."""
+    client = own_main.client
+    source = client.get_model_version(NAME, "1").source
+    client.create_model_version(NAME, source=source)
+    with pytest.raises(RegistryError, match="no distill run to judge it by"):
+        pipeline.run_promote(PromoteConfig(version="2"))
+
+
+def test_rollback_without_a_predecessor(own_main):
+    """With one promotion only there is nothing to go back to, and nothing moves."""
+    before = aliases(own_main.client)
+    with pytest.raises(RegistryError, match="production had no predecessor"):
+        pipeline.run_rollback(RollbackConfig())
+    assert aliases(own_main.client) == before
+
+
+def test_rollback_of_an_unknown_model(own_main):
+    """An unknown registered model raises RegistryError with its name."""
+    with pytest.raises(RegistryError, match="'unheard-of'"):
+        pipeline.run_rollback(RollbackConfig(model_name="unheard-of"))
+
+
+def test_production_that_moved_meanwhile_stays(waiting):
+    """When someone else promotes while the gate runs, ours is an error and changes nothing."""
+    client = waiting.client
+    version = client.get_model_version(NAME, "2")
+    checks = waiting.result.decision.checks
+    client.set_registered_model_alias(NAME, "production", "2")
+    before, tags = aliases(client), version.tags
+    with pytest.raises(RegistryError, match="moved meanwhile; nothing was changed"):
+        registry.decide(Tracker().client, version, checks, seen="1")
+    assert aliases(client) == before
+    assert client.get_model_version(NAME, "2").tags == tags

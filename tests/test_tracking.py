@@ -1,0 +1,229 @@
+"""Runs open, attach and close as they should, and curves arrive whole and in few requests."""
+
+import time
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from kd_mlflow.errors import RunError
+from kd_mlflow.tracking import CurveWriter, Tracker
+
+
+def given_run(store, monkeypatch, experiment="theirs"):
+    """Make the run that ``mlflow run`` would have made."""
+    run = store.create_run(store.create_experiment(experiment), run_name="named-by-them")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    return run
+
+
+def count_requests(monkeypatch):
+    """Count log_batch calls that hold metrics, whoever makes them."""
+    calls, original = [], MlflowClient.log_batch
+
+    def log_batch(self, run_id, metrics=(), **rest):
+        if metrics:
+            calls.append(len(metrics))
+        return original(self, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    return calls
+
+
+def test_first_run_attaches_to_the_run_that_mlflow_run_made(store, monkeypatch):
+    """The first run opened is MLFLOW_RUN_ID's, with its name and experiment; the next is new."""
+    given = given_run(store, monkeypatch)
+    tracker = Tracker()
+    with tracker.run("pipeline", "ours") as first, tracker.run("teachers", "child", parent=first):
+        assert first.id == given.info.run_id
+    runs = store.search_runs([given.info.experiment_id])
+    assert {run.info.run_name for run in runs} == {"named-by-them", "child"}
+    assert store.get_experiment_by_name("kd-mlflow") is None
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_experiment_is_the_named_one_or_the_default(store, monkeypatch, name):
+    """Runs go to MLFLOW_EXPERIMENT_NAME, made where it is missing, else to kd-mlflow."""
+    if name:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    with Tracker().run("pipeline", "p") as run:
+        pass
+    assert store.get_experiment(run.experiment_id).name == (name or "kd-mlflow")
+
+
+def test_experiment_id_wins_over_the_default(store, monkeypatch):
+    """MLFLOW_EXPERIMENT_ID names the experiment where no run is given."""
+    wanted = store.create_experiment("by id")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", wanted)
+    assert Tracker().experiment_id == wanted
+
+
+def test_deleted_experiment_is_refused(store):
+    """A deleted experiment raises RunError, which says how to go on."""
+    store.delete_experiment(store.create_experiment("kd-mlflow"))
+    with pytest.raises(RunError, match="deleted; restore it"):
+        Tracker()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")],
+)
+def test_a_run_and_its_children_end_as_their_block_does(store, error, status):
+    """A block ends its run and children FINISHED, FAILED on an error, KILLED on an interrupt."""
+    tracker, ids = Tracker(), []
+
+    def work():
+        with (
+            tracker.run("teachers", "parent") as parent,
+            tracker.children("teacher", ["a", "b"], parent=parent) as children,
+        ):
+            ids.extend([parent.id, *(child.id for child in children)])
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(error):
+            work()
+    else:
+        work()
+    assert [store.get_run(run_id).info.status for run_id in ids] == [status] * 3
+
+
+def test_an_attached_run_fails_with_its_block(store, monkeypatch):
+    """The run that ``mlflow run`` made ends FAILED when the block that took it fails."""
+    given = given_run(store, monkeypatch)
+    with pytest.raises(ValueError, match="broken"), Tracker().run("pipeline", "p"):
+        raise ValueError("broken")
+    assert store.get_run(given.info.run_id).info.status == "FAILED"
+
+
+def test_children_lie_below_their_parent_in_order(store):
+    """Children carry mlflow.parentRunId and are listed in the order they were opened."""
+    tracker, names = Tracker(), [f"teacher-{i:02d}" for i in range(1, 6)]
+    with (
+        tracker.run("teachers", "parent") as parent,
+        tracker.children("teacher", names, parent=parent) as children,
+    ):
+        opened = [child.id for child in children]
+    found = tracker.children_of(parent.id)
+    assert sorted(run.info.run_name for run in found) == names
+    assert [run.info.run_id for run in found] == opened
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {parent.id}
+
+
+def test_nothing_is_left_as_the_ambient_active_run(store):
+    """Opening runs leaves ``mlflow.active_run()`` alone."""
+    with Tracker().run("pipeline", "p"):
+        assert mlflow.active_run() is None
+
+
+def test_newest_finds_only_finished_runs_with_the_tags(store):
+    """``newest`` lists finished runs of the kind and tags, the newest first."""
+    tracker = Tracker()
+    for name, tag in [("first", "x"), ("second", "x"), ("third", "y")]:
+        with tracker.run("teachers", name, mark=tag):
+            time.sleep(0.005)
+    tracker.open("teachers", "unfinished", mark="x")
+    assert [run.info.run_name for run in tracker.newest("teachers", mark="x")] == [
+        "second",
+        "first",
+    ]
+
+
+def test_unknown_run_and_artifact_are_run_errors(store):
+    """A run id or an artifact that is not there raises RunError with its name."""
+    tracker = Tracker()
+    with pytest.raises(RunError, match="'feedbeef'"):
+        tracker.get("feedbeef")
+    with tracker.run("teachers", "t") as run, pytest.raises(RunError, match="'ensemble'"):
+        tracker.download(run.id, "ensemble")
+
+
+def test_curves_arrive_whole_with_steps_from_one(store):
+    """Every value handed to the writer is read back, in its run, at its epoch."""
+    tracker = Tracker()
+    values = np.random.default_rng(0).random((7, 3))
+    with (
+        tracker.run("teachers", "t") as parent,
+        tracker.children("teacher", ["a", "b", "c"], parent=parent) as runs,
+        CurveWriter(runs) as curves,
+    ):
+        for epoch, row in enumerate(values, 1):
+            curves.on_epoch(slice(0, 1), epoch, {"val_loss": row[:1]})
+            curves.on_epoch(slice(1, 3), epoch, {"val_loss": row[1:]})
+    for run, expected in zip(runs, values.T, strict=True):
+        history = sorted(store.get_metric_history(run.id, "val_loss"), key=lambda m: m.step)
+        assert [metric.step for metric in history] == list(range(1, 8))
+        assert [metric.value for metric in history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("epochs", [5, 200])
+def test_requests_do_not_grow_with_epochs(store, monkeypatch, epochs):
+    """Short trainings make one request a run, however many their epochs."""
+    tracker, calls = Tracker(), count_requests(monkeypatch)
+    with (
+        tracker.run("teachers", "t") as parent,
+        tracker.children("teacher", ["a", "b"], parent=parent) as runs,
+        CurveWriter(runs, flush_s=60) as curves,
+    ):
+        for epoch in range(1, epochs + 1):
+            curves.on_epoch(slice(0, 2), epoch, {"train_loss": np.ones(2), "val_loss": np.ones(2)})
+    assert calls == [2 * epochs] * 2
+
+
+def test_batches_stay_within_what_mlflow_takes(store, monkeypatch):
+    """More than a thousand waiting values go out in several requests, none of them lost."""
+    tracker, calls = Tracker(), count_requests(monkeypatch)
+    with (
+        tracker.run("teachers", "t") as run,
+        CurveWriter([run], flush_s=60) as curves,
+    ):
+        for epoch in range(1, 1502):
+            curves.on_epoch(slice(0, 1), epoch, {"train_loss": np.ones(1)})
+    assert calls == [1000, 501]
+    assert len(store.get_metric_history(run.id, "train_loss")) == 1501
+
+
+def test_curves_are_readable_while_training_goes_on(store):
+    """Values are in the store before the writer is closed."""
+    tracker = Tracker()
+    with tracker.run("teachers", "t") as run, CurveWriter([run], flush_s=0.02) as curves:
+        curves.on_epoch(slice(0, 1), 1, {"train_loss": np.ones(1)})
+        deadline = time.monotonic() + 10
+        while not (seen := store.get_metric_history(run.id, "train_loss")):
+            assert time.monotonic() < deadline, "nothing was written while the writer was open"
+            time.sleep(0.02)
+    assert [metric.step for metric in seen] == [1]
+
+
+def test_a_failing_store_surfaces_when_the_writer_closes(store, monkeypatch):
+    """What the writer's thread meets in the store is raised where training runs."""
+    tracker = Tracker()
+    with tracker.run("teachers", "t") as run:
+        monkeypatch.setattr(MlflowClient, "log_batch", _disk_full)
+        with pytest.raises(OSError, match="disk full"), CurveWriter([run], flush_s=60) as curves:
+            curves.on_epoch(slice(0, 1), 1, {"train_loss": np.ones(1)})
+
+
+def test_a_failing_store_stops_training_at_the_next_epoch(store, monkeypatch):
+    """Training does not go on for hours against a store that failed."""
+    tracker, reached = Tracker(), []
+    with tracker.run("teachers", "t") as run:
+        monkeypatch.setattr(MlflowClient, "log_batch", _disk_full)
+        with pytest.raises(OSError, match="disk full"), CurveWriter([run], flush_s=0.01) as curves:
+            reached.extend(_train_slowly(curves))
+    assert reached == []
+
+
+def _train_slowly(curves):
+    """Hand over an epoch each 10 ms for ten seconds; return the last epoch, if it is reached."""
+    for epoch in range(1, 1001):
+        curves.on_epoch(slice(0, 1), epoch, {"train_loss": np.ones(1)})
+        time.sleep(0.01)
+    return [epoch]
+
+
+def _disk_full(self, run_id, **batch):
+    raise OSError("disk full")
