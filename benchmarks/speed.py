@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.encoding import Scaler, fit_encoding
 from kd_mlflow.losses import LabelLoss
-from kd_mlflow.metrics import accuracies
+from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
 from kd_mlflow.pipeline import read_dataset
 from kd_mlflow.training import Rows, Schedule, fit
@@ -59,7 +59,7 @@ def population(x: torch.Tensor, y: torch.Tensor, epochs: int) -> None:
         LabelLoss(y),
         schedule=Schedule(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE),
         seeds=seeds,
-        evaluate=lambda logits: {"val_accuracy": accuracies(logits, y[:400])},
+        evaluate=lambda logits: {"val_accuracy": agreements(logits, y[:400])},
     )
 
 

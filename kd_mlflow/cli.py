@@ -74,7 +74,7 @@ def options_of(config: type[configs.Options]) -> Callable[[Any], Any]:
                 name,
                 type=kind,
                 default=shown if kind is str else field.default,
-                show_default=shown or "none",
+                show_default=True,
                 help=field.metadata["help"] + bound,
             )(command)
         return command

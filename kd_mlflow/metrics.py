@@ -24,11 +24,6 @@ REPLICATES = 2000
 CONFIDENCE = 0.95
 
 
-def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of rows each member gets right.  Shape: (k, n, classes), (n,) -> (k,)."""
-    return agreements(logits, labels)
-
-
 def agreements(logits: Tensor, classes: Tensor) -> Tensor:
     """Share of rows where each member predicts the given class.  Shape: (k, n, c), (n,) -> (k,)."""
     return (logits.argmax(dim=2) == classes).double().mean(dim=1)

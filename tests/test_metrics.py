@@ -7,7 +7,6 @@ import torch
 
 from kd_mlflow.metrics import (
     _resampled_accuracies,
-    accuracies,
     agreements,
     expected_calibration_error,
     knowledge_recovered,
@@ -42,7 +41,7 @@ def hits():
 def test_accuracy_counts_right_rows_by_member():
     """Each member's accuracy is the share of rows whose largest logit is the label's."""
     logits = torch.tensor([[[1.0, 0.0]] * 4, [[0.0, 1.0]] * 4])
-    assert accuracies(logits, torch.tensor([0, 0, 0, 1])).tolist() == [0.75, 0.25]
+    assert agreements(logits, torch.tensor([0, 0, 0, 1])).tolist() == [0.75, 0.25]
 
 
 def test_agreement_with_oneself_is_one():
@@ -191,7 +190,7 @@ def test_kl_is_zero_at_equality_and_positive_elsewhere():
 
 
 def test_figures_beside_accuracy_are_scikit_learns():
-    """Balanced accuracy and, for two classes, ROC AUC and average precision stand beside accuracy."""
+    """Balanced accuracy and, for two classes, the areas under both curves are its own."""
     rng = np.random.default_rng(3)
     labels = (rng.random(200) < 0.2).astype(np.int64)
     positive = np.clip(0.3 * labels + rng.random(200) * 0.6, 0, 1)

@@ -1,8 +1,10 @@
 """The straight line leaves the runs, figures and errors that the design promises."""
 
+import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,26 +33,27 @@ CURVES = {
 }
 CURVES["baseline"] = CURVES["student"]
 
+TWO_CLASS = ("accuracy", "balanced_accuracy", "log_loss", "ece", "roc_auc", "average_precision")
+"""Figures of every model on a table of two classes."""
+
 FINAL = {
     "pipeline": set(),
-    "teacher": {"test_accuracy", "test_log_loss", "parameters"},
+    "teacher": {*(f"test_{name}" for name in TWO_CLASS), "parameters"},
     "teachers": {
-        "ensemble_test_accuracy",
-        "ensemble_test_log_loss",
-        "ensemble_test_ece",
+        *(f"ensemble_test_{name}" for name in TWO_CLASS),
         "mean_teacher_test_accuracy",
         "best_teacher_test_accuracy",
         "teacher_parameters",
         "ensemble_parameters",
     },
-    "student": {"test_accuracy", "test_log_loss", "test_agreement", "parameters"},
+    "student": {*(f"test_{name}" for name in TWO_CLASS), "test_agreement", "parameters"},
     "distill": {
-        "ensemble_test_accuracy",
-        "distilled_test_accuracy",
-        "distilled_test_accuracy_sem",
-        "baseline_test_accuracy",
-        "baseline_test_accuracy_sem",
-        "registered_test_accuracy",
+        *(
+            f"{who}_test_{name}"
+            for who in ("ensemble", "distilled", "baseline", "registered")
+            for name in TWO_CLASS
+        ),
+        *(f"{who}_test_{name}_sem" for who in ("distilled", "baseline") for name in TWO_CLASS),
         "accuracy_gap",
         "knowledge_recovered",
         "knowledge_recovered_low",
@@ -155,7 +158,8 @@ def test_parameters_are_the_configuration(finished):
     """A step's parameters are its options, as the command line would take them."""
     params = finished.client.get_run(finished.result.distill.run_id).data.params
     expected = finished.config.for_distill(finished.result.teachers.run_id).as_text()
-    assert params == {f"kd.{name}": value for name, value in expected.items()}
+    sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000"}
+    assert params == {f"kd.{name}": value for name, value in (expected | sides).items()}
 
 
 def test_model_lies_in_its_runs_experiment(finished):
@@ -206,11 +210,12 @@ def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypat
 
 
 def test_ensemble_files_hold_no_pickle(finished):
-    """The ensemble is one JSON file and an npz of plain arrays."""
+    """The ensemble is JSON files and an npz of plain arrays."""
     folder = Tracker().download(finished.result.teachers.run_id, "ensemble")
-    assert sorted(path.name for path in folder.iterdir()) == ["ensemble.json", "weights.npz"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["encoding.json", "ensemble.json", "weights.npz"]
     with np.load(folder / "weights.npz", allow_pickle=False) as weights:
-        assert {weights[name].dtype.kind for name in weights} <= {"f", "b"}
+        assert {weights[name].dtype.kind for name in weights} <= {"f"}
     with zipfile.ZipFile(folder / "weights.npz") as archive:
         assert all(archive.read(name).startswith(b"\x93NUMPY") for name in archive.namelist())
 
@@ -334,3 +339,16 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
     features = pipeline.read_dataset(finished.config).features("val")
     assert isinstance(loaded, Ensemble)
     assert torch.equal(loaded.logits(features), finished.result.teachers.ensemble.logits(features))
+
+
+@pytest.mark.parametrize("kind", ["teachers", "distill"])
+def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
+    """Rows a class on each side of the split stand beside the figures that depend on them."""
+    run_id = getattr(finished.result, kind).run_id
+    path = finished.client.download_artifacts(run_id, pipeline.BALANCE, tmp_path)
+    balance = json.loads(Path(path).read_text())
+    assert {side: sum(rows.values()) for side, rows in balance.items()} == {
+        "train": 3600,
+        "val": 400,
+        "test": 1000,
+    }

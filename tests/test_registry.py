@@ -119,7 +119,7 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
         "registered_test_accuracy": 0.80,
         "distilled_test_accuracy": 0.90,
     }
-    assert registry._accuracy_check(figures, gap).passed is promoted
+    assert registry._accuracy_check(figures, "accuracy", gap).passed is promoted
 
 
 def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):
@@ -260,3 +260,15 @@ def test_production_that_moved_meanwhile_stays(waiting):
         registry.decide(Tracker().client, version, checks, seen="1")
     assert aliases(client) == before
     assert client.get_model_version(NAME, "2").tags == tags
+
+
+def test_the_gate_compares_the_metric_it_is_told_to(waiting):
+    """With gate_metric balanced_accuracy the promotion run holds that figure of both sides."""
+    decision = pipeline.run_promote(
+        PromoteConfig(gate_metric="balanced_accuracy", max_accuracy_gap=1.0, min_compression=1.0)
+    )
+    assert "balanced accuracy" in decision.reason
+    (check,) = [check for check in decision.checks if check.name == "accuracy"]
+    assert {"registered_test_balanced_accuracy", "ensemble_test_balanced_accuracy"} <= set(
+        check.figures
+    )

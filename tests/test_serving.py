@@ -1,65 +1,22 @@
 """``mlflow models serve`` answers good requests and explains bad ones."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
+from serving import served
 
 from kd_mlflow import pipeline
 
 pytestmark = pytest.mark.slow
 
 
-def free_port():
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(finished_main, tmp_path_factory):
-    """The address of a server of the model in production; started once, stopped by its group."""
-    folder, port = tmp_path_factory.mktemp("serve"), free_port()
-    address = f"http://127.0.0.1:{port}"
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    options = f"--env-manager local -m models:/kd-student@production -h 127.0.0.1 -p {port}"
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "models", "serve", *options.split()],
-            cwd=folder,
-            env={**os.environ, "MLFLOW_TRACKING_URI": finished_main.uri, "PATH": path},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not alive(address):
-            said = (folder / "log").read_text()[-2000:]
-            assert process.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.3)
+    """The address of a server of the model in production, started once."""
+    with served(finished_main.uri, tmp_path_factory.mktemp("serve")) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def alive(address):
-    """Whether the server answers its health check."""
-    try:
-        with urllib.request.urlopen(f"{address}/ping", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 def ask(address, body):

@@ -10,7 +10,7 @@ from torch import nn
 from kd_mlflow import training
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.losses import DistillationLoss, LabelLoss
-from kd_mlflow.metrics import accuracies
+from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
 from kd_mlflow.training import Rows, Schedule, fit
 
@@ -32,7 +32,7 @@ VAL_X, VAL_LABELS = table(40, seed=1)
 
 def evaluate(logits):
     """Follow the accuracy on the validation rows."""
-    return {"val_accuracy": accuracies(logits, VAL_LABELS)}
+    return {"val_accuracy": agreements(logits, VAL_LABELS)}
 
 
 def trained(seeds, *, dropout=0.0, schedule=SCHEDULE, loss=None, **options):
@@ -197,7 +197,7 @@ def test_a_separable_problem_is_learnt():
         LabelLoss(labels),
         schedule=Schedule(epochs=20, batch_size=32, learning_rate=0.01),
         seeds=[1, 2, 3],
-        evaluate=lambda logits: {"val_accuracy": accuracies(logits, labels)},
+        evaluate=lambda logits: {"val_accuracy": agreements(logits, labels)},
     )
     assert history["val_accuracy"][-1].tolist() == [1.0, 1.0, 1.0]
 

@@ -1,0 +1,55 @@
+"""A scoring server of MLflow's own, started as a person would start it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+
+def free_port():
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def served(tracking_uri, folder, model="models:/kd-student@production"):
+    """The address of a server of a model; its whole process group is stopped at the end."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port}"
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", *options.split()],
+            cwd=folder,
+            env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not alive(address):
+            said = (folder / "log").read_text()[-2000:]
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def alive(address):
+    """Whether the server answers its health check."""
+    try:
+        with urllib.request.urlopen(f"{address}/ping", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
