@@ -7,6 +7,7 @@ import difflib
 import gzip
 import hashlib
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Callable
@@ -28,6 +29,9 @@ _log = logging.getLogger(__name__)
 TEST_FRACTION = 0.2
 SPLIT_SEED = 42
 """The split never follows the training seed: figures of two trainings compare on the same rows."""
+
+DECIMAL_COMMA = re.compile(r"(?m)(?:^|[;\t|])\s*-?\d+,\d+\s*(?:[;\t|]|$)")
+"""A cell such as 3,14 where the comma does not separate cells."""
 
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
@@ -341,7 +345,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
     for encoding in ("utf-8-sig", "latin-1"):
         try:
             head = _head(path, encoding)
-            options: dict[str, Any] = {"sep": _separator(head), "encoding": encoding}
+            separator = _separator(head)
+            options: dict[str, Any] = {"sep": separator, "encoding": encoding}
+            if separator != "," and DECIMAL_COMMA.search(head):
+                options["decimal"] = ","
             _check_header(path, options)
             with warnings.catch_warnings():  # rows longer than the header: never shift or cut them
                 warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -371,3 +371,10 @@ def test_balance_counts_each_side(load):
     balance = split_rows(table, 0.1).balance(table)
     totals = [sum(side[str(label)] for side in balance.values()) for label in table.classes]
     assert totals == np.bincount(table.labels).tolist()
+
+
+def test_decimal_commas_between_semicolons_are_numbers(write):
+    """A spreadsheet's CSV of a country that writes 3,14 is read as it was meant."""
+    lines = [f"{i},5;{i % 3};{i % 2}" for i in range(40)]
+    table = load_table(str(write("\n".join(["a;b;y", *lines]))), "y")
+    assert table.features["a"].tolist() == [i + 0.5 for i in range(40)]
