@@ -19,11 +19,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config import TeachersConfig
+from kd_mlflow.dataset import read_dataset
 from kd_mlflow.encoding import Scaler, fit_encoding
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
-from kd_mlflow.pipeline import read_dataset
 from kd_mlflow.training import Rows, Schedule, fit
 
 SIZES = (20, 256, 128, 64, 2)

@@ -137,7 +137,7 @@ def _distill(config: configs.DistillConfig) -> None:
 def _promote(config: configs.PromoteConfig) -> None:
     from kd_mlflow import pipeline, summary
 
-    decision = pipeline.run_promote(config, Reporter())
+    decision = pipeline.run_promote(config)
     click.echo(summary.decision_table(decision))
     _stop_if_strict(config.strict, decision.promoted)
 
@@ -146,7 +146,7 @@ def _promote(config: configs.PromoteConfig) -> None:
 def _rollback(config: configs.RollbackConfig) -> None:
     from kd_mlflow import pipeline
 
-    restored, replaced = pipeline.run_rollback(config, Reporter())
+    restored, replaced = pipeline.run_rollback(config)
     click.echo(
         f"{config.model_name}: production is version {restored} again; "
         f"version {replaced} is now previous"

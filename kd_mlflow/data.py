@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
-import gzip
 import hashlib
 import logging
-import re
-import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from kd_mlflow.encoding import Label, kind_of
 from kd_mlflow.errors import DataError
+from kd_mlflow.files import existing_file, read_file
 
 _log = logging.getLogger(__name__)
 
@@ -30,21 +24,9 @@ TEST_FRACTION = 0.2
 SPLIT_SEED = 42
 """The split never follows the training seed: figures of two trainings compare on the same rows."""
 
-DECIMAL_COMMA = re.compile(r"(?m)(?:^|[;\t|])\s*-?\d+,\d+\s*(?:[;\t|]|$)")
-"""A cell such as 3,14 where the comma does not separate cells."""
-
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
 """A text column with at least this share of distinct values in at least so many rows is a name."""
-
-_UNREADABLE = (
-    pd.errors.ParserError,
-    pd.errors.ParserWarning,
-    pd.errors.EmptyDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +102,8 @@ def load_table(data: str, target: str = "") -> Table:
     if data in BUILT_IN:
         features, column = BUILT_IN[data]()
         return _table(data, data, features, column, built_in=True)
-    path = _existing_file(data)
-    frame = _read(path)
-    _check_columns(frame, path, target)
+    path = existing_file(data, built_in=tuple(BUILT_IN))
+    frame = read_file(path, target)
     features = frame.drop(columns=target)
     _check_finite(features)
     return _table(path.name, str(path.resolve()), features, frame[target], built_in=False)
@@ -305,102 +286,6 @@ def _digest(
     return sha.hexdigest()
 
 
-def _existing_file(data: str) -> Path:
-    path = Path(data).expanduser()
-    if path.is_dir():
-        raise DataError(f"data is a directory: {path}; name a CSV or Parquet file in it")
-    if not path.exists():
-        names = ", ".join(BUILT_IN)
-        if near := difflib.get_close_matches(data, BUILT_IN, n=1, cutoff=0.5):
-            raise DataError(f"no built-in table or file {data!r}; did you mean {near[0]!r}?")
-        raise DataError(
-            f"no such file: {path.resolve()}; data takes the path of a CSV or Parquet file "
-            f"(with `mlflow run`, an absolute one) or a built-in name: {names}"
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"the file is empty: {path}")
-    return path
-
-
-def _read(path: Path) -> pd.DataFrame:
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] in (".parquet", ".pq"):
-        try:
-            frame: pd.DataFrame = pd.read_parquet(path)
-        except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
-            raise DataError(f"not a Parquet file: {path} ({_first_line(error)})") from None
-        return frame.set_axis(frame.columns.map(str), axis=1)
-    kinds = [s for s in suffixes if s != ".gz"]
-    if kinds and kinds[-1] in (".csv", ".tsv", ".txt"):
-        return _read_csv(path)
-    raise DataError(
-        f"unknown format {''.join(suffixes) or '(no suffix)'!r} of {path.name}; "
-        "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
-    )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every row before types are decided; find separator and encoding in the file."""
-    errors = (UnicodeDecodeError, UnicodeError)
-    for encoding in ("utf-8-sig", "latin-1"):
-        try:
-            head = _head(path, encoding)
-            separator = _separator(head)
-            options: dict[str, Any] = {"sep": separator, "encoding": encoding}
-            if separator != "," and DECIMAL_COMMA.search(head):
-                options["decimal"] = ","
-            _check_header(path, options)
-            with warnings.catch_warnings():  # rows longer than the header: never shift or cut them
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame: pd.DataFrame = pd.read_csv(
-                    path, low_memory=False, index_col=False, **options
-                )
-            return frame
-        except errors:
-            continue
-        except _UNREADABLE as error:
-            raise DataError(f"not a readable CSV file: {path} ({_first_line(error)})") from None
-    raise DataError(f"not a text file in UTF-8 or Latin-1: {path}")
-
-
-def _head(path: Path, encoding: str) -> str:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rt", encoding=encoding, newline="") as file:
-        head = file.read(65536)
-    if "\0" in head:
-        raise DataError(f"not a readable CSV file: {path} (it holds binary data)")
-    return str(head)
-
-
-def _separator(head: str) -> str:
-    lines = head.splitlines()
-    try:
-        return csv.Sniffer().sniff("\n".join(lines[:50]), delimiters=",;\t|").delimiter
-    except csv.Error:
-        return max(",;\t|", key=lines[0].count) if lines else ","
-
-
-def _check_header(path: Path, options: dict[str, Any]) -> None:
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
-    names = header.iloc[0]
-    if doubled := sorted(set(names[names.duplicated()])):
-        raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
-
-
-def _check_columns(frame: pd.DataFrame, path: Path, target: str) -> None:
-    columns = ", ".join(map(repr, frame.columns))
-    if not target:
-        raise DataError(f"a file needs target, the label column; {path.name} has: {columns}")
-    if target not in frame.columns:
-        raise DataError(f"target {target!r} is not a column of {path.name}; it has: {columns}")
-    if frame.columns.has_duplicates:
-        raise DataError(f"duplicate columns in {path.name}: {columns}")
-    if not len(frame):
-        raise DataError(f"{path.name} has a header and no rows")
-    if frame.shape[1] < 2:
-        raise DataError(f"{path.name} has no column beside the target {target!r}")
-
-
 def _check_finite(features: pd.DataFrame) -> None:
     """Name the first column and row that holds an infinite number."""
     for name in features.columns:
@@ -413,7 +298,3 @@ def _check_finite(features: pd.DataFrame) -> None:
                 f"column {name!r} is infinite in {infinite.sum()} rows, the first is row "
                 f"{infinite.argmax()} (counted from 0); replace or drop them"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

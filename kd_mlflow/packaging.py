@@ -71,14 +71,13 @@ def save_model(
     mlflow_model: Model,
     *,
     module: StudentModule,
-    encoding: Encoding,
     example: pd.DataFrame,
 ) -> None:
     """Write both flavours into one folder; ``Model.log`` calls this with ``flavor`` this module.
 
     ``example`` needs two rows or more of raw columns.
     """
-    folder = Path(path)
+    folder, encoding = Path(path), module.scaler.encoding
     encoded = encoding.encode(example)
     with _quiet():
         mlflow.pytorch.save_model(
@@ -112,9 +111,7 @@ def save_model(
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
-def log_student(
-    run: TrackedRun, *, module: StudentModule, encoding: Encoding, example: pd.DataFrame
-) -> str:
+def log_student(run: TrackedRun, *, module: StudentModule, example: pd.DataFrame) -> str:
     """Log the student on a run and return its model id.
 
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
@@ -128,7 +125,6 @@ def log_student(
         flavor=sys.modules[__name__],
         run_id=run.id,
         module=module,
-        encoding=encoding,
         example=example.head(EXAMPLE_ROWS),
     )
     return str(info.model_id)

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlflow
-import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from numpy.typing import NDArray
 
+from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
@@ -41,16 +39,6 @@ class Decision:
     reason: str
     checks: tuple[Check, ...]
     replaced: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestRows:
-    """The rows that a version's logged accuracy was measured on."""
-
-    __test__ = False  # pytest: this is no test case
-
-    features: pd.DataFrame
-    labels: NDArray[np.object_]
 
 
 def register(

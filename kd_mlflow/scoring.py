@@ -159,8 +159,9 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
         description = Path(context.artifacts["encoding"])
         self.encoding = json.loads(description.read_text(encoding="utf-8"))
         self.module = mlflow.pytorch.load_model(str(description.parent), device="cpu")
-        if SERVED_MODEL in os.environ:
-            _guard(sys.modules["mlflow.pyfunc.scoring_server"], self.encoding["columns"])
+        server = sys.modules.get("mlflow.pyfunc.scoring_server")
+        if server and SERVED_MODEL in os.environ:
+            _guard(server, self.encoding["columns"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

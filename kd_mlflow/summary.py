@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from kd_mlflow.card import accuracy_with_error, percent, recovered_text
+from kd_mlflow.distilling import DistillResult
 from kd_mlflow.evaluation import Figures
-from kd_mlflow.pipeline import DistillResult, MainResult, TeachersResult
+from kd_mlflow.pipeline import MainResult
 from kd_mlflow.registry import Decision
+from kd_mlflow.teaching import TeachersResult
 
 Row = tuple[str, str]
 MODELS = ("ensemble", "distilled", "baseline")

@@ -84,7 +84,7 @@ def _keep(seen):
     class Passed:
         promoted = True
 
-    def step(config, listener):
+    def step(config):
         seen.append(config)
         return Passed()
 

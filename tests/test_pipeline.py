@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
-from kd_mlflow import metrics, pipeline, summary
+from kd_mlflow import metrics, pipeline, steps, summary
 from kd_mlflow.config import DistillConfig, TeachersConfig
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.teachers import Ensemble, load_ensemble
@@ -301,7 +301,7 @@ def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monke
     def diverge(*args, **kwargs):
         raise TrainingError("training diverged")
 
-    monkeypatch.setattr(pipeline, "fit", diverge)
+    monkeypatch.setattr(steps, "fit", diverge)
     with pytest.raises(TrainingError):
         pipeline.run_distill(DistillConfig(**STUDENTS))
     new = [
@@ -345,7 +345,7 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
 def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
     """Rows a class on each side of the split stand beside the figures that depend on them."""
     run_id = getattr(finished.result, kind).run_id
-    path = finished.client.download_artifacts(run_id, pipeline.BALANCE, tmp_path)
+    path = finished.client.download_artifacts(run_id, steps.BALANCE, tmp_path)
     balance = json.loads(Path(path).read_text())
     assert {side: sum(rows.values()) for side, rows in balance.items()} == {
         "train": 3600,

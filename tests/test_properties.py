@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from mlflow.models import Model
 
 from kd_mlflow.config import TeachersConfig
+from kd_mlflow.dataset import Dataset, read_dataset
 from kd_mlflow.encoding import Scaler, fit_encoding
 from kd_mlflow.errors import KDError
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, save_model
-from kd_mlflow.pipeline import Dataset, read_dataset
 from kd_mlflow.training import Rows, Schedule, fit
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -122,7 +122,7 @@ def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table,
     folder = tmp_path / "model"
     shutil.rmtree(folder, ignore_errors=True)
     example = dataset.features("train").head(2)
-    save_model(str(folder), Model(), module=module, encoding=encoding, example=example)
+    save_model(str(folder), Model(), module=module, example=example)
     model = mlflow.pyfunc.load_model(str(folder))
     shuffled = features[list(reversed(features.columns))]
     answers = model.predict(shuffled)

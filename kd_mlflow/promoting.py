@@ -1,0 +1,86 @@
+"""The last step: gate a version and move production to it where it passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kd_mlflow import registry
+from kd_mlflow.config import DataOptions, PromoteConfig
+from kd_mlflow.dataset import Dataset, TestRows, read_dataset
+from kd_mlflow.errors import DataError, RegistryError
+from kd_mlflow.registry import Decision
+from kd_mlflow.teachers import fingerprint
+from kd_mlflow.tracking import TrackedRun, Tracker, data_set_input
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def promote_step(
+    config: PromoteConfig,
+    version: ModelVersion,
+    distill_run: Run,
+    data: Dataset | str,
+    tracker: Tracker,
+    parent: TrackedRun | None = None,
+) -> Decision:
+    """Gate a version; ``data`` is a sentence where its table is not to be had."""
+    seen = registry.version_in_production(tracker.client, config.model_name)
+    digest = distill_run.data.tags["kd.data_digest"]
+    mark = fingerprint(digest, config.as_text())
+    with tracker.run("promotion", f"promotion version {version.version}", parent=parent) as run:
+        run.params(config.as_text())
+        run.tags({"kd.fingerprint": mark, "kd.data_digest": digest})
+        rows: TestRows | str = data if isinstance(data, str) else data.test_rows()
+        if isinstance(data, Dataset):
+            run.data_set(data_set_input(data.table, data.split))
+        checks = registry.gate(
+            version,
+            distill_run,
+            rows,
+            metric=config.gate_metric,
+            max_accuracy_gap=config.max_accuracy_gap,
+            min_compression=config.min_compression,
+        )
+        for check in checks:
+            run.metrics({f"gate.{check.name}": float(check.passed), **check.figures})
+        decision = registry.decide(tracker.client, version, checks, seen=seen)
+        verdict = "promoted" if decision.promoted else "rejected"
+        run.tags({"kd.promotion": verdict, "kd.model_version": decision.version})
+        run.describe(
+            f"Version {decision.version} of **{decision.model_name}** {verdict}: "
+            f"{decision.reason}.\n"
+        )
+    return decision
+
+
+def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
+    """The run that a version came from.  Raises RegistryError where it is none of ours."""
+    run_id = version.tags.get("kd.run_id")
+    run = tracker.get(run_id) if run_id else None
+    needed = {"registered_test_accuracy", "ensemble_test_accuracy", "compression_ratio"}
+    if run is None or not needed <= run.data.metrics.keys():
+        raise RegistryError(
+            f"version {version.version} of {version.name!r} has no distill run to judge it by; "
+            "only versions that distill registered can be promoted"
+        )
+    return run
+
+
+def dataset_of(run: Run) -> Dataset | str:
+    """Read a run's table again, or say why its test rows are not to be had."""
+    params = run.data.params
+    try:
+        dataset = read_dataset(
+            DataOptions(
+                data=params["kd.data"],
+                target=params["kd.target"],
+                val_fraction=float(params["kd.val_fraction"]),
+            )
+        )
+    except DataError as error:
+        return f"the test rows cannot be read again: {error}"
+    if dataset.table.digest != run.data.tags["kd.data_digest"]:
+        return f"the table {params['kd.data']} changed since the version was trained"
+    return dataset

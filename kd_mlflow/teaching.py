@@ -1,0 +1,143 @@
+"""The first step: train and log the ensemble, or reuse the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kd_mlflow import card
+from kd_mlflow.config import TeachersConfig
+from kd_mlflow.dataset import Dataset, label_tensors, training_rows
+from kd_mlflow.encoding import fit_encoding
+from kd_mlflow.evaluation import Figures, evaluate_ensemble
+from kd_mlflow.losses import LabelLoss
+from kd_mlflow.models import Population
+from kd_mlflow.steps import (
+    BALANCE,
+    Listener,
+    describe_run,
+    member_seeds,
+    numbered,
+    schedule_of,
+    train_population,
+    validation_figures,
+)
+from kd_mlflow.teachers import (
+    ARTIFACT,
+    Ensemble,
+    find_ensemble,
+    load_ensemble,
+    teachers_fingerprint,
+)
+from kd_mlflow.tracking import TrackedRun, Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+SEED_STREAM = 0
+"""Keeps teachers' seeds apart from students'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachersResult:
+    """An ensemble, trained now or reused, and its figures on test rows."""
+
+    run_id: str
+    reused: bool
+    ensemble: Ensemble
+    teacher_accuracies: tuple[float, ...]
+    figures: Figures
+
+
+def teachers_step(
+    config: TeachersConfig,
+    dataset: Dataset,
+    tracker: Tracker,
+    listener: Listener,
+    parent: TrackedRun | None = None,
+) -> TeachersResult:
+    """Return the finished ensemble of the same fingerprint, or train it now."""
+    mark = teachers_fingerprint(dataset.table.digest, config)
+    found = None if config.force else find_ensemble(tracker, fingerprint=mark)
+    if found:
+        listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")
+        if tracker.attaches and parent is None:
+            with tracker.run("teachers", "teachers", reused_run_id=found.info.run_id) as run:
+                describe_run(run, config, dataset, mark)
+                run.metrics(found.data.metrics)
+                run.describe(f"Reused: run {found.info.run_id} trained the same ensemble.")
+        return _reused(tracker, found)
+    return _train_teachers(config, dataset, mark, tracker, listener, parent)
+
+
+def _reused(tracker: Tracker, run: Run) -> TeachersResult:
+    run_id = run.info.run_id
+    members = tracker.children_of(run_id)
+    return TeachersResult(
+        run_id=run_id,
+        reused=True,
+        ensemble=load_ensemble(tracker, run_id),
+        teacher_accuracies=tuple(member.data.metrics["test_accuracy"] for member in members),
+        figures=dict(run.data.metrics),
+    )
+
+
+def _train_teachers(
+    config: TeachersConfig,
+    dataset: Dataset,
+    mark: str,
+    tracker: Tracker,
+    listener: Listener,
+    parent: TrackedRun | None,
+) -> TeachersResult:
+    encoding = fit_encoding(
+        dataset.features("train"),
+        target=dataset.table.target,
+        classes=dataset.table.classes,
+        max_categories=config.max_categories,
+    )
+    rows = training_rows(encoding, dataset)
+    seeds = member_seeds(config.seed, SEED_STREAM, config.n_teachers)
+    population = Population.initialised(
+        (rows.train.shape[1], *config.teacher_hidden, len(encoding.classes)),
+        seeds=seeds,
+        dropout=config.dropout,
+    ).to(rows.train.device)
+    labels, val_labels = label_tensors(dataset, rows.train.device)
+    names = numbered("teacher", config.n_teachers)
+    with tracker.run("teachers", f"teachers {dataset.table.name}", parent=parent) as run:
+        describe_run(run, config, dataset, mark)
+        with tracker.children("teacher", names, parent=run) as members:
+            for member, seed in zip(members, seeds, strict=True):
+                describe_run(member, config, dataset, mark, member_seed=seed)
+                member.describe(card.teacher_note(config, dataset.table, seed))
+            train_population(
+                population,
+                rows,
+                LabelLoss(labels),
+                runs=members,
+                schedule=schedule_of(config, config.teacher_epochs, config.teacher_weight_decay),
+                seeds=seeds,
+                evaluate=lambda logits: validation_figures(logits, val_labels),
+                label="teachers",
+                listener=listener,
+            )
+            ensemble = Ensemble(encoding=encoding, population=population.cpu())
+            figures = evaluate_ensemble(
+                ensemble.member_logits(dataset.features("test")),
+                dataset.labels("test"),
+                parameters=population.parameters_per_member,
+            )
+            for member, final in zip(members, figures.members, strict=True):
+                member.metrics(final)
+        run.document(dataset.split.balance(dataset.table), BALANCE)
+        run.folder(ensemble.save, ARTIFACT)
+        run.metrics(figures.ensemble)
+        run.describe(card.teachers_note(config, dataset.table, dataset.split, figures.ensemble))
+    return TeachersResult(
+        run_id=run.id,
+        reused=False,
+        ensemble=ensemble,
+        teacher_accuracies=tuple(final["test_accuracy"] for final in figures.members),
+        figures=figures.ensemble,
+    )
