@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.dataset import read_dataset
-from kd_mlflow.encoding import Scaler, fit_encoding
+from kd_mlflow.encoding import fit_encoding
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
@@ -81,7 +81,7 @@ def main() -> None:
     encoding = fit_encoding(
         features, target="label", classes=dataset.table.classes, max_categories=64
     )
-    x = Scaler(encoding)(torch.from_numpy(encoding.encode(features)))
+    x = encoding.inputs(features)
     y = torch.from_numpy(dataset.labels("train"))
     population(x, y, 1)
     print(f"{TEACHERS} teachers x {options.epochs} epochs, {len(x)} rows")

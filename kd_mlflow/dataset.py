@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_mlflow.config import DataOptions
 from kd_mlflow.data import Split, Table, load_table, split_rows
-from kd_mlflow.encoding import Encoding, Scaler
+from kd_mlflow.encoding import Encoding
 from kd_mlflow.training import Rows
 
 
@@ -58,13 +58,8 @@ def read_dataset(config: DataOptions) -> Dataset:
 def training_rows(encoding: Encoding, dataset: Dataset) -> Rows:
     """Scaled inputs of the train and validation rows, on the device that trains."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scaler = Scaler(encoding)
-
-    def inputs(side: str) -> Tensor:
-        scaled: Tensor = scaler(torch.from_numpy(encoding.encode(dataset.features(side))))
-        return scaled.to(device)
-
-    return Rows(train=inputs("train"), val=inputs("val"))
+    train, val = (encoding.inputs(dataset.features(side)).to(device) for side in ("train", "val"))
+    return Rows(train=train, val=val)
 
 
 def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ import torch
 from kd_mlflow import card, metrics, registry
 from kd_mlflow.config import DistillConfig
 from kd_mlflow.dataset import Dataset, label_tensors, training_rows
-from kd_mlflow.encoding import Scaler
 from kd_mlflow.evaluation import Comparison, evaluate_students
 from kd_mlflow.losses import DistillationLoss
 from kd_mlflow.models import Population
@@ -136,9 +135,9 @@ def _train_students(
         (rows.train.shape[1], *config.student_hidden, len(encoding.classes)), seeds=pairs
     ).to(device)
     labels, val_labels = label_tensors(dataset, device)
-    ensemble_classes = ensemble.logits(dataset.features("val")).argmax(dim=1).to(device)
+    ensemble_classes = ensemble.logits(rows.val).argmax(dim=1).to(device)
     loss = DistillationLoss(
-        ensemble.logits(dataset.features("train")).to(device),
+        ensemble.logits(rows.train).to(device),
         labels,
         temperature=torch.full((len(pairs),), config.temperature, device=device),
         alpha=torch.tensor(alphas, device=device),
@@ -162,13 +161,12 @@ def _train_students(
 
 def _compare(population: Population, dataset: Dataset, ensemble: Ensemble) -> Comparison:
     n = population.k // 2
-    features = dataset.features("test")
-    encoded = torch.from_numpy(ensemble.encoding.encode(features))
-    logits = population.logits(Scaler(ensemble.encoding)(encoded))
+    inputs = ensemble.encoding.inputs(dataset.features("test"))
+    logits = population.logits(inputs)
     return evaluate_students(
         logits[:n],
         logits[n:],
-        ensemble.logits(features),
+        ensemble.logits(inputs),
         dataset.labels("test"),
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,

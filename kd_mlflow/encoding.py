@@ -56,6 +56,14 @@ class Encoding:
         except scoring.ColumnError as error:
             raise DataError(str(error)) from None
 
+    def inputs(self, features: pd.DataFrame) -> Tensor:
+        """Encode and scale a table as a network receives it.  Shape: (n, d_in).
+
+        Raises DataError where a column is missing or holds what it cannot.
+        """
+        scaled: Tensor = Scaler(self)(torch.from_numpy(self.encode(features)))
+        return scaled
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
         return asdict(self)

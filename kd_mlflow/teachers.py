@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from mlflow.entities import Run
 from torch import Tensor
 
 from kd_mlflow.config import TeachersConfig
-from kd_mlflow.encoding import Encoding, Scaler
+from kd_mlflow.encoding import Encoding
 from kd_mlflow.errors import RunError
 from kd_mlflow.losses import average_logits
 from kd_mlflow.models import Population, StackedLinear
@@ -37,15 +36,14 @@ class Ensemble:
         """Trained values of all members."""
         return self.population.k * self.population.parameters_per_member
 
-    def member_logits(self, features: pd.DataFrame) -> Tensor:
-        """Score a table's rows with each member.  Shape: n rows -> (k, n, classes)."""
-        encoded = torch.from_numpy(self.encoding.encode(features))
+    def member_logits(self, inputs: Tensor) -> Tensor:
+        """Score a table's inputs with each member.  Shape: (n, d_in) -> (k, n, classes)."""
         device = next(self.population.parameters()).device
-        return self.population.logits(Scaler(self.encoding)(encoded).to(device)).cpu()
+        return self.population.logits(inputs.to(device)).cpu()
 
-    def logits(self, features: pd.DataFrame) -> Tensor:
-        """Score a table's rows with the members' average.  Shape: n rows -> (n, classes)."""
-        return average_logits(self.member_logits(features))
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Score a table's inputs with the members' average.  Shape: (n, d_in) -> (n, classes)."""
+        return average_logits(self.member_logits(inputs))
 
     def save(self, folder: Path) -> None:
         """Write ``weights.npz``, ``ensemble.json`` and ``encoding.json``; no pickled objects."""

@@ -124,7 +124,7 @@ def _train_teachers(
             )
             ensemble = Ensemble(encoding=encoding, population=population.cpu())
             figures = evaluate_ensemble(
-                ensemble.member_logits(dataset.features("test")),
+                ensemble.member_logits(encoding.inputs(dataset.features("test"))),
                 dataset.labels("test"),
                 parameters=population.parameters_per_member,
             )

@@ -6,19 +6,12 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, SMALL
+from conftest import COMMANDS, ROOT, SMALL
 
 from kd_mlflow import cli, pipeline
 from kd_mlflow import config as configs
 from kd_mlflow.config import DistillConfig
 
-COMMANDS = {
-    "main": configs.MainConfig,
-    "teachers": configs.TeachersConfig,
-    "distill": configs.DistillConfig,
-    "promote": configs.PromoteConfig,
-    "rollback": configs.RollbackConfig,
-}
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
 PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
 

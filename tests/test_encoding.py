@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.preprocessing import StandardScaler
 
 from kd_mlflow import scoring
@@ -22,7 +21,7 @@ def fitted(features, **options):
 
 def inputs(encoding, features):
     """What the network receives.  Shape: (n, d_in)."""
-    return Scaler(encoding)(torch.from_numpy(encoding.encode(features))).numpy()
+    return encoding.inputs(features).numpy()
 
 
 def mixed():

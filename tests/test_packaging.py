@@ -23,7 +23,7 @@ COLUMNS = [f"feature_{i:02d}" for i in range(20)]
 
 
 @pytest.fixture(scope="module")
-def test_table(finished_main):
+def held_out(finished_main):
     """Test rows of the table that the shared main was trained on."""
     return pipeline.read_dataset(finished_main.config).features("test")
 
@@ -87,17 +87,17 @@ def test_model_loads_where_pickle_is_forbidden(folder, monkeypatch):
     assert mlflow.pytorch.load_model(str(folder), device="cpu")
 
 
-def test_registered_model_scores_the_logged_accuracy(student, test_table, finished_main):
+def test_registered_model_scores_the_logged_accuracy(student, held_out, finished_main):
     """Answers on the test rows have the accuracy that was logged."""
     labels = pipeline.read_dataset(finished_main.config).labels("test")
-    accuracy = (student.predict(test_table)["prediction"].to_numpy() == labels).mean()
+    accuracy = (student.predict(held_out)["prediction"].to_numpy() == labels).mean()
     logged = finished_main.result.distill.comparison.summary["registered_test_accuracy"]
     assert accuracy == pytest.approx(logged, abs=1e-9)
 
 
-def test_prediction_is_the_likeliest_class_and_probabilities_sum_to_one(student, test_table):
+def test_prediction_is_the_likeliest_class_and_probabilities_sum_to_one(student, held_out):
     """``prediction`` is the class of the largest probability."""
-    answer = student.predict(test_table)
+    answer = student.predict(held_out)
     assert list(answer) == ["prediction", "probability_0", "probability_1"]
     assert (answer["prediction"].to_numpy() == probabilities(answer).argmax(axis=1)).all()
     assert probabilities(answer).sum(axis=1) == pytest.approx(1, abs=1e-6)
@@ -115,32 +115,32 @@ def test_prediction_is_the_likeliest_class_and_probabilities_sum_to_one(student,
     ],
     ids=["reversed columns", "extra columns", "another index", "object columns"],
 )
-def test_the_same_rows_get_the_same_probabilities(student, test_table, change):
+def test_the_same_rows_get_the_same_probabilities(student, held_out, change):
     """Order of columns, extra columns, the index and the columns' type change no probability."""
-    answer, expected = student.predict(change(test_table)), student.predict(test_table)
+    answer, expected = student.predict(change(held_out)), student.predict(held_out)
     np.testing.assert_array_equal(probabilities(answer), probabilities(expected))
 
 
-def test_whole_numbers_are_numbers(student, test_table):
+def test_whole_numbers_are_numbers(student, held_out):
     """Integer columns score as the same numbers with a decimal point."""
-    whole = test_table.round().astype("int64")
+    whole = held_out.round().astype("int64")
     answer, expected = student.predict(whole), student.predict(whole.astype("float64"))
     np.testing.assert_array_equal(probabilities(answer), probabilities(expected))
 
 
-def test_one_row_scores_as_it_does_among_others(student, test_table):
+def test_one_row_scores_as_it_does_among_others(student, held_out):
     """A single row gets the probabilities it has in the whole table."""
-    one, all_rows = student.predict(test_table.iloc[[5]]), student.predict(test_table)
+    one, all_rows = student.predict(held_out.iloc[[5]]), student.predict(held_out)
     assert probabilities(one)[0] == pytest.approx(probabilities(all_rows)[5], abs=1e-6)
 
 
-def test_both_flavours_agree(folder, student, test_table):
+def test_both_flavours_agree(folder, student, held_out):
     """The torch module on the columns in training order gives the pyfunc's probabilities."""
     module = mlflow.pytorch.load_model(str(folder), device="cpu")
     with torch.inference_mode():
-        logits = module(torch.tensor(test_table[COLUMNS].to_numpy(np.float32)))
+        logits = module(torch.tensor(held_out[COLUMNS].to_numpy(np.float32)))
     expected = torch.softmax(logits, dim=1).numpy()
-    np.testing.assert_allclose(probabilities(student.predict(test_table)), expected, atol=1e-7)
+    np.testing.assert_allclose(probabilities(student.predict(held_out)), expected, atol=1e-7)
 
 
 def test_signature_names_columns_and_answers(student):
@@ -176,10 +176,10 @@ def test_requirements_can_be_installed_anywhere(folder):
     ],
     ids=["missing", "text", "infinite", "too large", "no rows"],
 )
-def test_a_wrong_table_is_refused_by_name(student, test_table, change, message):
+def test_a_wrong_table_is_refused_by_name(student, held_out, change, message):
     """A table the model cannot score raises MlflowException, which names the column."""
     with pytest.raises(MlflowException, match=message):
-        student.predict(change(test_table.head(3)))
+        student.predict(change(held_out.head(3)))
 
 
 PULL = """
@@ -205,9 +205,9 @@ print(json.dumps(answer.to_dict("list")))
 
 
 @pytest.mark.slow
-def test_model_needs_none_of_this_package(finished, student, test_table, tmp_path):
+def test_model_needs_none_of_this_package(finished, student, held_out, tmp_path):
     """From an empty folder where kd_mlflow cannot be imported it gives the same answers."""
-    rows = test_table.head(20).reset_index(drop=True)
+    rows = held_out.head(20).reset_index(drop=True)
     table = tmp_path / "rows.json"
     rows.to_json(table, orient="split", double_precision=15)
     empty = tmp_path / "empty"

@@ -231,7 +231,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
         "from kd_mlflow.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
         "features = pipeline.read_dataset(DataOptions()).features('test')\n"
-        "torch.save(ensemble.member_logits(features), sys.argv[2])\n"
+        "torch.save(ensemble.member_logits(ensemble.encoding.inputs(features)), sys.argv[2])\n"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(folder), str(tmp_path / "logits.pt")],
@@ -241,7 +241,8 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     )
     theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
     trained = finished.result.teachers.ensemble
-    assert torch.equal(theirs, trained.member_logits(dataset.features("test")))
+    inputs = trained.encoding.inputs(dataset.features("test"))
+    assert torch.equal(theirs, trained.member_logits(inputs))
 
 
 @pytest.mark.parametrize("how", ["latest", "run id"])
@@ -338,7 +339,9 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
     loaded = load_ensemble(Tracker(), finished.result.teachers.run_id)
     features = pipeline.read_dataset(finished.config).features("val")
     assert isinstance(loaded, Ensemble)
-    assert torch.equal(loaded.logits(features), finished.result.teachers.ensemble.logits(features))
+    trained = finished.result.teachers.ensemble
+    expected = trained.logits(trained.encoding.inputs(features))
+    assert torch.equal(loaded.logits(loaded.encoding.inputs(features)), expected)
 
 
 @pytest.mark.parametrize("kind", ["teachers", "distill"])

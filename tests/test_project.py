@@ -11,18 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import COMMANDS, ROOT
 from mlflow import MlflowClient
 
 from kd_mlflow import config as configs
 
-COMMANDS = {
-    "main": configs.MainConfig,
-    "teachers": configs.TeachersConfig,
-    "distill": configs.DistillConfig,
-    "promote": configs.PromoteConfig,
-    "rollback": configs.RollbackConfig,
-}
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 MODULES = sorted((ROOT / "kd_mlflow").glob("*.py"))
 

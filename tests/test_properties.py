@@ -18,7 +18,7 @@ from mlflow.models import Model
 
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.dataset import Dataset, read_dataset
-from kd_mlflow.encoding import Scaler, fit_encoding
+from kd_mlflow.encoding import fit_encoding
 from kd_mlflow.errors import KDError
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.metrics import agreements
@@ -80,11 +80,7 @@ def _trained(dataset: Dataset) -> StudentModule:
     encoding = fit_encoding(
         dataset.features("train"), target=table.target, classes=table.classes, max_categories=4
     )
-    scaler = Scaler(encoding)
-    train, val = (
-        scaler(torch.from_numpy(encoding.encode(dataset.features(side))))
-        for side in ("train", "val")
-    )
+    train, val = (encoding.inputs(dataset.features(side)) for side in ("train", "val"))
     labels, val_labels = (torch.from_numpy(dataset.labels(side)) for side in ("train", "val"))
     population = Population.initialised((train.shape[1], 8, len(table.classes)), seeds=[1])
     fit(
