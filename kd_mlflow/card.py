@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.config import DistillConfig, SweepConfig, TeachersConfig
 from kd_mlflow.data import Split, Table
 from kd_mlflow.evaluation import Comparison
+from kd_mlflow.metrics import Interval
+from kd_mlflow.students import Member
 
 
 def percent(share: float) -> str:
@@ -21,13 +23,38 @@ def accuracy_with_error(figures: Mapping[str, float], name: str) -> str:
     return f"{percent(figures[name])} ± {100 * figures[f'{name}_sem']:.2f}"
 
 
+def points(interval: Interval) -> str:
+    """Write a difference of shares in points: +0.74 points (95 % interval +0.20 to +1.31)."""
+    return (
+        f"{100 * interval.value:+.2f} points "
+        f"(95 % interval {100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
+    )
+
+
+def gain_text(gain: Interval) -> str:
+    """Say what distillation gained: nothing measurable where the interval holds 0."""
+    if gain.decided:
+        return points(gain)
+    return (
+        f"no measurable gain (95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f} points)"
+    )
+
+
+def p_values(comparison: Comparison) -> str:
+    """P values of McNemar's exact test of the registered student against each other model."""
+    return ", ".join(
+        f"{comparison.summary[f'mcnemar_p_{other}']:.3g} against the {other.replace('_', ' ')}"
+        for other in ("ensemble", *comparison.gains)
+    )
+
+
 def recovered_text(comparison: Comparison) -> str:
     """Say what share of the gap was recovered, or that there is no gap to recover."""
     if comparison.recovery is None:
         return "undefined: ensemble and baseline tie within the noise of these test rows"
     found = comparison.recovery
     return (
-        f"{100 * found.recovered:.0f} % "
+        f"{100 * found.value:.0f} % "
         f"(95 % interval {100 * found.low:.0f} to {100 * found.high:.0f} %)"
     )
 
@@ -54,14 +81,42 @@ def teacher_note(config: TeachersConfig, table: Table, seed: int) -> str:
     )
 
 
-def student_note(config: DistillConfig, table: Table, seed: int, alpha: float) -> str:
+def student_note(config: DistillConfig, table: Table, member: Member) -> str:
     """Describe the run of one student; a baseline's alpha is 0."""
-    taught = (
-        f"Student distilled from the ensemble at T {config.temperature:g}, alpha {alpha:g},"
-        if alpha
-        else "Student trained on the labels alone,"
+    if member.taught:
+        taught = f"distilled from the ensemble at T {member.temperature:g}, alpha {member.alpha:g},"
+    elif member.mixup:
+        taught = f"trained on the labels alone, with mixup (Beta {member.mixup:g}),"
+    else:
+        taught = "trained on the labels alone,"
+    return (
+        f"Student {taught} on **{table.name}**: {config.student_epochs} epochs, "
+        f"seed {member.seed}.\n"
     )
-    return f"{taught} on **{table.name}**: {config.student_epochs} epochs, seed {seed}.\n"
+
+
+def cell_note(config: SweepConfig, table: Table, own: Mapping[str, object]) -> str:
+    """Describe the run of one cell of a sweep."""
+    return (
+        f"{config.n_students} students ({own['student_hidden']}) distilled on **{table.name}** at "
+        f"T {own['temperature']:g}, alpha {own['alpha']:g}; figures and curves are their means.\n"
+    )
+
+
+def sweep_note(config: SweepConfig, table: Table, choice: Mapping[str, object], cells: int) -> str:
+    """Describe a sweep's run."""
+    size = choice.get("student_hidden")
+    small = (
+        f"The smallest student within {100 * config.tolerance:g} points of the ensemble on "
+        f"validation rows has hidden layers {size}.\n"
+        if size
+        else ""
+    )
+    return (
+        f"{cells} settings x {config.n_students} seeds on **{table.name}**; least "
+        f"calibrated validation log loss: "
+        f"T {choice['temperature']:g}, alpha {choice['alpha']:g}.\n\n{small}"
+    )
 
 
 def distill_note(config: DistillConfig, table: Table, comparison: Comparison) -> str:
@@ -98,14 +153,18 @@ other populations.
 
 {_figures_table(comparison)}
 The registered student is the first seed's, chosen before its accuracy was known: \
-{percent(figures["registered_test_accuracy"])}; it agrees with the ensemble on \
-{percent(comparison.distilled[0]["test_agreement"])} of the test rows.
+{percent(figures["registered_test_accuracy"])}; p values of McNemar's exact test are \
+{p_values(comparison)}; it agrees with the ensemble on \
+{percent(comparison.students["distilled"][0]["test_agreement"])} of the test rows.
 
 **Size.** {figures["student_parameters"]:,} parameters against {figures["ensemble_parameters"]:,}: \
 {figures["compression_ratio"]:.1f} times smaller.
 
-**Recipe.** Hidden layers {", ".join(map(str, config.student_hidden))}; T {config.temperature:g}, \
-alpha {config.alpha:g}, {config.student_epochs} epochs, seed {config.seed}.
+**Recipe.** `{config.recipe}`: hidden layers {", ".join(map(str, config.student_hidden))}; \
+T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \
+{config.student_epochs} epochs, {config.schedule} learning rate {config.learning_rate:g}, \
+{_augmentation(config)}, seed {config.seed}. \
+Baselines have the same architecture, steps, schedule and seeds.
 
 **Load it.**
 
@@ -120,6 +179,16 @@ student.predict(frame)  # prediction and one probability_<class> a class
 
 def _figures_table(comparison: Comparison) -> str:
     figures = comparison.summary
+    strong = (
+        "| strong baseline (mixup), mean ± standard error over seeds | "
+        f"{accuracy_with_error(figures, 'strong_baseline_test_accuracy')} |\n"
+        if "strong_baseline" in comparison.gains
+        else ""
+    )
+    gains = "".join(
+        f"| gain over the {kind.replace('_', ' ')} | {gain_text(gain)} |\n"
+        for kind, gain in comparison.gains.items()
+    )
     return f"""\
 | model | test accuracy |
 |---|---|
@@ -128,8 +197,15 @@ def _figures_table(comparison: Comparison) -> str:
 {accuracy_with_error(figures, "distilled_test_accuracy")} |
 | baseline, mean ± standard error over seeds | \
 {accuracy_with_error(figures, "baseline_test_accuracy")} |
+{strong}| accuracy gap, ensemble - distilled | {points(comparison.gap)} |
 | knowledge recovered | {recovered_text(comparison)} |
-"""
+{gains}"""
+
+
+def _augmentation(config: DistillConfig) -> str:
+    if config.augment == "none":
+        return "no new rows"
+    return f"{config.augment_factor} new rows a training row by {config.augment}"
 
 
 def _sides(split: Split) -> str:

@@ -58,23 +58,37 @@ class Reporter:
         self.say(f"{label}: trained in {time.monotonic() - started:.1f} s")
 
 
+def _or_recipe(kind: type) -> Callable[[str], Any]:
+    """The type of an option that takes a value, or the word ``recipe`` for the recipe's."""
+    value_type = click.types.convert_type(kind)
+
+    def read(text: str) -> Any:
+        return None if text == configs.RECIPE else value_type(text)
+
+    read.__name__ = value_type.name
+    return read
+
+
 def options_of(config: type[configs.Options]) -> Callable[[Any], Any]:
     """Make one click option a field; ``--n-teachers`` and ``--n_teachers`` are the same."""
 
     def decorate(command: Any) -> Any:
         for field in reversed(dataclasses.fields(config)):
-            name = field.name
+            name, recipes = field.name, field.metadata.get("recipes")
+            kind = field.metadata.get("type", type(field.default))
+            if kind is tuple:
+                kind = str
             shown = configs.text_value(field.default)
-            kind = str if isinstance(field.default, tuple) else type(field.default)
             rule = field.metadata["rule"][0]
             bound = "" if rule == configs.ANY[0] else f"  Must be {rule}."
+            by = [f"{recipe} {configs.text_value(v)}" for recipe, v in (recipes or {}).items()]
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 *([f"--{name}"] if "_" in name else []),
                 name,
-                type=kind,
-                default=shown if kind is str else field.default,
-                show_default=True,
+                type=_or_recipe(kind) if recipes else kind,
+                default=shown if recipes or kind is str else field.default,
+                show_default=f"recipe: {'; '.join(by)}" if recipes else True,
                 help=field.metadata["help"] + bound,
             )(command)
         return command
@@ -131,6 +145,17 @@ def _distill(config: configs.DistillConfig) -> None:
     from kd_mlflow import pipeline, summary
 
     click.echo(summary.distill_table(pipeline.run_distill(config, Reporter())))
+
+
+@_command(
+    "sweep",
+    configs.SweepConfig,
+    "Try a grid of temperatures and alphas, then student sizes; choose on validation rows.",
+)
+def _sweep(config: configs.SweepConfig) -> None:
+    from kd_mlflow import pipeline, summary
+
+    click.echo(summary.sweep_table(pipeline.run_sweep(config, Reporter())))
 
 
 @_command("promote", configs.PromoteConfig, "Gate a version and move the alias production to it.")

@@ -21,7 +21,23 @@ OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
 RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
 NAME: Rule = ("a name without / and :", lambda v: bool(v) and not set(v) & set("/:"))
 SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
+TEMPERATURES: Rule = (
+    "numbers above 0 with commas, such as 1,3,5",
+    lambda v: bool(v) and all(math.isfinite(t) and t > 0 for t in v),
+)
+SHARES: Rule = (
+    "numbers from 0 to 1 with commas, such as 0.5,0.7",
+    lambda v: bool(v) and all(0 <= a <= 1 for a in v),
+)
+SIZE_LISTS: Rule = (
+    "hidden layer widths with commas and semicolons, such as 64,32;16,8",
+    lambda v: all(min(widths) > 0 for widths in _size_list(v)),
+)
 ANY: Rule = ("anything", lambda v: True)
+
+
+def _size_list(text: str) -> list[tuple[int, ...]]:
+    return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
 
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
@@ -38,6 +54,40 @@ def option(default: Any, text: str, rule: Rule = ANY) -> Any:
     return dataclasses.field(default=default, metadata={"help": text, "rule": rule})
 
 
+RECIPE = "recipe"
+"""How the command line and MLproject write an option that is left to the recipe."""
+
+FULL_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """A whole number that falls as training rows grow beyond 4,000, so that work stays level."""
+
+    most: int
+    least: int
+
+    def for_rows(self, rows: int) -> int:
+        """The number for so many training rows."""
+        return max(self.least, round(self.most * FULL_ROWS / max(rows, FULL_ROWS)))
+
+    def __str__(self) -> str:
+        return f"{self.most}, less on more than {FULL_ROWS:,} rows, at least {self.least}"
+
+
+def by_recipe(reference: Any, best: Any, text: str, rule: Rule = ANY) -> Any:
+    """Declare an option whose default is the recipe's: None until ``resolved``."""
+    return dataclasses.field(
+        default=None,
+        metadata={
+            "help": text,
+            "rule": rule,
+            "recipes": {"reference": reference, "best": best},
+            "type": type(reference),
+        },
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Base of all option groups: reads hidden sizes from text and holds each value to its rule."""
@@ -46,9 +96,12 @@ class Options:
         for field in fields(self):
             rule, holds = field.metadata["rule"]
             value = getattr(self, field.name)
+            if value is None and "recipes" in field.metadata:
+                continue
             try:
                 if isinstance(field.default, tuple) and isinstance(value, str):
-                    value = tuple(int(part) for part in value.split(","))
+                    kind = type(field.default[0])
+                    value = tuple(kind(part) for part in value.split(","))
                     object.__setattr__(self, field.name, value)
                 valid = holds(value)
             except (TypeError, ValueError):
@@ -61,6 +114,17 @@ class Options:
         """Take this group's values from a configuration that has them among others."""
         return cls(**{field.name: getattr(other, field.name) for field in fields(cls)})
 
+    def resolved(self, rows: int) -> Self:
+        """Fill what is left to the recipe, for so many training rows."""
+        values = {}
+        for field in fields(self):
+            if getattr(self, field.name) is None:
+                default = field.metadata["recipes"][getattr(self, RECIPE)]
+                values[field.name] = (
+                    default.for_rows(rows) if isinstance(default, Shrinking) else default
+                )
+        return dataclasses.replace(self, **values)
+
     def as_text(self) -> dict[str, str]:
         """Values by name, written as the command line takes them."""
         return {field.name: text_value(getattr(self, field.name)) for field in fields(self)}
@@ -68,6 +132,8 @@ class Options:
 
 def text_value(value: Any) -> str:
     """Write a value as the command line and MLproject do: 256,128,64 and true."""
+    if value is None:
+        return RECIPE
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -91,14 +157,27 @@ class DataOptions(Options):
 class TrainingOptions(Options):
     """How every model is trained."""
 
-    learning_rate: float = option(1e-3, "Adam's learning rate.", POSITIVE)
-    schedule: str = option(
+    recipe: str = option(
+        "best",
+        "Where options left to the recipe come from: reference (constant rate, no augmentation) "
+        "or best; an option that is given wins.",
+        one_of("reference", "best"),
+    )
+    learning_rate: float = by_recipe(1e-3, 3e-3, "Adam's learning rate.", POSITIVE)
+    schedule: str = by_recipe(
         "constant",
+        "cosine",
         "Course of the learning rate: constant, or cosine (falls to 0 at the end).",
         one_of("constant", "cosine"),
     )
     batch_size: int = option(64, "Rows a training step.", AT_LEAST_ONE)
     seed: int = option(42, "Seed of initialisation, shuffling and dropout.", NATURAL)
+    averaging: str = by_recipe(
+        "logits",
+        "probabilities",
+        "What the ensemble averages over its members: logits or probabilities.",
+        one_of("logits", "probabilities"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +185,28 @@ class EnsembleOptions(Options):
     """The teachers."""
 
     n_teachers: int = option(12, "Number of teachers in the ensemble.", AT_LEAST_ONE)
-    teacher_epochs: int = option(30, "Epochs each teacher is trained.", AT_LEAST_ONE)
+    teacher_epochs: int = by_recipe(
+        30, Shrinking(80, 30), "Epochs each teacher is trained.", AT_LEAST_ONE
+    )
     teacher_hidden: tuple[int, ...] = option(
         (256, 128, 64), "Hidden layer widths of a teacher, with commas.", SIZES
     )
-    dropout: float = option(0.3, "Dropout rate of the teachers' hidden layers.", RATE)
+    dropout: float = by_recipe(0.3, 0.1, "Dropout rate of the teachers' hidden layers.", RATE)
+    teacher_mixup: float = by_recipe(
+        0.0, 0.4, "Beta parameter of the teachers' mixup on labels; 0 for none.", NOT_NEGATIVE
+    )
     max_categories: int = option(
         64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
     )
-    teacher_weight_decay: float = option(0.0, "L2 weight decay of the teachers.", NOT_NEGATIVE)
+    scaling: str = option(
+        "auto",
+        "Scale of numbers: each column's own, one common to all, or auto: common where the "
+        "columns' deviations are within a factor of ten.",
+        one_of("auto", "each", "common"),
+    )
+    teacher_weight_decay: float = by_recipe(
+        0.0, 3e-4, "L2 weight decay of the teachers.", NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +218,43 @@ class StudentOptions(Options):
     student_hidden: tuple[int, ...] = option(
         (64, 32), "Hidden layer widths of a student, with commas.", SIZES
     )
-    student_epochs: int = option(50, "Epochs each student is trained.", AT_LEAST_ONE)
-    n_students: int = option(5, "Seeds: so many distilled students and baselines.", AT_LEAST_ONE)
-    student_weight_decay: float = option(1e-4, "L2 weight decay of the students.", NOT_NEGATIVE)
+    student_epochs: int = by_recipe(
+        50,
+        Shrinking(200, 30),
+        "Epochs each student is trained, counted in training rows of the table.",
+        AT_LEAST_ONE,
+    )
+    n_students: int = option(
+        5, "Seeds: so many distilled students and so many of each baseline.", AT_LEAST_ONE
+    )
+    student_weight_decay: float = by_recipe(
+        1e-4, 3e-4, "L2 weight decay of the students, baselines included.", NOT_NEGATIVE
+    )
+
+    augment: str = by_recipe(
+        "none",
+        "mixup",
+        "New rows that the ensemble labels for the distilled students: none, mixup (between any "
+        "two rows) or neighbours (between near rows).",
+        one_of("none", "mixup", "neighbours"),
+    )
+    augment_factor: int = by_recipe(
+        20, Shrinking(20, 1), "New rows a training row, where there is augmentation.", AT_LEAST_ONE
+    )
+    student_mixup: float = by_recipe(
+        0.0,
+        0.4,
+        "Beta parameter of the strong baselines' mixup on labels; 0 for no strong baselines.",
+        NOT_NEGATIVE,
+    )
+    calibrate: bool = by_recipe(
+        False, True, "Scale each student's logits by one temperature fitted on validation rows."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe(StudentOptions, TrainingOptions):
+    """All that a student's training depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +288,43 @@ class TeachersConfig(EnsembleOptions, TrainingOptions, DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RegistryOptions, StudentOptions, TrainingOptions, DataOptions):
+class DistillConfig(RegistryOptions, StudentRecipe, DataOptions):
     """Options of the entry point ``distill``."""
 
     teachers: str = option(
         "latest", "Run id of an ensemble, or latest: the newest finished one trained on this data."
     )
+    from_sweep: str = option(
+        "", "Run id of a sweep, or latest, whose chosen temperature and alpha to take."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(StudentRecipe, DataOptions):
+    """Options of the entry point ``sweep``."""
+
+    teachers: str = option(
+        "latest", "Run id of an ensemble, or latest: the newest finished one trained on this data."
+    )
+    temperatures: tuple[float, ...] = option(
+        (1.0, 2.0, 3.0, 5.0, 10.0), "Temperatures of the grid, with commas.", TEMPERATURES
+    )
+    alphas: tuple[float, ...] = option(
+        (0.3, 0.5, 0.7, 0.9, 1.0), "Alphas of the grid, with commas.", SHARES
+    )
+    sizes: str = option(
+        "64,32;32,16;24,12;16,8;8,4",
+        "Hidden layer widths to compare at the chosen setting, with commas and semicolons; "
+        "empty for none.",
+        SIZE_LISTS,
+    )
+    tolerance: float = option(
+        0.005, "How much validation accuracy the smallest student may lose to the ensemble.", SHARE
+    )
+
+    def size_list(self) -> list[tuple[int, ...]]:
+        """The widths of each size to compare."""
+        return _size_list(self.sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +340,14 @@ class RollbackConfig(RegistryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainConfig(GateOptions, RegistryOptions, StudentOptions, TeachersConfig):
+class MainConfig(GateOptions, RegistryOptions, StudentRecipe, TeachersConfig):
     """Options of the entry point ``main``: those of its three steps."""
 
     def for_distill(self, teachers: str) -> DistillConfig:
         """The options of its second step, against a given ensemble."""
-        values = {
-            f.name: getattr(self, f.name) for f in fields(DistillConfig) if f.name != "teachers"
-        }
-        return DistillConfig(**values, teachers=teachers)
+        own: dict[str, Any] = {"teachers": teachers, "from_sweep": ""}
+        shared = {f.name for f in fields(DistillConfig)} - own.keys()
+        return DistillConfig(**{name: getattr(self, name) for name in shared}, **own)
 
     def for_promote(self, version: str) -> PromoteConfig:
         """The options of its last step, for a given version."""

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-import torch
-
-from kd_mlflow import card, metrics, registry
-from kd_mlflow.config import DistillConfig
-from kd_mlflow.dataset import Dataset, label_tensors, training_rows
+from kd_mlflow import card, registry
+from kd_mlflow.config import DistillConfig, StudentRecipe
+from kd_mlflow.dataset import Dataset
 from kd_mlflow.evaluation import Comparison, evaluate_students
-from kd_mlflow.losses import DistillationLoss
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
-from kd_mlflow.steps import (
-    BALANCE,
-    Listener,
-    describe_run,
-    member_seeds,
-    numbered,
-    schedule_of,
-    train_population,
-    validation_figures,
-)
+from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
+from kd_mlflow.students import Member, finish, student_task, transfer_set
 from kd_mlflow.teachers import Ensemble, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
+
+RUN_KINDS = {
+    "distilled": "student",
+    "baseline": "baseline",
+    "strong_baseline": "strong_baseline",
+}
+"""What each kind of student is called as a run."""
 
 SEED_STREAM = 1
 """Keeps students' seeds apart from teachers'."""
@@ -43,6 +40,24 @@ class DistillResult:
     test_rows: int
 
 
+def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, list[Member]]:
+    """Students by kind, each kind with the same seeds.
+
+    A baseline is a student whose alpha is 0 and who sees the table's rows alone; a strong one mixes
+    them and their labels too.
+    """
+    t = config.temperature
+    groups = {
+        "distilled": [Member(seed=s, temperature=t, alpha=config.alpha) for s in seeds],
+        "baseline": [Member(seed=s, temperature=t, alpha=0.0, taught=False) for s in seeds],
+    }
+    if config.student_mixup:
+        groups["strong_baseline"] = [
+            replace(member, mixup=config.student_mixup) for member in groups["baseline"]
+        ]
+    return groups
+
+
 def distill_step(
     config: DistillConfig,
     dataset: Dataset,
@@ -53,35 +68,37 @@ def distill_step(
     parent: TrackedRun | None = None,
 ) -> DistillResult:
     """Train students and baselines, compare them with the ensemble, register the first student."""
-    encoding, n = ensemble.encoding, config.n_students
     mark = fingerprint(dataset.table.digest, config.as_text())
-    seeds = member_seeds(config.seed, SEED_STREAM, n)
+    groups = student_groups(config, member_seeds(config.seed, SEED_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
-        describe_run(run, config, dataset, mark)
+        lessons = transfer_set(config, dataset, ensemble)
+        describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
         run.tags({"kd.teachers_run_id": teachers_run_id})
-        students = tracker.children("student", numbered("student", n), parent=run)
-        baselines = tracker.children("baseline", numbered("baseline", n), parent=run)
-        with students as distilled, baselines as plain:
-            members = [*distilled, *plain]
-            alphas = [config.alpha] * n + [0.0] * n
-            for member, seed, alpha in zip(members, seeds * 2, alphas, strict=True):
-                describe_run(member, config, dataset, mark, member_seed=seed, alpha=alpha)
-                member.describe(card.student_note(config, dataset.table, seed, alpha))
-            population = _train_students(
-                config,
-                dataset,
-                ensemble,
-                runs=members,
-                seeds=seeds,
-                alphas=alphas,
-                listener=listener,
-            )
-            comparison = _compare(population, dataset, ensemble)
-            for member, final in zip(
-                members, comparison.distilled + comparison.baseline, strict=True
-            ):
-                member.metrics(final)
-        student = StudentModule(encoding, population.member(0))
+        with ExitStack() as open_runs:
+            runs, members = [], []
+            for kind, some in groups.items():
+                name = RUN_KINDS[kind]
+                opened = tracker.children(name, numbered(name, len(some)), parent=run)
+                runs += open_runs.enter_context(opened)
+                members += some
+            for member_run, member in zip(runs, members, strict=True):
+                describe_run(
+                    member_run,
+                    config,
+                    dataset,
+                    mark,
+                    member_seed=member.seed,
+                    **{"alpha": member.alpha, "student_mixup": member.mixup},
+                )
+                member_run.describe(card.student_note(config, dataset.table, member))
+            task = student_task(config, lessons, members, config.student_hidden)
+            train(task, runs, label="students", listener=listener)
+            population = finish(config, task, lessons)
+            comparison = _compare(config, population, list(groups), dataset, ensemble)
+            finals = [final for each in comparison.students.values() for final in each]
+            for member_run, final in zip(runs, finals, strict=True):
+                member_run.metrics(final)
+        student = StudentModule(ensemble.encoding, population.member(0))
         version = _log_and_register(config, dataset, student, comparison, run)
     return DistillResult(
         run_id=run.id,
@@ -116,57 +133,18 @@ def _log_and_register(
     )
 
 
-def _train_students(
+def _compare(
     config: DistillConfig,
+    population: Population,
+    kinds: Sequence[str],
     dataset: Dataset,
     ensemble: Ensemble,
-    *,
-    runs: Sequence[TrackedRun],
-    seeds: Sequence[int],
-    alphas: Sequence[float],
-    listener: Listener,
-) -> Population:
-    """Train distilled students and baselines as one population: a baseline's alpha is 0."""
-    encoding = ensemble.encoding
-    rows = training_rows(encoding, dataset)
-    device = rows.train.device
-    pairs = list(seeds) * 2
-    population = Population.initialised(
-        (rows.train.shape[1], *config.student_hidden, len(encoding.classes)), seeds=pairs
-    ).to(device)
-    labels, val_labels = label_tensors(dataset, device)
-    ensemble_classes = ensemble.logits(rows.val).argmax(dim=1).to(device)
-    loss = DistillationLoss(
-        ensemble.logits(rows.train).to(device),
-        labels,
-        temperature=torch.full((len(pairs),), config.temperature, device=device),
-        alpha=torch.tensor(alphas, device=device),
-    )
-    train_population(
-        population,
-        rows,
-        loss,
-        runs=runs,
-        schedule=schedule_of(config, config.student_epochs, config.student_weight_decay),
-        seeds=pairs,
-        evaluate=lambda logits: {
-            **validation_figures(logits, val_labels),
-            "val_agreement": metrics.agreements(logits, ensemble_classes),
-        },
-        label="students",
-        listener=listener,
-    )
-    return population.cpu()
-
-
-def _compare(population: Population, dataset: Dataset, ensemble: Ensemble) -> Comparison:
-    n = population.k // 2
+) -> Comparison:
     inputs = ensemble.encoding.inputs(dataset.features("test"))
-    logits = population.logits(inputs)
+    logits = population.logits(inputs).chunk(len(kinds))
     return evaluate_students(
-        logits[:n],
-        logits[n:],
-        ensemble.logits(inputs),
+        dict(zip(kinds, logits, strict=True)),
+        ensemble.logits(inputs, config.averaging),
         dataset.labels("test"),
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,15 +82,33 @@ class Encoding:
         )
 
 
+COMMENSURABLE = 10.0
+"""Numbers whose largest and smallest deviation differ by at most this factor share one scale."""
+
+
 def fit_encoding(
-    features: pd.DataFrame, *, target: str, classes: Sequence[Label], max_categories: int
+    features: pd.DataFrame,
+    *,
+    target: str,
+    classes: Sequence[Label],
+    max_categories: int,
+    scaling: str = "auto",
 ) -> Encoding:
     """Learn medians, scales, categories and types from the training rows.
 
+    Numeric columns are divided each by its own deviation or all by one common scale, their
+    deviations' root mean square, which keeps what their relative spread says; ``auto`` takes the
+    common scale where the deviations are within a factor of ten of each other.
+
     Raises DataError where a column has a type that no model takes.
     """
-    columns = tuple(_fit_column(features[name], max_categories) for name in features.columns)
-    return Encoding(target=target, classes=tuple(classes), columns=columns)
+    columns = [_fit_column(features[name], max_categories) for name in features.columns]
+    scales = np.array([column.scale for column in columns if column.kind == "numeric"])
+    alike = scales.size and scales.max() <= COMMENSURABLE * scales.min()
+    if scales.size and (scaling == "common" or (scaling == "auto" and alike)):
+        common = float(np.sqrt(np.mean(np.square(scales))))
+        columns = [replace(c, scale=common) if c.kind == "numeric" else c for c in columns]
+    return Encoding(target=target, classes=tuple(classes), columns=tuple(columns))
 
 
 def kind_of(series: pd.Series) -> str:

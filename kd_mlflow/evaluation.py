@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow import metrics
-from kd_mlflow.losses import average_logits
-from kd_mlflow.metrics import Recovery
+from kd_mlflow.losses import AVERAGES, hard_loss
+from kd_mlflow.metrics import Interval
 
 Figures = dict[str, float]
 
@@ -24,30 +25,51 @@ class EnsembleFigures:
     ensemble: Figures
 
 
+STUDENT_KINDS = ("distilled", "baseline", "strong_baseline")
+"""A recipe without mixup for students has no strong baselines."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Distilled students against baselines of the same seeds and against the ensemble.
+    """Students by kind, distilled and baselines, of the same seeds, and the ensemble.
 
-    ``recovery`` is None where ensemble and baseline tie.
+    ``recovery`` is None where ensemble and baseline tie. ``gains`` are what distilled students
+    have over each kind of baseline.
     """
 
-    distilled: tuple[Figures, ...]
-    baseline: tuple[Figures, ...]
+    students: Mapping[str, tuple[Figures, ...]]
     summary: Figures
-    recovery: Recovery | None
+    recovery: Interval | None
+    gap: Interval
+    gains: Mapping[str, Interval]
+
+
+def validation_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each."""
+    loss = hard_loss(logits, labels.expand(logits.shape[0], -1)).mean(dim=1)
+    return {"val_loss": loss, "val_accuracy": metrics.agreements(logits, labels)}
 
 
 def evaluate_ensemble(
-    member_logits: Tensor, labels: NDArray[np.int64], *, parameters: int
+    member_logits: Tensor, labels: NDArray[np.int64], *, parameters: int, averaging: str
 ) -> EnsembleFigures:
     """Shape: member_logits (k, n, classes), labels (n,); ``parameters`` of one member."""
     members = tuple(_test_figures(logits, labels, parameters) for logits in member_logits)
-    ensemble = metrics.probability_figures(_probabilities(average_logits(member_logits)), labels)
+    by_average = {
+        name: metrics.probability_figures(_probabilities(average(member_logits)), labels)
+        for name, average in AVERAGES.items()
+    }
+    both = {
+        f"ensemble_test_{figure}_averaged_{name}": figures[figure]
+        for name, figures in by_average.items()
+        for figure in ("accuracy", "log_loss", "ece")
+    }
     accuracies = [figures["test_accuracy"] for figures in members]
     return EnsembleFigures(
         members=members,
         ensemble={
-            **{f"ensemble_test_{name}": value for name, value in ensemble.items()},
+            **{f"ensemble_test_{name}": value for name, value in by_average[averaging].items()},
+            **both,
             "mean_teacher_test_accuracy": float(np.mean(accuracies)),
             "best_teacher_test_accuracy": max(accuracies),
             "teacher_parameters": parameters,
@@ -57,8 +79,7 @@ def evaluate_ensemble(
 
 
 def evaluate_students(
-    distilled: Tensor,
-    baseline: Tensor,
+    students: Mapping[str, Tensor],
     ensemble: Tensor,
     labels: NDArray[np.int64],
     *,
@@ -67,40 +88,52 @@ def evaluate_students(
 ) -> Comparison:
     """Compare on the same rows.
 
-    Shape: distilled and baseline (seeds, n, classes), ensemble (n, classes), labels (n,).
+    Shape: students (seeds, n, classes) of each kind, ensemble (n, classes), labels (n,).
     """
-    students = tuple(_student_figures(x, ensemble, labels, student_parameters) for x in distilled)
-    baselines = tuple(_student_figures(x, ensemble, labels, student_parameters) for x in baseline)
-    recovery = metrics.knowledge_recovered(
-        *(logits.argmax(dim=-1).numpy() == labels for logits in (distilled, baseline, ensemble))
-    )
-    reference = metrics.probability_figures(_probabilities(ensemble), labels)
-    summary: Figures = {}
-    for name, value in reference.items():
-        of_distilled = np.array([figures[f"test_{name}"] for figures in students])
-        of_baseline = np.array([figures[f"test_{name}"] for figures in baselines])
-        summary |= {
-            f"ensemble_test_{name}": value,
-            f"distilled_test_{name}": float(of_distilled.mean()),
-            f"distilled_test_{name}_sem": metrics.standard_error(of_distilled),
-            f"baseline_test_{name}": float(of_baseline.mean()),
-            f"baseline_test_{name}_sem": metrics.standard_error(of_baseline),
-            f"registered_test_{name}": float(of_distilled[0]),
-        }
-    summary |= {
-        "accuracy_gap": reference["accuracy"] - summary["distilled_test_accuracy"],
-        "test_agreement": float(np.mean([figures["test_agreement"] for figures in students])),
+    figures = {
+        kind: tuple(_student_figures(x, ensemble, labels, student_parameters) for x in logits)
+        for kind, logits in students.items()
+    }
+    hits = {kind: logits.argmax(dim=-1).numpy() == labels for kind, logits in students.items()}
+    ensemble_hits = ensemble.argmax(dim=-1).numpy() == labels
+    distilled, baseline = hits["distilled"], hits["baseline"]
+    recovery = metrics.knowledge_recovered(distilled, baseline, ensemble_hits)
+    gap = metrics.accuracy_difference(ensemble_hits[None], distilled)
+    gains = {
+        kind: metrics.accuracy_difference(distilled, hits[kind])
+        for kind in students
+        if kind != "distilled"
+    }
+    summary = _means(figures, metrics.probability_figures(_probabilities(ensemble), labels)) | {
+        **_with_bounds("accuracy_gap", gap),
+        **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
+        "test_agreement": float(np.mean([f["test_agreement"] for f in figures["distilled"]])),
         "student_parameters": student_parameters,
         "ensemble_parameters": ensemble_parameters,
         "compression_ratio": ensemble_parameters / student_parameters,
+        "mcnemar_p_ensemble": metrics.mcnemar_p(distilled[0], ensemble_hits),
     }
-    if recovery:
-        summary |= {
-            "knowledge_recovered": recovery.recovered,
-            "knowledge_recovered_low": recovery.low,
-            "knowledge_recovered_high": recovery.high,
-        }
-    return Comparison(distilled=students, baseline=baselines, summary=summary, recovery=recovery)
+    for kind, gain in gains.items():
+        summary |= _with_bounds(f"gain_over_{kind}", gain)
+        summary[f"mcnemar_p_{kind}"] = metrics.mcnemar_p(distilled[0], hits[kind][0])
+    return Comparison(students=figures, summary=summary, recovery=recovery, gap=gap, gains=gains)
+
+
+def _means(students: Mapping[str, tuple[Figures, ...]], ensemble: Mapping[str, float]) -> Figures:
+    """Test figures of the ensemble, of each kind of student over its seeds, of the first one."""
+    summary: Figures = {}
+    for name, value in ensemble.items():
+        summary[f"ensemble_test_{name}"] = value
+        for kind, each in students.items():
+            values = np.array([figures[f"test_{name}"] for figures in each])
+            summary[f"{kind}_test_{name}"] = float(values.mean())
+            summary[f"{kind}_test_{name}_sem"] = metrics.standard_error(values)
+        summary[f"registered_test_{name}"] = students["distilled"][0][f"test_{name}"]
+    return summary
+
+
+def _with_bounds(name: str, interval: Interval) -> Figures:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _probabilities(logits: Tensor) -> NDArray[np.float64]:

@@ -5,12 +5,14 @@ All take arrays and return numbers; nothing here is logged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, log_loss, recall_score, roc_auc_score
 from torch import Tensor
 
@@ -70,17 +72,22 @@ def standard_error(values: Floats) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recovery:
-    """Share of the baseline-to-ensemble gap that distillation closes, with its 95 % interval."""
+class Interval:
+    """A figure with its 95 % interval."""
 
-    recovered: float
+    value: float
     low: float
     high: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
 
 
 def knowledge_recovered(
     distilled: Hits, baseline: Hits, ensemble: Hits, *, seed: int = 0
-) -> Recovery | None:
+) -> Interval | None:
     """(distilled - baseline) / (ensemble - baseline), bootstrapped over seeds and test rows.
 
     Distilled and baseline students of one seed are resampled together, and so are all models'
@@ -90,35 +97,60 @@ def knowledge_recovered(
     Shape: distilled and baseline (seeds, n), ensemble (n,); true where the answer is right.
     """
     gap = float(ensemble.mean() - baseline.mean())
-    d, b, e = _resampled_accuracies(distilled, baseline, ensemble, np.random.default_rng(seed))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    if gap <= 0 or np.percentile(e - b, tail) <= 0:
+    d, b, e = _resampled_accuracies([distilled, baseline, ensemble[None]], seed=seed)
+    if gap <= 0 or _middle(e - b)[0] <= 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (d - b) / np.where(e > b, e - b, np.nan)
-    low, high = np.nanpercentile(shares, [tail, 100 - tail])
-    recovered = float(distilled.mean() - baseline.mean()) / gap
-    return Recovery(recovered=recovered, low=float(low), high=float(high))
+    low, high = _middle(shares)
+    return Interval(value=float(distilled.mean() - baseline.mean()) / gap, low=low, high=high)
 
 
-def _resampled_accuracies(
-    distilled: Hits, baseline: Hits, ensemble: Hits, rng: np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
-    """Accuracies of resampled seeds and rows.  Shape of each: (REPLICATES,).
+def accuracy_difference(first: Hits, second: Hits, *, seed: int = 0) -> Interval:
+    """Mean accuracy of ``first`` minus ``second``, bootstrapped over seeds and test rows.
+
+    Students of one seed are resampled together; a single model, such as an ensemble, has no seeds
+    to resample.  Shape: (seeds or 1, n) each; true where the answer is right.
+    """
+    a, b = _resampled_accuracies([first, second], seed=seed)
+    low, high = _middle(a - b)
+    return Interval(value=float(first.mean() - second.mean()), low=low, high=high)
+
+
+def mcnemar_p(first: Hits, second: Hits) -> float:
+    """P value of McNemar's exact test that two models err equally often on the rows they differ on.
+
+    McNemar (1947), Psychometrika 12, 153-157.  Shape: (n,) each; true where the answer is right.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def _middle(values: Floats) -> tuple[float, float]:
+    """Bounds of the middle 95 % of a bootstrap's values."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _resampled_accuracies(groups: Sequence[Hits], *, seed: int) -> list[Floats]:
+    """Accuracies of each group under resampled seeds and rows.  Shape of each: (REPLICATES,).
 
     Rows on which all models answer alike are interchangeable, so resampling rows is drawing how
     often each such pattern occurs: exact, and independent of the number of rows.
     """
-    seeds, n = distilled.shape
-    answers = np.packbits(np.vstack([distilled, baseline, ensemble[None]]), axis=0)
-    packed, counts = np.unique(answers, axis=1, return_counts=True)
-    patterns = np.unpackbits(packed, axis=0, count=2 * seeds + 1)
+    rng = np.random.default_rng(seed)
+    stacked = np.vstack(groups)
+    seeds, n = max(map(len, groups)), stacked.shape[1]
+    packed, counts = np.unique(np.packbits(stacked, axis=0), axis=1, return_counts=True)
+    patterns = np.unpackbits(packed, axis=0, count=len(stacked))
     weights = rng.multinomial(n, counts / n, size=REPLICATES) / n
     by_model = weights @ patterns.T.astype(np.float64)
     drawn = rng.integers(seeds, size=(REPLICATES, seeds))
-    d = np.take_along_axis(by_model[:, :seeds], drawn, axis=1).mean(axis=1)
-    b = np.take_along_axis(by_model[:, seeds : 2 * seeds], drawn, axis=1).mean(axis=1)
-    return d, b, by_model[:, -1]
+    ends = np.cumsum([len(group) for group in groups])
+    parts = np.split(by_model, ends[:-1], axis=1)
+    return [np.take_along_axis(part, drawn % part.shape[1], axis=1).mean(axis=1) for part in parts]
 
 
 def teacher_student_kl(ensemble_logits: Tensor, logits: Tensor) -> float:

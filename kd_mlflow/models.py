@@ -170,6 +170,16 @@ class Population(nn.Module):
             for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
                 mine[rows] = theirs
 
+    def cool_(self, temperatures: Tensor) -> None:
+        """Divide each member's logits by its own temperature, within its last layer.
+
+        Shape: (k,).
+        """
+        last = self._all()[-1]
+        with torch.no_grad():
+            for values in (last.weight, last.bias):
+                values.div_(temperatures.to(values)[:, None, None])
+
     def _layer(self, index: int) -> StackedLinear:
         layer = self.layers[index]
         assert isinstance(layer, StackedLinear)

@@ -7,6 +7,7 @@ what it found as data; printing is the command line's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kd_mlflow import card, registry
 from kd_mlflow.config import (
@@ -14,13 +15,15 @@ from kd_mlflow.config import (
     MainConfig,
     PromoteConfig,
     RollbackConfig,
+    SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.dataset import read_dataset
+from kd_mlflow.dataset import Dataset, read_dataset
 from kd_mlflow.distilling import DistillResult, distill_step
 from kd_mlflow.promoting import dataset_of, distill_run_of, promote_step
 from kd_mlflow.registry import Decision
 from kd_mlflow.steps import Listener, Silence, describe_run
+from kd_mlflow.sweeping import SweepResult, sweep_step, take_sweep
 from kd_mlflow.teachers import choose_ensemble, load_ensemble
 from kd_mlflow.teaching import TeachersResult, teachers_step
 from kd_mlflow.tracking import Tracker
@@ -35,18 +38,36 @@ class MainResult:
     decision: Decision
 
 
+C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
+
+
+def _read(config: C) -> tuple[Dataset, C]:
+    """Read the table that a configuration names and fill what it leaves to the recipe."""
+    dataset = read_dataset(config)
+    return dataset, config.resolved(len(dataset.split.train))
+
+
 def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
-    dataset = read_dataset(config)
+    dataset, config = _read(config)
     return teachers_step(config, dataset, Tracker(), listener)
 
 
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
-    dataset, tracker = read_dataset(config), Tracker()
+    (dataset, config), tracker = _read(config), Tracker()
+    config = take_sweep(config, tracker, dataset.table.digest)
     run = choose_ensemble(tracker, config.teachers, dataset.table.digest)
     ensemble = load_ensemble(tracker, run.info.run_id)
     return distill_step(config, dataset, ensemble, run.info.run_id, tracker, listener)
+
+
+def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
+    """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
+    (dataset, config), tracker = _read(config), Tracker()
+    run = choose_ensemble(tracker, config.teachers, dataset.table.digest)
+    ensemble = load_ensemble(tracker, run.info.run_id)
+    return sweep_step(config, dataset, ensemble, run.info.run_id, tracker, listener)
 
 
 def run_promote(config: PromoteConfig) -> Decision:
@@ -71,7 +92,7 @@ def run_rollback(config: RollbackConfig) -> tuple[str, str]:
 
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
-    dataset, tracker = read_dataset(config), Tracker()
+    (dataset, config), tracker = _read(config), Tracker()
     teachers_config = TeachersConfig.part_of(config)
     with tracker.run("pipeline", f"pipeline {dataset.table.name}") as parent:
         describe_run(parent, config, dataset)

@@ -8,16 +8,12 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kd_mlflow import metrics
-from kd_mlflow.config import DistillConfig, Options, TeachersConfig
+from kd_mlflow.config import Options
 from kd_mlflow.dataset import Dataset
-from kd_mlflow.losses import DistillationLoss, LabelLoss, hard_loss
-from kd_mlflow.models import Population
 from kd_mlflow.teachers import fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, data_set_input
-from kd_mlflow.training import Evaluate, OnEpoch, Rows, Schedule, fit, ignore_epoch
+from kd_mlflow.training import OnEpoch, Task, ignore_epoch
 
 BALANCE = "class_balance.json"
 """Rows a class on each side of the split, beside every ensemble and comparison."""
@@ -56,54 +52,16 @@ def describe_run(
     run.data_set(data_set_input(table, dataset.split))
 
 
-def train_population(
-    population: Population,
-    rows: Rows,
-    loss: LabelLoss | DistillationLoss,
-    *,
-    runs: Sequence[TrackedRun],
-    schedule: Schedule,
-    seeds: Sequence[int],
-    evaluate: Evaluate,
-    label: str,
-    listener: Listener,
-) -> None:
+def train(task: Task, runs: Sequence[TrackedRun], *, label: str, listener: Listener) -> None:
     """Train a population while its curves go to its runs and to the listener."""
-    progress = listener.training(label, population.k, schedule.epochs)
+    progress = listener.training(label, task.population.k, task.schedule.epochs)
     with CurveWriter(runs) as curves, progress as heard:
 
         def on_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
             curves.on_epoch(members, epoch, values)
             heard(members, epoch, values)
 
-        fit(
-            population,
-            rows,
-            loss,
-            schedule=schedule,
-            seeds=seeds,
-            evaluate=evaluate,
-            on_epoch=on_epoch,
-        )
-
-
-def validation_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each."""
-    loss = hard_loss(logits, labels.expand(logits.shape[0], -1))
-    return {"val_loss": loss, "val_accuracy": metrics.agreements(logits, labels)}
-
-
-def schedule_of(
-    config: TeachersConfig | DistillConfig, epochs: int, weight_decay: float
-) -> Schedule:
-    """The schedule that a configuration describes, for its teachers or its students."""
-    return Schedule(
-        epochs=epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=weight_decay,
-        decay=config.schedule,
-    )
+        task.fit(on_epoch)
 
 
 def member_seeds(seed: int, stream: int, k: int) -> list[int]:

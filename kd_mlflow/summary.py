@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from kd_mlflow.card import accuracy_with_error, percent, recovered_text
+from collections.abc import Sequence
+
+from kd_mlflow.card import accuracy_with_error, gain_text, p_values, percent, points, recovered_text
 from kd_mlflow.distilling import DistillResult
 from kd_mlflow.evaluation import Figures
 from kd_mlflow.pipeline import MainResult
 from kd_mlflow.registry import Decision
+from kd_mlflow.sweeping import CRITERION, Cell, SweepResult
 from kd_mlflow.teaching import TeachersResult
 
 Row = tuple[str, str]
-MODELS = ("ensemble", "distilled", "baseline")
 
 
 def main_table(result: MainResult) -> str:
@@ -32,6 +34,50 @@ def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
     runs = [("distill run", result.run_id), ("ensemble run", result.teachers_run_id)]
     return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
+
+
+def sweep_table(result: SweepResult) -> str:
+    """The grid, the sizes, and what was chosen."""
+    cells = [(_setting(cell), _cell_text(cell)) for cell in result.cells]
+    sizes = [
+        (f"{','.join(map(str, cell.hidden))}: {cell.parameters:,} parameters", _cell_text(cell))
+        for cell in result.sizes
+    ]
+    ensemble = result.ensemble
+    level = (
+        f"{ensemble['ensemble_calibrated_val_loss']:.4f}             "
+        f"{percent(ensemble['ensemble_val_accuracy'])}          "
+        f"{percent(ensemble['ensemble_test_accuracy'])}"
+    )
+    smallest = result.smallest
+    best = [("least validation log loss", _setting(result.chosen))]
+    if result.sizes:
+        words = (
+            f"{','.join(map(str, smallest.hidden))}, "
+            f"{ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
+            if smallest
+            else "none of these sizes"
+        )
+        best.append(("smallest within tolerance", words))
+    runs = [("sweep run", result.run_id), ("ensemble run", result.teachers_run_id)]
+    head = (
+        "",
+        "val log loss       val accuracy     test accuracy, means over seeds ± standard errors",
+    )
+    return _table([head, *cells, *sizes, ("ensemble", level), *best, *runs]) + (
+        "\n\nuse it:  -e distill -P from_sweep=latest"
+    )
+
+
+def _setting(cell: Cell) -> str:
+    return f"T {cell.temperature:g}, alpha {cell.alpha:g}"
+
+
+def _cell_text(cell: Cell) -> str:
+    figures = cell.figures
+    accuracies = [accuracy_with_error(figures, f"{side}_accuracy") for side in ("val", "test")]
+    loss = f"{figures[CRITERION]:.4f} ± {figures[f'{CRITERION}_sem']:.4f}"
+    return "   ".join([loss, *accuracies])
 
 
 def decision_table(decision: Decision) -> str:
@@ -62,15 +108,28 @@ def _teachers_rows(result: TeachersResult) -> list[Row]:
 
 def _distill_rows(result: DistillResult) -> list[Row]:
     figures, comparison = result.comparison.summary, result.comparison
-    seeds = len(comparison.distilled)
+    seeds = len(comparison.students["distilled"])
+    baselines = [
+        (
+            f"{kind.replace('_', ' ')} students",
+            accuracy_with_error(figures, f"{kind}_test_accuracy"),
+        )
+        for kind in comparison.gains
+    ]
+    gains = [
+        (f"gain over {kind.replace('_', ' ')}", gain_text(gain))
+        for kind, gain in comparison.gains.items()
+    ]
     return [
         ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
         ("ensemble", percent(figures["ensemble_test_accuracy"])),
         ("distilled students", accuracy_with_error(figures, "distilled_test_accuracy")),
-        ("baseline students", accuracy_with_error(figures, "baseline_test_accuracy")),
-        ("accuracy gap", f"{100 * figures['accuracy_gap']:+.2f} points, ensemble - distilled"),
+        *baselines,
+        *gains,
+        ("gap to the ensemble", points(comparison.gap)),
         ("knowledge recovered", recovered_text(comparison)),
-        *_beside_accuracy(figures),
+        *_beside_accuracy(figures, ("ensemble", *comparison.students)),
+        ("registered, McNemar's p", p_values(comparison)),
         ("agreement", percent(figures["test_agreement"])),
         ("student parameters", f"{figures['student_parameters']:,.0f}"),
         ("compression ratio", f"{figures['compression_ratio']:.1f}x"),
@@ -82,14 +141,14 @@ def _distill_rows(result: DistillResult) -> list[Row]:
     ]
 
 
-def _beside_accuracy(figures: Figures) -> list[Row]:
-    """Figures that class imbalance cannot flatter, of ensemble, distilled and baseline."""
+def _beside_accuracy(figures: Figures, models: Sequence[str]) -> list[Row]:
+    """Figures that class imbalance cannot flatter, of ensemble and students."""
     names = ("balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece")
     return [
         (
             name.replace("_", " "),
-            " / ".join(f"{figures[f'{who}_test_{name}']:.4f}" for who in MODELS)
-            + f"  ({' / '.join(MODELS)})",
+            " / ".join(f"{figures[f'{who}_test_{name}']:.4f}" for who in models)
+            + f"  ({' / '.join(models).replace('_', ' ')})",
         )
         for name in names
         if f"ensemble_test_{name}" in figures

@@ -15,11 +15,14 @@ from torch import Tensor
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.encoding import Encoding
 from kd_mlflow.errors import RunError
-from kd_mlflow.losses import average_logits
+from kd_mlflow.losses import AVERAGES
 from kd_mlflow.models import Population, StackedLinear
 from kd_mlflow.tracking import Tracker
 
 ARTIFACT = "ensemble"
+SCORED_ROWS = 65_536
+"""Rows whose members' logits are held at once: memory does not grow with the rows scored."""
+
 FORMAT = 1
 """Goes into the fingerprint: an ensemble of another format is trained anew, not misread."""
 
@@ -41,9 +44,15 @@ class Ensemble:
         device = next(self.population.parameters()).device
         return self.population.logits(inputs.to(device)).cpu()
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Score a table's inputs with the members' average.  Shape: (n, d_in) -> (n, classes)."""
-        return average_logits(self.member_logits(inputs))
+    def logits(self, inputs: Tensor, averaging: str) -> Tensor:
+        """Score a table's inputs with the members' average: of logits or of probabilities.
+
+        Shape: (n, d_in) -> (n, classes).
+        """
+        average = AVERAGES[averaging]
+        return torch.cat(
+            [average(self.member_logits(rows)) for rows in torch.split(inputs, SCORED_ROWS)]
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``weights.npz``, ``ensemble.json`` and ``encoding.json``; no pickled objects."""
@@ -87,9 +96,12 @@ def fingerprint(data_digest: str, values: dict[str, str]) -> str:
 
 
 def teachers_fingerprint(data_digest: str, config: TeachersConfig) -> str:
-    """The fingerprint of an ensemble: where its table lies and ``force`` do not count."""
+    """The fingerprint of an ensemble of a resolved configuration.
+
+    Where its table lies, ``force`` and the recipe's name do not count.
+    """
     values = config.as_text()
-    for name in ("data", "target", "force"):
+    for name in ("data", "target", "force", "recipe"):
         del values[name]
     return fingerprint(data_digest, values)
 
@@ -105,27 +117,38 @@ def choose_ensemble(tracker: Tracker, teachers: str, data_digest: str) -> Run:
 
     Raises RunError where there is none, it is no finished ensemble, or it knows other data.
     """
-    if teachers == "latest":
-        run = find_ensemble(tracker, data_digest=data_digest)
-        if run is None:
-            raise RunError(
-                "no finished ensemble trained on this data in this experiment; "
-                "run the entry point teachers first"
-            )
+    if teachers == "latest" and (run := find_ensemble(tracker, data_digest=data_digest)):
         return run
-    run = tracker.get(teachers)
+    run = choose_run(tracker, "teachers", "an ensemble", teachers, data_digest)
     if source := run.data.tags.get("kd.reused_run_id"):
         run = tracker.get(source)
-    kind = run.data.tags.get("kd.kind", "none")
-    if kind != "teachers":
-        raise RunError(f"run {teachers} is not an ensemble: kd.kind is {kind!r}, not 'teachers'")
+    return run
+
+
+def choose_run(tracker: Tracker, kind: str, noun: str, given: str, data_digest: str) -> Run:
+    """Resolve an option that names a run of a kind: latest, or a run id; ``noun`` is for errors.
+
+    Raises RunError where there is none, it is of another kind or unfinished, or knows other data.
+    """
+    if given == "latest":
+        found = tracker.newest(kind, data_digest=data_digest)
+        if not found:
+            raise RunError(
+                f"no finished {noun.split()[1]} trained on this data in this experiment; "
+                f"run the entry point {kind} first"
+            )
+        return found[0]
+    run = tracker.get(given)
+    own = run.data.tags.get("kd.kind", "none")
+    if own != kind:
+        raise RunError(f"run {given} is not {noun}: kd.kind is {own!r}, not {kind!r}")
     if run.info.status != "FINISHED":
-        raise RunError(f"the ensemble of run {teachers} is not finished: {run.info.status}")
+        raise RunError(f"run {given}, {noun}, is not finished: {run.info.status}")
     if (theirs := run.data.tags.get("kd.data_digest")) != data_digest:
         raise RunError(
-            f"the ensemble of run {teachers} was trained on other data "
+            f"run {given}, {noun}, was trained on other data "
             f"(digest {str(theirs)[:12]}, this table has {data_digest[:12]}); "
-            "give its own table, or teachers=latest"
+            "give its own table, or latest"
         )
     return run
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from kd_mlflow import card
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.dataset import Dataset, label_tensors, training_rows
-from kd_mlflow.encoding import fit_encoding
-from kd_mlflow.evaluation import Figures, evaluate_ensemble
+from kd_mlflow.encoding import Encoding, fit_encoding
+from kd_mlflow.evaluation import Figures, evaluate_ensemble, validation_figures
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.models import Population
 from kd_mlflow.steps import (
@@ -18,9 +18,7 @@ from kd_mlflow.steps import (
     describe_run,
     member_seeds,
     numbered,
-    schedule_of,
-    train_population,
-    validation_figures,
+    train,
 )
 from kd_mlflow.teachers import (
     ARTIFACT,
@@ -30,6 +28,7 @@ from kd_mlflow.teachers import (
     teachers_fingerprint,
 )
 from kd_mlflow.tracking import TrackedRun, Tracker
+from kd_mlflow.training import Sampling, Schedule, Task
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,6 +46,33 @@ class TeachersResult:
     ensemble: Ensemble
     teacher_accuracies: tuple[float, ...]
     figures: Figures
+
+
+def teacher_task(config: TeachersConfig, encoding: Encoding, dataset: Dataset) -> Task:
+    """The training of the ensemble's members."""
+    rows = training_rows(encoding, dataset)
+    labels, val_labels = label_tensors(dataset, rows.train.device)
+    seeds = member_seeds(config.seed, SEED_STREAM, config.n_teachers)
+    population = Population.initialised(
+        (rows.train.shape[1], *config.teacher_hidden, len(encoding.classes)),
+        seeds=seeds,
+        dropout=config.dropout,
+    )
+    return Task(
+        population=population.to(rows.train.device),
+        rows=rows,
+        loss=LabelLoss(labels),
+        schedule=Schedule(
+            epochs=config.teacher_epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.teacher_weight_decay,
+            decay=config.schedule,
+        ),
+        seeds=seeds,
+        sampling=Sampling.whole(len(labels), config.n_teachers, mixup=config.teacher_mixup),
+        evaluate=lambda logits: validation_figures(logits, val_labels),
+    )
 
 
 def teachers_step(
@@ -95,38 +121,23 @@ def _train_teachers(
         target=dataset.table.target,
         classes=dataset.table.classes,
         max_categories=config.max_categories,
+        scaling=config.scaling,
     )
-    rows = training_rows(encoding, dataset)
-    seeds = member_seeds(config.seed, SEED_STREAM, config.n_teachers)
-    population = Population.initialised(
-        (rows.train.shape[1], *config.teacher_hidden, len(encoding.classes)),
-        seeds=seeds,
-        dropout=config.dropout,
-    ).to(rows.train.device)
-    labels, val_labels = label_tensors(dataset, rows.train.device)
+    task = teacher_task(config, encoding, dataset)
     names = numbered("teacher", config.n_teachers)
     with tracker.run("teachers", f"teachers {dataset.table.name}", parent=parent) as run:
         describe_run(run, config, dataset, mark)
         with tracker.children("teacher", names, parent=run) as members:
-            for member, seed in zip(members, seeds, strict=True):
+            for member, seed in zip(members, task.seeds, strict=True):
                 describe_run(member, config, dataset, mark, member_seed=seed)
                 member.describe(card.teacher_note(config, dataset.table, seed))
-            train_population(
-                population,
-                rows,
-                LabelLoss(labels),
-                runs=members,
-                schedule=schedule_of(config, config.teacher_epochs, config.teacher_weight_decay),
-                seeds=seeds,
-                evaluate=lambda logits: validation_figures(logits, val_labels),
-                label="teachers",
-                listener=listener,
-            )
-            ensemble = Ensemble(encoding=encoding, population=population.cpu())
+            train(task, members, label="teachers", listener=listener)
+            ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
             figures = evaluate_ensemble(
                 ensemble.member_logits(encoding.inputs(dataset.features("test"))),
                 dataset.labels("test"),
-                parameters=population.parameters_per_member,
+                parameters=ensemble.population.parameters_per_member,
+                averaging=config.averaging,
             )
             for member, final in zip(members, figures.members, strict=True):
                 member.metrics(final)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -75,6 +76,10 @@ class TrackedRun:
     def document(self, content: Any, path: str) -> None:
         """Log a JSON document as an artifact."""
         self.client.log_dict(self.id, content, path)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """Log a matplotlib figure as an artifact."""
+        self.client.log_figure(self.id, figure, path)
 
     def folder(self, write: Callable[[Path], None], path: str) -> None:
         """Log the files that ``write`` puts into an empty folder."""
@@ -229,14 +234,15 @@ class CurveWriter:
     def on_epoch(
         self, members: slice, epoch: int, values: Mapping[str, NDArray[np.float64]]
     ) -> None:
-        """Take each curve's values of some members.  Shape of each: (members,)."""
+        """Take each curve's values of some members; NaN is no value.  Shape of each: (members,)."""
         if self._failure:
             raise self._failure
         now = _now_ms()
         with self._lock:
             for name, column in values.items():
                 for run, value in zip(self._runs[members], column, strict=True):
-                    self._pending[run.id].append(Metric(name, float(value), now, epoch))
+                    if not np.isnan(value):
+                        self._pending[run.id].append(Metric(name, float(value), now, epoch))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -25,15 +25,21 @@ History = dict[str, NDArray[np.float64]]
 CHUNK_PARAMETERS = 250_000
 """Weights that one worker trains at a time; twelve reference teachers are two chunks."""
 
+BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
+"""Largest weight of a mixed row: 1 says that a row is not mixed."""
+
 OnEpoch = Callable[[slice, int, dict[str, NDArray[np.float64]]], None]
 """Receives which members, the epoch (from 1) and each curve's values, shape (members,)."""
 
 
 class Loss(Protocol):
-    """One value a member, by name; ``train_loss`` is what training minimises."""
+    """One value a member and row, by name; training minimises the mean of ``train_loss``.
 
-    def __call__(self, logits: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """Shape: logits (k, batch, classes), rows (k, batch) -> (k,) each."""
+    NaN in any other value means that it does not exist for that row; curves leave it out.
+    """
+
+    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
+        """Shape: logits (k, batch, classes), rows and weight (k, batch) -> (k, batch) each."""
 
     def members(self, rows: slice) -> Self:
         """The loss of some members."""
@@ -65,8 +71,57 @@ class Rows:
     val: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which training rows each member sees: one value a member in each field.
+
+    ``pools``: it draws from so many of the first rows, each once before any comes again.
+    ``mixup``: the Beta parameter by which it mixes each row with the one before in its batch,
+    0 for none. ``epoch_rows``: rows in one epoch of every member.
+    """
+
+    pools: tuple[int, ...]
+    mixup: tuple[float, ...]
+    epoch_rows: int
+
+    @classmethod
+    def whole(cls, n: int, k: int, *, mixup: float = 0.0) -> Sampling:
+        """All ``k`` members see all ``n`` rows once an epoch."""
+        return cls(pools=(n,) * k, mixup=(mixup,) * k, epoch_rows=n)
+
+    def members(self, rows: slice) -> Sampling:
+        """The sampling of some members."""
+        return Sampling(pools=self.pools[rows], mixup=self.mixup[rows], epoch_rows=self.epoch_rows)
+
+
 def ignore_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
     """The null listener."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything that one training needs: whom, on what, towards what, how."""
+
+    population: Population
+    rows: Rows
+    loss: Loss
+    schedule: Schedule
+    seeds: Sequence[int]
+    sampling: Sampling
+    evaluate: Evaluate
+
+    def fit(self, on_epoch: OnEpoch = ignore_epoch) -> History:
+        """Train the population in place; return the curves."""
+        return fit(
+            self.population,
+            self.rows,
+            self.loss,
+            schedule=self.schedule,
+            seeds=self.seeds,
+            evaluate=self.evaluate,
+            sampling=self.sampling,
+            on_epoch=on_epoch,
+        )
 
 
 def fit(
@@ -77,9 +132,12 @@ def fit(
     schedule: Schedule,
     seeds: Sequence[int],
     evaluate: Evaluate,
+    sampling: Sampling | None = None,
     on_epoch: OnEpoch = ignore_epoch,
 ) -> History:
     """Train every member in place, each as if alone; return the curves.
+
+    Without a ``sampling`` every member sees every row once an epoch.
 
     Members are split into chunks, each trained in a thread with one intra-op thread: as fast as
     several intra-op threads on a quiet machine, and nothing stalls on a busy one. The chunks follow
@@ -88,6 +146,7 @@ def fit(
     Raises TrainingError when a member's loss is no longer a finite number.
     """
     chunks = _chunks(population)
+    draws = sampling or Sampling.whole(len(rows.train), population.k)
     stop = threading.Event()
 
     def train_chunk(members: slice) -> History:
@@ -100,6 +159,7 @@ def fit(
             schedule=schedule,
             seeds=seeds[members],
             evaluate=evaluate,
+            sampling=draws.members(members),
             on_epoch=lambda epoch, values: on_epoch(members, epoch, values),
             stop=stop,
         )
@@ -124,6 +184,7 @@ def _fit_chunk(
     schedule: Schedule,
     seeds: Sequence[int],
     evaluate: Evaluate,
+    sampling: Sampling,
     on_epoch: Callable[[int, dict[str, NDArray[np.float64]]], None],
     stop: threading.Event,
 ) -> History:
@@ -134,36 +195,112 @@ def _fit_chunk(
         weight_decay=schedule.weight_decay,
         fused=True,
     )
-    n = len(rows.train)
-    scheduler = _scheduler(optimizer, schedule, steps_per_epoch=-(-n // schedule.batch_size))
-    shuffles = [
-        np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(0,))))
-        for seed in seeds
+    steps_per_epoch = -(-sampling.epoch_rows // schedule.batch_size)
+    scheduler = _scheduler(optimizer, schedule, steps_per_epoch=steps_per_epoch)
+    orders = [
+        _order(seed, pool, sampling.epoch_rows)
+        for seed, pool in zip(seeds, sampling.pools, strict=True)
     ]
+    weights = _Weights(seeds, sampling)
     streams = DropoutStreams(seeds)
     curves: list[dict[str, NDArray[np.float64]]] = []
     for epoch in range(1, schedule.epochs + 1):
-        order = np.stack([shuffle.permutation(n) for shuffle in shuffles])
-        sums: dict[str, Tensor] = {}
-        for batch in torch.split(
-            torch.from_numpy(order).to(rows.train.device), schedule.batch_size, dim=1
-        ):
+        order = torch.from_numpy(np.stack([next(rows) for rows in orders])).to(rows.train.device)
+        weight = weights.draw(order.device)
+        means = _Means()
+        for start in range(0, sampling.epoch_rows, schedule.batch_size):
             if stop.is_set():
                 raise TrainingError("training was stopped")
+            batch = order[:, start : start + schedule.batch_size]
             x = rows.train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
-            losses = loss(population(x, streams), batch)
+            share = None if weight is None else weight[:, start : start + schedule.batch_size]
+            if share is not None:
+                x = torch.lerp(x.roll(1, dims=1), x, share[..., None])
+            losses = loss(population(x, streams), batch, share)
             optimizer.zero_grad(set_to_none=True)
-            losses["train_loss"].sum().backward()  # type: ignore[no-untyped-call]  # torch's
+            losses["train_loss"].mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
             scheduler.step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach() * batch.shape[1]
-        means = {name: total / n for name, total in sums.items()}
-        figures = {**means, **evaluate(population.logits(rows.val))}
+            means.add(losses)
+        figures = {**means.result(), **evaluate(population.logits(rows.val))}
         curves.append({name: value.double().cpu().numpy() for name, value in figures.items()})
         _check_finite(curves[-1]["train_loss"], epoch, schedule.learning_rate)
         on_epoch(epoch, curves[-1])
     return {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+
+
+def _order(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of one epoch after the other: shuffled pools, end to end.
+
+    Shape of each: (epoch_rows,).
+    """
+    bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(0,)))
+    shuffle = np.random.Generator(bits)
+    left = np.empty(0, dtype=np.int64)
+    while True:
+        parts = [left]
+        while sum(map(len, parts)) < epoch_rows:
+            parts.append(shuffle.permutation(pool))
+        drawn = np.concatenate(parts)
+        left = drawn[epoch_rows:]
+        yield drawn[:epoch_rows]
+
+
+class _Weights:
+    """Mixup's weight of each row against the row before in its batch."""
+
+    def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
+        self._epoch_rows = sampling.epoch_rows
+        self._members = [
+            (parameter, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))))
+            for seed, parameter in zip(seeds, sampling.mixup, strict=True)
+        ]
+
+    def draw(self, device: torch.device) -> Tensor | None:
+        """Weights of one epoch, Beta distributed, 1 for a member that does not mix.
+
+        Shape: (k, epoch_rows); None where no member mixes.
+        """
+        if not any(parameter for parameter, _ in self._members):
+            return None
+        drawn = np.ones((len(self._members), self._epoch_rows), dtype=np.float32)
+        for row, (parameter, rng) in zip(drawn, self._members, strict=True):
+            if parameter:
+                row[:] = rng.beta(parameter, parameter, size=self._epoch_rows)
+                np.minimum(row, BELOW_ONE, out=row)
+        return torch.from_numpy(drawn).to(device)
+
+
+class _Means:
+    """Means over an epoch's rows of every value that a loss gives, without those that are NaN."""
+
+    AT_ONCE = 256
+
+    def __init__(self) -> None:
+        self._waiting: list[dict[str, Tensor]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Take a batch's values.  Shape of each: (k, batch)."""
+        self._waiting.append({name: value.detach() for name, value in losses.items()})
+        if len(self._waiting) == self.AT_ONCE:
+            self._reduce()
+
+    def result(self) -> dict[str, Tensor]:
+        """Mean values so far; NaN where there was none.  Shape of each: (k,)."""
+        self._reduce()
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def _reduce(self) -> None:
+        for name in self._waiting[0] if self._waiting else ():
+            values = torch.cat([losses[name] for losses in self._waiting], dim=1)
+            whole = name == "train_loss"  # exists for every row: NaN there means divergence
+            known = torch.ones_like(values) if whole else (~values.isnan()).to(values.dtype)
+            total = (values if whole else values.nan_to_num(0.0)).sum(dim=1)
+            self._sums[name] = self._sums.get(name, 0) + total
+            self._counts[name] = self._counts.get(name, 0) + known.sum(dim=1)
+        self._waiting = []
 
 
 def _scheduler(

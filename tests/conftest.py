@@ -24,6 +24,7 @@ COMMANDS = {
     "main": configs.MainConfig,
     "teachers": configs.TeachersConfig,
     "distill": configs.DistillConfig,
+    "sweep": configs.SweepConfig,
     "promote": configs.PromoteConfig,
     "rollback": configs.RollbackConfig,
 }
@@ -36,6 +37,7 @@ SMALL = {
     "n_students": 2,
     "student_epochs": 4,
     "student_hidden": (4,),
+    "augment_factor": 2,
     "max_accuracy_gap": 1.0,
     "min_compression": 1.0,
 }

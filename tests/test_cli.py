@@ -48,6 +48,9 @@ def test_help_explains_every_option(run, command):
         assert f"--{field.name}" in text
         assert "".join(field.metadata["help"].split()) in text
         shown = configs.text_value(field.default) or '""'
+        if recipes := field.metadata.get("recipes"):
+            values = [f"{name}{configs.text_value(value)}" for name, value in recipes.items()]
+            shown = f"(recipe:{';'.join(values)})".replace(" ", "")
         assert f"[default:{shown}]".lower() in text.lower()
 
 
@@ -59,6 +62,16 @@ def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
     monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
     assert run("promote", spelling, "0.5")[0] == 0
     assert seen[0].max_accuracy_gap == 0.5
+
+
+@pytest.mark.parametrize(("text", "value"), [("recipe", None), ("9", 9)])
+def test_the_word_recipe_leaves_an_option_to_the_recipe(run, monkeypatch, text, value):
+    """``--teacher-epochs recipe`` is as good as no option at all; a number is a number."""
+    seen = []
+    monkeypatch.setattr("kd_mlflow.summary.teachers_table", lambda result: "")
+    monkeypatch.setattr(pipeline, "run_teachers", lambda config, listener: seen.append(config))
+    assert run("teachers", "--teacher-epochs", text)[0] == 0
+    assert seen[0].teacher_epochs == value
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
@@ -121,6 +134,10 @@ def test_a_misused_option_exits_2(run, arguments):
         (["distill", "--model-name", "a/b"], "model_name must be"),
         (["distill", "--teachers", "feedbeef"], "feedbeef"),
         (["distill", "--data", "wine"], "no finished ensemble"),
+        (["distill", "--from-sweep", "latest"], "no finished sweep"),
+        (["distill", "--from-sweep", "latest", "--alpha", "0.5"], "from_sweep sets alpha too"),
+        (["sweep", "--alphas", "2"], "alphas must be numbers from 0 to 1"),
+        (["teachers", "--recipe", "quick"], "one of reference, best"),
         (["promote", "--model-name", "unheard-of"], "unheard-of"),
         (["promote", "--version", "99"], "99"),
         (["promote"], "nothing to promote"),

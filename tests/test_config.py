@@ -13,12 +13,13 @@ from kd_mlflow.config import (
     PromoteConfig,
     RollbackConfig,
     StudentOptions,
+    SweepConfig,
     TeachersConfig,
     text_value,
 )
 from kd_mlflow.errors import ConfigError
 
-CONFIGS = [TeachersConfig, DistillConfig, PromoteConfig, RollbackConfig, MainConfig]
+CONFIGS = [TeachersConfig, DistillConfig, SweepConfig, PromoteConfig, RollbackConfig, MainConfig]
 
 REFUSED = [
     ("alpha", 1.5, "1.5"),
@@ -51,6 +52,11 @@ REFUSED = [
     ("model_name", "a:b", "'a:b'"),
     ("model_name", "", "''"),
     ("max_accuracy_gap", 2.0, "2.0"),
+    ("recipe", "fast", "'fast'"),
+    ("augment", "noise", "'noise'"),
+    ("augment_factor", 0, "0"),
+    ("student_mixup", -0.1, "-0.1"),
+    ("averaging", "votes", "'votes'"),
     ("min_compression", 0.0, "0.0"),
 ]
 
@@ -60,6 +66,31 @@ def test_a_value_against_its_rule_is_refused(name, value, shown):
     """A value no run could use raises ConfigError that names the option and the value."""
     with pytest.raises(ConfigError, match=rf"^{name} must be .+; received {shown}$"):
         MainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperatures", ""),
+        ("temperatures", "1,x"),
+        ("temperatures", "0,1"),
+        ("alphas", "0.5,1.5"),
+        ("sizes", "8,;4"),
+        ("sizes", "8,0"),
+        ("tolerance", -0.1),
+    ],
+)
+def test_a_sweeps_value_against_its_rule_is_refused(name, value):
+    """A list that no sweep could use raises ConfigError that names the option."""
+    with pytest.raises(ConfigError, match=rf"^{name} must be .+; received "):
+        SweepConfig(**{name: value})
+
+
+def test_lists_of_a_sweep_are_read_from_text():
+    """Numbers come with commas, sizes with semicolons between them."""
+    config = SweepConfig(temperatures="1,2.5", alphas="0.5", sizes="8,4;16")
+    assert (config.temperatures, config.alphas) == ((1.0, 2.5), (0.5,))
+    assert config.size_list() == [(8, 4), (16,)]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +124,39 @@ def test_defaults_hold_their_own_rules(config):
     assert all(field.metadata["help"] for field in fields(options))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "values"),
+    [
+        ("reference", ("constant", 1e-3, 30, 0.3, 0.0, 0.0, 50, "none", 0.0, "logits", False)),
+        ("best", ("cosine", 3e-3, 80, 0.1, 3e-4, 0.4, 200, "mixup", 0.4, "probabilities", True)),
+    ],
+)
+def test_a_recipe_sets_what_is_left_to_it(recipe, values):
+    """``resolved`` fills every option that follows the recipe, and T and alpha follow none."""
+    config = MainConfig(recipe=recipe).resolved(3600)
+    names = (
+        "schedule learning_rate teacher_epochs dropout teacher_weight_decay teacher_mixup "
+        "student_epochs augment student_mixup averaging calibrate"
+    )
+    assert tuple(getattr(config, name) for name in names.split()) == values
+    assert None not in vars(config).values()
+    assert (config.temperature, config.alpha) == (3.0, 0.7)
+
+
+@pytest.mark.parametrize("recipe", ["reference", "best"])
+def test_a_given_option_wins_over_the_recipe(recipe):
+    """What is given stays as given, values that count as false too."""
+    given = {"dropout": 0.0, "student_epochs": 7, "calibrate": False, "augment": "neighbours"}
+    config = MainConfig(recipe=recipe, **given).resolved(3600)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_epochs_of_best_fall_as_rows_grow():
+    """Work stays level above 4,000 rows, down to the least number of epochs."""
+    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 4000, 8000, 10**6)]
+    assert epochs == [200, 200, 100, 30]
+
+
 def test_configurations_are_frozen():
     """An option cannot be changed once its rule has been checked."""
     with pytest.raises(FrozenInstanceError):
@@ -113,7 +177,7 @@ def test_main_hands_the_distill_step_its_values():
     )
     step = main.for_distill("abc")
     assert step.teachers == "abc"
-    shared = {f.name for f in fields(DistillConfig)} - {"teachers"}
+    shared = {f.name for f in fields(DistillConfig)} - {"teachers", "from_sweep"}
     assert {n: getattr(step, n) for n in shared} == {n: getattr(main, n) for n in shared}
     assert (step.data, step.alpha, step.model_name) == ("wine", 0.4, "m")
 
@@ -130,7 +194,11 @@ def test_main_has_every_option_of_its_steps():
     """No option of a step is missing from main, but for those that main decides itself."""
     names = {f.name for f in fields(MainConfig)}
     steps = [TeachersConfig, DistillConfig, PromoteConfig]
-    wanted = {f.name for step in steps for f in fields(step)} - {"teachers", "version"}
+    wanted = {f.name for step in steps for f in fields(step)} - {
+        "teachers",
+        "version",
+        "from_sweep",
+    }
     assert wanted == names
 
 

@@ -37,10 +37,42 @@ def mixed():
     )
 
 
+def deviations(*scales):
+    """A table of normal columns with these deviations."""
+    rng = np.random.default_rng(1)
+    return pd.DataFrame({f"x{i}": rng.normal(5, scale, 300) for i, scale in enumerate(scales)})
+
+
+@pytest.mark.parametrize(
+    ("scales", "scaling", "common"),
+    [
+        ((1, 3, 8), "auto", True),
+        ((1, 3, 30), "auto", False),
+        ((1, 3, 30), "common", True),
+        ((1, 3, 8), "each", False),
+    ],
+)
+def test_numbers_of_like_spread_share_a_scale(scales, scaling, common):
+    """Columns keep their relative spread where it is within ten or where that is asked for."""
+    table = deviations(*scales)
+    encoding = fit_encoding(table, target="y", classes=(0, 1), max_categories=4, scaling=scaling)
+    each = table.std(ddof=0).to_numpy()
+    expected = np.full(3, np.sqrt(np.mean(each**2))) if common else each
+    np.testing.assert_allclose([column.scale for column in encoding.columns], expected)
+
+
+def test_a_shared_scale_is_of_numbers_alone():
+    """Booleans keep their own deviation beside numbers that share theirs."""
+    table = deviations(1, 3).assign(flag=[True, False] * 150)
+    *numbers, flag = fitted(table).columns
+    assert len({column.scale for column in numbers}) == 1
+    assert flag.scale == 0.5
+
+
 def test_numbers_are_scaled_as_sklearn_scales_them():
     """Numeric columns reach the network as StandardScaler gives them, on unseen rows too."""
     rng = np.random.default_rng(0)
-    train = pd.DataFrame(rng.normal(5, 3, size=(200, 4)), columns=list("abcd"))
+    train = pd.DataFrame(rng.normal(5, [1, 3, 9, 27], size=(200, 4)), columns=list("abcd"))
     new = pd.DataFrame(rng.normal(0, 9, size=(50, 4)), columns=list("abcd"))
     expected = StandardScaler().fit(train).transform(new)
     np.testing.assert_allclose(inputs(fitted(train), new), expected, atol=1e-5)

@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from kd_mlflow.losses import (
+    UNLABELLED,
     DistillationLoss,
     LabelLoss,
     average_logits,
+    average_probabilities,
     hard_loss,
     soft_loss,
     soft_targets,
@@ -61,7 +63,7 @@ def gradient(loss, logits):
 def test_soft_loss_is_zero_at_equality(logits):
     """A student that answers as the ensemble does has no soft loss and no gradient."""
     loss = soft_loss(logits, logits.detach(), TEMPERATURE)
-    torch.testing.assert_close(loss, torch.zeros(K, dtype=torch.float64))
+    torch.testing.assert_close(loss, torch.zeros(K, BATCH, dtype=torch.float64))
     torch.testing.assert_close(gradient(loss, logits), torch.zeros_like(logits))
 
 
@@ -69,7 +71,7 @@ def test_soft_loss_ignores_a_shift_of_logits(logits):
     """Logits that differ by a constant a row are the same probabilities, so the loss is zero."""
     shifted = logits.detach() + normal(K, BATCH, 1, seed=5)
     loss = soft_loss(logits, shifted, TEMPERATURE)
-    torch.testing.assert_close(loss, torch.zeros(K, dtype=torch.float64))
+    torch.testing.assert_close(loss, torch.zeros(K, BATCH, dtype=torch.float64))
 
 
 def test_soft_loss_is_torchs_batchmean_kl(logits):
@@ -79,17 +81,17 @@ def test_soft_loss_is_torchs_batchmean_kl(logits):
     for i, t in enumerate(TEMPERATURE.tolist()):
         student = torch.log_softmax(logits[i] / t, dim=1)
         kl = F.kl_div(student, soft_targets(teacher[i], t), reduction="batchmean")
-        torch.testing.assert_close(loss[i], t * t * kl)
+        torch.testing.assert_close(loss[i].mean(), t * t * kl)
 
 
 def test_soft_loss_gradient_is_that_of_soft_cross_entropy(logits):
     """KL and cross-entropy to soft targets differ by a constant: their gradients are equal."""
     teacher = normal(K, BATCH, CLASSES, seed=3)
     t = TEMPERATURE[:, None, None]
-    cross = -(soft_targets(teacher, t) * torch.log_softmax(logits / t, dim=-1)).sum(-1).mean(-1)
+    cross = -(soft_targets(teacher, t) * torch.log_softmax(logits / t, dim=-1)).sum(-1)
     torch.testing.assert_close(
         gradient(soft_loss(logits, teacher, TEMPERATURE), logits),
-        gradient(TEMPERATURE.square() * cross, logits),
+        gradient(t[..., 0].square() * cross, logits),
     )
 
 
@@ -105,7 +107,7 @@ def test_hard_loss_is_each_members_cross_entropy(logits, rows, labels):
     """Each member's hard loss is torch's mean cross-entropy on its own rows."""
     loss = hard_loss(logits, labels[rows])
     for i in range(K):
-        torch.testing.assert_close(loss[i], F.cross_entropy(logits[i], labels[rows[i]]))
+        torch.testing.assert_close(loss[i].mean(), F.cross_entropy(logits[i], labels[rows[i]]))
 
 
 def test_alpha_0_is_cross_entropy(logits, rows, labels):
@@ -129,8 +131,45 @@ def test_alpha_weighs_the_soft_loss(logits, rows, labels):
     """The loss is alpha times the soft loss plus the rest times the hard loss, by member."""
     alpha = torch.tensor([0.0, 0.25, 0.7, 1.0], dtype=torch.float64)
     losses = distillation(labels, alpha)(logits, rows)
-    expected = alpha * losses["soft_loss"] + (1 - alpha) * losses["hard_loss"]
+    weight = alpha[:, None]
+    expected = weight * losses["soft_loss"] + (1 - weight) * losses["hard_loss"]
     torch.testing.assert_close(losses["train_loss"], expected)
+
+
+def test_a_row_without_a_label_has_the_soft_loss_alone(logits, rows, labels):
+    """Whatever alpha, an unlabelled row's loss is its soft loss; its hard loss does not exist."""
+    whole = distillation(labels, 0.3)(logits, rows)
+    hidden = labels.clone()
+    hidden[: N // 2] = UNLABELLED
+    losses = distillation(hidden, 0.3)(logits, rows)
+    without = rows < N // 2
+    assert without.any()
+    torch.testing.assert_close(losses["train_loss"][without], losses["soft_loss"][without])
+    torch.testing.assert_close(losses["train_loss"][~without], whole["train_loss"][~without])
+    assert losses["hard_loss"].isnan().equal(without)
+    assert gradient(losses["train_loss"], logits).isfinite().all()
+
+
+def test_mixed_loss_is_cross_entropy_to_the_mixed_label(logits, rows, labels):
+    """A mixed row's loss is torch's cross-entropy to the mixture of both rows' one-hot labels."""
+    weight = torch.rand(K, BATCH, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    loss = LabelLoss(labels)(logits, rows, weight)["train_loss"]
+    own = F.one_hot(labels[rows], CLASSES).double()
+    before = F.one_hot(labels[rows.roll(1, dims=1)], CLASSES).double()
+    target = weight[..., None] * own + (1 - weight[..., None]) * before
+    expected = F.cross_entropy(
+        logits.reshape(-1, CLASSES), target.reshape(-1, CLASSES), reduction="none"
+    )
+    torch.testing.assert_close(loss, expected.view(K, BATCH))
+
+
+def test_a_mixed_row_has_no_soft_loss(logits, rows, labels):
+    """Soft targets belong to rows as they are, so a mixed row has no soft loss to report."""
+    weight = torch.ones(K, BATCH, dtype=torch.float64)
+    weight[0] = 0.5
+    soft = distillation(labels, 0.0)(logits, rows, weight)["soft_loss"]
+    assert soft[0].isnan().all()
+    assert not soft[1:].isnan().any()
 
 
 def test_members_losses_do_not_touch_each_other(logits, rows, labels):
@@ -155,6 +194,21 @@ def test_average_logits_is_the_mean_over_members():
     """The ensemble's logits are the members' mean, row by row."""
     first, second = normal(BATCH, CLASSES), normal(BATCH, CLASSES, seed=9)
     torch.testing.assert_close(average_logits(torch.stack([first, second])), (first + second) / 2)
+
+
+def test_averaged_probabilities_are_the_mean_of_softmax():
+    """Averaged probabilities, as logits, have the mean of the members' probabilities."""
+    logits = torch.stack([normal(BATCH, CLASSES), normal(BATCH, CLASSES, seed=9)])
+    torch.testing.assert_close(
+        average_probabilities(logits).softmax(dim=-1), logits.softmax(dim=-1).mean(dim=0)
+    )
+
+
+def test_averaged_probabilities_lose_no_more_than_members(labels):
+    """The mixture's log loss is at most the members' mean log loss (Jensen)."""
+    logits = torch.stack([normal(N, CLASSES), normal(N, CLASSES, seed=9)])
+    mixture = F.cross_entropy(average_probabilities(logits), labels)
+    assert mixture <= torch.stack([F.cross_entropy(x, labels) for x in logits]).mean()
 
 
 def test_soft_targets_soften_towards_uniform():

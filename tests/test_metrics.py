@@ -1,15 +1,20 @@
 """Metrics: equal to their formulas, and honest about what is not known."""
 
+import math
+
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 
 from kd_mlflow.metrics import (
+    Interval,
     _resampled_accuracies,
+    accuracy_difference,
     agreements,
     expected_calibration_error,
     knowledge_recovered,
+    mcnemar_p,
     probability_figures,
     standard_error,
     teacher_student_kl,
@@ -102,8 +107,8 @@ def test_recovered_is_the_formula(hits):
     distilled, baseline, ensemble = hits
     recovery = knowledge_recovered(*hits)
     gap = ensemble.mean() - baseline.mean()
-    assert recovery.recovered == pytest.approx((distilled.mean() - baseline.mean()) / gap)
-    assert recovery.low < recovery.recovered < recovery.high
+    assert recovery.value == pytest.approx((distilled.mean() - baseline.mean()) / gap)
+    assert recovery.low < recovery.value < recovery.high
 
 
 def test_recovery_repeats(hits):
@@ -122,14 +127,14 @@ def test_a_perfect_student_recovers_everything(hits):
     """Students that answer as the ensemble does recover 1, with no doubt about it."""
     _, baseline, ensemble = hits
     recovery = knowledge_recovered(np.tile(ensemble, (4, 1)), baseline, ensemble)
-    assert vars(recovery) == pytest.approx({"recovered": 1.0, "low": 1.0, "high": 1.0})
+    assert vars(recovery) == pytest.approx({"value": 1.0, "low": 1.0, "high": 1.0})
 
 
 def test_seeds_are_resampled_in_pairs(hits):
     """Students that answer as their own seed's baseline recover 0, with no doubt about it."""
     _, baseline, ensemble = hits
     recovery = knowledge_recovered(baseline, baseline, ensemble)
-    assert vars(recovery) == pytest.approx({"recovered": 0.0, "low": 0.0, "high": 0.0})
+    assert vars(recovery) == pytest.approx({"value": 0.0, "low": 0.0, "high": 0.0})
 
 
 def test_no_share_of_no_gap():
@@ -158,7 +163,7 @@ def test_no_share_of_a_doubtful_gap():
 def test_pattern_bootstrap_equals_row_bootstrap(hits):
     """Drawing answer patterns gives the means and covariances of drawing rows one by one."""
     distilled, baseline, ensemble = hits
-    fast = np.stack(_resampled_accuracies(*hits, np.random.default_rng(0)))
+    fast = np.stack(_resampled_accuracies([distilled, baseline, ensemble[None]], seed=0))
     rng = np.random.default_rng(1)
     naive = np.empty_like(fast)
     for i in range(naive.shape[1]):
@@ -170,6 +175,51 @@ def test_pattern_bootstrap_equals_row_bootstrap(hits):
     spread = naive.std(axis=1)
     np.testing.assert_allclose(fast.std(axis=1), spread, rtol=0.1)
     np.testing.assert_allclose(np.cov(fast), np.cov(naive), atol=0.15 * spread.max() * spread.max())
+
+
+def test_difference_is_zero_between_the_same(hits):
+    """Models that answer alike differ by nothing, with no doubt about it."""
+    distilled, _, ensemble = hits
+    for first, second in ((distilled, distilled), (ensemble[None], ensemble[None])):
+        assert vars(accuracy_difference(first, second)) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_difference_changes_its_sign_with_its_sides(hits):
+    """Exchanging the sides turns value and interval round."""
+    distilled, baseline, _ = hits
+    there, back = accuracy_difference(distilled, baseline), accuracy_difference(baseline, distilled)
+    assert back.value == pytest.approx(-there.value)
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=0.002)
+
+
+def test_interval_covers_as_often_as_it_says():
+    """Of 200 samples with a true difference of 0.1 about 95 % of the intervals hold it."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        good, bad = rng.random((1, 400)) < 0.9, rng.random((1, 400)) < 0.8
+        interval = accuracy_difference(good, bad, seed=seed)
+        held += interval.low <= 0.1 <= interval.high
+    assert 180 <= held <= 198
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decided"), [(-0.1, 0.2, False), (0.0, 0.2, False), (0.1, 0.2, True)]
+)
+def test_an_interval_that_holds_0_decides_nothing(low, high, decided):
+    """A difference counts as measured where its interval leaves 0 out."""
+    assert Interval(value=0.1, low=low, high=high).decided is decided
+    assert Interval(value=-0.1, low=-high, high=-low).decided is decided
+
+
+def test_mcnemar_is_the_exact_test():
+    """The p value is that of the two-sided binomial test on the rows where two models differ."""
+    first = np.array([True] * 9 + [False] * 2 + [True] * 50)
+    second = np.array([False] * 9 + [True] * 2 + [True] * 50)
+    tail = sum(math.comb(11, i) for i in range(3)) / 2**11
+    assert mcnemar_p(first, second) == pytest.approx(2 * tail)
+    assert mcnemar_p(second, first) == pytest.approx(2 * tail)
+    assert mcnemar_p(first, first) == 1.0
 
 
 def test_standard_error_is_deviation_over_root_n():

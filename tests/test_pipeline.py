@@ -16,9 +16,12 @@ from kd_mlflow.config import DistillConfig, TeachersConfig
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.teachers import Ensemble, load_ensemble
 from kd_mlflow.tracking import Tracker
+from kd_mlflow.training import Task
 
 TEACHERS = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
-STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+STUDENTS = {
+    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
+}
 
 CURVES = {
     "teacher": {"train_loss", "val_loss", "val_accuracy"},
@@ -32,6 +35,7 @@ CURVES = {
     },
 }
 CURVES["baseline"] = CURVES["student"]
+CURVES["strong_baseline"] = CURVES["student"] - {"soft_loss"}
 
 TWO_CLASS = ("accuracy", "balanced_accuracy", "log_loss", "ece", "roc_auc", "average_precision")
 """Figures of every model on a table of two classes."""
@@ -41,6 +45,11 @@ FINAL = {
     "teacher": {*(f"test_{name}" for name in TWO_CLASS), "parameters"},
     "teachers": {
         *(f"ensemble_test_{name}" for name in TWO_CLASS),
+        *(
+            f"ensemble_test_{name}_averaged_{average}"
+            for name in ("accuracy", "log_loss", "ece")
+            for average in ("logits", "probabilities")
+        ),
         "mean_teacher_test_accuracy",
         "best_teacher_test_accuracy",
         "teacher_parameters",
@@ -50,14 +59,25 @@ FINAL = {
     "distill": {
         *(
             f"{who}_test_{name}"
-            for who in ("ensemble", "distilled", "baseline", "registered")
+            for who in ("ensemble", "distilled", "baseline", "strong_baseline", "registered")
             for name in TWO_CLASS
         ),
-        *(f"{who}_test_{name}_sem" for who in ("distilled", "baseline") for name in TWO_CLASS),
-        "accuracy_gap",
-        "knowledge_recovered",
-        "knowledge_recovered_low",
-        "knowledge_recovered_high",
+        *(
+            f"{who}_test_{name}_sem"
+            for who in ("distilled", "baseline", "strong_baseline")
+            for name in TWO_CLASS
+        ),
+        *(
+            f"{name}{bound}"
+            for name in (
+                "accuracy_gap",
+                "knowledge_recovered",
+                "gain_over_baseline",
+                "gain_over_strong_baseline",
+            )
+            for bound in ("", "_low", "_high")
+        ),
+        *(f"mcnemar_p_{other}" for other in ("ensemble", "baseline", "strong_baseline")),
         "test_agreement",
         "student_parameters",
         "ensemble_parameters",
@@ -65,7 +85,7 @@ FINAL = {
     },
     "promotion": {"gate.accuracy", "gate.compression", "gate.reproduction"},
 }
-FINAL["baseline"] = FINAL["student"]
+FINAL["baseline"] = FINAL["strong_baseline"] = FINAL["student"]
 
 
 def runs_by_kind(client):
@@ -95,7 +115,12 @@ def test_main_is_one_run_with_three_children(finished):
 
 @pytest.mark.parametrize(
     ("kind", "above", "number"),
-    [("teacher", "teachers", 3), ("student", "distill", 2), ("baseline", "distill", 2)],
+    [
+        ("teacher", "teachers", 3),
+        ("student", "distill", 2),
+        ("baseline", "distill", 2),
+        ("strong_baseline", "distill", 2),
+    ],
 )
 def test_every_model_is_a_numbered_run_below_its_step(finished, kind, above, number):
     """Each teacher, student and baseline has a run named teacher-01 and on, below its step."""
@@ -123,7 +148,10 @@ def test_runs_have_the_metrics_of_the_design(finished, kind):
             assert run.data.metrics.keys() == wanted
 
 
-@pytest.mark.parametrize(("kind", "epochs"), [("teacher", 3), ("student", 4), ("baseline", 4)])
+@pytest.mark.parametrize(
+    ("kind", "epochs"),
+    [("teacher", 3), ("student", 4), ("baseline", 4), ("strong_baseline", 4)],
+)
 def test_curves_have_one_value_an_epoch_from_one(finished, kind, epochs):
     """A curve's steps are the epochs, counted from 1."""
     for run in runs_by_kind(finished.client)[kind]:
@@ -157,8 +185,9 @@ def test_every_run_says_what_it_is(finished, kind):
 def test_parameters_are_the_configuration(finished):
     """A step's parameters are its options, as the command line would take them."""
     params = finished.client.get_run(finished.result.distill.run_id).data.params
-    expected = finished.config.for_distill(finished.result.teachers.run_id).as_text()
-    sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000"}
+    config = finished.config.resolved(3600)
+    expected = config.for_distill(finished.result.teachers.run_id).as_text()
+    sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000", "pool_rows": "10800"}
     assert params == {f"kd.{name}": value for name, value in (expected | sides).items()}
 
 
@@ -302,7 +331,7 @@ def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monke
     def diverge(*args, **kwargs):
         raise TrainingError("training diverged")
 
-    monkeypatch.setattr(steps, "fit", diverge)
+    monkeypatch.setattr(Task, "fit", diverge)
     with pytest.raises(TrainingError):
         pipeline.run_distill(DistillConfig(**STUDENTS))
     new = [
@@ -311,7 +340,7 @@ def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monke
         for run in some
         if run.info.run_id not in before
     ]
-    assert [run.info.status for run in new] == ["FAILED"] * 5
+    assert [run.info.status for run in new] == ["FAILED"] * 7
     assert len(own_main.client.search_model_versions("name='kd-student'")) == 1
 
 
@@ -340,8 +369,8 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
     features = pipeline.read_dataset(finished.config).features("val")
     assert isinstance(loaded, Ensemble)
     trained = finished.result.teachers.ensemble
-    expected = trained.logits(trained.encoding.inputs(features))
-    assert torch.equal(loaded.logits(loaded.encoding.inputs(features)), expected)
+    expected = trained.logits(trained.encoding.inputs(features), "logits")
+    assert torch.equal(loaded.logits(loaded.encoding.inputs(features), "logits"), expected)
 
 
 @pytest.mark.parametrize("kind", ["teachers", "distill"])

@@ -22,13 +22,15 @@ MODULES = sorted((ROOT / "kd_mlflow").glob("*.py"))
 LAYERS = [
     {"errors", "config"},
     {"scoring"},
-    {"losses", "metrics", "models", "encoding", "files"},
-    {"training", "data"},
+    {"losses", "metrics", "models", "encoding", "files", "calibration", "figures"},
+    {"training", "data", "augment"},
     {"dataset", "evaluation"},
-    {"card", "tracking"},
+    {"tracking"},
     {"teachers", "packaging", "registry"},
+    {"students"},
+    {"card"},
     {"steps"},
-    {"teaching", "distilling", "promoting"},
+    {"teaching", "distilling", "sweeping", "promoting"},
     {"pipeline"},
     {"summary"},
     {"cli"},
@@ -137,13 +139,15 @@ def mlflow_run(folder, uri, arguments):
 
 @pytest.fixture(scope="module")
 def project_runs(empty_database, tmp_path_factory):
-    """Teachers, distill, promote and one bad run through ``mlflow run``; processes and client."""
+    """Every step and one bad run through ``mlflow run``; processes and client."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(empty_database, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     steps = {
         "teachers": "-e teachers -P n_teachers=3 -P teacher_epochs=2",
-        "distill": "-e distill -P student_epochs=2 -P n_students=2",
+        "sweep": "-e sweep -P temperatures=2,4 -P alphas=1 -P sizes=8,4;4 -P n_students=1 "
+        "-P student_epochs=2 -P augment_factor=1",
+        "distill": "-e distill -P student_epochs=2 -P n_students=2 -P from_sweep=latest",
         "promote": "-e promote -P max_accuracy_gap=1",
         "bad": "-e teachers -P data=missing.csv",
     }
@@ -163,24 +167,33 @@ def test_mlflow_run_succeeds_step_by_step(project_runs):
     """Each entry point works on its own through ``mlflow run`` and exits 0."""
     done, _ = project_runs
     codes = {name: process.returncode for name, process in done.items() if name != "bad"}
-    assert codes == dict.fromkeys(("teachers", "distill", "promote"), 0), done["teachers"].stderr
+    assert codes == dict.fromkeys(("teachers", "sweep", "distill", "promote"), 0), done[
+        "teachers"
+    ].stderr
 
 
 @pytest.mark.slow
 def test_each_mlflow_run_is_the_steps_own_run(project_runs):
     """A step takes the run that ``mlflow run`` made; its models are below it."""
     _, client = project_runs
-    runs = top_runs(client)[:3]
-    assert [run.data.tags["kd.kind"] for run in runs] == ["teachers", "distill", "promotion"]
-    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    runs = top_runs(client)[:4]
+    kinds = [run.data.tags["kd.kind"] for run in runs]
+    assert kinds == ["teachers", "sweep", "distill", "promotion"]
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
     below = {}
     for run in runs:
         clause = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
         children = client.search_runs([run.info.experiment_id], clause)
         below[run.data.tags["kd.kind"]] = sorted(child.info.run_name for child in children)
+    chosen = runs[1].data.params["kd.chosen_temperature"]
+    assert runs[2].data.params["kd.temperature"] == chosen
+    sizes = [f"T{float(chosen):g}-alpha1-{widths}" for widths in ("4", "8-4")]
     assert below == {
         "teachers": ["teacher-01", "teacher-02", "teacher-03"],
-        "distill": ["baseline-01", "baseline-02", "student-01", "student-02"],
+        "sweep": sorted(["T2-alpha1-64-32", "T4-alpha1-64-32", *sizes]),
+        "distill": [
+            f"{kind}-{i:02d}" for kind in ("baseline", "strong_baseline", "student") for i in (1, 2)
+        ],
         "promotion": [],
     }
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from kd_mlflow import training
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.losses import DistillationLoss, LabelLoss
+from kd_mlflow.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
-from kd_mlflow.training import Rows, Schedule, fit
+from kd_mlflow.training import Rows, Sampling, Schedule, fit
 
 SIZES = (4, 16, 8, 3)
 N = 90
@@ -270,3 +270,68 @@ def test_an_error_ends_the_other_chunks():
     with pytest.raises(RuntimeError, match="listener broke"):
         trained([1, 2], schedule=schedule, on_epoch=listener)
     assert max(heard) < epochs / 2
+
+
+def test_mixup_is_what_its_paper_says():
+    """One member with mixup follows a plain torch loop on mixed rows and mixed labels."""
+    seed, schedule = 21, SCHEDULE
+    sampling = Sampling.whole(N, 1, mixup=0.4)
+    population, _ = trained([seed], sampling=sampling)
+    network = Population.initialised(SIZES, seeds=[seed]).member(0)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    orders = training._order(seed, N, N)
+    weights = training._Weights([seed], sampling)
+    one_hot = nn.functional.one_hot(LABELS).float()
+    for _ in range(schedule.epochs):
+        order, weight = torch.from_numpy(next(orders)), weights.draw(torch.device("cpu"))[0]
+        assert 0 < weight.min() < 0.1
+        assert weight.max() < 1
+        for batch, share in zip(
+            order.split(schedule.batch_size), weight.split(schedule.batch_size), strict=True
+        ):
+            other, share = batch.roll(1), share[:, None]
+            x = share * X[batch] + (1 - share) * X[other]
+            target = share * one_hot[batch] + (1 - share) * one_hot[other]
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x), target).backward()
+            optimizer.step()
+    for a, b in zip(population.member(0).parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_members_of_unlike_sampling_are_as_if_alone():
+    """A member that mixes and one with a smaller pool learn what each learns alone."""
+    seeds = [5, 6, 7]
+    sampling = Sampling(pools=(N, 30, N), mixup=(0.0, 0.0, 0.4), epoch_rows=40)
+    together, _ = trained(seeds, sampling=sampling)
+    for i, seed in enumerate(seeds):
+        alone, _ = trained([seed], sampling=sampling.members(slice(i, i + 1)))
+        assert_same_member(together, i, alone, 0, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("pool", "epoch_rows"), [(10, 4), (4, 10), (6, 6)])
+def test_every_row_of_a_pool_is_drawn_before_any_comes_again(pool, epoch_rows):
+    """Epochs cut the stream of shuffled pools, whatever the two sizes."""
+    orders = training._order(3, pool, epoch_rows)
+    stream = np.concatenate([next(orders) for _ in range(10 * pool)])
+    turns = stream[: len(stream) // pool * pool].reshape(-1, pool)
+    assert (np.sort(turns, axis=1) == np.arange(pool)).all()
+    assert len({tuple(turn) for turn in turns}) > 1
+
+
+def test_curves_leave_out_rows_without_a_value():
+    """A curve is the mean over the rows that have the value, NaN where none has."""
+    ensemble = torch.randn(N, SIZES[-1], generator=torch.Generator().manual_seed(4))
+    labels = LABELS.clone()
+    labels[40:] = UNLABELLED
+    loss = DistillationLoss(
+        ensemble, labels, temperature=torch.ones(2), alpha=torch.tensor([0.5, 0.0])
+    )
+    sampling = Sampling(pools=(N, 40), mixup=(0.0, 0.4), epoch_rows=40)
+    _, curves = trained([1, 2], loss=loss, sampling=sampling)
+    assert np.isnan(curves["soft_loss"][:, 1]).all()
+    assert np.isfinite(curves["soft_loss"][:, 0]).all()
+    assert np.isfinite(curves["hard_loss"]).all()
+    assert np.isfinite(curves["train_loss"]).all()

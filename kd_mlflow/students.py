@@ -1,0 +1,139 @@
+"""What students are trained on and towards: the transfer set, and one population's task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_mlflow import augment, metrics
+from kd_mlflow.calibration import fit_temperatures
+from kd_mlflow.config import StudentRecipe
+from kd_mlflow.dataset import Dataset, label_tensors, training_rows
+from kd_mlflow.evaluation import validation_figures
+from kd_mlflow.losses import UNLABELLED, DistillationLoss
+from kd_mlflow.models import Population
+from kd_mlflow.teachers import Ensemble
+from kd_mlflow.training import Rows, Sampling, Schedule, Task
+
+POOL_BYTES = 2**28
+"""Bound of what new rows take in memory: inputs and soft targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSet:
+    """Rows that students learn from: those of the table first, then new ones without a label.
+
+    Shape: rows.train (n, d_in); logits, the ensemble's, (n, classes); labels (n,), UNLABELLED from
+    row ``labelled`` on; val_logits (m, classes); val_labels (m,).
+    """
+
+    rows: Rows
+    logits: Tensor
+    labels: Tensor
+    labelled: int
+    val_logits: Tensor
+    val_labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """How one student differs from the others of its population.
+
+    ``taught`` by the ensemble: it sees new rows too. ``mixup`` is the Beta parameter of mixup on
+    labels, 0 for none.
+    """
+
+    seed: int
+    temperature: float
+    alpha: float
+    taught: bool = True
+    mixup: float = 0.0
+
+
+def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Ensemble) -> TransferSet:
+    """Encode the table's rows, add new ones as the recipe says, and let the ensemble score all."""
+    rows = training_rows(ensemble.encoding, dataset)
+    device = rows.train.device
+    labels, val_labels = label_tensors(dataset, device)
+    inputs = [rows.train, *_new_inputs(recipe, dataset, ensemble, rows.train)]
+    logits = [ensemble.logits(part, recipe.averaging).to(device) for part in inputs]
+    pool, new = torch.cat(inputs), sum(map(len, inputs[1:]))
+    return TransferSet(
+        rows=Rows(train=pool, val=rows.val),
+        logits=torch.cat(logits),
+        labels=torch.cat([labels, labels.new_full((new,), UNLABELLED)]),
+        labelled=len(labels),
+        val_logits=ensemble.logits(rows.val, recipe.averaging).to(device),
+        val_labels=val_labels,
+    )
+
+
+def _new_inputs(
+    recipe: StudentRecipe, dataset: Dataset, ensemble: Ensemble, inputs: Tensor
+) -> list[Tensor]:
+    """Inputs of new rows, in chunks; none without augmentation."""
+    if recipe.augment == "none":
+        return []
+    features, encoding = dataset.features("train"), ensemble.encoding
+    row_bytes = 4 * (inputs.shape[1] + len(encoding.classes))
+    count = min(recipe.augment_factor * len(features), POOL_BYTES // row_bytes)
+    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(2,)))
+    pairs = (
+        augment.any_pairs(len(features), count, rng)
+        if recipe.augment == "mixup"
+        else augment.near_pairs(inputs.cpu().numpy(), count, rng)
+    )
+    frames = augment.rows_between(features, pairs, rng)
+    return [encoding.inputs(frame).to(inputs.device) for frame in frames]
+
+
+def student_task(
+    recipe: StudentRecipe, lessons: TransferSet, members: Sequence[Member], hidden: tuple[int, ...]
+) -> Task:
+    """The training of one population of students on a transfer set."""
+    train, classes = lessons.rows.train, lessons.logits.shape[1]
+    device, seeds = train.device, [member.seed for member in members]
+    population = Population.initialised((train.shape[1], *hidden, classes), seeds=seeds)
+    ensemble_classes = lessons.val_logits.argmax(dim=1)
+
+    def evaluate(logits: Tensor) -> dict[str, Tensor]:
+        agreement = metrics.agreements(logits, ensemble_classes)
+        return {**validation_figures(logits, lessons.val_labels), "val_agreement": agreement}
+
+    return Task(
+        population=population.to(device),
+        rows=lessons.rows,
+        loss=DistillationLoss(
+            lessons.logits,
+            lessons.labels,
+            temperature=torch.tensor([m.temperature for m in members], device=device),
+            alpha=torch.tensor([m.alpha for m in members], device=device),
+        ),
+        schedule=Schedule(
+            epochs=recipe.student_epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.student_weight_decay,
+            decay=recipe.schedule,
+        ),
+        seeds=seeds,
+        sampling=Sampling(
+            pools=tuple(len(train) if m.taught else lessons.labelled for m in members),
+            mixup=tuple(m.mixup for m in members),
+            epoch_rows=lessons.labelled,
+        ),
+        evaluate=evaluate,
+    )
+
+
+def finish(recipe: StudentRecipe, task: Task, lessons: TransferSet) -> Population:
+    """Calibrate a trained population on the validation rows where the recipe says so."""
+    population = task.population
+    if recipe.calibrate:
+        logits = population.logits(lessons.rows.val)
+        population.cool_(fit_temperatures(logits.cpu(), lessons.val_labels.cpu()))
+    return population.cpu()

@@ -1,0 +1,118 @@
+"""What students learn from: the transfer set is the ensemble's, bounded, and fair to baselines."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from kd_mlflow import students
+from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.dataset import read_dataset
+from kd_mlflow.distilling import student_groups
+from kd_mlflow.encoding import fit_encoding
+from kd_mlflow.losses import UNLABELLED
+from kd_mlflow.models import Population
+from kd_mlflow.students import finish, student_task, transfer_set
+from kd_mlflow.teachers import Ensemble
+
+RECIPE = StudentRecipe(
+    augment_factor=2, student_epochs=2, n_students=2, student_hidden=(4,)
+).resolved(100)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """The smallest built-in table, three classes."""
+    return read_dataset(TeachersConfig(data="wine"))
+
+
+@pytest.fixture(scope="module")
+def ensemble(dataset):
+    """Untrained teachers: transfer sets do not ask how good they are."""
+    features = dataset.features("train")
+    encoding = fit_encoding(features, target="y", classes=dataset.table.classes, max_categories=4)
+    sizes = (features.shape[1], 8, 3)
+    return Ensemble(encoding=encoding, population=Population.initialised(sizes, seeds=[1, 2]))
+
+
+@pytest.mark.parametrize("augment", ["mixup", "neighbours"])
+@pytest.mark.parametrize("averaging", ["logits", "probabilities"])
+def test_the_ensemble_scores_every_row_of_the_transfer_set(dataset, ensemble, augment, averaging):
+    """Table rows come first with their labels, new ones have none; soft targets fit all inputs."""
+    recipe = dataclasses.replace(RECIPE, augment=augment, averaging=averaging)
+    lessons = transfer_set(recipe, dataset, ensemble)
+    n = len(dataset.split.train)
+    assert lessons.labelled == n
+    assert len(lessons.labels) == len(lessons.rows.train) == len(lessons.logits) == 3 * n
+    np.testing.assert_array_equal(lessons.labels[:n], dataset.labels("train"))
+    assert set(lessons.labels[n:].tolist()) == {UNLABELLED}
+    expected = ensemble.logits(lessons.rows.train, averaging)
+    torch.testing.assert_close(lessons.logits, expected)
+    assert len(torch.unique(lessons.rows.train, dim=0)) > 2 * n
+
+
+def test_without_augmentation_the_transfer_set_is_the_table(dataset, ensemble):
+    """``augment=none`` adds no row."""
+    lessons = transfer_set(dataclasses.replace(RECIPE, augment="none"), dataset, ensemble)
+    assert len(lessons.labels) == lessons.labelled == len(dataset.split.train)
+
+
+def test_new_rows_are_bounded_in_memory(dataset, ensemble, monkeypatch):
+    """However large the factor, new rows take no more bytes than the bound."""
+    row_bytes = 4 * (dataset.table.features.shape[1] + 3)
+    monkeypatch.setattr(students, "POOL_BYTES", 50 * row_bytes)
+    lessons = transfer_set(dataclasses.replace(RECIPE, augment_factor=1000), dataset, ensemble)
+    assert len(lessons.labels) - lessons.labelled == 50
+
+
+def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
+    """New rows follow from the seed."""
+    first, again, other = (
+        transfer_set(dataclasses.replace(RECIPE, seed=seed), dataset, ensemble).rows.train
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble):
+    """All kinds share seeds, first weights, steps and schedule; baselines draw labelled rows."""
+    groups = student_groups(RECIPE, [7, 8])
+    lessons = transfer_set(RECIPE, dataset, ensemble)
+    members = [member for group in groups.values() for member in group]
+    task = student_task(RECIPE, lessons, members, RECIPE.student_hidden)
+    n = lessons.labelled
+    assert list(groups) == ["distilled", "baseline", "strong_baseline"]
+    assert task.seeds == [7, 8] * 3
+    assert task.sampling.pools == (3 * n, 3 * n, n, n, n, n)
+    assert task.sampling.mixup == (0, 0, 0, 0, 0.4, 0.4)
+    assert task.sampling.epoch_rows == n
+    for weights in task.population.parameters():
+        for other in (2, 4):
+            assert torch.equal(weights[:2], weights[other : other + 2])
+
+
+def test_reference_has_no_strong_baselines():
+    """Without mixup there is nothing stronger than the baseline."""
+    recipe = StudentRecipe(recipe="reference").resolved(100)
+    assert list(student_groups(recipe, [1])) == ["distilled", "baseline"]
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_calibration_lowers_validation_log_loss_and_keeps_answers(dataset, ensemble, calibrate):
+    """A finished population answers as before; calibrated, its validation log loss is no higher."""
+    recipe = dataclasses.replace(RECIPE, calibrate=calibrate)
+    lessons = transfer_set(recipe, dataset, ensemble)
+    members = [member for group in student_groups(recipe, [7]).values() for member in group]
+    task = student_task(recipe, lessons, members, (4,))
+    task.fit()
+    before = task.population.logits(lessons.rows.val)
+    after = finish(recipe, task, lessons).logits(lessons.rows.val)
+    assert torch.equal(after.argmax(dim=2), before.argmax(dim=2))
+    if not calibrate:
+        assert torch.equal(after, before)
+        return
+    for a, b in zip(after, before, strict=True):
+        losses = [torch.nn.functional.cross_entropy(x, lessons.val_labels) for x in (a, b)]
+        assert losses[0] < losses[1]

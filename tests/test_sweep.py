@@ -1,0 +1,153 @@
+"""The sweep: its runs, its choice on validation rows, and ``distill`` that takes it."""
+
+import math
+
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import SMALL
+from matplotlib.colors import to_hex
+
+from kd_mlflow import figures, pipeline, summary
+from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.errors import ConfigError, RunError
+from kd_mlflow.sweeping import CRITERION
+
+STUDENTS = {
+    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
+}
+GRID = {"temperatures": (1.0, 4.0), "alphas": (0.2, 0.7, 1.0), "sizes": "6;3"}
+
+
+@pytest.fixture
+def swept(own_main):
+    """A store with a finished sweep beside the finished ``main``; the result and the run."""
+    result = pipeline.run_sweep(SweepConfig(**STUDENTS, **GRID, tolerance=0.5))
+    return own_main, result, own_main.client.get_run(result.run_id)
+
+
+def children(client, run):
+    """Runs below a run."""
+    clause = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    return client.search_runs([run.info.experiment_id], clause)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_one_run_a_setting_and_a_size(swept):
+    """Each cell and size is a run of kind student with its own T, alpha, widths and curves."""
+    store, _, run = swept
+    assert run.data.tags["kd.kind"] == "sweep"
+    below = children(store.client, run)
+    settings = {
+        (r.data.params["kd.temperature"], r.data.params["kd.alpha"], r.info.run_name)
+        for r in below
+        if r.data.params["kd.student_hidden"] == "4"
+    }
+    assert settings == {
+        (str(t), str(a), f"T{t:g}-alpha{a:g}-4") for t in (1.0, 4.0) for a in (0.2, 0.7, 1.0)
+    }
+    assert {r.data.params["kd.student_hidden"] for r in below} == {"4", "6", "3"}
+    assert len(below) == 8
+    for child in below:
+        assert (child.data.tags["kd.kind"], child.info.status) == ("student", "FINISHED")
+        history = store.client.get_metric_history(child.info.run_id, "val_accuracy")
+        assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
+        assert {"test_accuracy", "test_accuracy_sem", "parameters"} <= child.data.metrics.keys()
+
+
+@pytest.mark.slow
+def test_the_choice_is_made_on_validation_rows(swept):
+    """The chosen cell has the least validation log loss, and its setting stands on the run."""
+    _, result, run = swept
+    least = min(cell.figures[CRITERION] for cell in result.cells)
+    assert result.chosen.figures[CRITERION] == least
+    assert float(run.data.params["kd.chosen_temperature"]) == result.chosen.temperature
+    assert float(run.data.params["kd.chosen_alpha"]) == result.chosen.alpha
+    assert result.smallest.hidden == (3,)
+    assert run.data.params["kd.chosen_student_hidden"] == "3"
+    assert run.data.metrics["chosen_test_accuracy"] == result.chosen.figures["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_a_sweeps_figures_are_pictures(swept, tmp_path):
+    """The heat map and the size curve are artifacts that open as pictures."""
+    store, _, run = swept
+    for name in ("sweep_grid.png", "sweep_sizes.png"):
+        path = store.client.download_artifacts(run.info.run_id, name, tmp_path)
+        picture = matplotlib.image.imread(path)
+        assert min(picture.shape[:2]) > 200
+        assert picture.std() > 0.05
+
+
+@pytest.mark.slow
+def test_distill_takes_the_sweeps_setting(swept):
+    """``from_sweep`` gives temperature and alpha; the run names the sweep."""
+    store, result, _ = swept
+    for given in ("latest", result.run_id):
+        done = pipeline.run_distill(DistillConfig(**STUDENTS, from_sweep=given))
+        params = store.client.get_run(done.run_id).data.params
+        assert params["kd.from_sweep"] == result.run_id
+        assert float(params["kd.temperature"]) == result.chosen.temperature
+        assert float(params["kd.alpha"]) == result.chosen.alpha
+
+
+@pytest.mark.slow
+def test_a_sweeps_table_has_every_setting(swept):
+    """The closing table lists cells, sizes, the choice and how to use it."""
+    _, result, _ = swept
+    text = summary.sweep_table(result)
+    lines = ("T 1, alpha 0.2", "T 4, alpha 1", "3: ", "smallest within tolerance", "from_sweep")
+    for line in lines:
+        assert line in text
+
+
+@pytest.mark.slow
+def test_a_cell_is_the_student_that_distill_trains(own_main):
+    """The cell of distill's own setting has its students' mean test accuracy."""
+    options = {"temperatures": (3.0,), "alphas": (0.7,), "sizes": ""}
+    result = pipeline.run_sweep(SweepConfig(**STUDENTS, **options))
+    assert result.sizes == ()
+    assert result.smallest is None
+    distilled = own_main.result.distill.comparison.summary["distilled_test_accuracy"]
+    assert result.chosen.figures["test_accuracy"] == pytest.approx(distilled, abs=2e-3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 2.0), ("alpha", 0.1)])
+def test_a_setting_beside_a_sweep_is_refused(finished, name, value):
+    """``from_sweep`` with a temperature or an alpha of one's own raises ConfigError."""
+    with pytest.raises(ConfigError, match=f"from_sweep sets {name} too"):
+        pipeline.run_distill(DistillConfig(from_sweep="latest", **{name: value}))
+
+
+def test_from_sweep_refuses_a_run_that_is_no_sweep(finished):
+    """A run of another kind raises RunError, which names the kind."""
+    with pytest.raises(RunError, match=r"not a sweep: kd\.kind is 'distill'"):
+        pipeline.run_distill(DistillConfig(from_sweep=finished.result.distill.run_id))
+
+
+def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
+    """Every cell's log loss stands in its place; the frame is round the chosen one."""
+    losses = np.array([[0.5, 0.6], [0.7, 0.8], [0.9, 0.95]])
+    figure = figures.heat_map(
+        losses, temperatures=(1, 2, 3), alphas=(0.5, 1), chosen=(3, 1), seeds=2, rows=400
+    )
+    axes = figure.axes[0]
+    written = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert written == {((j, i), f"{losses[i, j]:.3f}") for i in range(3) for j in range(2)}
+    (frame,) = axes.patches
+    assert frame.get_xy() == (0.5, 1.5)
+    assert "400 rows" in axes.get_title()
+
+
+def test_size_curve_is_in_percent_and_marks_the_smallest():
+    """Sizes are sorted, accuracies in percent, the ensemble a line, the smallest a ring."""
+    figure = figures.size_curve(
+        [300, 100], [0.9, 0.8], [0.01, 0.02], ensemble=0.95, smallest=100, seeds=2, rows=50
+    )
+    (axes,) = figure.axes
+    by_label = {line.get_label(): line for line in axes.lines}
+    assert set(by_label["ensemble"].get_ydata()) == {95.0}
+    (ring,) = [line for line in axes.lines if "smallest" in str(line.get_label())]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (100, 80)
+    assert to_hex(ring.get_color()).upper() == figures.ORANGE
+    assert math.isclose(axes.lines[1].get_ydata()[0], 80)
