@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench clean
+.PHONY: run test test-fast ui check bench quality clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow
@@ -23,8 +23,11 @@ check: $(VENV)/tested  ## Lint, format and types
 	ruff format --check .
 	mypy
 
-bench: $(VENV)/installed  ## Time the teachers against an ordinary loop
+bench: $(VENV)/installed  ## Time populations against ordinary loops
 	python benchmarks/speed.py
+
+quality: $(VENV)/tested  ## Measure students against ensembles and baselines, with little noise
+	python benchmarks/quality.py
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)

@@ -30,14 +30,13 @@ from kd_mlflow.config import DataOptions, StudentRecipe, TeachersConfig
 from kd_mlflow.data import Split, Table
 from kd_mlflow.dataset import Dataset, read_dataset
 from kd_mlflow.distilling import SEED_STREAM, student_groups
-from kd_mlflow.encoding import fit_encoding
 from kd_mlflow.evaluation import Figures, evaluate_students
 from kd_mlflow.metrics import agreements, standard_error
 from kd_mlflow.models import Population
 from kd_mlflow.steps import member_seeds
 from kd_mlflow.students import finish, student_task, transfer_set
 from kd_mlflow.teachers import Ensemble
-from kd_mlflow.teaching import teacher_task
+from kd_mlflow.teaching import teacher_task, teachers_encoding
 
 TRAIN, VAL, TEST = 4_000, 1_000, 50_000
 SMALL = (32, 16)
@@ -112,13 +111,7 @@ def from_package(package: str, name: str, target: str) -> Dataset:
 def train_ensemble(dataset: Dataset, recipe: str, seed: int) -> Ensemble:
     """Train twelve teachers as the entry point ``teachers`` does."""
     config = TeachersConfig(recipe=recipe, seed=seed).resolved(len(dataset.split.train))
-    encoding = fit_encoding(
-        dataset.features("train"),
-        target=dataset.table.target,
-        classes=dataset.table.classes,
-        max_categories=config.max_categories,
-        scaling=config.scaling,
-    )
+    encoding = teachers_encoding(config, dataset)
     task = teacher_task(config, encoding, dataset)
     task.fit()
     return Ensemble(encoding=encoding, population=task.population.cpu())

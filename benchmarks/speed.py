@@ -23,11 +23,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
 from kd_mlflow.dataset import Dataset, read_dataset
-from kd_mlflow.encoding import fit_encoding
 from kd_mlflow.models import Population
 from kd_mlflow.students import Member, student_task, transfer_set
 from kd_mlflow.teachers import Ensemble
-from kd_mlflow.teaching import teacher_task
+from kd_mlflow.teaching import teacher_task, teachers_encoding
 
 BATCH, LEARNING_RATE, TEMPERATURE, ALPHA = 64, 1e-3, 3.0, 0.7
 GRID = [(t, alpha) for t in (1.0, 2.0, 3.0, 5.0, 10.0) for alpha in (0.3, 0.5, 0.7, 0.9, 1.0)]
@@ -90,11 +89,9 @@ Pair = tuple[Callable[[], object], Callable[[], object]]
 def stages(dataset: Dataset) -> dict[str, Pair]:
     """The ordinary side and ours of each stage."""
     config = TeachersConfig(recipe="reference").resolved(len(dataset.split.train))
-    features = dataset.features("train")
-    encoding = fit_encoding(
-        features, target="label", classes=dataset.table.classes, max_categories=64
-    )
-    x, y = encoding.inputs(features), torch.from_numpy(dataset.labels("train"))
+    encoding = teachers_encoding(config, dataset)
+    x = encoding.inputs(dataset.features("train"))
+    y = torch.from_numpy(dataset.labels("train"))
     seeds = list(range(config.n_teachers))
     sizes = (x.shape[1], *config.teacher_hidden, 2)
     ensemble = Ensemble(encoding=encoding, population=Population.initialised(sizes, seeds=seeds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kd_mlflow.card import accuracy_with_error, gain_text, p_values, percent, points, recovered_text
+from kd_mlflow.config import text_value
 from kd_mlflow.distilling import DistillResult
 from kd_mlflow.evaluation import Figures
 from kd_mlflow.pipeline import MainResult
@@ -40,7 +41,7 @@ def sweep_table(result: SweepResult) -> str:
     """The grid, the sizes, and what was chosen."""
     cells = [(_setting(cell), _cell_text(cell)) for cell in result.cells]
     sizes = [
-        (f"{','.join(map(str, cell.hidden))}: {cell.parameters:,} parameters", _cell_text(cell))
+        (f"{text_value(cell.hidden)}: {cell.parameters:,} parameters", _cell_text(cell))
         for cell in result.sizes
     ]
     ensemble = result.ensemble
@@ -53,7 +54,7 @@ def sweep_table(result: SweepResult) -> str:
     best = [("least validation log loss", _setting(result.chosen))]
     if result.sizes:
         words = (
-            f"{','.join(map(str, smallest.hidden))}, "
+            f"{text_value(smallest.hidden)}, "
             f"{ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
             if smallest
             else "none of these sizes"

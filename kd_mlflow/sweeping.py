@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_mlflow import card, figures, metrics
 from kd_mlflow.calibration import fit_temperatures
-from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.config import DistillConfig, SweepConfig, text_value
 from kd_mlflow.dataset import Dataset
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation import Figures, validation_figures
@@ -180,7 +180,11 @@ def _train_cells(
     names = [f"T{cell.temperature:g}-alpha{cell.alpha:g}-{widths}" for cell in cells]
     with scene.tracker.children("student", names, parent=scene.run) as runs:
         for run, cell in zip(runs, cells, strict=True):
-            own = {"temperature": cell.temperature, "alpha": cell.alpha, "student_hidden": widths}
+            own = {
+                "temperature": cell.temperature,
+                "alpha": cell.alpha,
+                "student_hidden": text_value(hidden),
+            }
             describe_run(run, config, scene.dataset, scene.mark, **own)
             run.describe(card.cell_note(config, scene.dataset.table, own))
         _write_curves(runs, history, k)
@@ -244,7 +248,7 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
     chosen, smallest = result.chosen, result.smallest
     choice: dict[str, object] = {"temperature": chosen.temperature, "alpha": chosen.alpha}
     if smallest:
-        choice["student_hidden"] = ",".join(map(str, smallest.hidden))
+        choice["student_hidden"] = text_value(smallest.hidden)
     run.params({f"chosen_{name}": value for name, value in choice.items()})
     run.metrics(
         {

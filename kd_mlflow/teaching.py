@@ -48,6 +48,17 @@ class TeachersResult:
     figures: Figures
 
 
+def teachers_encoding(config: TeachersConfig, dataset: Dataset) -> Encoding:
+    """What a table's training rows say about its columns."""
+    return fit_encoding(
+        dataset.features("train"),
+        target=dataset.table.target,
+        classes=dataset.table.classes,
+        max_categories=config.max_categories,
+        scaling=config.scaling,
+    )
+
+
 def teacher_task(config: TeachersConfig, encoding: Encoding, dataset: Dataset) -> Task:
     """The training of the ensemble's members."""
     rows = training_rows(encoding, dataset)
@@ -116,13 +127,7 @@ def _train_teachers(
     listener: Listener,
     parent: TrackedRun | None,
 ) -> TeachersResult:
-    encoding = fit_encoding(
-        dataset.features("train"),
-        target=dataset.table.target,
-        classes=dataset.table.classes,
-        max_categories=config.max_categories,
-        scaling=config.scaling,
-    )
+    encoding = teachers_encoding(config, dataset)
     task = teacher_task(config, encoding, dataset)
     names = numbered("teacher", config.n_teachers)
     with tracker.run("teachers", f"teachers {dataset.table.name}", parent=parent) as run:
