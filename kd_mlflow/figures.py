@@ -41,7 +41,7 @@ def heat_map(
     axes.set_xlabel("alpha, weight of the soft loss")
     axes.set_ylabel("temperature T")
     axes.set_title(
-        f"Calibrated validation log loss, nats, less is better\n{rows:,} rows, {seeds} seeds",
+        f"Calibrated validation log loss, nats, less is better\n{rows:,} rows, seeds: {seeds}",
         fontsize=11,
     )
     figure.colorbar(image)
@@ -84,6 +84,6 @@ def size_curve(
     axes.minorticks_off()
     axes.set_xlabel("parameters of one student")
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(f"{rows:,} test rows, mean of {seeds} seeds ± standard error", fontsize=11)
+    axes.set_title(f"{rows:,} test rows, mean ± standard error, seeds: {seeds}", fontsize=11)
     axes.legend()
     return figure
