@@ -113,12 +113,8 @@ def student_task(
             temperature=torch.tensor([m.temperature for m in members], device=device),
             alpha=torch.tensor([m.alpha for m in members], device=device),
         ),
-        schedule=Schedule(
-            epochs=recipe.student_epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.student_weight_decay,
-            decay=recipe.schedule,
+        schedule=Schedule.of(
+            recipe, epochs=recipe.student_epochs, weight_decay=recipe.student_weight_decay
         ),
         seeds=seeds,
         sampling=Sampling(

@@ -73,12 +73,8 @@ def teacher_task(config: TeachersConfig, encoding: Encoding, dataset: Dataset) -
         population=population.to(rows.train.device),
         rows=rows,
         loss=LabelLoss(labels),
-        schedule=Schedule(
-            epochs=config.teacher_epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.teacher_weight_decay,
-            decay=config.schedule,
+        schedule=Schedule.of(
+            config, epochs=config.teacher_epochs, weight_decay=config.teacher_weight_decay
         ),
         seeds=seeds,
         sampling=Sampling.whole(len(labels), config.n_teachers, mixup=config.teacher_mixup),

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.config import TrainingOptions
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.models import DropoutStreams, Population
 
@@ -58,6 +59,17 @@ class Schedule:
     learning_rate: float
     weight_decay: float = 0.0
     decay: str = "constant"
+
+    @classmethod
+    def of(cls, options: TrainingOptions, *, epochs: int, weight_decay: float) -> Schedule:
+        """The schedule of resolved options, for teachers or students."""
+        return cls(
+            epochs=epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            weight_decay=weight_decay,
+            decay=options.schedule,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
