@@ -88,7 +88,8 @@ def distill_step(
                     dataset,
                     mark,
                     member_seed=member.seed,
-                    **{"alpha": member.alpha, "student_mixup": member.mixup},
+                    alpha=member.alpha,
+                    student_mixup=member.mixup,
                 )
                 member_run.describe(card.student_note(config, dataset.table, member))
             task = student_task(config, lessons, members, config.student_hidden)

@@ -25,10 +25,6 @@ class EnsembleFigures:
     ensemble: Figures
 
 
-STUDENT_KINDS = ("distilled", "baseline", "strong_baseline")
-"""A recipe without mixup for students has no strong baselines."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Students by kind, distilled and baselines, of the same seeds, and the ensemble.

@@ -16,8 +16,9 @@ from kd_mlflow.dataset import Dataset, label_tensors, training_rows
 from kd_mlflow.evaluation import validation_figures
 from kd_mlflow.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.models import Population
+from kd_mlflow.sampling import Sampling
 from kd_mlflow.teachers import Ensemble
-from kd_mlflow.training import Rows, Sampling, Schedule, Task
+from kd_mlflow.training import Rows, Schedule, Task
 
 POOL_BYTES = 2**28
 """Bound of what new rows take in memory: inputs and soft targets."""

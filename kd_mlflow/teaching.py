@@ -12,6 +12,7 @@ from kd_mlflow.encoding import Encoding, fit_encoding
 from kd_mlflow.evaluation import Figures, evaluate_ensemble, validation_figures
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.models import Population
+from kd_mlflow.sampling import Sampling
 from kd_mlflow.steps import (
     BALANCE,
     Listener,
@@ -28,7 +29,7 @@ from kd_mlflow.teachers import (
     teachers_fingerprint,
 )
 from kd_mlflow.tracking import TrackedRun, Tracker
-from kd_mlflow.training import Sampling, Schedule, Task
+from kd_mlflow.training import Schedule, Task
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

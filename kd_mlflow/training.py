@@ -19,15 +19,13 @@ from torch import Tensor
 from kd_mlflow.config import TrainingOptions
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.models import DropoutStreams, Population
+from kd_mlflow.sampling import MixupWeights, Sampling, row_orders
 
 History = dict[str, NDArray[np.float64]]
 """Curves by name.  Shape of each: (epochs, k)."""
 
 CHUNK_PARAMETERS = 250_000
 """Weights that one worker trains at a time; twelve reference teachers are two chunks."""
-
-BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
-"""Largest weight of a mixed row: 1 says that a row is not mixed."""
 
 OnEpoch = Callable[[slice, int, dict[str, NDArray[np.float64]]], None]
 """Receives which members, the epoch (from 1) and each curve's values, shape (members,)."""
@@ -81,29 +79,6 @@ class Rows:
 
     train: Tensor
     val: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which training rows each member sees: one value a member in each field.
-
-    ``pools``: it draws from so many of the first rows, each once before any comes again.
-    ``mixup``: the Beta parameter by which it mixes each row with the one before in its batch,
-    0 for none. ``epoch_rows``: rows in one epoch of every member.
-    """
-
-    pools: tuple[int, ...]
-    mixup: tuple[float, ...]
-    epoch_rows: int
-
-    @classmethod
-    def whole(cls, n: int, k: int, *, mixup: float = 0.0) -> Sampling:
-        """All ``k`` members see all ``n`` rows once an epoch."""
-        return cls(pools=(n,) * k, mixup=(mixup,) * k, epoch_rows=n)
-
-    def members(self, rows: slice) -> Sampling:
-        """The sampling of some members."""
-        return Sampling(pools=self.pools[rows], mixup=self.mixup[rows], epoch_rows=self.epoch_rows)
 
 
 def ignore_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
@@ -210,10 +185,10 @@ def _fit_chunk(
     steps_per_epoch = -(-sampling.epoch_rows // schedule.batch_size)
     scheduler = _scheduler(optimizer, schedule, steps_per_epoch=steps_per_epoch)
     orders = [
-        _order(seed, pool, sampling.epoch_rows)
+        row_orders(seed, pool, sampling.epoch_rows)
         for seed, pool in zip(seeds, sampling.pools, strict=True)
     ]
-    weights = _Weights(seeds, sampling)
+    weights = MixupWeights(seeds, sampling)
     streams = DropoutStreams(seeds)
     curves: list[dict[str, NDArray[np.float64]]] = []
     for epoch in range(1, schedule.epochs + 1):
@@ -239,48 +214,6 @@ def _fit_chunk(
         _check_finite(curves[-1]["train_loss"], epoch, schedule.learning_rate)
         on_epoch(epoch, curves[-1])
     return {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
-
-
-def _order(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers of one epoch after the other: shuffled pools, end to end.
-
-    Shape of each: (epoch_rows,).
-    """
-    bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(0,)))
-    shuffle = np.random.Generator(bits)
-    left = np.empty(0, dtype=np.int64)
-    while True:
-        parts = [left]
-        while sum(map(len, parts)) < epoch_rows:
-            parts.append(shuffle.permutation(pool))
-        drawn = np.concatenate(parts)
-        left = drawn[epoch_rows:]
-        yield drawn[:epoch_rows]
-
-
-class _Weights:
-    """Mixup's weight of each row against the row before in its batch."""
-
-    def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
-        self._epoch_rows = sampling.epoch_rows
-        self._members = [
-            (parameter, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,))))
-            for seed, parameter in zip(seeds, sampling.mixup, strict=True)
-        ]
-
-    def draw(self, device: torch.device) -> Tensor | None:
-        """Weights of one epoch, Beta distributed, 1 for a member that does not mix.
-
-        Shape: (k, epoch_rows); None where no member mixes.
-        """
-        if not any(parameter for parameter, _ in self._members):
-            return None
-        drawn = np.ones((len(self._members), self._epoch_rows), dtype=np.float32)
-        for row, (parameter, rng) in zip(drawn, self._members, strict=True):
-            if parameter:
-                row[:] = rng.beta(parameter, parameter, size=self._epoch_rows)
-                np.minimum(row, BELOW_ONE, out=row)
-        return torch.from_numpy(drawn).to(device)
 
 
 class _Means:

@@ -22,7 +22,7 @@ MODULES = sorted((ROOT / "kd_mlflow").glob("*.py"))
 LAYERS = [
     {"errors", "config"},
     {"scoring"},
-    {"losses", "metrics", "models", "encoding", "files", "calibration", "figures"},
+    {"losses", "metrics", "models", "encoding", "files", "calibration", "figures", "sampling"},
     {"training", "data", "augment"},
     {"dataset", "evaluation"},
     {"tracking"},

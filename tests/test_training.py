@@ -12,7 +12,8 @@ from kd_mlflow.errors import TrainingError
 from kd_mlflow.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
-from kd_mlflow.training import Rows, Sampling, Schedule, fit
+from kd_mlflow.sampling import MixupWeights, Sampling, row_orders
+from kd_mlflow.training import Rows, Schedule, fit
 
 SIZES = (4, 16, 8, 3)
 N = 90
@@ -281,8 +282,8 @@ def test_mixup_is_what_its_paper_says():
     optimizer = torch.optim.Adam(
         network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    orders = training._order(seed, N, N)
-    weights = training._Weights([seed], sampling)
+    orders = row_orders(seed, N, N)
+    weights = MixupWeights([seed], sampling)
     one_hot = nn.functional.one_hot(LABELS).float()
     for _ in range(schedule.epochs):
         order, weight = torch.from_numpy(next(orders)), weights.draw(torch.device("cpu"))[0]
@@ -314,7 +315,7 @@ def test_members_of_unlike_sampling_are_as_if_alone():
 @pytest.mark.parametrize(("pool", "epoch_rows"), [(10, 4), (4, 10), (6, 6)])
 def test_every_row_of_a_pool_is_drawn_before_any_comes_again(pool, epoch_rows):
     """Epochs cut the stream of shuffled pools, whatever the two sizes."""
-    orders = training._order(3, pool, epoch_rows)
+    orders = row_orders(3, pool, epoch_rows)
     stream = np.concatenate([next(orders) for _ in range(10 * pool)])
     turns = stream[: len(stream) // pool * pool].reshape(-1, pool)
     assert (np.sort(turns, axis=1) == np.arange(pool)).all()
