@@ -181,6 +181,18 @@ class TrainingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerOptions(Options):
+    """Where models are trained; no figure depends on it."""
+
+    workers: int = option(
+        0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
+    )
+    dask_scheduler: str = option(
+        "", "Address of a Dask scheduler, such as tcp://host:8786, whose workers are to train."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsembleOptions(Options):
     """The teachers."""
 
@@ -281,14 +293,14 @@ class GateOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachersConfig(EnsembleOptions, TrainingOptions, DataOptions):
+class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOptions):
     """Options of the entry point ``teachers``."""
 
     force: bool = option(False, "Train anew even where the same ensemble is finished.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RegistryOptions, StudentRecipe, DataOptions):
+class DistillConfig(RegistryOptions, StudentRecipe, WorkerOptions, DataOptions):
     """Options of the entry point ``distill``."""
 
     teachers: str = option(
@@ -300,7 +312,7 @@ class DistillConfig(RegistryOptions, StudentRecipe, DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(StudentRecipe, DataOptions):
+class SweepConfig(StudentRecipe, WorkerOptions, DataOptions):
     """Options of the entry point ``sweep``."""
 
     teachers: str = option(

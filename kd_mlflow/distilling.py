@@ -16,6 +16,7 @@ from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbe
 from kd_mlflow.students import Member, finish, student_task, transfer_set
 from kd_mlflow.teachers import Ensemble, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
+from kd_mlflow.workers import Workers
 
 RUN_KINDS = {
     "distilled": "student",
@@ -93,7 +94,7 @@ def distill_step(
                 )
                 member_run.describe(card.student_note(config, dataset.table, member))
             task = student_task(config, lessons, members, config.student_hidden)
-            train(task, runs, label="students", listener=listener)
+            train(task, runs, Workers.of(config), label="students", listener=listener)
             population = finish(config, task, lessons)
             comparison = _compare(config, population, list(groups), dataset, ensemble)
             finals = [final for each in comparison.students.values() for final in each]

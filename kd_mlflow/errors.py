@@ -23,3 +23,7 @@ class RunError(KDError):
 
 class RegistryError(KDError):
     """A registered model or version does not exist, or cannot be moved as asked."""
+
+
+class ClusterError(KDError):
+    """A Dask cluster cannot be reached or cannot do the work."""

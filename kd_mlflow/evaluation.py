@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow import metrics
-from kd_mlflow.losses import AVERAGES, hard_loss
+from kd_mlflow.losses import AVERAGES
 from kd_mlflow.metrics import Interval
 
 Figures = dict[str, float]
@@ -42,7 +43,8 @@ class Comparison:
 
 def validation_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each."""
-    loss = hard_loss(logits, labels.expand(logits.shape[0], -1)).mean(dim=1)
+    every = labels.expand(logits.shape[0], -1)
+    loss = F.cross_entropy(logits.mT, every, reduction="none").mean(dim=1)
     return {"val_loss": loss, "val_accuracy": metrics.agreements(logits, labels)}
 
 

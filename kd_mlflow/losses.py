@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 UNLABELLED = -100
@@ -46,53 +46,70 @@ def soft_targets(ensemble_logits: Tensor, temperature: float | Tensor) -> Tensor
     return torch.softmax(ensemble_logits / temperature, dim=-1)
 
 
-def soft_loss(logits: Tensor, ensemble_logits: Tensor, temperature: Tensor) -> Tensor:
-    """``T^2 * KL(soft targets || student at T)`` of each row; the loss is its mean over the batch.
+def soft_loss(
+    logits: Tensor, ensemble_logits: Tensor, temperature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``T^2 * KL(soft targets || student at T)`` of each row, and its gradient in the logits.
 
-    T^2 keeps the gradient's size independent of T (section 2 of the paper).
-    Shape: logits and ensemble_logits (k, batch, classes), temperature (k,) -> (k, batch).
+    T^2 keeps the gradient, T (student at T - soft targets), of one size at any T (section 2 of the
+    paper). Shape: logits and ensemble_logits (k, batch, classes), temperature (k,) ->
+    (k, batch) and (k, batch, classes).
     """
     t = temperature[:, None, None]
     student = torch.log_softmax(logits / t, dim=-1)
     teacher = torch.log_softmax(ensemble_logits / t, dim=-1)
-    return t[..., 0].square() * (teacher.exp() * (teacher - student)).sum(dim=-1)
+    targets = teacher.exp()
+    loss = t[..., 0].square() * (targets * (teacher - student)).sum(dim=-1)
+    return loss, t * (student.exp() - targets)
 
 
-def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy on labels of each row; 0 where the label is UNLABELLED.
+def hard_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on label shares of each row, and its gradient in the logits.
 
-    Shape: logits (k, batch, classes), labels (k, batch) -> (k, batch).
+    Shares of 0 throughout, those of a row without a label, give 0.
+    Shape: logits and targets (k, batch, classes) -> (k, batch) and (k, batch, classes).
     """
-    each = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=UNLABELLED
+    student = torch.log_softmax(logits, dim=-1)
+    loss = -(targets * student).sum(dim=-1)
+    return loss, student.exp() * targets.sum(dim=-1, keepdim=True) - targets
+
+
+def label_shares(labels: Tensor, weight: Tensor | None, *, like: Tensor) -> Tensor:
+    """Share of each class in a row's label: one-hot, or mixed with the row before in the batch.
+
+    Zhang et al. (2018), "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412, equation 1.
+    A row without a label has shares of 0. Shape: labels and weight (k, batch), like (k, batch,
+    classes) -> (k, batch, classes).
+    """
+    known = (labels != UNLABELLED).to(like.dtype)[..., None]
+    shares = torch.zeros_like(like).scatter_(2, labels.clamp(min=0)[..., None], known)
+    return (
+        shares if weight is None else torch.lerp(shares.roll(1, dims=1), shares, weight[..., None])
     )
-    return each.view(labels.shape)
 
 
-def mixed_hard_loss(logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-    """Cross-entropy of mixed rows: each row's label and its neighbour's, by their weights.
+class Losses(NamedTuple):
+    """What a loss gives for a batch.
 
-    The neighbour is the row before in the batch. Zhang et al. (2018), "mixup: Beyond Empirical
-    Risk Minimization", arXiv 1710.09412, equation 1.
-    Shape: logits (k, batch, classes), labels and weight (k, batch) -> (k, batch).
+    Shape: values (k, batch) each; gradient, of each row's ``train_loss`` in the logits,
+    (k, batch, classes).
     """
-    own = hard_loss(logits, labels)
-    if weight is None:
-        return own
-    return weight * own + (1 - weight) * hard_loss(logits, labels.roll(1, dims=1))
+
+    values: dict[str, Tensor]
+    gradient: Tensor
 
 
 class LabelLoss:
-    """Cross-entropy on the labels of the rows in a batch."""
+    """Cross-entropy on the labels of the rows in a batch.  Shape: labels (n,)."""
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
 
-    def __call__(
-        self, logits: Tensor, rows: Tensor, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Shape: logits (k, batch, classes), rows and weight (k, batch) -> (k, batch) each."""
-        return {"train_loss": mixed_hard_loss(logits, self.labels[rows], weight)}
+    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None = None) -> Losses:
+        """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
+        shares = label_shares(self.labels[rows], weight, like=logits)
+        loss, gradient = hard_loss(logits, shares)
+        return Losses({"train_loss": loss}, gradient)
 
     def members(self, rows: slice) -> LabelLoss:
         """The loss of some members: all have the same."""
@@ -114,25 +131,23 @@ class DistillationLoss:
         self.temperature = temperature
         self.alpha = alpha
 
-    def __call__(
-        self, logits: Tensor, rows: Tensor, weight: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Loss of each row; NaN in soft_loss of a mixed row and in hard_loss of an unlabelled one.
+    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None = None) -> Losses:
+        """NaN stands in soft_loss of a mixed row and in hard_loss of an unlabelled one.
 
-        Shape: logits (k, batch, classes), rows and weight (k, batch) -> (k, batch) each.
+        Shape: logits (k, batch, classes), rows and weight (k, batch).
         """
         labels = self.labels[rows]
         labelled = labels != UNLABELLED
-        soft = soft_loss(logits, self.ensemble_logits[rows], self.temperature)
-        hard = mixed_hard_loss(logits, labels, weight)
-        total = torch.lerp(hard, soft, torch.where(labelled, self.alpha[:, None], 1.0))
-        if weight is not None:
-            soft = soft.masked_fill(weight < 1, torch.nan)
-        return {
-            "train_loss": total,
-            "soft_loss": soft,
+        shares = label_shares(labels, weight, like=logits)
+        soft, soft_gradient = soft_loss(logits, self.ensemble_logits[rows], self.temperature)
+        hard, hard_gradient = hard_loss(logits, shares)
+        alpha = torch.where(labelled, self.alpha[:, None], 1.0)
+        values = {
+            "train_loss": torch.lerp(hard, soft, alpha),
+            "soft_loss": soft if weight is None else soft.masked_fill(weight < 1, torch.nan),
             "hard_loss": hard.masked_fill(~labelled, torch.nan),
         }
+        return Losses(values, torch.lerp(hard_gradient, soft_gradient, alpha[..., None]))
 
     def members(self, rows: slice) -> DistillationLoss:
         """The loss of some members."""

@@ -5,59 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-DROPOUT_LEVELS = 256
-"""Dropout masks come from random bytes, so a rate is rounded to a multiple of 1/256."""
-
 EVALUATION_ROWS = 4096
 """Rows scored at once when no gradient is needed: bounds memory, changes no logit's meaning."""
-
-
-class DropoutStreams:
-    """Random bytes for dropout masks: what a member receives depends on its own seed alone.
-
-    Bytes against a threshold cost a small part of what Bernoulli draws cost, which would
-    otherwise be half of the training time.
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._streams = [
-            np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(1,))) for seed in seeds
-        ]
-
-    def draw(self, batch: int, width: int) -> Tensor:
-        """Return uniform bytes.  Shape: (k, batch, width), uint8, on the host."""
-        size = batch * width
-        words = np.empty((len(self._streams), -(-size // 8)), dtype=np.uint64)
-        for row, stream in zip(words, self._streams, strict=True):
-            row[:] = stream.random_raw(row.size)
-        drawn = torch.from_numpy(words.view(np.uint8))[:, :size]
-        return drawn.reshape(len(self._streams), batch, width)
-
-
-class ReluDropout(torch.autograd.Function):
-    """``relu(x) * keep * scale`` as one node, whose output alone is kept for the backward pass.
-
-    Shape: x (k, batch, d), keep (k, batch, d) boolean -> (k, batch, d).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
-        y = torch.relu(x).mul_(keep).mul_(scale)
-        ctx.save_for_backward(y)
-        ctx.scale = scale
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (y,) = ctx.saved_tensors
-        passed: Tensor = torch.ops.aten.threshold_backward(grads[0], y, 0.0)
-        return passed.mul_(ctx.scale), None, None
 
 
 class StackedLinear(nn.Module):
@@ -76,7 +29,7 @@ class StackedLinear(nn.Module):
 
 
 class Population(nn.Module):
-    """``k`` multilayer perceptrons: linear layers with ReLU and dropout between them.
+    """``k`` multilayer perceptrons: linear layers with ReLU between them, dropout in training.
 
     Shape: (batch, d_in), shared by all members, or (k, batch, d_in) -> logits (k, batch, classes).
 
@@ -106,32 +59,30 @@ class Population(nn.Module):
         return cls(layers, dropout=dropout)
 
     @property
+    def stack(self) -> list[StackedLinear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, StackedLinear)]
+
+    @property
     def k(self) -> int:
         """Number of members."""
-        return int(self._layer(0).weight.shape[0])
+        return int(self.stack[0].weight.shape[0])
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Width of the input, of each hidden layer and of the logits."""
-        return (self._layer(0).weight.shape[1], *(int(w.weight.shape[2]) for w in self._all()))
+        return (self.stack[0].weight.shape[1], *(int(w.weight.shape[2]) for w in self.stack))
 
     @property
     def parameters_per_member(self) -> int:
         """Number of trained values of one member."""
         return sum(p.numel() for p in self.parameters()) // self.k
 
-    def forward(self, x: Tensor, streams: DropoutStreams | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         h = x if x.dim() == 3 else x.expand(self.k, *x.shape)
-        threshold = round(self.dropout * DROPOUT_LEVELS)
-        keep = self._masks(h, streams, threshold) if streams and threshold else None
-        *hidden, last = self._all()
-        for i, layer in enumerate(hidden):
-            h = layer(h)
-            if keep:
-                scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - threshold)
-                h = ReluDropout.apply(h, keep[i], scale)  # type: ignore[no-untyped-call]  # torch's
-            else:
-                h = torch.relu(h)
+        *hidden, last = self.stack
+        for layer in hidden:
+            h = torch.relu(layer(h))
         logits: Tensor = last(h)
         return logits
 
@@ -147,7 +98,7 @@ class Population(nn.Module):
     def member(self, index: int) -> nn.Sequential:
         """Return a copy of one member as an ordinary module with the same weights and dropout."""
         modules: list[nn.Module] = []
-        for layer in self._all():
+        for layer in self.stack:
             d_in, d_out = layer.weight.shape[1:]
             linear = nn.Linear(d_in, d_out, device=layer.weight.device)
             with torch.no_grad():
@@ -160,7 +111,7 @@ class Population(nn.Module):
         """Return copies of some members as a population of their own."""
         layers = [
             StackedLinear(w.weight.detach()[rows].clone(), w.bias.detach()[rows].clone())
-            for w in self._all()
+            for w in self.stack
         ]
         return Population(layers, dropout=self.dropout)
 
@@ -175,24 +126,10 @@ class Population(nn.Module):
 
         Shape: (k,).
         """
-        last = self._all()[-1]
+        last = self.stack[-1]
         with torch.no_grad():
             for values in (last.weight, last.bias):
                 values.div_(temperatures.to(values)[:, None, None])
-
-    def _layer(self, index: int) -> StackedLinear:
-        layer = self.layers[index]
-        assert isinstance(layer, StackedLinear)
-        return layer
-
-    def _all(self) -> list[StackedLinear]:
-        return [self._layer(i) for i in range(len(self.layers))]
-
-    def _masks(self, x: Tensor, streams: DropoutStreams, threshold: int) -> tuple[Tensor, ...]:
-        """Draw which units stay, one mask a hidden layer.  Shape of each: (k, batch, width)."""
-        hidden = self.sizes[1:-1]
-        drawn = streams.draw(x.shape[1], sum(hidden)).to(x.device)
-        return torch.split(drawn >= threshold, list(hidden), dim=2)
 
 
 def _draw_linear(d_in: int, d_out: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -77,3 +77,35 @@ class MixupWeights:
                 row[:] = rng.beta(parameter, parameter, size=self._epoch_rows)
                 np.minimum(row, BELOW_ONE, out=row)
         return torch.from_numpy(drawn).to(device)
+
+
+class Batches:
+    """Each member's own batches of rows, mixed where its sampling says so."""
+
+    def __init__(
+        self, table: Tensor, sampling: Sampling, *, seeds: Sequence[int], batch_size: int
+    ) -> None:
+        self._table, self._rows, self._batch_size = table, sampling.epoch_rows, batch_size
+        self._orders = [
+            row_orders(seed, pool, sampling.epoch_rows)
+            for seed, pool in zip(seeds, sampling.pools, strict=True)
+        ]
+        self._weights = MixupWeights(seeds, sampling)
+        self.per_epoch = -(-sampling.epoch_rows // batch_size)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Inputs, row numbers and mixup's weights, None where no member mixes.
+
+        Shape of each: (k, batch, d_in), (k, batch) and (k, batch).
+        """
+        device = self._table.device
+        order = torch.from_numpy(np.stack([next(rows) for rows in self._orders])).to(device)
+        weight = self._weights.draw(device)
+        for start in range(0, self._rows, self._batch_size):
+            batch = order[:, start : start + self._batch_size]
+            x = self._table.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
+            if weight is None:
+                yield x, batch, None
+                continue
+            share = weight[:, start : start + self._batch_size]
+            yield torch.lerp(x.roll(1, dims=1), x, share[..., None]), batch, share

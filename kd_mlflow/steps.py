@@ -14,6 +14,7 @@ from kd_mlflow.dataset import Dataset
 from kd_mlflow.teachers import fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, data_set_input
 from kd_mlflow.training import OnEpoch, Task, ignore_epoch
+from kd_mlflow.workers import Workers
 
 BALANCE = "class_balance.json"
 """Rows a class on each side of the split, beside every ensemble and comparison."""
@@ -52,7 +53,9 @@ def describe_run(
     run.data_set(data_set_input(table, dataset.split))
 
 
-def train(task: Task, runs: Sequence[TrackedRun], *, label: str, listener: Listener) -> None:
+def train(
+    task: Task, runs: Sequence[TrackedRun], workers: Workers, *, label: str, listener: Listener
+) -> None:
     """Train a population while its curves go to its runs and to the listener."""
     progress = listener.training(label, task.population.k, task.schedule.epochs)
     with CurveWriter(runs) as curves, progress as heard:
@@ -61,7 +64,7 @@ def train(task: Task, runs: Sequence[TrackedRun], *, label: str, listener: Liste
             curves.on_epoch(members, epoch, values)
             heard(members, epoch, values)
 
-        task.fit(on_epoch)
+        task.fit(workers, on_epoch)
 
 
 def member_seeds(seed: int, stream: int, k: int) -> list[int]:

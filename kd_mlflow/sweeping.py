@@ -21,6 +21,7 @@ from kd_mlflow.students import Member, TransferSet, finish, student_task, transf
 from kd_mlflow.teachers import Ensemble, choose_run, fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, Tracker
 from kd_mlflow.training import History
+from kd_mlflow.workers import Workers
 
 SEED_STREAM = 1
 """The students of a sweep have the seeds of the students of ``distill``."""
@@ -164,7 +165,7 @@ def _train_cells(
     widths = "-".join(map(str, hidden))
     label = f"{len(settings)} settings of {widths}"
     with scene.listener.training(label, len(members), config.student_epochs) as heard:
-        history = task.fit(heard)
+        history = task.fit(Workers.of(config), heard)
     population = finish(config, task, scene.lessons)
     rows = scene.lessons.rows.val.cpu()
     val, test = (torch.split(population.logits(x), k) for x in (rows, scene.test_inputs))

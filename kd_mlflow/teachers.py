@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from mlflow.entities import Run
 from torch import Tensor
 
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config import TeachersConfig, WorkerOptions
 from kd_mlflow.encoding import Encoding
 from kd_mlflow.errors import RunError
 from kd_mlflow.losses import AVERAGES
@@ -91,7 +91,9 @@ class Ensemble:
 
 def fingerprint(data_digest: str, values: dict[str, str]) -> str:
     """SHA-256 of data and configuration: equal where training would give the same models."""
-    content = json.dumps([FORMAT, data_digest, sorted(values.items())])
+    elsewhere = {field.name for field in fields(WorkerOptions)}
+    decisive = sorted(item for item in values.items() if item[0] not in elsewhere)
+    content = json.dumps([FORMAT, data_digest, decisive])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

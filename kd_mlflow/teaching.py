@@ -30,6 +30,7 @@ from kd_mlflow.teachers import (
 )
 from kd_mlflow.tracking import TrackedRun, Tracker
 from kd_mlflow.training import Schedule, Task
+from kd_mlflow.workers import Workers
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -133,7 +134,7 @@ def _train_teachers(
             for member, seed in zip(members, task.seeds, strict=True):
                 describe_run(member, config, dataset, mark, member_seed=seed)
                 member.describe(card.teacher_note(config, dataset.table, seed))
-            train(task, members, label="teachers", listener=listener)
+            train(task, members, Workers.of(config), label="teachers", listener=listener)
             ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
             figures = evaluate_ensemble(
                 ensemble.member_logits(encoding.inputs(dataset.features("test"))),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,32 +11,39 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+from joblib import delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.backprop import Backprop
 from kd_mlflow.config import TrainingOptions
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.models import DropoutStreams, Population
-from kd_mlflow.sampling import MixupWeights, Sampling, row_orders
+from kd_mlflow.losses import Losses
+from kd_mlflow.models import Population
+from kd_mlflow.sampling import Batches, Sampling
+from kd_mlflow.workers import HERE, Pool, Workers
 
 History = dict[str, NDArray[np.float64]]
 """Curves by name.  Shape of each: (epochs, k)."""
 
-CHUNK_PARAMETERS = 250_000
-"""Weights that one worker trains at a time; twelve reference teachers are two chunks."""
+CHUNK_PARAMETERS = 300_000
+"""Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
+
+THREAD_PARAMETERS = 150_000
+"""Fewest weights that are worth a thread: with less, threads wait for Python's lock."""
 
 OnEpoch = Callable[[slice, int, dict[str, NDArray[np.float64]]], None]
 """Receives which members, the epoch (from 1) and each curve's values, shape (members,)."""
 
 
 class Loss(Protocol):
-    """One value a member and row, by name; training minimises the mean of ``train_loss``.
+    """Gives one value a member and row, by name; training minimises the mean of ``train_loss``.
 
     NaN in any other value means that it does not exist for that row; curves leave it out.
     """
 
-    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-        """Shape: logits (k, batch, classes), rows and weight (k, batch) -> (k, batch) each."""
+    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> Losses:
+        """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
 
     def members(self, rows: slice) -> Self:
         """The loss of some members."""
@@ -57,6 +62,13 @@ class Schedule:
     learning_rate: float
     weight_decay: float = 0.0
     decay: str = "constant"
+
+    def learning_rates(self, steps_per_epoch: int) -> Iterator[float]:
+        """The rate of each step; cosine: Loshchilov & Hutter (2017), arXiv 1608.03983, eq. 5."""
+        steps = self.epochs * steps_per_epoch
+        for step in range(steps):
+            share = (1 + math.cos(math.pi * step / steps)) / 2 if self.decay == "cosine" else 1.0
+            yield self.learning_rate * share
 
     @classmethod
     def of(cls, options: TrainingOptions, *, epochs: int, weight_decay: float) -> Schedule:
@@ -97,123 +109,79 @@ class Task:
     sampling: Sampling
     evaluate: Evaluate
 
-    def fit(self, on_epoch: OnEpoch = ignore_epoch) -> History:
-        """Train the population in place; return the curves."""
-        return fit(
-            self.population,
-            self.rows,
-            self.loss,
-            schedule=self.schedule,
-            seeds=self.seeds,
-            evaluate=self.evaluate,
-            sampling=self.sampling,
-            on_epoch=on_epoch,
-        )
+    def fit(self, workers: Workers = HERE, on_epoch: OnEpoch = ignore_epoch) -> History:
+        """Train every member in place, each as if alone; return the curves.
+
+        Members are split into chunks, trained side by side with one intra-op thread each: as fast
+        as several on a quiet machine, and nothing stalls on a busy one. A member's weights are the
+        same bit for bit however members are chunked.
+
+        Raises TrainingError when a member's loss is no longer a finite number.
+        """
+        parts: dict[int, History] = {}
+        with workers.pool(self) as pool, _Watch(ignore_epoch if pool.remote else on_epoch) as watch:
+            chunks = _chunks(self.population, pool)
+            calls = (delayed(_fit_chunk)(self, members, watch) for members in chunks)
+            for members, trained, history in pool(calls):
+                self.population.copy_members_(members, trained)
+                parts[members.start] = history
+                if pool.remote:
+                    _replay(members, history, on_epoch)
+        ordered = [parts[start] for start in sorted(parts)]
+        return {name: np.concatenate([p[name] for p in ordered], axis=1) for name in ordered[0]}
 
 
-def fit(
-    population: Population,
-    rows: Rows,
-    loss: Loss,
-    *,
-    schedule: Schedule,
-    seeds: Sequence[int],
-    evaluate: Evaluate,
-    sampling: Sampling | None = None,
-    on_epoch: OnEpoch = ignore_epoch,
-) -> History:
-    """Train every member in place, each as if alone; return the curves.
+class _Watch:
+    """Hears each epoch, and ends all chunks at their next step once its block is left."""
 
-    Without a ``sampling`` every member sees every row once an epoch.
+    def __init__(self, on_epoch: OnEpoch) -> None:
+        self.on_epoch = on_epoch
+        self.over = False
 
-    Members are split into chunks, each trained in a thread with one intra-op thread: as fast as
-    several intra-op threads on a quiet machine, and nothing stalls on a busy one. The chunks follow
-    from the population alone, so figures do not depend on the number of cores.
+    def __enter__(self) -> Self:
+        return self
 
-    Raises TrainingError when a member's loss is no longer a finite number.
-    """
-    chunks = _chunks(population)
-    draws = sampling or Sampling.whole(len(rows.train), population.k)
-    stop = threading.Event()
-
-    def train_chunk(members: slice) -> History:
-        torch.set_num_threads(1)
-        part = population.members(members)
-        history = _fit_chunk(
-            part,
-            rows,
-            loss.members(members),
-            schedule=schedule,
-            seeds=seeds[members],
-            evaluate=evaluate,
-            sampling=draws.members(members),
-            on_epoch=lambda epoch, values: on_epoch(members, epoch, values),
-            stop=stop,
-        )
-        population.copy_members_(members, part)
-        return history
-
-    workers = min(usable_cores(), len(chunks))
-    with _intra_op_threads(1), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(train_chunk, members) for members in chunks]
-        try:
-            parts = [future.result() for future in futures]
-        finally:  # an error or an interrupt ends the other chunks at their next step
-            stop.set()
-    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    def __exit__(self, *error: object) -> None:
+        self.over = True
 
 
-def _fit_chunk(
-    population: Population,
-    rows: Rows,
-    loss: Loss,
-    *,
-    schedule: Schedule,
-    seeds: Sequence[int],
-    evaluate: Evaluate,
-    sampling: Sampling,
-    on_epoch: Callable[[int, dict[str, NDArray[np.float64]]], None],
-    stop: threading.Event,
-) -> History:
-    """Minimise the sum of the members' losses: summed, not averaged, so none scales another."""
+@torch.no_grad()
+def _fit_chunk(task: Task, members: slice, watch: _Watch) -> tuple[slice, Population, History]:
+    """Train copies of some members; each one's gradient is that of its own mean loss."""
+    rows, schedule, loss = task.rows, task.schedule, task.loss.members(members)
+    population, seeds = task.population.members(members), task.seeds[members]
+    backprop = Backprop(population, seeds=seeds)
     optimizer = torch.optim.Adam(
-        population.parameters(),
-        lr=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-        fused=True,
+        [backprop.parameters], weight_decay=schedule.weight_decay, fused=True
     )
-    steps_per_epoch = -(-sampling.epoch_rows // schedule.batch_size)
-    scheduler = _scheduler(optimizer, schedule, steps_per_epoch=steps_per_epoch)
-    orders = [
-        row_orders(seed, pool, sampling.epoch_rows)
-        for seed, pool in zip(seeds, sampling.pools, strict=True)
-    ]
-    weights = MixupWeights(seeds, sampling)
-    streams = DropoutStreams(seeds)
+    batches = Batches(
+        rows.train, task.sampling.members(members), seeds=seeds, batch_size=schedule.batch_size
+    )
+    rates = schedule.learning_rates(batches.per_epoch)
     curves: list[dict[str, NDArray[np.float64]]] = []
-    for epoch in range(1, schedule.epochs + 1):
-        order = torch.from_numpy(np.stack([next(rows) for rows in orders])).to(rows.train.device)
-        weight = weights.draw(order.device)
-        means = _Means()
-        for start in range(0, sampling.epoch_rows, schedule.batch_size):
-            if stop.is_set():
-                raise TrainingError("training was stopped")
-            batch = order[:, start : start + schedule.batch_size]
-            x = rows.train.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
-            share = None if weight is None else weight[:, start : start + schedule.batch_size]
-            if share is not None:
-                x = torch.lerp(x.roll(1, dims=1), x, share[..., None])
-            losses = loss(population(x, streams), batch, share)
-            optimizer.zero_grad(set_to_none=True)
-            losses["train_loss"].mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]  # torch's
-            optimizer.step()
-            scheduler.step()
-            means.add(losses)
-        figures = {**means.result(), **evaluate(population.logits(rows.val))}
-        curves.append({name: value.double().cpu().numpy() for name, value in figures.items()})
-        _check_finite(curves[-1]["train_loss"], epoch, schedule.learning_rate)
-        on_epoch(epoch, curves[-1])
-    return {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+    with _one_intra_op_thread():
+        for epoch in range(1, schedule.epochs + 1):
+            means = _Means()
+            for x, batch, share in batches.epoch():
+                if watch.over:
+                    raise TrainingError("training was stopped")
+                losses = loss(backprop.forward(x), batch, share)
+                backprop.backward(losses.gradient / batch.shape[1])
+                optimizer.param_groups[0]["lr"] = next(rates)
+                optimizer.step()
+                means.add(losses.values)
+            figures = {**means.result(), **task.evaluate(population.logits(rows.val))}
+            curves.append({name: value.double().cpu().numpy() for name, value in figures.items()})
+            _check_finite(curves[-1]["train_loss"], epoch, schedule.learning_rate)
+            watch.on_epoch(members, epoch, curves[-1])
+    history = {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
+    return members, population.members(slice(None)), history
+
+
+def _replay(members: slice, history: History, on_epoch: OnEpoch) -> None:
+    """Tell at once what a chunk that was trained elsewhere went through."""
+    for epoch in range(1, len(history["train_loss"]) + 1):
+        on_epoch(members, epoch, {name: values[epoch - 1] for name, values in history.items()})
 
 
 class _Means:
@@ -248,15 +216,6 @@ class _Means:
         self._waiting = []
 
 
-def _scheduler(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, *, steps_per_epoch: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if schedule.decay == "cosine":
-        steps = schedule.epochs * steps_per_epoch
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
 def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:
     if not np.isfinite(train_loss).all():
         raise TrainingError(
@@ -265,23 +224,19 @@ def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: fl
         )
 
 
-def _chunks(population: Population) -> list[slice]:
-    """Split members into two runs of nearly equal length, or more where they are large."""
+def _chunks(population: Population, pool: Pool) -> list[slice]:
+    """Split members into runs of nearly equal length, as many for each worker."""
     size = population.k * population.parameters_per_member
-    count = min(population.k, max(2, size // CHUNK_PARAMETERS))
-    edges = np.linspace(0, population.k, count + 1).round().astype(int)
-    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = pool.count if pool.remote else min(pool.count, max(1, size // THREAD_PARAMETERS))
+    rounds = math.ceil(size / (workers * CHUNK_PARAMETERS))
+    edges = np.linspace(0, population.k, min(population.k, workers * rounds) + 1)
+    return [slice(int(a), int(b)) for a, b in pairwise(edges.round().astype(int))]
 
 
 @contextmanager
-def _intra_op_threads(threads: int) -> Iterator[None]:
+def _one_intra_op_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

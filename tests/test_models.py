@@ -1,14 +1,13 @@
-"""Populations: what is drawn, what is computed, what is dropped."""
+"""Populations: what is drawn, what is computed, what is copied."""
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kd_mlflow import models
-from kd_mlflow.models import DropoutStreams, Population, ReluDropout, count_parameters
+from kd_mlflow.models import Population, count_parameters
 
 SIZES = (6, 8, 5, 3)
 
@@ -25,18 +24,6 @@ def reference_mlp(sizes, seed):
 def rows(n, d=SIZES[0]):
     """Normal rows, the same at each call."""
     return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
-
-
-def masking_population(dropout, width=256, seeds=(1,)):
-    """A population whose logits are its dropout mask times the scale."""
-    population = Population.initialised((1, width, width), seeds=seeds, dropout=dropout)
-    first, last = population.layers
-    with torch.no_grad():
-        first.weight.zero_()
-        first.bias.fill_(1.0)
-        last.weight.copy_(torch.eye(width).expand(len(seeds), width, width))
-        last.bias.zero_()
-    return population
 
 
 def test_members_are_drawn_as_seeded_linear_layers():
@@ -95,72 +82,8 @@ def test_member_keeps_dropout():
     assert [m.p for m in member if isinstance(m, nn.Dropout)] == [0.4, 0.4]
 
 
-def test_relu_dropout_values():
-    """The fused node computes relu(x) * keep * scale."""
-    x = rows(30)[None]
-    keep = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) > 0.3
-    assert torch.equal(ReluDropout.apply(x, keep, 1.25), torch.relu(x) * keep * 1.25)
-
-
-def test_relu_dropout_gradient():
-    """The fused node's gradient is autograd's of relu(x) * keep * scale."""
-    x = rows(30)[None].double()
-    keep = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) > 0.3
-    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
-    fused, plain = (x.clone().requires_grad_() for _ in range(2))
-    (ReluDropout.apply(fused, keep, 1.4) * upstream).sum().backward()
-    (torch.relu(plain) * keep * 1.4 * upstream).sum().backward()
-    torch.testing.assert_close(fused.grad, plain.grad)
-
-
-def test_relu_dropout_leaves_its_input_alone():
-    """The fused node works in place on its own values, never on the caller's."""
-    x = rows(30)[None]
-    before = x.clone()
-    ReluDropout.apply(x, torch.zeros(x.shape, dtype=torch.bool), 2.0)
-    assert torch.equal(x, before)
-
-
-def test_dropout_bytes_follow_the_seed_alone():
-    """A member receives the same bytes whichever members stand beside it, draw after draw."""
-    alone, together = DropoutStreams([7]), DropoutStreams([1, 7, 9])
-    for batch, width in [(3, 5), (64, 13), (1, 8)]:
-        assert torch.equal(alone.draw(batch, width)[0], together.draw(batch, width)[1])
-
-
-def test_dropout_bytes_differ_between_seeds_and_draws():
-    """Neither two seeds nor two draws give the same bytes."""
-    streams = DropoutStreams([1, 2])
-    first, second = streams.draw(8, 16), streams.draw(8, 16)
-    assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first, second)
-
-
-def test_dropout_does_not_repeat_the_shuffle():
-    """Dropout bytes come from another stream than the one that shuffles rows (spawn key 0)."""
-    shuffle = np.random.SFC64(np.random.SeedSequence(entropy=7, spawn_key=(0,)))
-    shuffling = torch.from_numpy(shuffle.random_raw(4).view(np.uint8))
-    assert not torch.equal(DropoutStreams([7]).draw(4, 8).flatten(), shuffling)
-
-
-@pytest.mark.parametrize("dropout", [0.1, 0.3, 0.75])
-def test_keep_rate_is_the_one_asked_for(dropout):
-    """The share of kept units is 1 - dropout, to sampling error and a 1/256 of rounding."""
-    population = masking_population(dropout)
-    logits = population(torch.zeros(400, 1), DropoutStreams([3])).detach()
-    assert (logits > 0).double().mean().item() == pytest.approx(1 - dropout, abs=0.01)
-
-
-def test_dropout_keeps_the_mean():
-    """Kept units are scaled so that the expected activation is unchanged."""
-    population = masking_population(0.3)
-    logits = population(torch.zeros(400, 1), DropoutStreams([3])).detach()
-    assert len(logits.unique()) == 2
-    assert logits.mean().item() == pytest.approx(1.0, abs=0.01)
-
-
-def test_without_streams_nothing_is_dropped():
-    """Scoring without streams is deterministic and equal to a population without dropout."""
+def test_scoring_drops_nothing():
+    """A population with dropout scores as one without."""
     dropped = Population.initialised(SIZES, seeds=[1, 2], dropout=0.5)
     plain = Population.initialised(SIZES, seeds=[1, 2])
     assert torch.equal(dropped(rows(20)), plain(rows(20)))

@@ -24,7 +24,8 @@ from kd_mlflow.losses import LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, save_model
-from kd_mlflow.training import Rows, Schedule, fit
+from kd_mlflow.sampling import Sampling
+from kd_mlflow.training import Rows, Schedule, Task
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "integers": st.integers(-(2**40), 2**40),
@@ -83,14 +84,15 @@ def _trained(dataset: Dataset) -> StudentModule:
     train, val = (encoding.inputs(dataset.features(side)) for side in ("train", "val"))
     labels, val_labels = (torch.from_numpy(dataset.labels(side)) for side in ("train", "val"))
     population = Population.initialised((train.shape[1], 8, len(table.classes)), seeds=[1])
-    fit(
-        population,
-        Rows(train=train, val=val),
-        LabelLoss(labels),
+    Task(
+        population=population,
+        rows=Rows(train=train, val=val),
+        loss=LabelLoss(labels),
         schedule=Schedule(epochs=2, batch_size=16, learning_rate=1e-2),
         seeds=[1],
+        sampling=Sampling.whole(len(train), 1),
         evaluate=lambda logits: {"val_accuracy": agreements(logits, val_labels)},
-    )
+    ).fit()
     return StudentModule(encoding, population.member(0))
 
 

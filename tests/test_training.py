@@ -13,7 +13,8 @@ from kd_mlflow.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.metrics import agreements
 from kd_mlflow.models import Population
 from kd_mlflow.sampling import MixupWeights, Sampling, row_orders
-from kd_mlflow.training import Rows, Schedule, fit
+from kd_mlflow.training import Rows, Schedule, Task
+from kd_mlflow.workers import Workers
 
 SIZES = (4, 16, 8, 3)
 N = 90
@@ -36,19 +37,19 @@ def evaluate(logits):
     return {"val_accuracy": agreements(logits, VAL_LABELS)}
 
 
-def trained(seeds, *, dropout=0.0, schedule=SCHEDULE, loss=None, **options):
+def trained(seeds, *, dropout=0.0, sizes=SIZES, fit=None, **parts):
     """Draw and train a population; return it and its curves."""
-    population = Population.initialised(SIZES, seeds=seeds, dropout=dropout)
-    history = fit(
-        population,
-        Rows(train=X, val=VAL_X),
-        loss or LabelLoss(LABELS),
-        schedule=schedule,
-        seeds=seeds,
-        evaluate=evaluate,
-        **options,
-    )
-    return population, history
+    population = Population.initialised(sizes, seeds=seeds, dropout=dropout)
+    ordinary = {
+        "rows": Rows(train=X, val=VAL_X),
+        "loss": LabelLoss(LABELS),
+        "schedule": SCHEDULE,
+        "seeds": seeds,
+        "sampling": Sampling.whole(N, len(seeds)),
+        "evaluate": evaluate,
+    }
+    task = Task(**{"population": population, **ordinary, **parts})
+    return population, task.fit(**fit or {})
 
 
 def assert_same_member(population, index, other, other_index, **tolerance):
@@ -73,7 +74,7 @@ def test_members_trained_together_equal_members_trained_alone():
     together, curves = trained(seeds, dropout=0.3)
     for i, seed in enumerate(seeds):
         alone, own = trained([seed], dropout=0.3)
-        assert_same_member(together, i, alone, 0, atol=1e-5, rtol=1e-4)
+        assert_same_member(together, i, alone, 0, atol=0, rtol=0)
         np.testing.assert_allclose(curves["train_loss"][:, i], own["train_loss"][:, 0], rtol=1e-4)
 
 
@@ -89,13 +90,30 @@ def test_distilled_members_keep_their_own_alpha_and_temperature():
         assert_same_member(together, i, alone, 0, atol=1e-5, rtol=1e-4)
 
 
-def test_many_chunks_give_the_same_weights(monkeypatch):
-    """How a population is cut into chunks does not change what its members learn."""
-    whole, _ = trained([1, 2, 3, 4, 5], dropout=0.3)
-    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 1)
-    cut, _ = trained([1, 2, 3, 4, 5], dropout=0.3)
+@pytest.mark.parametrize("sizes", [SIZES, (4, 37, 11, 3)])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
+def test_chunks_give_the_same_bits(monkeypatch, sizes, workers):
+    """However a population is shared out, its members learn the same, to the last bit."""
+    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    seeds = [1, 2, 3, 4, 5]
+    whole, curves = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=1)})
+    cut, again = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=workers)})
     for i in range(5):
-        assert_same_member(whole, i, cut, i, atol=1e-5, rtol=1e-4)
+        assert_same_member(whole, i, cut, i, atol=0, rtol=0)
+    for name, values in curves.items():
+        np.testing.assert_allclose(values, again[name], rtol=1e-6)
+
+
+def test_large_members_are_trained_a_few_at_a_time(monkeypatch):
+    """One worker takes members in chunks that its cache holds; they learn the same."""
+    heard = []
+    whole, _ = trained([1, 2, 3, 4, 5])
+    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 2 * whole.parameters_per_member)
+    options = {"workers": Workers(count=1), "on_epoch": lambda *call: heard.append(call[0])}
+    cut, _ = trained([1, 2, 3, 4, 5], fit=options)
+    assert {members.stop - members.start for members in heard} == {1, 2}
+    for i in range(5):
+        assert_same_member(whole, i, cut, i, atol=0, rtol=0)
 
 
 def plain_torch_loop(seed, schedule):
@@ -138,16 +156,8 @@ def test_cosine_ends_at_rest():
         seen.append(logits.clone())
         return evaluate(logits)
 
-    population = Population.initialised(SIZES, seeds=[1])
     schedule = Schedule(epochs=20, batch_size=8, learning_rate=0.01, decay="cosine")
-    fit(
-        population,
-        Rows(train=X, val=VAL_X),
-        LabelLoss(LABELS),
-        schedule=schedule,
-        seeds=[1],
-        evaluate=watch,
-    )
+    trained([1], schedule=schedule, evaluate=watch)
     first, last = (seen[1] - seen[0]).abs().mean(), (seen[-1] - seen[-2]).abs().mean()
     assert last < first / 20
 
@@ -166,14 +176,7 @@ def test_the_seed_decides_order_and_dropout():
     ends = []
     for seed in (1, 2):
         population = Population.initialised(SIZES, seeds=[5])
-        fit(
-            population,
-            Rows(train=X, val=VAL_X),
-            LabelLoss(LABELS),
-            schedule=SCHEDULE,
-            seeds=[seed],
-            evaluate=evaluate,
-        )
+        trained([seed], population=population)
         ends.append(population.logits(VAL_X))
     assert not torch.allclose(*ends)
 
@@ -191,13 +194,14 @@ def test_a_separable_problem_is_learnt():
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     labels = (x[:, 0] > 0).long()
     x[:, 0] += torch.where(labels == 1, 1.0, -1.0)
-    population = Population.initialised((4, 16, 2), seeds=[1, 2, 3], dropout=0.1)
-    history = fit(
-        population,
-        Rows(train=x, val=x),
-        LabelLoss(labels),
+    _, history = trained(
+        [1, 2, 3],
+        dropout=0.1,
+        sizes=(4, 16, 2),
+        rows=Rows(train=x, val=x),
+        loss=LabelLoss(labels),
         schedule=Schedule(epochs=20, batch_size=32, learning_rate=0.01),
-        seeds=[1, 2, 3],
+        sampling=Sampling.whole(200, 3),
         evaluate=lambda logits: {"val_accuracy": agreements(logits, labels)},
     )
     assert history["val_accuracy"][-1].tolist() == [1.0, 1.0, 1.0]
@@ -231,7 +235,7 @@ def test_train_loss_is_the_mean_over_rows():
 def test_the_listener_hears_every_member_and_epoch_once():
     """on_epoch receives each member's values of each epoch exactly once, equal to the curves."""
     heard = []
-    _, history = trained([1, 2, 3, 4, 5], on_epoch=lambda *call: heard.append(call))
+    _, history = trained([1, 2, 3, 4, 5], fit={"on_epoch": lambda *call: heard.append(call)})
     cells = [
         (member, epoch, values["train_loss"][i])
         for members, epoch, values in heard
@@ -257,8 +261,9 @@ def test_threads_are_given_back_after_an_error(three_threads):
     assert torch.get_num_threads() == three_threads
 
 
-def test_an_error_ends_the_other_chunks():
+def test_an_error_ends_the_other_chunks(monkeypatch):
     """An error in one chunk reaches the caller, and the others stop long before their end."""
+    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
     epochs = 2000
     heard = []
 
@@ -269,7 +274,7 @@ def test_an_error_ends_the_other_chunks():
 
     schedule = Schedule(epochs=epochs, batch_size=32, learning_rate=0.01)
     with pytest.raises(RuntimeError, match="listener broke"):
-        trained([1, 2], schedule=schedule, on_epoch=listener)
+        trained([1, 2], schedule=schedule, fit={"on_epoch": listener, "workers": Workers(count=2)})
     assert max(heard) < epochs / 2
 
 
