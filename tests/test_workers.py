@@ -1,33 +1,148 @@
-"""A Dask cluster of real processes gives what this process gives, also when it loses a worker."""
+"""A Dask cluster of real processes: the same figures, also when it loses a worker half-way."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from threading import Thread
 
+import distributed
 import numpy as np
 import pytest
 import torch
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config import TeachersConfig
 from kd_mlflow.dataset import read_dataset
-from kd_mlflow.distilling import student_groups
 from kd_mlflow.errors import ClusterError
-from kd_mlflow.students import student_task, transfer_set
-from kd_mlflow.teachers import Ensemble
 from kd_mlflow.teaching import teacher_task, teachers_encoding
 from kd_mlflow.workers import Workers
 
+CONFIG = TeachersConfig(n_teachers=4, teacher_hidden=(32, 16)).resolved(3600)
 
 
-@pytest.fixture
-def cluster():
-    """A scheduler and two workers as processes of their own: the address and the workers' pids."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    flags = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
-    started = [subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)]
-    yield started
+def task(epochs):
+    """A short training of four teachers on the reference data."""
+    config = replace(CONFIG, teacher_epochs=epochs)
+    dataset = read_dataset(config)
+    return teacher_task(config, teachers_encoding(config, dataset), dataset)
 
 
+@contextmanager
+def dask_process(*arguments):
+    """A process of Dask's command line, stopped by its pid."""
+    command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a scheduler without workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with dask_process("scheduler", "--host", "127.0.0.1", "--port", str(port)):
+        yield f"tcp://127.0.0.1:{port}"
+
+
+@contextmanager
+def workers(scheduler, count):
+    """Worker processes of one thread, without a nanny that would start them again."""
+    options = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(dask_process("worker", scheduler, *options)) for _ in range(count)
+        ]
+        with distributed.Client(scheduler, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=60)
+        yield started
+
+
+def assert_same_training(mine, theirs):
+    """Compare two trained populations and their curves, bit for bit."""
+    (population, curves), (other, others) = mine, theirs
+    for a, b in zip(population.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name, values in curves.items():
+        np.testing.assert_allclose(values, others[name], rtol=1e-6)
+
+
+def fitted(training, **options):
+    """Train; return the population and the curves."""
+    history = training.fit(**options)
+    return training.population, history
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_weights_and_tells_every_epoch(scheduler):
+    """Two worker processes over TCP train to the same bits, and the listener hears all epochs."""
+    heard = []
+    here = fitted(task(3))
+    with workers(scheduler, 2):
+        there = fitted(
+            task(3),
+            workers=Workers(dask_scheduler=scheduler),
+            on_epoch=lambda members, epoch, values: heard.append((members.start, epoch)),
+        )
+    assert_same_training(here, there)
+    assert sorted(heard) == [(start, epoch) for start in (0, 2) for epoch in (1, 2, 3)]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_half_way_changes_nothing(scheduler):
+    """One of two workers dies while both train: its chunk is trained again, to the same bits."""
+    here = fitted(task(40))
+    with workers(scheduler, 2) as processes, distributed.Client(scheduler) as client:
+
+        def kill_a_busy_worker():
+            while sum(map(len, client.processing().values())) < 2:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            killed.append(sum(map(len, client.processing().values())))
+            os.kill(processes[0].pid, signal.SIGKILL)
+
+        killed = []
+        killer = Thread(target=kill_a_busy_worker)
+        killer.start()
+        there = fitted(task(40), workers=Workers(dask_scheduler=scheduler))
+        killer.join()
+        assert processes[0].wait(20) == -signal.SIGKILL
+    assert killed == [2]
+    assert_same_training(here, there)
+
+
+def test_an_address_where_nothing_listens_is_an_error(monkeypatch):
+    """A scheduler that does not answer is one clear line and exit code 1."""
+    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    with pytest.raises(ClusterError, match=r"address of a running scheduler.*'tcp://127.0.0.1:9'"):
+        task(1).fit(Workers(dask_scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_word_for_an_address_is_an_error(monkeypatch):
+    """What is no address at all is refused likewise."""
+    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    with pytest.raises(ClusterError, match="address of a running scheduler"):
+        task(1).fit(Workers(dask_scheduler="nowhere"))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_an_error(monkeypatch, scheduler):
+    """A scheduler that nobody works for is told apart from one that does not answer."""
+    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    with pytest.raises(ClusterError, match="no worker after 1 s; start one with dask worker"):
+        task(1).fit(Workers(dask_scheduler=scheduler))
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    """Where Dask is not installed the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match=r"kd_mlflow\[dask\]"):
+        task(1).fit(Workers(dask_scheduler="tcp://127.0.0.1:9"))
