@@ -74,7 +74,7 @@ def distill_step(
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
-        run.tags({"kd.teachers_run_id": teachers_run_id})
+        run.log(tags={"kd.teachers_run_id": teachers_run_id})
         with ExitStack() as open_runs:
             runs, members = [], []
             for kind, some in groups.items():
@@ -88,18 +88,18 @@ def distill_step(
                     config,
                     dataset,
                     mark,
+                    note=card.student_note(config, dataset.table, member),
                     member_seed=member.seed,
                     alpha=member.alpha,
                     student_mixup=member.mixup,
                 )
-                member_run.describe(card.student_note(config, dataset.table, member))
             task = student_task(config, lessons, members, config.student_hidden)
             train(task, runs, Workers.of(config), label="students", listener=listener)
             population = finish(config, task, lessons)
             comparison = _compare(config, population, list(groups), dataset, ensemble)
             finals = [final for each in comparison.students.values() for final in each]
             for member_run, final in zip(runs, finals, strict=True):
-                member_run.metrics(final)
+                member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
         version = _log_and_register(config, dataset, student, comparison, run)
     return DistillResult(
@@ -123,8 +123,7 @@ def _log_and_register(
     table, split = dataset.table, dataset.split
     model_id = log_student(run, module=student, example=dataset.features("train"))
     run.document(split.balance(table), BALANCE)
-    run.metrics(comparison.summary)
-    run.describe(card.distill_note(config, table, comparison))
+    run.log(metrics=comparison.summary, note=card.distill_note(config, table, comparison))
     return registry.register(
         run.client,
         model_name=config.model_name,

@@ -82,11 +82,10 @@ def run_rollback(config: RollbackConfig) -> tuple[str, str]:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
     tracker = Tracker()
     with tracker.run("rollback", "rollback") as run:
-        run.params(config.as_text())
+        run.log(params=config.as_text())
         restored, replaced = registry.rollback(tracker.client, config.model_name)
-        run.describe(
-            f"**{config.model_name}**: production moved back from {replaced} to {restored}."
-        )
+        note = f"**{config.model_name}**: production moved back from {replaced} to {restored}."
+        run.log(note=note)
     return restored, replaced
 
 
@@ -115,12 +114,12 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             tracker,
             parent,
         )
-        parent.tags({"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id})
-        parent.describe(
-            card.distill_note(
+        parent.log(
+            tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
+            note=card.distill_note(
                 config.for_distill(taught.run_id), dataset.table, distilled.comparison
             )
             + f"\nVersion {decision.version} of **{decision.model_name}** was "
-            f"{'promoted' if decision.promoted else 'rejected'}: {decision.reason}.\n"
+            f"{'promoted' if decision.promoted else 'rejected'}: {decision.reason}.\n",
         )
     return MainResult(teachers=taught, distill=distilled, decision=decision)

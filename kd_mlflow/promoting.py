@@ -30,8 +30,7 @@ def promote_step(
     digest = distill_run.data.tags["kd.data_digest"]
     mark = fingerprint(digest, config.as_text())
     with tracker.run("promotion", f"promotion version {version.version}", parent=parent) as run:
-        run.params(config.as_text())
-        run.tags({"kd.fingerprint": mark, "kd.data_digest": digest})
+        run.log(params=config.as_text(), tags={"kd.fingerprint": mark, "kd.data_digest": digest})
         rows: TestRows | str = data if isinstance(data, str) else data.test_rows()
         if isinstance(data, Dataset):
             run.data_set(data_set_input(data.table, data.split))
@@ -43,14 +42,16 @@ def promote_step(
             max_accuracy_gap=config.max_accuracy_gap,
             min_compression=config.min_compression,
         )
+        metrics = {f"gate.{check.name}": float(check.passed) for check in checks}
         for check in checks:
-            run.metrics({f"gate.{check.name}": float(check.passed), **check.figures})
+            metrics |= check.figures
+        run.log(metrics=metrics)
         decision = registry.decide(tracker.client, version, checks, seen=seen)
         verdict = "promoted" if decision.promoted else "rejected"
-        run.tags({"kd.promotion": verdict, "kd.model_version": decision.version})
-        run.describe(
-            f"Version {decision.version} of **{decision.model_name}** {verdict}: "
-            f"{decision.reason}.\n"
+        run.log(
+            tags={"kd.promotion": verdict, "kd.model_version": decision.version},
+            note=f"Version {decision.version} of **{decision.model_name}** {verdict}: "
+            f"{decision.reason}.\n",
         )
     return decision
 

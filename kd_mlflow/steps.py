@@ -42,14 +42,26 @@ class Silence:
 
 
 def describe_run(
-    run: TrackedRun, config: Options, dataset: Dataset, mark: str | None = None, **own: object
+    run: TrackedRun,
+    config: Options,
+    dataset: Dataset,
+    mark: str | None = None,
+    *,
+    note: str = "",
+    **own: object,
 ) -> None:
-    """Log what every run has: configuration, fingerprint, digest, data set."""
+    """Log what every run has: configuration, fingerprint, digest, data set; parameters of its own.
+
+    A run that is described once its figures are known has no ``note`` yet.
+    """
     table = dataset.table
     mark = mark or fingerprint(table.digest, config.as_text())
     sides = {f"{name}_rows": len(rows) for name, rows in vars(dataset.split).items()}
-    run.params({**config.as_text(), "data": table.source, **sides, **own})
-    run.tags({"kd.fingerprint": mark, "kd.data_digest": table.digest})
+    run.log(
+        params={**config.as_text(), "data": table.source, **sides, **own},
+        tags={"kd.fingerprint": mark, "kd.data_digest": table.digest},
+        note=note,
+    )
     run.data_set(data_set_input(table, dataset.split))
 
 

@@ -95,7 +95,7 @@ def sweep_step(
     with tracker.run("sweep", f"sweep {dataset.table.name}") as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
-        run.tags({"kd.teachers_run_id": teachers_run_id})
+        run.log(tags={"kd.teachers_run_id": teachers_run_id})
         scene = _Scene(
             config=config,
             dataset=dataset,
@@ -186,11 +186,11 @@ def _train_cells(
                 "alpha": cell.alpha,
                 "student_hidden": text_value(hidden),
             }
-            describe_run(run, config, scene.dataset, scene.mark, **own)
-            run.describe(card.cell_note(config, scene.dataset.table, own))
+            note = card.cell_note(config, scene.dataset.table, own)
+            describe_run(run, config, scene.dataset, scene.mark, note=note, **own)
         _write_curves(runs, history, k)
         for run, cell in zip(runs, cells, strict=True):
-            run.metrics({n: v for n, v in cell.figures.items() if n not in history})
+            run.log(metrics={n: v for n, v in cell.figures.items() if n not in history})
     return cells
 
 
@@ -250,16 +250,16 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
     choice: dict[str, object] = {"temperature": chosen.temperature, "alpha": chosen.alpha}
     if smallest:
         choice["student_hidden"] = text_value(smallest.hidden)
-    run.params({f"chosen_{name}": value for name, value in choice.items()})
-    run.metrics(
-        {
+    best = {f"chosen_{name}": value for name, value in chosen.figures.items()}
+    small = smallest.figures if smallest else {}
+    run.log(
+        params={f"chosen_{name}": value for name, value in choice.items()},
+        metrics={
             **result.ensemble,
-            **{f"chosen_{name}": value for name, value in chosen.figures.items()},
-            **{
-                f"smallest_{name}": value
-                for name, value in (smallest.figures if smallest else {}).items()
-            },
-        }
+            **best,
+            **{f"smallest_{name}": value for name, value in small.items()},
+        },
+        note=card.sweep_note(config, dataset.table, choice, len(result.cells)),
     )
     losses = [cell.figures[CRITERION] for cell in result.cells]
     shape = (len(config.temperatures), len(config.alphas))
@@ -287,4 +287,3 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
             ),
             "sweep_sizes.png",
         )
-    run.describe(card.sweep_note(config, dataset.table, choice, len(result.cells)))

@@ -98,9 +98,9 @@ def teachers_step(
         listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")
         if tracker.attaches and parent is None:
             with tracker.run("teachers", "teachers", reused_run_id=found.info.run_id) as run:
-                describe_run(run, config, dataset, mark)
-                run.metrics(found.data.metrics)
-                run.describe(f"Reused: run {found.info.run_id} trained the same ensemble.")
+                note = f"Reused: run {found.info.run_id} trained the same ensemble."
+                describe_run(run, config, dataset, mark, note=note)
+                run.log(metrics=found.data.metrics)
         return _reused(tracker, found)
     return _train_teachers(config, dataset, mark, tracker, listener, parent)
 
@@ -132,8 +132,8 @@ def _train_teachers(
         describe_run(run, config, dataset, mark)
         with tracker.children("teacher", names, parent=run) as members:
             for member, seed in zip(members, task.seeds, strict=True):
-                describe_run(member, config, dataset, mark, member_seed=seed)
-                member.describe(card.teacher_note(config, dataset.table, seed))
+                note = card.teacher_note(config, dataset.table, seed)
+                describe_run(member, config, dataset, mark, note=note, member_seed=seed)
             train(task, members, Workers.of(config), label="teachers", listener=listener)
             ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
             figures = evaluate_ensemble(
@@ -143,11 +143,11 @@ def _train_teachers(
                 averaging=config.averaging,
             )
             for member, final in zip(members, figures.members, strict=True):
-                member.metrics(final)
+                member.log(metrics=final)
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ARTIFACT)
-        run.metrics(figures.ensemble)
-        run.describe(card.teachers_note(config, dataset.table, dataset.split, figures.ensemble))
+        note = card.teachers_note(config, dataset.table, dataset.split, figures.ensemble)
+        run.log(metrics=figures.ensemble, note=note)
     return TeachersResult(
         run_id=run.id,
         reused=False,

@@ -37,6 +37,7 @@ DEFAULT_EXPERIMENT = "kd-mlflow"
 FLUSH_S = 5.0
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
+NOTHING: Mapping[str, Any] = {}
 DIGEST_LENGTH = 36
 """MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
 
@@ -49,25 +50,29 @@ class TrackedRun:
         self.id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
 
-    def params(self, values: Mapping[str, object]) -> None:
-        """Log parameters under the prefix ``kd.``."""
-        params = [Param(f"kd.{name}", str(value)) for name, value in values.items()]
-        for start in range(0, len(params), PARAMS_A_BATCH):
-            self.client.log_batch(self.id, params=params[start : start + PARAMS_A_BATCH])
+    def log(
+        self,
+        *,
+        params: Mapping[str, object] = NOTHING,
+        metrics: Mapping[str, float] = NOTHING,
+        tags: Mapping[str, str] = NOTHING,
+        note: str = "",
+    ) -> None:
+        """Log, in one request: parameters (under the prefix ``kd.``), final figures, tags.
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Log final figures."""
+        ``note`` is the description that the UI shows on the run's page.
+        """
         now = _now_ms()
-        batch = [Metric(name, float(value), now, 0) for name, value in values.items()]
-        self.client.log_batch(self.id, metrics=batch)
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags."""
-        self.client.log_batch(self.id, tags=[RunTag(k, v) for k, v in values.items()])
-
-    def describe(self, text: str) -> None:
-        """Set the description that the UI shows on the run's page."""
-        self.tags({"mlflow.note.content": text})
+        given = {**tags, **({"mlflow.note.content": note} if note else {})}
+        first, *more = _batched([Param(f"kd.{k}", str(v)) for k, v in params.items()])
+        self.client.log_batch(
+            self.id,
+            metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+            params=first,
+            tags=[RunTag(name, value) for name, value in given.items()],
+        )
+        for batch in more:
+            self.client.log_batch(self.id, params=batch)
 
     def data_set(self, entity: DatasetInput) -> None:
         """Log the data set as an input of the run."""
@@ -165,7 +170,7 @@ class Tracker:
             run = TrackedRun(self.client, self.client.get_run(self._given_run_id))
             self._given_run_id = None
             self.client.update_run(run.id, status="RUNNING")
-            run.tags(given)
+            run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
@@ -300,6 +305,12 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
         ),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def _batched(params: list[Param]) -> list[list[Param]]:
+    """Parameters in the portions that one request takes; at least one portion."""
+    ends = range(PARAMS_A_BATCH, len(params) + PARAMS_A_BATCH, PARAMS_A_BATCH)
+    return [params[end - PARAMS_A_BATCH : end] for end in ends] or [[]]
 
 
 def _now_ms() -> int:
