@@ -4,8 +4,8 @@
 
 Tables come from the reference generator (``make_classification``, 10 informative and 5 redundant
 columns) and lie in Parquet files. Each point is a process of its own that runs the entry point
-``teachers`` on one of them. Time is that of the training, by row and member; peak memory is the whole
-process's, beside four times the table in float32 plus 1 GiB.
+``teachers`` on one of them. Time is that of the training, by row and member; peak memory is the
+whole process's, beside four times the table in float32 plus 1 GiB.
 """
 
 from __future__ import annotations

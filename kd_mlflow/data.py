@@ -259,8 +259,12 @@ def _useful(features: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_constant(series: pd.Series) -> bool:
-    codes, _ = pd.factorize(series)
-    return bool((codes == codes[0]).all())
+    """Whether all values are one; the first rows mostly tell."""
+    for rows in (series.iloc[:1000], series):
+        codes, _ = pd.factorize(rows)
+        if (codes != codes[0]).any():
+            return False
+    return True
 
 
 def _is_identifier(series: pd.Series) -> bool:

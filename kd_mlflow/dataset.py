@@ -58,7 +58,8 @@ def read_dataset(config: DataOptions) -> Dataset:
 def training_rows(encoding: Encoding, dataset: Dataset) -> Rows:
     """Scaled inputs of the train and validation rows, on the device that trains."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, val = (encoding.inputs(dataset.features(side)).to(device) for side in ("train", "val"))
+    split, features = dataset.split, dataset.table.features
+    train, val = (encoding.inputs(features, rows).to(device) for rows in (split.train, split.val))
     return Rows(train=train, val=val)
 
 

@@ -56,13 +56,18 @@ class Encoding:
         except scoring.ColumnError as error:
             raise DataError(str(error)) from None
 
-    def inputs(self, features: pd.DataFrame) -> Tensor:
-        """Encode and scale a table as a network receives it.  Shape: (n, d_in).
+    def inputs(self, features: pd.DataFrame, rows: NDArray[np.int64] | None = None) -> Tensor:
+        """Encode and scale a table, or some of its rows, as a network receives it.
 
-        Raises DataError where a column is missing or holds what it cannot.
+        Shape: (n, d_in). Raises DataError where a column is missing or holds what it cannot.
         """
-        scaled: Tensor = Scaler(self)(torch.from_numpy(self.encode(features)))
-        return scaled
+        scaler, n = Scaler(self), len(features) if rows is None else len(rows)
+        inputs = torch.empty(n, scaler.width)
+        for start in range(0, n, ENCODED_ROWS):
+            part = slice(start, start + ENCODED_ROWS)
+            some = features.iloc[part if rows is None else rows[part]]
+            inputs[part] = scaler(torch.from_numpy(self.encode(some)))
+        return inputs
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
@@ -81,6 +86,9 @@ class Encoding:
             columns=tuple(columns),
         )
 
+
+ENCODED_ROWS = 65_536
+"""Rows encoded at once: bounds what lies between a table and its inputs."""
 
 COMMENSURABLE = 10.0
 """Numbers whose largest and smallest deviation differ by at most this factor share one scale."""

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
 
 from kd_mlflow.errors import DataError
 
 DECIMAL_COMMA = re.compile(r"(?m)(?:^|[;\t|])\s*-?\d+,\d+\s*(?:[;\t|]|$)")
 """A cell such as 3,14 where the comma does not separate cells."""
+
+ONE_COPY = {"self_destruct": True, "split_blocks": True}
+"""Arrow gives each column away as it is converted, so a table is never twice in memory."""
 
 _UNREADABLE = (
     pd.errors.ParserError,
@@ -60,7 +64,10 @@ def _read(path: Path) -> pd.DataFrame:
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] in (".parquet", ".pq"):
         try:
-            frame: pd.DataFrame = pd.read_parquet(path)
+            frame: pd.DataFrame = pd.read_parquet(
+                path, engine="pyarrow", pre_buffer=False, to_pandas_kwargs=ONE_COPY
+            )
+            pyarrow.default_memory_pool().release_unused()
         except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
             raise DataError(f"not a Parquet file: {path} ({_first_line(error)})") from None
         return frame.set_axis(frame.columns.map(str), axis=1)

@@ -37,18 +37,18 @@ class Sampling:
         return Sampling(pools=self.pools[rows], mixup=self.mixup[rows], epoch_rows=self.epoch_rows)
 
 
-def row_orders(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int64]]:
+def row_orders(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int32]]:
     """Row numbers of one epoch after the other: shuffled pools, end to end.
 
     Shape of each: (epoch_rows,).
     """
     bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(0,)))
     shuffle = np.random.Generator(bits)
-    left = np.empty(0, dtype=np.int64)
+    left = np.empty(0, dtype=np.int32)
     while True:
         parts = [left]
         while sum(map(len, parts)) < epoch_rows:
-            parts.append(shuffle.permutation(pool))
+            parts.append(shuffle.permutation(np.arange(pool, dtype=np.int32)))
         drawn = np.concatenate(parts)
         left = drawn[epoch_rows:]
         yield drawn[:epoch_rows]
