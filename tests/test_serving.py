@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from serving import served
+from served import served
 
 from kd_mlflow import pipeline
 
