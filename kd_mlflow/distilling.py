@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from kd_mlflow import card, registry
+from kd_mlflow import card, gallery, registry, report
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.dataset import Dataset
-from kd_mlflow.evaluation import Comparison, evaluate_students
+from kd_mlflow.evaluation import Answers, Comparison, evaluate_students
+from kd_mlflow.gallery import Evidence
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
@@ -67,8 +68,13 @@ def distill_step(
     tracker: Tracker,
     listener: Listener,
     parent: TrackedRun | None = None,
+    *,
+    teacher_accuracies: Sequence[float] = (),
 ) -> DistillResult:
-    """Train students and baselines, compare them with the ensemble, register the first student."""
+    """Train students and baselines, compare them with the ensemble, register the first student.
+
+    ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
+    """
     mark = fingerprint(dataset.table.digest, config.as_text())
     groups = student_groups(config, member_seeds(config.seed, SEED_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
@@ -94,14 +100,24 @@ def distill_step(
                     student_mixup=member.mixup,
                 )
             task = student_task(config, lessons, members, config.student_hidden)
-            train(task, runs, Workers.of(config), label="students", listener=listener)
+            history = train(task, runs, Workers.of(config), label="students", listener=listener)
             population = finish(config, task, lessons)
-            comparison = _compare(config, population, list(groups), dataset, ensemble)
+            comparison, answers = _compare(config, population, list(groups), dataset, ensemble)
             finals = [final for each in comparison.students.values() for final in each]
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
-        version = _log_and_register(config, dataset, student, comparison, run)
+        evidence = Evidence(
+            config=config,
+            dataset=dataset,
+            encoding=ensemble.encoding,
+            comparison=comparison,
+            answers=answers,
+            history=history,
+            lessons=lessons,
+            teacher_accuracies=teacher_accuracies,
+        )
+        version = _log_and_register(evidence, student, run)
     return DistillResult(
         run_id=run.id,
         teachers_run_id=teachers_run_id,
@@ -112,18 +128,18 @@ def distill_step(
     )
 
 
-def _log_and_register(
-    config: DistillConfig,
-    dataset: Dataset,
-    student: StudentModule,
-    comparison: Comparison,
-    run: TrackedRun,
-) -> str:
+def _log_and_register(evidence: Evidence, student: StudentModule, run: TrackedRun) -> str:
     """Log the comparison and the student, register it last of all; return the version."""
+    config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     model_id = log_student(run, module=student, example=dataset.features("train"))
     run.document(split.balance(table), BALANCE)
     run.log(metrics=comparison.summary, note=card.distill_note(config, table, comparison))
+    pictures = {
+        name: run.figure(figure, f"figures/{name}.png")
+        for name, figure in gallery.draw(evidence).items()
+    }
+    run.page(report.page(evidence, pictures, model_id=model_id), "report.html")
     return registry.register(
         run.client,
         model_name=config.model_name,
@@ -140,13 +156,19 @@ def _compare(
     kinds: Sequence[str],
     dataset: Dataset,
     ensemble: Ensemble,
-) -> Comparison:
+) -> tuple[Comparison, Answers]:
     inputs = ensemble.encoding.inputs(dataset.features("test"))
     logits = population.logits(inputs).chunk(len(kinds))
-    return evaluate_students(
-        dict(zip(kinds, logits, strict=True)),
-        ensemble.logits(inputs, config.averaging),
-        dataset.labels("test"),
+    answers = Answers(
+        labels=dataset.labels("test"),
+        ensemble=ensemble.logits(inputs, config.averaging),
+        students=dict(zip(kinds, logits, strict=True)),
+    )
+    comparison = evaluate_students(
+        answers.students,
+        answers.ensemble,
+        answers.labels,
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
     )
+    return comparison, answers

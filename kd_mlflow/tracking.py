@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.data import Split, Table
 from kd_mlflow.errors import RunError
+from kd_mlflow.style import png
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 FLUSH_S = 5.0
@@ -82,11 +83,22 @@ class TrackedRun:
         """Log a JSON document as an artifact."""
         self.client.log_dict(self.id, content, path)
 
-    def figure(self, figure: Figure, path: str) -> None:
-        """Log a matplotlib figure as an artifact."""
-        self.client.log_figure(self.id, figure, path)
+    def page(self, html: str, path: str) -> None:
+        """Log a web page as an artifact."""
+        self.client.log_text(self.id, html, path)
 
-    def folder(self, write: Callable[[Path], None], path: str) -> None:
+    def figure(self, figure: Figure, path: str) -> bytes:
+        """Log a matplotlib figure as a PNG artifact; return the picture."""
+        picture = png(figure)
+
+        def write(folder: Path) -> None:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(picture)
+
+        self.folder(write)
+        return picture
+
+    def folder(self, write: Callable[[Path], None], path: str | None = None) -> None:
         """Log the files that ``write`` puts into an empty folder."""
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))
