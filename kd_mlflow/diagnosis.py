@@ -41,7 +41,7 @@ def wilson(share: Any, rows: Any) -> tuple[Floats, Floats]:
     p, n = np.asarray(share, dtype=float), np.asarray(rows, dtype=float)
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return np.minimum(middle - half, p), np.maximum(middle + half, p)
+    return np.clip(middle - half, 0, p), np.clip(middle + half, p, 1)
 
 
 def reliability(probabilities: Floats, labels: Counts) -> Bins:

@@ -77,11 +77,11 @@ def confusion_matrices(models: Mapping[str, Counts], names: Sequence[str]) -> Fi
     rows = int(next(iter(models.values())).sum())
     if len(names) > MATRIX_CLASSES:
         return _listed_confusions(models, names, rows)
-    figure, axes = canvas(4.3, columns=len(models))
+    figure, axes = canvas(4.6, columns=len(models), sharey=True)
     for each, (model, counts) in zip(axes.flat, models.items(), strict=True):
         wrong = int(counts.sum() - np.trace(counts))
         _matrix(each, counts, names)
-        label(each, x="predicted class", title=f"{model}: {wrong:,} of {rows:,} rows wrong")
+        label(each, x="predicted class", title=f"{model}:\n{wrong:,} of {rows:,} rows wrong")
     axes[0, 0].set_ylabel("true class", fontsize=9.5)
     headline(figure, f"{rows:,} test rows; colour: share of the true class's rows")
     return figure
@@ -155,7 +155,7 @@ def agreement_diagram(kinds: Sequence[str], bins: Bins, *, rows: int, seeds: int
 
 def _matrix(axes: Axes, counts: Counts, names: Sequence[str]) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(visible=False)
     places = range(len(names))
     size: dict[str, Any] = {"fontsize": 9 if len(names) <= NUMBERED_CLASSES else 7}

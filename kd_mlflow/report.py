@@ -25,14 +25,14 @@ MODELS = {
 """Columns of the table of figures."""
 
 FIGURES = {
-    "accuracy": ("accuracy", "more"),
-    "balanced_accuracy": ("balanced accuracy", "more"),
-    "roc_auc": ("ROC AUC", "more"),
-    "average_precision": ("average precision", "more"),
-    "log_loss": ("log loss, nats", "less"),
-    "ece": ("ECE", "less"),
+    "accuracy": ("accuracy", "↑"),
+    "balanced_accuracy": ("balanced accuracy", "↑"),
+    "roc_auc": ("ROC AUC", "↑"),
+    "average_precision": ("average precision", "↑"),
+    "log_loss": ("log loss, nats", "↓"),
+    "ece": ("ECE", "↓"),
 }
-"""Its rows: what they are called, and what is better."""
+"""Its rows: what they are called, and which way is better."""
 
 LISTED_CLASSES = 40
 JSON_COLUMNS = 30
@@ -86,9 +86,11 @@ def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _balance(evidence: Evidence) -> dict[str, Any]:
-    """Rows a class on each side, the most frequent classes first; how many are left out."""
+    """Rows a class on each side; of many classes the most frequent, and how many are left out."""
     by_side = evidence.dataset.split.balance(evidence.dataset.table)
-    labels = sorted(by_side["train"], key=lambda label: -sum(s[label] for s in by_side.values()))
+    labels = list(by_side["train"])
+    if len(labels) > LISTED_CLASSES:
+        labels.sort(key=lambda label: -sum(side[label] for side in by_side.values()))
     total = len(evidence.dataset.table.labels)
     rows = []
     for label in labels[:LISTED_CLASSES]:
@@ -102,6 +104,7 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     widths = ", ".join(map(str, config.student_hidden))
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
     return [
+        *_teachers_rows(evidence),
         ("recipe", config.recipe),
         ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
         ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
@@ -119,6 +122,19 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
+def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    """The teachers' size and range; none where they are not known one by one."""
+    teachers = evidence.teacher_accuracies
+    whole = evidence.comparison.summary.get("ensemble_parameters")
+    if not teachers or not whole:
+        return []
+    text = (
+        f"{len(teachers)} of {whole / len(teachers):,.0f} parameters, {whole:,.0f} together; "
+        f"test accuracy {card.percent(min(teachers))} to {card.percent(max(teachers))}"
+    )
+    return [("teachers", text)]
+
+
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
     """What to type to load, serve and ask the student."""
     uri = f"models:/{evidence.config.model_name}@production"
@@ -128,7 +144,7 @@ import mlflow
 import pandas as pd
 
 student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-student.predict(pd.read_csv("rows.csv"))  # prediction and one probability_<class> a class"""
+student.predict(pd.read_csv("rows.csv"))  # prediction, probability_<class>"""
     file = f"mlflow models predict --env-manager local -m {shlex.quote(uri)} -t csv -i rows.csv"
     return {
         "python": python,
@@ -146,6 +162,6 @@ def _json_request(evidence: Evidence) -> str:
     features = evidence.dataset.features("train").head(1)
     if features.shape[1] > JSON_COLUMNS:
         return ""
-    row = features.to_json(orient="records", date_format="iso", force_ascii=False)
-    body = shlex.quote(f'{{"dataframe_records": {row}}}')
+    rows = json.loads(features.to_json(orient="records", date_format="iso"))
+    body = shlex.quote(json.dumps({"dataframe_records": rows}, ensure_ascii=False))
     return f"curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d {body}"
