@@ -15,6 +15,7 @@ from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
 from kd_mlflow.students import Member, finish, student_task, transfer_set
+from kd_mlflow.style import png
 from kd_mlflow.teachers import Ensemble, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
 from kd_mlflow.workers import Workers
@@ -135,11 +136,10 @@ def _log_and_register(evidence: Evidence, student: StudentModule, run: TrackedRu
     model_id = log_student(run, module=student, example=dataset.features("train"))
     run.document(split.balance(table), BALANCE)
     run.log(metrics=comparison.summary, note=card.distill_note(config, table, comparison))
-    pictures = {
-        name: run.figure(figure, f"figures/{name}.png")
-        for name, figure in gallery.draw(evidence).items()
-    }
-    run.page(report.page(evidence, pictures, model_id=model_id), "report.html")
+    pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+    for name, picture in pictures.items():
+        run.file(picture, f"figures/{name}.png")
+    run.file(report.page(evidence, pictures, model_id=model_id).encode(), "report.html")
     return registry.register(
         run.client,
         model_name=config.model_name,

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_mlflow import diagrams, figures
+from kd_mlflow import curves, diagrams, figures
 from kd_mlflow.config import DistillConfig
 from kd_mlflow.dataset import Dataset
 from kd_mlflow.diagnosis import Counts, Floats, agreement_by_confidence, confusion, reliability
@@ -117,7 +117,7 @@ def _curves(evidence: Evidence) -> Figure:
         for kind in _steps(kinds)
     }
     level = validation_figures(lessons.val_logits[None], lessons.val_labels)
-    return figures.student_curves(
+    return curves.student_curves(
         histories,
         ensemble={name: float(value) for name, value in level.items()},
         rows=len(lessons.val_labels),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from io import BytesIO
+from math import isfinite
 from typing import Any, NamedTuple, cast
 
 from matplotlib.axes import Axes
@@ -82,6 +83,13 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
         fontsize=9,
         frameon=False,
     )
+
+
+def ensemble_level(axes: Axes, value: float) -> None:
+    """Draw the ensemble's level as a line; none where it is no number."""
+    look = LOOKS["ensemble"]
+    if isfinite(value):
+        axes.axhline(value, color=look.colour, linestyle="--", linewidth=1.4, label=look.name)
 
 
 def png(figure: Figure) -> bytes:

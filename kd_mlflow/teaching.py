@@ -9,10 +9,10 @@ import torch
 
 from kd_mlflow import card
 from kd_mlflow.config import TeachersConfig
+from kd_mlflow.curves import teacher_curves
 from kd_mlflow.dataset import Dataset, label_tensors, training_rows
 from kd_mlflow.encoding import Encoding, fit_encoding
 from kd_mlflow.evaluation import Figures, evaluate_ensemble, validation_figures
-from kd_mlflow.figures import teacher_curves
 from kd_mlflow.losses import LabelLoss
 from kd_mlflow.models import Population
 from kd_mlflow.sampling import Sampling
@@ -24,6 +24,7 @@ from kd_mlflow.steps import (
     numbered,
     train,
 )
+from kd_mlflow.style import png
 from kd_mlflow.teachers import (
     ARTIFACT,
     Ensemble,
@@ -166,7 +167,7 @@ def _train_teachers(
                 member.log(metrics=final)
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ARTIFACT)
-        run.figure(_curves(config, dataset, ensemble, history), CURVES)
+        run.file(png(_curves(config, dataset, ensemble, history)), CURVES)
         note = card.teachers_note(config, dataset.table, dataset.split, figures.ensemble)
         run.log(metrics=figures.ensemble, note=note)
     return TeachersResult(

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -32,7 +31,6 @@ from numpy.typing import NDArray
 
 from kd_mlflow.data import Split, Table
 from kd_mlflow.errors import RunError
-from kd_mlflow.style import png
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 FLUSH_S = 5.0
@@ -83,22 +81,12 @@ class TrackedRun:
         """Log a JSON document as an artifact."""
         self.client.log_dict(self.id, content, path)
 
-    def page(self, html: str, path: str) -> None:
-        """Log a web page as an artifact."""
-        self.client.log_text(self.id, html, path)
+    def file(self, content: bytes, path: str) -> None:
+        """Log an artifact by its content."""
+        *folders, name = path.split("/")
+        self.folder(lambda f: f.joinpath(name).write_bytes(content), "/".join(folders) or None)
 
-    def figure(self, figure: Figure, path: str) -> bytes:
-        """Log a matplotlib figure as a PNG artifact; return the picture."""
-        picture = png(figure)
-
-        def write(folder: Path) -> None:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(picture)
-
-        self.folder(write)
-        return picture
-
-    def folder(self, write: Callable[[Path], None], path: str | None = None) -> None:
+    def folder(self, write: Callable[[Path], object], path: str | None) -> None:
         """Log the files that ``write`` puts into an empty folder."""
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))

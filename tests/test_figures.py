@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 
-from kd_mlflow import diagnosis, diagrams, figures, style
+from kd_mlflow import curves, diagnosis, diagrams, figures, style
 from kd_mlflow.diagrams import Calibration
 from kd_mlflow.metrics import Interval, expected_calibration_error
 from kd_mlflow.style import LOOKS
@@ -29,21 +29,21 @@ def answers(n, classes, seed=0):
     return labels, shares / shares.sum(axis=1, keepdims=True)
 
 
-def history(epochs, k, names=figures.CURVES):
+def history(epochs, k, names=curves.CURVES):
     """Curves of ``k`` models."""
     return {name: rng.uniform(0.5, 1, size=(epochs, k)) for name in names}
 
 
 def curves_of_teachers(epochs=6, k=3):
     """Teachers' curves as a figure."""
-    return figures.teacher_curves(
+    return curves.teacher_curves(
         history(epochs, k), ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=400
     )
 
 
 def curves_of_students(epochs=6, seeds=3):
     """Students' curves as a figure."""
-    return figures.student_curves(
+    return curves.student_curves(
         {kind: history(epochs, seeds) for kind in ("baseline", "distilled")},
         ensemble={"val_accuracy": 0.9, "val_loss": 0.3},
         rows=400,
@@ -204,7 +204,7 @@ def test_class_names_fit_an_axis():
 def test_teacher_curves_are_the_given_ones():
     """One line a teacher, in percent and nats, and the ensemble's level in both."""
     given = history(5, 3)
-    figure = figures.teacher_curves(given, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40)
+    figure = curves.teacher_curves(given, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40)
     for axes, name, scale in zip(figure.axes, ("val_accuracy", "val_loss"), (100, 1), strict=True):
         *own, level = axes.lines
         np.testing.assert_allclose(
@@ -217,8 +217,8 @@ def test_teacher_curves_are_the_given_ones():
 def test_student_curves_are_means_with_the_seeds_range():
     """A line is the mean over seeds; its band reaches from the lowest to the highest seed."""
     given = {"baseline": history(5, 4), "distilled": history(5, 4)}
-    figure = figures.student_curves(given, ensemble={}, rows=40)
-    for axes, (name, (_, scale)) in zip(figure.axes, figures.CURVES.items(), strict=True):
+    figure = curves.student_curves(given, ensemble={}, rows=40)
+    for axes, (name, (_, scale)) in zip(figure.axes, curves.CURVES.items(), strict=True):
         for band, kind in zip(axes.collections, given, strict=True):
             (line,) = lines(axes, LOOKS[kind].name)
             values = scale * given[kind][name]
@@ -239,8 +239,8 @@ def test_curves_with_gaps_are_drawn(bad, everywhere):
         values[:] = np.where(everywhere | (np.arange(6) == 2)[:, None], bad, values)
     level = {"val_accuracy": 0.9, "val_loss": 0.3}
     for figure in (
-        figures.teacher_curves(given, ensemble=level, rows=9),
-        figures.student_curves(
+        curves.teacher_curves(given, ensemble=level, rows=9),
+        curves.student_curves(
             {"distilled": given, "baseline": history(6, 3)}, ensemble=level, rows=9
         ),
     ):

@@ -24,7 +24,7 @@ LAYERS = [
     {"scoring"},
     {"losses", "metrics", "models", "encoding", "files", "calibration", "sampling", "style"},
     {"diagnosis"},
-    {"figures", "diagrams"},
+    {"curves", "figures", "diagrams"},
     {"backprop", "workers", "data", "augment"},
     {"training"},
     {"dataset", "evaluation"},
