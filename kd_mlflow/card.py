@@ -66,8 +66,8 @@ def recovered_text(comparison: Comparison) -> str:
 def gap_text(gap: Interval) -> str:
     """Say whether students are as good as the ensemble, as far as these rows can tell."""
     if not gap.decided:
-        return f"no measurable difference: accuracy gap {points(gap)}"
-    return f"{'worse' if gap.value > 0 else 'better'} than the ensemble: accuracy gap {points(gap)}"
+        return f"no measurable difference, accuracy gap {points(gap)}"
+    return f"{'worse' if gap.value > 0 else 'better'} than the ensemble, accuracy gap {points(gap)}"
 
 
 def gains_text(gains: Mapping[str, Interval]) -> str:

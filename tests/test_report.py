@@ -236,6 +236,8 @@ def test_the_page_tells_data_and_recipe(finished, html):
     accuracies = finished.result.teachers.teacher_accuracies
     assert f"test accuracy {percent(min(accuracies))} to {percent(max(accuracies))}" in words
     assert "T 3, alpha 0.7" in words
+    ratio = finished.result.distill.comparison.summary["compression_ratio"]
+    assert f"label from an ensemble {ratio:.1f} times as large, score" in words
 
 
 def test_the_pages_commands_name_the_student(finished, html):
