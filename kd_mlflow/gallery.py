@@ -24,8 +24,8 @@ from kd_mlflow.style import class_names
 from kd_mlflow.training import History
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 10.0)
-SHOWN_ROWS = 5000
-"""Most training rows whose soft targets are drawn."""
+SHOWN_VALUES = 100_000
+"""Most soft targets that are drawn at one temperature: rows times classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,8 @@ def _curves(evidence: Evidence) -> Figure:
 
 def _temperature(evidence: Evidence) -> Figure:
     lessons, chosen = evidence.lessons, evidence.config.temperature
-    logits = lessons.logits[: min(lessons.labelled, SHOWN_ROWS)].double().cpu()
+    rows = min(lessons.labelled, max(1, SHOWN_VALUES // lessons.logits.shape[1]))
+    logits = lessons.logits[:rows].double().cpu()
     return diagrams.temperature_effect(
         {t: soft_targets(logits, t).numpy() for t in sorted({*TEMPERATURES, chosen})},
         class_names(evidence.dataset.table.classes),
