@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from scipy.stats import binomtest
 
 from kd_mlflow import curves, diagnosis, diagrams, figures, style
 from kd_mlflow.diagrams import Calibration
@@ -395,8 +396,6 @@ def test_wilson_bounds_hold_the_share(share):
 
 def test_wilson_is_wilsons():
     """The interval is the one of scipy's binomial test."""
-    from scipy.stats import binomtest
-
     theirs = binomtest(97, 100).proportion_ci(method="wilson")
     assert diagnosis.wilson(0.97, 100) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
