@@ -14,10 +14,11 @@ from kd_mlflow.gallery import Evidence
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
-from kd_mlflow.students import Member, finish, student_task, transfer_set
+from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
 from kd_mlflow.style import png
 from kd_mlflow.teachers import Ensemble, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
+from kd_mlflow.training import History
 from kd_mlflow.workers import Workers
 
 RUN_KINDS = {
@@ -90,42 +91,47 @@ def distill_step(
                 runs += open_runs.enter_context(opened)
                 members += some
             for member_run, member in zip(runs, members, strict=True):
-                describe_run(
-                    member_run,
-                    config,
-                    dataset,
-                    mark,
-                    note=card.student_note(config, dataset.table, member),
-                    member_seed=member.seed,
-                    alpha=member.alpha,
-                    student_mixup=member.mixup,
-                )
+                _describe_member(member_run, member, config, dataset, mark)
             task = student_task(config, lessons, members, config.student_hidden)
             history = train(task, runs, Workers.of(config), label="students", listener=listener)
             population = finish(config, task, lessons)
-            comparison, answers = _compare(config, population, list(groups), dataset, ensemble)
-            finals = [final for each in comparison.students.values() for final in each]
+            evidence = _compare(
+                config,
+                population,
+                list(groups),
+                dataset,
+                ensemble,
+                history=history,
+                lessons=lessons,
+                teacher_accuracies=teacher_accuracies,
+            )
+            finals = [each for some in evidence.comparison.students.values() for each in some]
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
-        evidence = Evidence(
-            config=config,
-            dataset=dataset,
-            encoding=ensemble.encoding,
-            comparison=comparison,
-            answers=answers,
-            history=history,
-            lessons=lessons,
-            teacher_accuracies=teacher_accuracies,
-        )
         version = _log_and_register(evidence, student, run)
     return DistillResult(
         run_id=run.id,
         teachers_run_id=teachers_run_id,
-        comparison=comparison,
+        comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
         test_rows=len(dataset.split.test),
+    )
+
+
+def _describe_member(
+    run: TrackedRun, member: Member, config: DistillConfig, dataset: Dataset, mark: str
+) -> None:
+    describe_run(
+        run,
+        config,
+        dataset,
+        mark,
+        note=card.student_note(config, dataset.table, member),
+        member_seed=member.seed,
+        alpha=member.alpha,
+        student_mixup=member.mixup,
     )
 
 
@@ -156,7 +162,12 @@ def _compare(
     kinds: Sequence[str],
     dataset: Dataset,
     ensemble: Ensemble,
-) -> tuple[Comparison, Answers]:
+    *,
+    history: History,
+    lessons: TransferSet,
+    teacher_accuracies: Sequence[float],
+) -> Evidence:
+    """Score the test rows once and keep what figures and report show of it."""
     inputs = ensemble.encoding.inputs(dataset.features("test"))
     logits = population.logits(inputs).chunk(len(kinds))
     answers = Answers(
@@ -171,4 +182,13 @@ def _compare(
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
     )
-    return comparison, answers
+    return Evidence(
+        config=config,
+        dataset=dataset,
+        encoding=ensemble.encoding,
+        comparison=comparison,
+        answers=answers,
+        history=history,
+        lessons=lessons,
+        teacher_accuracies=teacher_accuracies,
+    )
