@@ -8,9 +8,13 @@ import numpy as np
 
 from kd_mlflow.config import DistillConfig, SweepConfig, TeachersConfig
 from kd_mlflow.data import Split, Table
+from kd_mlflow.diagnosis import wilson
 from kd_mlflow.evaluation import Comparison
 from kd_mlflow.metrics import Interval
 from kd_mlflow.students import Member
+
+FEW_TEST_ROWS = 30
+NAMED_CLASSES = 8
 
 
 def percent(share: float) -> str:
@@ -59,13 +63,49 @@ def recovered_text(comparison: Comparison) -> str:
     )
 
 
+def gap_text(gap: Interval) -> str:
+    """Say whether students are as good as the ensemble, as far as these rows can tell."""
+    if not gap.decided:
+        return f"no measurable difference, accuracy gap {points(gap)}"
+    return f"{'worse' if gap.value > 0 else 'better'} than the ensemble, accuracy gap {points(gap)}"
+
+
+def gains_text(gains: Mapping[str, Interval]) -> str:
+    """Say what distillation gained over each kind of baseline."""
+    return "; ".join(
+        f"over the {kind.replace('_', ' ')}: {gain_text(gain)}" for kind, gain in gains.items()
+    )
+
+
+def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
+    """Say what the figures of a comparison do not show, a sentence each."""
+    rows = len(split.test)
+    low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows)
+    few = [label for label, n in split.balance(table)["test"].items() if n < FEW_TEST_ROWS]
+    more = f" and {len(few) - NAMED_CLASSES} more" if len(few) > NAMED_CLASSES else ""
+    rare = (
+        f"Classes with fewer than {FEW_TEST_ROWS} test rows, whose own figures are guesses: "
+        f"{', '.join(few[:NAMED_CLASSES])}{more}."
+    )
+    return [
+        f"For rows like those of {table.name}; not validated on other populations, "
+        "nor on later data.",
+        f"{rows:,} test rows: the 95 % interval of any one model's accuracy is about "
+        f"{100 * (high - low):.2f} points wide. Differences are measured on the same rows, "
+        "and their intervals are narrower.",
+        "Intervals and standard errors cover test rows and the students' seeds. "
+        "The ensemble was trained once; another one would give other figures.",
+        *([rare] if few else []),
+    ]
+
+
 def teachers_note(
     config: TeachersConfig, table: Table, split: Split, figures: Mapping[str, float]
 ) -> str:
     """Describe an ensemble's run."""
     hidden = ", ".join(map(str, config.teacher_hidden))
     return (
-        f"{config.n_teachers} teachers ({hidden}) on **{table.name}** ({_sides(split)}), "
+        f"{config.n_teachers} teachers ({hidden}) on **{table.name}** ({sides(split)}), "
         f"{config.teacher_epochs} epochs each.\n\n"
         f"Ensemble accuracy **{percent(figures['ensemble_test_accuracy'])}** on test rows; "
         f"teachers {percent(figures['mean_teacher_test_accuracy'])} on average, "
@@ -146,7 +186,7 @@ def model_card(
 **Intended use.** Predicts `{table.target}` for rows like those of {table.name}; not validated on \
 other populations.
 
-**Data.** {table.name}, {len(table.labels):,} rows ({_sides(split)}), \
+**Data.** {table.name}, {len(table.labels):,} rows ({sides(split)}), \
 {table.features.shape[1]} columns. Rows a class: {classes}. Digest `{table.digest[:12]}`.
 
 **Figures** on {len(split.test):,} test rows that nothing was fitted, chosen or stopped on:
@@ -163,7 +203,7 @@ The registered student is the first seed's, chosen before its accuracy was known
 **Recipe.** `{config.recipe}`: hidden layers {", ".join(map(str, config.student_hidden))}; \
 T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \
 {config.student_epochs} epochs, {config.schedule} learning rate {config.learning_rate:g}, \
-{_augmentation(config)}, seed {config.seed}. \
+{augmentation(config)}, seed {config.seed}. \
 Baselines have the same architecture, steps, schedule and seeds.
 
 **Load it.**
@@ -202,11 +242,13 @@ def _figures_table(comparison: Comparison) -> str:
 {gains}"""
 
 
-def _augmentation(config: DistillConfig) -> str:
+def augmentation(config: DistillConfig) -> str:
+    """Say what new rows the distilled students saw."""
     if config.augment == "none":
         return "no new rows"
     return f"{config.augment_factor} new rows a training row by {config.augment}"
 
 
-def _sides(split: Split) -> str:
+def sides(split: Split) -> str:
+    """Say how many rows each side of the split has."""
     return f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from kd_mlflow import card, registry
+from kd_mlflow import card, gallery, registry, report
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.dataset import Dataset
-from kd_mlflow.evaluation import Comparison, evaluate_students
+from kd_mlflow.evaluation import Answers, Comparison, evaluate_students
+from kd_mlflow.gallery import Evidence
 from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
-from kd_mlflow.students import Member, finish, student_task, transfer_set
+from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
+from kd_mlflow.style import png
 from kd_mlflow.teachers import Ensemble, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
+from kd_mlflow.training import History
 from kd_mlflow.workers import Workers
 
 RUN_KINDS = {
@@ -67,8 +70,13 @@ def distill_step(
     tracker: Tracker,
     listener: Listener,
     parent: TrackedRun | None = None,
+    *,
+    teacher_accuracies: Sequence[float] = (),
 ) -> DistillResult:
-    """Train students and baselines, compare them with the ensemble, register the first student."""
+    """Train students and baselines, compare them with the ensemble, register the first student.
+
+    ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
+    """
     mark = fingerprint(dataset.table.digest, config.as_text())
     groups = student_groups(config, member_seeds(config.seed, SEED_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
@@ -83,47 +91,61 @@ def distill_step(
                 runs += open_runs.enter_context(opened)
                 members += some
             for member_run, member in zip(runs, members, strict=True):
-                describe_run(
-                    member_run,
-                    config,
-                    dataset,
-                    mark,
-                    note=card.student_note(config, dataset.table, member),
-                    member_seed=member.seed,
-                    alpha=member.alpha,
-                    student_mixup=member.mixup,
-                )
+                _describe_member(member_run, member, config, dataset, mark)
             task = student_task(config, lessons, members, config.student_hidden)
-            train(task, runs, Workers.of(config), label="students", listener=listener)
+            history = train(task, runs, Workers.of(config), label="students", listener=listener)
             population = finish(config, task, lessons)
-            comparison = _compare(config, population, list(groups), dataset, ensemble)
-            finals = [final for each in comparison.students.values() for final in each]
+            evidence = _compare(
+                config,
+                population,
+                list(groups),
+                dataset,
+                ensemble,
+                history=history,
+                lessons=lessons,
+                teacher_accuracies=teacher_accuracies,
+            )
+            finals = [each for some in evidence.comparison.students.values() for each in some]
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
-        version = _log_and_register(config, dataset, student, comparison, run)
+        version = _log_and_register(evidence, student, run)
     return DistillResult(
         run_id=run.id,
         teachers_run_id=teachers_run_id,
-        comparison=comparison,
+        comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
         test_rows=len(dataset.split.test),
     )
 
 
-def _log_and_register(
-    config: DistillConfig,
-    dataset: Dataset,
-    student: StudentModule,
-    comparison: Comparison,
-    run: TrackedRun,
-) -> str:
+def _describe_member(
+    run: TrackedRun, member: Member, config: DistillConfig, dataset: Dataset, mark: str
+) -> None:
+    describe_run(
+        run,
+        config,
+        dataset,
+        mark,
+        note=card.student_note(config, dataset.table, member),
+        member_seed=member.seed,
+        alpha=member.alpha,
+        student_mixup=member.mixup,
+    )
+
+
+def _log_and_register(evidence: Evidence, student: StudentModule, run: TrackedRun) -> str:
     """Log the comparison and the student, register it last of all; return the version."""
+    config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     model_id = log_student(run, module=student, example=dataset.features("train"))
     run.document(split.balance(table), BALANCE)
     run.log(metrics=comparison.summary, note=card.distill_note(config, table, comparison))
+    pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+    for name, picture in pictures.items():
+        run.file(picture, f"figures/{name}.png")
+    run.file(report.page(evidence, pictures, model_id=model_id).encode(), "report.html")
     return registry.register(
         run.client,
         model_name=config.model_name,
@@ -140,13 +162,33 @@ def _compare(
     kinds: Sequence[str],
     dataset: Dataset,
     ensemble: Ensemble,
-) -> Comparison:
+    *,
+    history: History,
+    lessons: TransferSet,
+    teacher_accuracies: Sequence[float],
+) -> Evidence:
+    """Score the test rows once and keep what figures and report show of it."""
     inputs = ensemble.encoding.inputs(dataset.features("test"))
     logits = population.logits(inputs).chunk(len(kinds))
-    return evaluate_students(
-        dict(zip(kinds, logits, strict=True)),
-        ensemble.logits(inputs, config.averaging),
-        dataset.labels("test"),
+    answers = Answers(
+        labels=dataset.labels("test"),
+        ensemble=ensemble.logits(inputs, config.averaging),
+        students=dict(zip(kinds, logits, strict=True)),
+    )
+    comparison = evaluate_students(
+        answers.students,
+        answers.ensemble,
+        answers.labels,
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
+    )
+    return Evidence(
+        config=config,
+        dataset=dataset,
+        encoding=ensemble.encoding,
+        comparison=comparison,
+        answers=answers,
+        history=history,
+        lessons=lessons,
+        teacher_accuracies=teacher_accuracies,
     )

@@ -41,6 +41,18 @@ class Comparison:
     gains: Mapping[str, Interval]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What each model answers on the test rows: logits.
+
+    Shape: labels (n,), ensemble (n, classes), students (seeds, n, classes) of each kind.
+    """
+
+    labels: NDArray[np.int64]
+    ensemble: Tensor
+    students: Mapping[str, Tensor]
+
+
 def validation_figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each."""
     every = labels.expand(logits.shape[0], -1)

@@ -25,7 +25,7 @@ from kd_mlflow.registry import Decision
 from kd_mlflow.steps import Listener, Silence, describe_run
 from kd_mlflow.sweeping import SweepResult, sweep_step, take_sweep
 from kd_mlflow.teachers import choose_ensemble, load_ensemble
-from kd_mlflow.teaching import TeachersResult, teachers_step
+from kd_mlflow.teaching import TeachersResult, teacher_accuracies, teachers_step
 from kd_mlflow.tracking import Tracker
 
 
@@ -59,7 +59,15 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
     config = take_sweep(config, tracker, dataset.table.digest)
     run = choose_ensemble(tracker, config.teachers, dataset.table.digest)
     ensemble = load_ensemble(tracker, run.info.run_id)
-    return distill_step(config, dataset, ensemble, run.info.run_id, tracker, listener)
+    return distill_step(
+        config,
+        dataset,
+        ensemble,
+        run.info.run_id,
+        tracker,
+        listener,
+        teacher_accuracies=teacher_accuracies(tracker, run.info.run_id),
+    )
 
 
 def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
@@ -104,6 +112,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             tracker,
             listener,
             parent,
+            teacher_accuracies=taught.teacher_accuracies,
         )
         version = registry.find_version(tracker.client, config.model_name, distilled.version)
         decision = promote_step(

@@ -13,7 +13,7 @@ from kd_mlflow.config import Options
 from kd_mlflow.dataset import Dataset
 from kd_mlflow.teachers import fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, data_set_input
-from kd_mlflow.training import OnEpoch, Task, ignore_epoch
+from kd_mlflow.training import History, OnEpoch, Task, ignore_epoch
 from kd_mlflow.workers import Workers
 
 BALANCE = "class_balance.json"
@@ -67,8 +67,8 @@ def describe_run(
 
 def train(
     task: Task, runs: Sequence[TrackedRun], workers: Workers, *, label: str, listener: Listener
-) -> None:
-    """Train a population while its curves go to its runs and to the listener."""
+) -> History:
+    """Train a population while its curves go to its runs and to the listener; return them."""
     progress = listener.training(label, task.population.k, task.schedule.epochs)
     with CurveWriter(runs) as curves, progress as heard:
 
@@ -76,7 +76,7 @@ def train(
             curves.on_epoch(members, epoch, values)
             heard(members, epoch, values)
 
-        task.fit(workers, on_epoch)
+        return task.fit(workers, on_epoch)
 
 
 def member_seeds(seed: int, stream: int, k: int) -> list[int]:

@@ -18,6 +18,7 @@ from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation import Figures, validation_figures
 from kd_mlflow.steps import Listener, describe_run, member_seeds
 from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
+from kd_mlflow.style import png
 from kd_mlflow.teachers import Ensemble, choose_run, fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, Tracker
 from kd_mlflow.training import History
@@ -263,7 +264,7 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
     )
     losses = [cell.figures[CRITERION] for cell in result.cells]
     shape = (len(config.temperatures), len(config.alphas))
-    run.figure(
+    grid = png(
         figures.heat_map(
             np.reshape(losses, shape),
             temperatures=config.temperatures,
@@ -271,11 +272,11 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
             chosen=(chosen.temperature, chosen.alpha),
             seeds=config.n_students,
             rows=len(dataset.split.val),
-        ),
-        "sweep_grid.png",
+        )
     )
+    run.file(grid, "sweep_grid.png")
     if result.sizes:
-        run.figure(
+        curve = png(
             figures.size_curve(
                 [c.parameters for c in result.sizes],
                 [c.figures["test_accuracy"] for c in result.sizes],
@@ -284,6 +285,6 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
                 smallest=smallest.parameters if smallest else None,
                 seeds=config.n_students,
                 rows=len(dataset.split.test),
-            ),
-            "sweep_sizes.png",
+            )
         )
+        run.file(curve, "sweep_sizes.png")

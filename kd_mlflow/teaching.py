@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from kd_mlflow import card
 from kd_mlflow.config import TeachersConfig
+from kd_mlflow.curves import teacher_curves
 from kd_mlflow.dataset import Dataset, label_tensors, training_rows
 from kd_mlflow.encoding import Encoding, fit_encoding
 from kd_mlflow.evaluation import Figures, evaluate_ensemble, validation_figures
@@ -21,6 +24,7 @@ from kd_mlflow.steps import (
     numbered,
     train,
 )
+from kd_mlflow.style import png
 from kd_mlflow.teachers import (
     ARTIFACT,
     Ensemble,
@@ -29,11 +33,14 @@ from kd_mlflow.teachers import (
     teachers_fingerprint,
 )
 from kd_mlflow.tracking import TrackedRun, Tracker
-from kd_mlflow.training import Schedule, Task
+from kd_mlflow.training import History, Schedule, Task
 from kd_mlflow.workers import Workers
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import Run
+
+CURVES = "figures/teacher_curves.png"
 
 SEED_STREAM = 0
 """Keeps teachers' seeds apart from students'."""
@@ -107,14 +114,28 @@ def teachers_step(
 
 def _reused(tracker: Tracker, run: Run) -> TeachersResult:
     run_id = run.info.run_id
-    members = tracker.children_of(run_id)
     return TeachersResult(
         run_id=run_id,
         reused=True,
         ensemble=load_ensemble(tracker, run_id),
-        teacher_accuracies=tuple(member.data.metrics["test_accuracy"] for member in members),
+        teacher_accuracies=teacher_accuracies(tracker, run_id),
         figures=dict(run.data.metrics),
     )
+
+
+def teacher_accuracies(tracker: Tracker, run_id: str) -> tuple[float, ...]:
+    """Test accuracy of each teacher of an ensemble's run."""
+    return tuple(run.data.metrics["test_accuracy"] for run in tracker.children_of(run_id))
+
+
+def _curves(
+    config: TeachersConfig, dataset: Dataset, ensemble: Ensemble, history: History
+) -> Figure:
+    """The teachers' curves and the ensemble's level on validation rows."""
+    logits = ensemble.logits(ensemble.encoding.inputs(dataset.features("val")), config.averaging)
+    labels = torch.from_numpy(dataset.labels("val"))
+    level = {name: float(v) for name, v in validation_figures(logits[None], labels).items()}
+    return teacher_curves(history, ensemble=level, rows=len(labels))
 
 
 def _train_teachers(
@@ -134,7 +155,7 @@ def _train_teachers(
             for member, seed in zip(members, task.seeds, strict=True):
                 note = card.teacher_note(config, dataset.table, seed)
                 describe_run(member, config, dataset, mark, note=note, member_seed=seed)
-            train(task, members, Workers.of(config), label="teachers", listener=listener)
+            history = train(task, members, Workers.of(config), label="teachers", listener=listener)
             ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
             figures = evaluate_ensemble(
                 ensemble.member_logits(encoding.inputs(dataset.features("test"))),
@@ -146,6 +167,7 @@ def _train_teachers(
                 member.log(metrics=final)
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ARTIFACT)
+        run.file(png(_curves(config, dataset, ensemble, history)), CURVES)
         note = card.teachers_note(config, dataset.table, dataset.split, figures.ensemble)
         run.log(metrics=figures.ensemble, note=note)
     return TeachersResult(

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -82,11 +81,12 @@ class TrackedRun:
         """Log a JSON document as an artifact."""
         self.client.log_dict(self.id, content, path)
 
-    def figure(self, figure: Figure, path: str) -> None:
-        """Log a matplotlib figure as an artifact."""
-        self.client.log_figure(self.id, figure, path)
+    def file(self, content: bytes, path: str) -> None:
+        """Log an artifact by its content."""
+        *folders, name = path.split("/")
+        self.folder(lambda f: f.joinpath(name).write_bytes(content), "/".join(folders) or None)
 
-    def folder(self, write: Callable[[Path], None], path: str) -> None:
+    def folder(self, write: Callable[[Path], object], path: str | None) -> None:
         """Log the files that ``write`` puts into an empty folder."""
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))

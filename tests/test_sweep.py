@@ -8,7 +8,7 @@ import pytest
 from conftest import SMALL
 from matplotlib.colors import to_hex
 
-from kd_mlflow import figures, pipeline, summary
+from kd_mlflow import figures, pipeline, style, summary
 from kd_mlflow.config import DistillConfig, SweepConfig
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.sweeping import CRITERION
@@ -136,7 +136,7 @@ def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
     assert written == {((j, i), f"{losses[i, j]:.3f}") for i in range(3) for j in range(2)}
     (frame,) = axes.patches
     assert frame.get_xy() == (0.5, 1.5)
-    assert "400 rows" in axes.get_title()
+    assert "400 rows" in figure.get_suptitle()
 
 
 def test_size_curve_is_in_percent_and_marks_the_smallest():
@@ -149,5 +149,5 @@ def test_size_curve_is_in_percent_and_marks_the_smallest():
     assert set(by_label["ensemble"].get_ydata()) == {95.0}
     (ring,) = [line for line in axes.lines if "smallest" in str(line.get_label())]
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (100, 80)
-    assert to_hex(ring.get_color()).upper() == figures.ORANGE
+    assert to_hex(ring.get_color()).upper() == style.MARK
     assert math.isclose(axes.lines[1].get_ydata()[0], 80)

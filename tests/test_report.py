@@ -1,0 +1,315 @@
+"""The report and the figures that runs leave: complete, self-contained, equal to the metrics."""
+
+import json
+import re
+import shlex
+import tomllib
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+
+from kd_mlflow import gallery, report
+from kd_mlflow.card import gain_text, gap_text, percent, points, recovered_text
+from kd_mlflow.config import DistillConfig
+from kd_mlflow.data import Split, Table
+from kd_mlflow.dataset import Dataset
+from kd_mlflow.encoding import fit_encoding
+from kd_mlflow.evaluation import Answers, evaluate_students
+from kd_mlflow.gallery import Evidence
+from kd_mlflow.students import TransferSet
+from kd_mlflow.training import Rows
+
+FIGURES = {
+    "ladder",
+    "sizes",
+    "student_curves",
+    "temperature",
+    "reliability",
+    "agreement",
+    "confusion",
+}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+PICTURES = dict.fromkeys(FIGURES, b"no picture")
+HOSTILE = ("<script>alert(1)</script>", "a & b", "\"quoted\" 'twice'")
+
+
+class Page(HTMLParser):
+    """Reads a page: elements with attributes, their texts, and whether every element is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.data, self.text = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "data":
+            self.data.append([dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.text.append(" " if tag in ("td", "th", "dt", "p") else "")
+
+    def handle_data(self, text):
+        self.text.append(text)
+        if self.open and self.open[-1] == "data":
+            self.data[-1][1] += text
+
+    @property
+    def words(self):
+        """All text, each run of white space one space."""
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture
+def distill_run(finished):
+    """The distill run of the finished ``main``."""
+    return finished.client.get_run(finished.result.distill.run_id)
+
+
+@pytest.fixture
+def html(finished, distill_run, tmp_path):
+    """The report as it was logged."""
+    path = finished.client.download_artifacts(distill_run.info.run_id, "report.html", tmp_path)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def evidence(classes=HOSTILE, n=90, **config):
+    """A comparison on random rows, of a table with hostile names."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % len(classes)
+    frame = pd.DataFrame({"<b>x</b>'s": rng.normal(size=n), "when": pd.Timestamp("2024-01-02")})
+    table = Table(
+        name="<img src=x>.csv",
+        source="somewhere",
+        target="<i>label</i>",
+        features=frame,
+        labels=labels,
+        classes=tuple(classes),
+        digest="0" * 64,
+        built_in=False,
+    )
+    third = n // 3
+    split = Split(
+        train=np.arange(third), val=np.arange(third, 2 * third), test=np.arange(2 * third, n)
+    )
+    dataset = Dataset(table=table, split=split)
+    logits = {
+        kind: torch.from_numpy(rng.normal(size=(2, n - 2 * third, len(classes)))).float()
+        for kind in ("distilled", "baseline")
+    }
+    answers = Answers(
+        labels=dataset.labels("test"), ensemble=logits["distilled"].mean(0) * 2, students=logits
+    )
+    curves = rng.uniform(size=(3, 4))
+    train = torch.zeros(third, len(classes))
+    lessons = TransferSet(
+        rows=Rows(train=train, val=train),
+        logits=train,
+        labels=torch.from_numpy(dataset.labels("train")),
+        labelled=third,
+        val_logits=train,
+        val_labels=torch.from_numpy(dataset.labels("val")),
+    )
+    comparison = evaluate_students(
+        logits, answers.ensemble, answers.labels, student_parameters=10, ensemble_parameters=100
+    )
+    return Evidence(
+        config=DistillConfig(**config).resolved(third),
+        dataset=dataset,
+        encoding=fit_encoding(
+            frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
+        ),
+        comparison=comparison,
+        answers=answers,
+        history=dict.fromkeys(("val_accuracy", "val_loss", "val_agreement"), curves),
+        lessons=lessons,
+    )
+
+
+def test_a_comparison_leaves_its_figures(finished, distill_run, tmp_path):
+    """The distill run has every figure as a picture with something on it."""
+    client, run_id = finished.client, distill_run.info.run_id
+    logged = [file.path for file in client.list_artifacts(run_id, "figures")]
+    assert set(logged) == {f"figures/{name}.png" for name in FIGURES}
+    for path in logged:
+        picture = matplotlib.image.imread(client.download_artifacts(run_id, path, tmp_path))
+        assert picture.shape[1] == pytest.approx(1094, abs=1)
+        assert picture[..., :3].std() > 0.05
+
+
+def test_an_ensemble_leaves_its_curves(finished):
+    """The teachers' run has the picture of its curves."""
+    files = finished.client.list_artifacts(finished.result.teachers.run_id, "figures")
+    assert [file.path for file in files] == ["figures/teacher_curves.png"]
+
+
+def test_single_models_leave_no_figures(finished, distill_run):
+    """Child runs have no artifacts: figures compare models."""
+    client, result = finished.client, finished.result
+    runs = client.search_runs([distill_run.info.experiment_id])
+    parents = {result.teachers.run_id, result.distill.run_id}
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in parents]
+    assert len(below) == 9
+    assert not [file for run in below for file in client.list_artifacts(run.info.run_id)]
+
+
+def test_every_element_is_closed(html):
+    """The page is well-formed: elements close in the order they were opened."""
+    page = Page(html)
+    assert page.open == []
+    assert [tag for tag, _ in page.elements if tag in ("html", "head", "body")] == [
+        "html",
+        "head",
+        "body",
+    ]
+
+
+def test_the_page_needs_nothing_else(html):
+    """No script, no style sheet, no address: pictures are inside, with words for who cannot see."""
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
+    assert not re.search(r"(?i)https?://|@import|url\(|\son\w+=", html)
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(pictures) == len(FIGURES)
+    for attributes in pictures:
+        kind, content = attributes["src"].split(",")
+        assert kind == "data:image/png;base64"
+        assert matplotlib.image.imread(BytesIO(b64decode(content))).size
+        assert attributes["alt"]
+
+
+def test_pictures_in_the_page_are_those_logged(finished, distill_run, html, tmp_path):
+    """A figure in the page is the artifact, byte for byte."""
+    for name in FIGURES:
+        path = finished.client.download_artifacts(
+            distill_run.info.run_id, f"figures/{name}.png", tmp_path
+        )
+        with open(path, "rb") as file:
+            assert b64encode(file.read()).decode() in html
+
+
+def test_numbers_are_the_logged_metrics(distill_run, html):
+    """Each number names its metric and has its exact value; what is read is that value rounded."""
+    page, logged = Page(html), distill_run.data.metrics
+    assert len(page.data) > 30
+    for attributes, text in page.data:
+        value = logged[attributes["data-metric"]]
+        assert float(attributes["value"]) == value
+        shown = float(text.replace(",", "").replace("%", ""))
+        digits = len(text.split(".")[1].split()[0]) if "." in text else 0
+        share = text.endswith("%") or attributes["data-metric"].endswith("accuracy_sem")
+        candidates = (value, 100 * value) if share else (value,)
+        assert any(abs(shown - v) <= 0.51 * 10**-digits for v in candidates), (attributes, text)
+    named = {attributes["data-metric"] for attributes, _ in page.data}
+    assert {
+        "ensemble_test_accuracy",
+        "registered_test_log_loss",
+        "strong_baseline_test_ece_sem",
+        "compression_ratio",
+    } <= named
+
+
+def test_the_page_says_what_card_and_table_say(finished, html):
+    """Gap, gains and what was recovered are the sentences of the model card."""
+    words, comparison = Page(html).words, finished.result.distill.comparison
+    assert gap_text(comparison.gap) in words
+    assert points(comparison.gap) in words
+    assert recovered_text(comparison) in words
+    for gain in comparison.gains.values():
+        assert words.count(gain_text(gain)) >= 2
+
+
+def test_the_page_tells_data_and_recipe(finished, html):
+    """Rows a class on each side, teachers, student and recipe stand there."""
+    words = Page(html).words
+    assert "5,000: 3,600 train, 400 validation, 1,000 test" in words
+    assert "0 1,791 213 495 " in words
+    accuracies = finished.result.teachers.teacher_accuracies
+    assert f"test accuracy {percent(min(accuracies))} to {percent(max(accuracies))}" in words
+    assert "T 3, alpha 0.7" in words
+    ratio = finished.result.distill.comparison.summary["compression_ratio"]
+    assert f"label from an ensemble {ratio:.1f} times as large, score" in words
+
+
+def test_the_pages_commands_name_the_student(finished, html):
+    """Python, HTTP and command line name the registered model, and this very student's id."""
+    page = Page(html)
+    assert page.words.count("models:/kd-student@production") == 3
+    (model,) = re.findall(r"models:/(m-[0-9a-f]+)", page.words)
+    version = finished.client.get_model_version("kd-student", finished.result.distill.version)
+    assert version.source == f"models:/{model}"
+
+
+def test_what_users_wrote_is_text():
+    """Names of table, label, columns and classes are never markup."""
+    page = Page(report.page(evidence(), PICTURES, model_id="m-1"))
+    tags = [tag for tag, _ in page.elements]
+    assert "script" not in tags
+    assert tags.count("img") == len(FIGURES)
+    assert not {"i", "b"} & set(tags[tags.index("main") :])
+    for name in (*HOSTILE, "<img src=x>.csv", "<i>label</i>", "<b>x</b>"):
+        assert name in page.words
+    assert page.open == []
+
+
+def test_the_json_request_is_a_shell_word():
+    """Quotes in a column's name do not end the request's own."""
+    command = report._json_request(evidence())
+    body = json.loads(shlex.split(command)[-1])
+    assert set(body["dataframe_records"][0]) == {"<b>x</b>'s", "when"}
+
+
+@pytest.mark.parametrize(("classes", "listed"), [(3, 3), (40, 40), (60, 40)])
+def test_many_classes_are_counted_not_listed(classes, listed):
+    """The table of classes ends at forty, and says how many it leaves out."""
+    given = evidence([f"class-{i}" for i in range(classes)], n=6 * classes)
+    page = Page(report.page(given, PICTURES, model_id="m-1"))
+    assert len(set(re.findall(r"class-\d+ \d+ \d+ \d+ [\d.]+ %", page.words))) == listed
+    assert ("rarer classes are not listed" in page.words) == (classes > listed)
+
+
+def test_classes_with_few_test_rows_are_named():
+    """The limits name the classes whose figures are guesses."""
+    words = Page(report.page(evidence(n=90), PICTURES, model_id="m-1")).words
+    assert "fewer than 30 test rows" in words
+    assert (
+        "fewer than 30 test rows"
+        not in Page(report.page(evidence(n=360), PICTURES, model_id="m-1")).words
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 50])
+def test_any_comparison_is_drawn(classes):
+    """Without strong baselines or known teachers, on tiny test sets, all figures are made."""
+    given = evidence([f"class-{i}" for i in range(classes)], n=3 * classes, temperature=1.0)
+    assert gallery.draw(given).keys() == FIGURES
+
+
+def test_an_ensemble_of_unknown_size_is_told():
+    """Without a count of the ensemble's parameters, page and figures leave it out."""
+    given = evidence()
+    left_out = ("ensemble_parameters", "compression_ratio")
+    summary = {k: v for k, v in given.comparison.summary.items() if k not in left_out}
+    given = replace(given, comparison=replace(given.comparison, summary=summary))
+    assert gallery.draw(given).keys() == FIGURES
+    assert "times as large" not in Page(report.page(given, PICTURES, model_id="m-1")).words
+
+
+def test_a_wheel_has_the_template():
+    """The template is package data."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (pattern,) = project["tool"]["setuptools"]["package-data"]["kd_mlflow"]
+    assert [path.name for path in (ROOT / "kd_mlflow").glob(pattern)] == ["report.html"]
