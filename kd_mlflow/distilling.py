@@ -14,7 +14,8 @@ from kd_mlflow.models import Population
 from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
 from kd_mlflow.students import Member, finish, student_task, transfer_set
-from kd_mlflow.teachers import Ensemble, fingerprint
+from kd_mlflow.summary import distill_table
+from kd_mlflow.teachers import Teacher, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
 from kd_mlflow.workers import Workers
 
@@ -29,16 +30,23 @@ SEED_STREAM = 1
 """Keeps students' seeds apart from teachers'."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DistillResult:
-    """A comparison and the version that its first student became."""
+    """A comparison and the version that its first student became.
+
+    ``teachers`` says who taught; ``teachers_run_id`` is None where that is no ensemble of ours.
+    """
 
     run_id: str
-    teachers_run_id: str
+    teachers: str
+    teachers_run_id: str | None
     comparison: Comparison
     model_name: str
     version: str
     test_rows: int
+
+    def __repr__(self) -> str:
+        return distill_table(self)
 
 
 def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, list[Member]]:
@@ -62,19 +70,18 @@ def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, lis
 def distill_step(
     config: DistillConfig,
     dataset: Dataset,
-    ensemble: Ensemble,
-    teachers_run_id: str,
+    ensemble: Teacher,
     tracker: Tracker,
     listener: Listener,
     parent: TrackedRun | None = None,
 ) -> DistillResult:
     """Train students and baselines, compare them with the ensemble, register the first student."""
-    mark = fingerprint(dataset.table.digest, config.as_text())
+    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
     groups = student_groups(config, member_seeds(config.seed, SEED_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
-        run.tags({"kd.teachers_run_id": teachers_run_id})
+        run.tags(ensemble.tags)
         with ExitStack() as open_runs:
             runs, members = [], []
             for kind, some in groups.items():
@@ -101,10 +108,11 @@ def distill_step(
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.metrics(final)
         student = StudentModule(ensemble.encoding, population.member(0))
-        version = _log_and_register(config, dataset, student, comparison, run)
+        version = _log_and_register(config, dataset, ensemble, student, comparison, run)
     return DistillResult(
         run_id=run.id,
-        teachers_run_id=teachers_run_id,
+        teachers=ensemble.source,
+        teachers_run_id=ensemble.tags.get("kd.teachers_run_id"),
         comparison=comparison,
         model_name=config.model_name,
         version=version,
@@ -115,6 +123,7 @@ def distill_step(
 def _log_and_register(
     config: DistillConfig,
     dataset: Dataset,
+    ensemble: Teacher,
     student: StudentModule,
     comparison: Comparison,
     run: TrackedRun,
@@ -131,7 +140,14 @@ def _log_and_register(
         model_id=model_id,
         run_id=run.id,
         digest=table.digest,
-        card=card.model_card(config, table, split, comparison, model_name=config.model_name),
+        card=card.model_card(
+            config,
+            table,
+            split,
+            comparison,
+            model_name=config.model_name,
+            teachers=ensemble.source,
+        ),
     )
 
 
@@ -140,13 +156,14 @@ def _compare(
     population: Population,
     kinds: Sequence[str],
     dataset: Dataset,
-    ensemble: Ensemble,
+    ensemble: Teacher,
 ) -> Comparison:
-    inputs = ensemble.encoding.inputs(dataset.features("test"))
+    features = dataset.features("test")
+    inputs = ensemble.encoding.inputs(features)
     logits = population.logits(inputs).chunk(len(kinds))
     return evaluate_students(
         dict(zip(kinds, logits, strict=True)),
-        ensemble.logits(inputs, config.averaging),
+        ensemble.score(features, config.averaging),
         dataset.labels("test"),
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,

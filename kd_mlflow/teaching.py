@@ -21,6 +21,7 @@ from kd_mlflow.steps import (
     numbered,
     train,
 )
+from kd_mlflow.summary import teachers_table
 from kd_mlflow.teachers import (
     ARTIFACT,
     Ensemble,
@@ -39,7 +40,7 @@ SEED_STREAM = 0
 """Keeps teachers' seeds apart from students'."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult:
     """An ensemble, trained now or reused, and its figures on test rows."""
 
@@ -48,6 +49,9 @@ class TeachersResult:
     ensemble: Ensemble
     teacher_accuracies: tuple[float, ...]
     figures: Figures
+
+    def __repr__(self) -> str:
+        return teachers_table(self)
 
 
 def teachers_encoding(config: TeachersConfig, dataset: Dataset) -> Encoding:
@@ -135,7 +139,7 @@ def _train_teachers(
                 describe_run(member, config, dataset, mark, member_seed=seed)
                 member.describe(card.teacher_note(config, dataset.table, seed))
             train(task, members, Workers.of(config), label="teachers", listener=listener)
-            ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
+            ensemble = Ensemble(encoding=encoding, population=task.population.cpu(), run_id=run.id)
             figures = evaluate_ensemble(
                 ensemble.member_logits(encoding.inputs(dataset.features("test"))),
                 dataset.labels("test"),
