@@ -32,12 +32,14 @@ class Respondent:
     """A model with ``predict_proba`` or ``predict``, and what to ask it with.
 
     ``columns`` are those it takes, in its order; whole numbers in ``wide`` ones become float64.
+    With a ``matrix`` type it gets one matrix instead of a table.
     """
 
     name: str
     model: Any
     columns: tuple[str, ...]
     wide: frozenset[str] = frozenset()
+    matrix: np.dtype[Any] | None = None
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
         """Score raw rows.  Shape: n rows -> (n, classes), each row summing to 1.
@@ -50,7 +52,7 @@ class Respondent:
             values = np.asarray(answer)
         except Exception as error:  # a stranger's code: it may raise anything
             raise RunError(
-                f"teacher {self.name} cannot score this table's rows: {first_line(error)}; "
+                f"teacher {self.name} cannot score this table's rows: {one_line(error)}; "
                 "train it on the table's raw columns"
             ) from None
         if names is not None and sorted(names) != sorted(classes):
@@ -80,7 +82,8 @@ class Respondent:
         whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
         return frame.astype({name: "float64" for name in whole if name in self.wide})
 
-    def _ask(self, frame: pd.DataFrame) -> Answer:
+    def _ask(self, table: pd.DataFrame) -> Answer:
+        frame = table if self.matrix is None else table.to_numpy(self.matrix)
         with_shares = hasattr(self.model, "predict_proba")
         with warnings.catch_warnings():  # fitted on a matrix, it takes columns in their order
             warnings.filterwarnings("ignore", message="X has feature names")
@@ -108,9 +111,10 @@ def _fault(values: NDArray[Any], shape: tuple[int, int]) -> str | None:
     return None
 
 
-def first_line(error: Exception) -> str:
-    """What a stranger's error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def one_line(error: Exception) -> str:
+    """What a stranger's error says: its first line, and its last one, which often has the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ... ".join(line.strip()[:200] for line in dict.fromkeys((lines[0], lines[-1])))
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -18,7 +18,7 @@ from mlflow.models import Model
 from mlflow.types import DataType
 from torch import Tensor
 
-from kd_mlflow.answers import Respondent, first_line
+from kd_mlflow.answers import Respondent, one_line
 from kd_mlflow.encoding import Encoding
 from kd_mlflow.errors import RunError
 from kd_mlflow.losses import AVERAGES
@@ -130,7 +130,7 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> Member:
         parameters = _parameters(folder, description, model)
     except Exception as error:  # stores, networks and unpickling may raise anything
         raise RunError(
-            f"teacher {uri} cannot be loaded: {first_line(error)}; teachers takes URIs of MLflow "
+            f"teacher {uri} cannot be loaded: {one_line(error)}; teachers takes URIs of MLflow "
             "models, such as models:/name/1, models:/name@alias or runs:/id/path"
         ) from None
     return Member(
@@ -165,10 +165,17 @@ def _respondent(uri: str, model: Any, description: Model, features: pd.DataFrame
     schema = description.get_input_schema()
     named = schema is not None and schema.has_input_names()
     types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
+    tensor = schema is not None and schema.is_tensor_spec() and not named
     fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
     columns = tuple(map(str, fitted)) or tuple(types) or tuple(features.columns)
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
-    return Respondent(name=uri, model=model, columns=columns, wide=frozenset(wide))
+    return Respondent(
+        name=uri,
+        model=model,
+        columns=columns,
+        wide=frozenset(wide),
+        matrix=schema.input_types()[0] if tensor else None,
+    )
 
 
 def _parameters(folder: Path, description: Model, model: Any) -> int | None:

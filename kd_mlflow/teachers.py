@@ -191,7 +191,10 @@ def choose_run(tracker: Tracker, kind: str, noun: str, given: str, data_digest: 
                 f"run the entry point {kind} first"
             )
         return found[0]
-    run = tracker.get(given)
+    try:
+        run = tracker.get(given)
+    except RunError as error:
+        raise RunError(f"{error}; give the run id of {noun}, or latest") from None
     own = run.data.tags.get("kd.kind", "none")
     if own != kind:
         raise RunError(f"run {given} is not {noun}: kd.kind is {own!r}, not {kind!r}")

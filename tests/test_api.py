@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_importing_the_package_is_light():
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.slow
+def test_types_reach_the_caller(tmp_path):
+    """Mypy knows each function's options and result, and refuses an option that does not exist."""
+    (tmp_path / "use.py").write_text(
+        "import kd_mlflow as kd\n"
+        "result = kd.distill(data='wine', n_students=2)\n"
+        "version: str = result.version\n"
+        "wrong: int = result.version\n"
+        "kd.promote(min_compresion=2)\n"
+    )
+    options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "use.py"],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("use.py")]
+    assert [line.split(":")[1] for line in lines if "error" in line] == ["4", "5"]
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL
+from mlflow.models import infer_signature
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -358,6 +359,29 @@ def test_whole_numbers_reach_a_pyfunc_that_declares_doubles():
     respondent.probabilities(FEATURES, CLASSES)
     assert seen[0]["visits"] == np.float64
     assert list(seen[0].index) == ["visits", "city"]
+
+
+def test_a_network_with_a_tensor_signature_gets_a_matrix(store, tmp_path):
+    """A torch model logged with a tensor signature is handed the columns as one float32 matrix."""
+    table = TABLE.drop(columns="city").fillna({"age": 0})
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softmax(dim=1))
+    example = table[["age", "visits"]].head(2).to_numpy(np.float32)
+    path = str(tmp_path / "network")
+    mlflow.pytorch.save_model(
+        network,
+        path,
+        serialization_format="pickle",
+        signature=infer_signature(example, example),
+        pip_requirements=["torch"],
+    )
+    dataset = read_dataset(DataOptions(data=table, target="bought"))
+    encoding = teachers_encoding(TeachersConfig(), dataset)
+    teachers = load_models(Tracker(), path, encoding, dataset.features("train"))
+    rows = dataset.features("test")
+    scored = torch.softmax(teachers.score(rows, "probabilities"), dim=1)
+    expected = network(torch.from_numpy(rows.to_numpy(np.float32))).detach()
+    torch.testing.assert_close(scored, expected, rtol=1e-3, atol=2 * FLOOR)
+    assert teachers.parameters == 6
 
 
 def test_a_model_fitted_on_a_matrix_takes_the_tables_columns_in_order(store, tmp_path):
