@@ -12,6 +12,11 @@ from kd_mlflow.evaluation import Comparison
 from kd_mlflow.metrics import Interval
 from kd_mlflow.students import Member
 
+UNKNOWN_ROWS = (
+    " Which rows these models were trained on is not known here: if test rows were among them, the "
+    "ensemble's figures are too good, and its students' may be."
+)
+
 
 def percent(share: float) -> str:
     """Write a share with two decimals: 97.80 %."""
@@ -149,8 +154,9 @@ def model_card(
     *,
     model_name: str,
     teachers: str,
+    ours: bool,
 ) -> str:
-    """The description of a registered version."""
+    """The description of a registered version; ``ours`` are teachers that were trained here."""
     figures = comparison.summary
     classes = ", ".join(
         f"`{label}` {count}"
@@ -173,7 +179,7 @@ The registered student is the first seed's, chosen before its accuracy was known
 {p_values(comparison)}; it agrees with the ensemble on \
 {percent(comparison.students["distilled"][0]["test_agreement"])} of the test rows.
 
-**Teachers.** {teachers}. {size_text(comparison)}
+**Teachers.** {teachers}. {size_text(comparison)}{"" if ours else UNKNOWN_ROWS}
 
 **Recipe.** `{config.recipe}`: hidden layers {", ".join(map(str, config.student_hidden))}; \
 T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \

@@ -147,6 +147,7 @@ def _log_and_register(
             comparison,
             model_name=config.model_name,
             teachers=ensemble.source,
+            ours="kd.teachers_run_id" in ensemble.tags,
         ),
     )
 

@@ -119,7 +119,7 @@ def test_models_of_any_kind_teach_a_student_and_the_student_teaches_too(committe
 
 @pytest.mark.slow
 def test_the_run_and_the_card_tell_who_taught(committee):
-    """Tags have each model's URI, version, id and digest; card and table name the models."""
+    """Tags have each model's URI, version, id and digest; the card says what is not known."""
     teachers = "models:/forest@champion,models:/boost/1"
     result = pipeline.run_distill(DistillConfig(**DATA, **STUDENTS, teachers=teachers))
     run = committee.get_run(result.run_id)
@@ -130,7 +130,9 @@ def test_the_run_and_the_card_tell_who_taught(committee):
     assert "kd.teachers_run_id" not in run.data.tags
     assert run.data.params["kd.teachers"] == teachers
     named = "models:/forest@champion, models:/boost/1"
-    assert named in committee.get_model_version("kd-student", "1").description
+    model_card = committee.get_model_version("kd-student", "1").description
+    assert named in model_card
+    assert "Which rows these models were trained on is not known here" in model_card
     assert named in repr(result)
     assert result.teachers_run_id is None
 
