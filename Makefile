@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench quality clean
+.PHONY: run test test-fast ui check bench quality notebooks clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow
@@ -30,6 +30,9 @@ bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debi
 
 quality: $(VENV)/tested  ## Measure students against ensembles and baselines, with little noise
 	python benchmarks/quality.py
+
+notebooks: $(VENV)/tested  ## Execute the notebooks anew and keep their outputs
+	python tests/kernels.py
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)

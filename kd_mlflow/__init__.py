@@ -1,3 +1,42 @@
 """Distil an ensemble into one small student, tracked and registered in MLflow."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kd_mlflow.errors import KDError
+
+if TYPE_CHECKING:
+    from kd_mlflow.api import (
+        distill,
+        load_production,
+        promote,
+        rollback,
+        split,
+        sweep,
+        train_teachers,
+    )
+
 __version__ = "0.1.0"
+__all__ = [
+    "KDError",
+    "distill",
+    "load_production",
+    "promote",
+    "rollback",
+    "split",
+    "sweep",
+    "train_teachers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a function needs when it is first asked for: torch and mlflow take seconds."""
+    if name in __all__:
+        return getattr(importlib.import_module("kd_mlflow.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

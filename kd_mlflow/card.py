@@ -15,6 +15,10 @@ from kd_mlflow.students import Member
 
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 8
+UNKNOWN_ROWS = (
+    " Which rows these models were trained on is not known here: if test rows were among them, the "
+    "ensemble's figures are too good, and its students' may be."
+)
 
 
 def percent(share: float) -> str:
@@ -161,20 +165,37 @@ def sweep_note(config: SweepConfig, table: Table, choice: Mapping[str, object], 
 
 def distill_note(config: DistillConfig, table: Table, comparison: Comparison) -> str:
     """Describe a comparison's run."""
-    figures = comparison.summary
     return (
         f"{config.n_students} students distilled on **{table.name}** at T {config.temperature:g}, "
         f"alpha {config.alpha:g}, against {config.n_students} baselines of the same seeds.\n\n"
         f"{_figures_table(comparison)}\n"
-        f"One student has {figures['student_parameters']:,} parameters, the ensemble "
-        f"{figures['ensemble_parameters']:,}: {figures['compression_ratio']:.1f} times smaller.\n"
+        f"{size_text(comparison)}\n"
+    )
+
+
+def size_text(comparison: Comparison) -> str:
+    """Say how large a student is, beside its teachers where they can be counted."""
+    figures = comparison.summary
+    own = f"One student has {figures['student_parameters']:,} parameters"
+    if "compression_ratio" not in figures:
+        return f"{own}; its teachers' cannot be counted."
+    return (
+        f"{own}, the ensemble {figures['ensemble_parameters']:,}: "
+        f"{figures['compression_ratio']:.1f} times smaller."
     )
 
 
 def model_card(
-    config: DistillConfig, table: Table, split: Split, comparison: Comparison, *, model_name: str
+    config: DistillConfig,
+    table: Table,
+    split: Split,
+    comparison: Comparison,
+    *,
+    model_name: str,
+    teachers: str,
+    ours: bool,
 ) -> str:
-    """The description of a registered version."""
+    """The description of a registered version; ``ours`` are teachers that were trained here."""
     figures = comparison.summary
     classes = ", ".join(
         f"`{label}` {count}"
@@ -197,8 +218,7 @@ The registered student is the first seed's, chosen before its accuracy was known
 {p_values(comparison)}; it agrees with the ensemble on \
 {percent(comparison.students["distilled"][0]["test_agreement"])} of the test rows.
 
-**Size.** {figures["student_parameters"]:,} parameters against {figures["ensemble_parameters"]:,}: \
-{figures["compression_ratio"]:.1f} times smaller.
+**Teachers.** {teachers}. {size_text(comparison)}{"" if ours else UNKNOWN_ROWS}
 
 **Recipe.** `{config.recipe}`: hidden layers {", ".join(map(str, config.student_hidden))}; \
 T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \

@@ -6,11 +6,18 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from kd_mlflow.errors import ConfigError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Rule = tuple[str, Callable[[Any], bool]]
+Source: TypeAlias = "str | Path | pd.DataFrame"
+"""Where a table comes from."""
 
 POSITIVE: Rule = ("a number above 0", lambda v: math.isfinite(v) and v > 0)
 NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >= 0)
@@ -39,6 +46,13 @@ ANY: Rule = ("anything", lambda v: True)
 def _size_list(text: str) -> list[tuple[int, ...]]:
     return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
 
+
+NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    bool: ("true or false", bool),
+}
+"""Types that a caller from Python may mistake; the command line reads them from text."""
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
 """Figures of which more is better; the last two need two classes."""
@@ -99,15 +113,20 @@ class Options:
             if value is None and "recipes" in field.metadata:
                 continue
             try:
-                if isinstance(field.default, tuple) and isinstance(value, str):
+                if isinstance(field.default, tuple) and isinstance(value, str | list):
                     kind = type(field.default[0])
-                    value = tuple(kind(part) for part in value.split(","))
+                    parts = value.split(",") if isinstance(value, str) else value
+                    value = tuple(kind(part) for part in parts)
                     object.__setattr__(self, field.name, value)
                 valid = holds(value)
             except (TypeError, ValueError):
                 valid = False
             if not valid:
                 raise ConfigError(f"{field.name} must be {rule}; received {value!r}")
+            kind = field.metadata.get("type", type(field.default))
+            words, types = NUMBERS_AND_TRUTH.get(kind, ("", object))
+            if not isinstance(value, types):
+                raise ConfigError(f"{field.name} must be {words}; received {value!r}")
 
     @classmethod
     def part_of(cls, other: Options) -> Self:
@@ -136,18 +155,21 @@ def text_value(value: Any) -> str:
         return RECIPE
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | Path | Real) else type(value).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
     """Which table, which label, which rows."""
 
-    data: str = option(
+    data: Source = option(  # noqa: RUF009  # option makes a field
         "synthetic",
-        "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file.",
+        "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file; "
+        "from Python also a DataFrame.",
     )
-    target: str = option("", "Name of the label column; needed for a file.")
+    target: str = option("", "Name of the label column; needed for all but a built-in table.")
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
     )
@@ -293,6 +315,17 @@ class GateOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherChoice(Options):
+    """Who teaches."""
+
+    teachers: str = option(
+        "latest",
+        "The run id of an ensemble; latest: the newest finished one trained on this data; or your "
+        "own models as MLflow URIs with commas, such as models:/forest@champion,models:/boost/2.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOptions):
     """Options of the entry point ``teachers``."""
 
@@ -300,24 +333,18 @@ class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RegistryOptions, StudentRecipe, WorkerOptions, DataOptions):
+class DistillConfig(RegistryOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
     """Options of the entry point ``distill``."""
 
-    teachers: str = option(
-        "latest", "Run id of an ensemble, or latest: the newest finished one trained on this data."
-    )
     from_sweep: str = option(
         "", "Run id of a sweep, or latest, whose chosen temperature and alpha to take."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(StudentRecipe, WorkerOptions, DataOptions):
+class SweepConfig(TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
     """Options of the entry point ``sweep``."""
 
-    teachers: str = option(
-        "latest", "Run id of an ensemble, or latest: the newest finished one trained on this data."
-    )
     temperatures: tuple[float, ...] = option(
         (1.0, 2.0, 3.0, 5.0, 10.0), "Temperatures of the grid, with commas.", TEMPERATURES
     )
@@ -344,6 +371,9 @@ class PromoteConfig(GateOptions, RegistryOptions):
     """Options of the entry point ``promote``."""
 
     version: str = option("candidate", "Version number to promote, or candidate: the newest.")
+    data: Source = option(  # noqa: RUF009  # option makes a field
+        "", "Where the version's table lies now, if no longer where it was; it must be the same."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from sklearn.model_selection import train_test_split
 
 from kd_mlflow.encoding import Label, kind_of
 from kd_mlflow.errors import DataError
-from kd_mlflow.files import existing_file, read_file
+from kd_mlflow.files import check_columns, existing_file, read_file
 
 _log = logging.getLogger(__name__)
+
+FRAME = "DataFrame"
+"""Name and source of a table that came as one."""
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 42
@@ -94,19 +98,25 @@ BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
 }
 
 
-def load_table(data: str, target: str = "") -> Table:
-    """Read a built-in table by name or a CSV or Parquet file by path.
+def load_table(data: str | Path | pd.DataFrame, target: str = "") -> Table:
+    """Take a DataFrame, or read a built-in table by name or a CSV or Parquet file by path.
 
+    A DataFrame is split as a file of the same rows is; its index is not looked at.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
-    if data in BUILT_IN:
-        features, column = BUILT_IN[data]()
-        return _table(data, data, features, column, built_in=True)
-    path = existing_file(data, built_in=tuple(BUILT_IN))
-    frame = read_file(path, target)
+    name = source = FRAME
+    if isinstance(data, pd.DataFrame):
+        frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
+        check_columns(frame, "the DataFrame", target)
+    elif data in BUILT_IN:
+        features, column = BUILT_IN[str(data)]()
+        return _table(str(data), str(data), features, column, built_in=True)
+    else:
+        path = existing_file(str(data), built_in=tuple(BUILT_IN))
+        name, source, frame = path.name, str(path.resolve()), read_file(path, target)
     features = frame.drop(columns=target)
     _check_finite(features)
-    return _table(path.name, str(path.resolve()), features, frame[target], built_in=False)
+    return _table(name, source, features, frame[target], built_in=False)
 
 
 def split_rows(table: Table, val_fraction: float) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,14 @@ class TestRows:
     labels: NDArray[np.object_]
 
 
+class Sides(NamedTuple):
+    """A table's rows by what they are for, features and then the label."""
+
+    train: pd.DataFrame
+    val: pd.DataFrame
+    test: pd.DataFrame
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A table and its split."""
@@ -47,6 +56,16 @@ class Dataset:
         """Test rows with their labels as they stand in the table."""
         classes = np.array(self.table.classes, dtype=object)
         return TestRows(features=self.features("test"), labels=classes[self.labels("test")])
+
+    def sides(self) -> Sides:
+        """The rows of each side as tables of their own."""
+        classes = np.array(self.table.classes)
+        return Sides(
+            *(
+                self.features(side).assign(**{self.table.target: classes[self.labels(side)]})
+                for side in Sides._fields
+            )
+        )
 
 
 def read_dataset(config: DataOptions) -> Dataset:

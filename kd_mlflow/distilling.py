@@ -16,7 +16,8 @@ from kd_mlflow.packaging import StudentModule, log_student
 from kd_mlflow.steps import BALANCE, Listener, describe_run, member_seeds, numbered, train
 from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
 from kd_mlflow.style import png
-from kd_mlflow.teachers import Ensemble, fingerprint
+from kd_mlflow.summary import distill_table
+from kd_mlflow.teachers import Teacher, fingerprint
 from kd_mlflow.tracking import TrackedRun, Tracker
 from kd_mlflow.training import History
 from kd_mlflow.workers import Workers
@@ -32,16 +33,23 @@ SEED_STREAM = 1
 """Keeps students' seeds apart from teachers'."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DistillResult:
-    """A comparison and the version that its first student became."""
+    """A comparison and the version that its first student became.
+
+    ``teachers`` says who taught; ``teachers_run_id`` is None where that is no ensemble of ours.
+    """
 
     run_id: str
-    teachers_run_id: str
+    teachers: str
+    teachers_run_id: str | None
     comparison: Comparison
     model_name: str
     version: str
     test_rows: int
+
+    def __repr__(self) -> str:
+        return distill_table(self)
 
 
 def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, list[Member]]:
@@ -65,8 +73,7 @@ def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, lis
 def distill_step(
     config: DistillConfig,
     dataset: Dataset,
-    ensemble: Ensemble,
-    teachers_run_id: str,
+    ensemble: Teacher,
     tracker: Tracker,
     listener: Listener,
     parent: TrackedRun | None = None,
@@ -77,12 +84,12 @@ def distill_step(
 
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     """
-    mark = fingerprint(dataset.table.digest, config.as_text())
+    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
     groups = student_groups(config, member_seeds(config.seed, SEED_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
-        run.log(tags={"kd.teachers_run_id": teachers_run_id})
+        run.log(tags=ensemble.tags)
         with ExitStack() as open_runs:
             runs, members = [], []
             for kind, some in groups.items():
@@ -109,10 +116,11 @@ def distill_step(
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
-        version = _log_and_register(evidence, student, run)
+        version = _log_and_register(evidence, ensemble, student, run)
     return DistillResult(
         run_id=run.id,
-        teachers_run_id=teachers_run_id,
+        teachers=ensemble.source,
+        teachers_run_id=ensemble.tags.get("kd.teachers_run_id"),
         comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
@@ -135,7 +143,9 @@ def _describe_member(
     )
 
 
-def _log_and_register(evidence: Evidence, student: StudentModule, run: TrackedRun) -> str:
+def _log_and_register(
+    evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun
+) -> str:
     """Log the comparison and the student, register it last of all; return the version."""
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
@@ -152,7 +162,15 @@ def _log_and_register(evidence: Evidence, student: StudentModule, run: TrackedRu
         model_id=model_id,
         run_id=run.id,
         digest=table.digest,
-        card=card.model_card(config, table, split, comparison, model_name=config.model_name),
+        card=card.model_card(
+            config,
+            table,
+            split,
+            comparison,
+            model_name=config.model_name,
+            teachers=ensemble.source,
+            ours="kd.teachers_run_id" in ensemble.tags,
+        ),
     )
 
 
@@ -161,18 +179,19 @@ def _compare(
     population: Population,
     kinds: Sequence[str],
     dataset: Dataset,
-    ensemble: Ensemble,
+    ensemble: Teacher,
     *,
     history: History,
     lessons: TransferSet,
     teacher_accuracies: Sequence[float],
 ) -> Evidence:
     """Score the test rows once and keep what figures and report show of it."""
-    inputs = ensemble.encoding.inputs(dataset.features("test"))
+    features = dataset.features("test")
+    inputs = ensemble.encoding.inputs(features)
     logits = population.logits(inputs).chunk(len(kinds))
     answers = Answers(
         labels=dataset.labels("test"),
-        ensemble=ensemble.logits(inputs, config.averaging),
+        ensemble=ensemble.score(features, config.averaging),
         students=dict(zip(kinds, logits, strict=True)),
     )
     comparison = evaluate_students(

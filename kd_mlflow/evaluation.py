@@ -17,6 +17,9 @@ from kd_mlflow.metrics import Interval
 
 Figures = dict[str, float]
 
+CRITERION = "calibrated_val_loss"
+"""What a sweep chooses by: less noisy than accuracy, and blind to what T does to certainty."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFigures:
@@ -94,9 +97,9 @@ def evaluate_students(
     labels: NDArray[np.int64],
     *,
     student_parameters: int,
-    ensemble_parameters: int,
+    ensemble_parameters: int | None,
 ) -> Comparison:
-    """Compare on the same rows.
+    """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     Shape: students (seeds, n, classes) of each kind, ensemble (n, classes), labels (n,).
     """
@@ -119,10 +122,11 @@ def evaluate_students(
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in figures["distilled"]])),
         "student_parameters": student_parameters,
-        "ensemble_parameters": ensemble_parameters,
-        "compression_ratio": ensemble_parameters / student_parameters,
         "mcnemar_p_ensemble": metrics.mcnemar_p(distilled[0], ensemble_hits),
     }
+    if ensemble_parameters is not None:
+        summary["ensemble_parameters"] = ensemble_parameters
+        summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _with_bounds(f"gain_over_{kind}", gain)
         summary[f"mcnemar_p_{kind}"] = metrics.mcnemar_p(distilled[0], hits[kind][0])

@@ -56,7 +56,7 @@ def read_file(path: Path, target: str) -> pd.DataFrame:
     Raises DataError for an unreadable file, doubled columns, or a target that is none of them.
     """
     frame = _read(path)
-    _check_columns(frame, path, target)
+    check_columns(frame, path.name, target)
     return frame
 
 
@@ -128,18 +128,19 @@ def _check_header(path: Path, options: dict[str, Any]) -> None:
         raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
 
 
-def _check_columns(frame: pd.DataFrame, path: Path, target: str) -> None:
+def check_columns(frame: pd.DataFrame, name: str, target: str) -> None:
+    """Raise DataError for a table without rows, features or its target, or of doubled columns."""
     columns = ", ".join(map(repr, frame.columns))
     if not target:
-        raise DataError(f"a file needs target, the label column; {path.name} has: {columns}")
+        raise DataError(f"a table needs target, the label column; {name} has: {columns}")
     if target not in frame.columns:
-        raise DataError(f"target {target!r} is not a column of {path.name}; it has: {columns}")
+        raise DataError(f"target {target!r} is not a column of {name}; it has: {columns}")
     if frame.columns.has_duplicates:
-        raise DataError(f"duplicate columns in {path.name}: {columns}")
+        raise DataError(f"duplicate columns in {name}: {columns}")
     if not len(frame):
-        raise DataError(f"{path.name} has a header and no rows")
+        raise DataError(f"{name} has a header and no rows")
     if frame.shape[1] < 2:
-        raise DataError(f"{path.name} has no column beside the target {target!r}")
+        raise DataError(f"{name} has no column beside the target {target!r}")
 
 
 def _first_line(error: Exception) -> str:

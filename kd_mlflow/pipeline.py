@@ -7,7 +7,7 @@ what it found as data; printing is the command line's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kd_mlflow import card, registry
 from kd_mlflow.config import (
@@ -20,22 +20,32 @@ from kd_mlflow.config import (
 )
 from kd_mlflow.dataset import Dataset, read_dataset
 from kd_mlflow.distilling import DistillResult, distill_step
+from kd_mlflow.external import load_models
 from kd_mlflow.promoting import dataset_of, distill_run_of, promote_step
-from kd_mlflow.registry import Decision
+from kd_mlflow.registry import Decision, Rollback
 from kd_mlflow.steps import Listener, Silence, describe_run
+from kd_mlflow.summary import main_table
 from kd_mlflow.sweeping import SweepResult, sweep_step, take_sweep
-from kd_mlflow.teachers import choose_ensemble, load_ensemble
-from kd_mlflow.teaching import TeachersResult, teacher_accuracies, teachers_step
+from kd_mlflow.teachers import Teacher, choose_ensemble, load_ensemble
+from kd_mlflow.teaching import (
+    TeachersResult,
+    teacher_accuracies,
+    teachers_encoding,
+    teachers_step,
+)
 from kd_mlflow.tracking import Tracker
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MainResult:
     """All three steps."""
 
     teachers: TeachersResult
     distill: DistillResult
     decision: Decision
+
+    def __repr__(self) -> str:
+        return main_table(self)
 
 
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
@@ -53,29 +63,30 @@ def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> Teac
     return teachers_step(config, dataset, Tracker(), listener)
 
 
+def _teacher(teachers: str, dataset: Dataset, tracker: Tracker) -> Teacher:
+    """Resolve the option ``teachers``: model URIs have a slash or a comma, run ids have none."""
+    if "/" in teachers or "," in teachers:
+        encoding = teachers_encoding(TeachersConfig(), dataset)
+        return load_models(tracker, teachers, encoding, dataset.features("train"))
+    run = choose_ensemble(tracker, teachers, dataset.table.digest)
+    return load_ensemble(tracker, run.info.run_id)
+
+
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
     (dataset, config), tracker = _read(config), Tracker()
     config = take_sweep(config, tracker, dataset.table.digest)
-    run = choose_ensemble(tracker, config.teachers, dataset.table.digest)
-    ensemble = load_ensemble(tracker, run.info.run_id)
-    return distill_step(
-        config,
-        dataset,
-        ensemble,
-        run.info.run_id,
-        tracker,
-        listener,
-        teacher_accuracies=teacher_accuracies(tracker, run.info.run_id),
-    )
+    teacher = _teacher(config.teachers, dataset, tracker)
+    run_id = teacher.tags.get("kd.teachers_run_id")
+    accuracies = teacher_accuracies(tracker, run_id) if run_id else ()
+    return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)
 
 
 def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     (dataset, config), tracker = _read(config), Tracker()
-    run = choose_ensemble(tracker, config.teachers, dataset.table.digest)
-    ensemble = load_ensemble(tracker, run.info.run_id)
-    return sweep_step(config, dataset, ensemble, run.info.run_id, tracker, listener)
+    teacher = _teacher(config.teachers, dataset, tracker)
+    return sweep_step(config, dataset, teacher, tracker, listener)
 
 
 def run_promote(config: PromoteConfig) -> Decision:
@@ -83,18 +94,25 @@ def run_promote(config: PromoteConfig) -> Decision:
     tracker = Tracker()
     version = registry.find_version(tracker.client, config.model_name, config.version)
     run = distill_run_of(tracker, version)
-    return promote_step(config, version, run, dataset_of(run), tracker)
+    return promote_step(config, version, run, dataset_of(run, config.data), tracker)
 
 
-def run_rollback(config: RollbackConfig) -> tuple[str, str]:
+def run_rollback(config: RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
     tracker = Tracker()
     with tracker.run("rollback", "rollback") as run:
         run.log(params=config.as_text())
-        restored, replaced = registry.rollback(tracker.client, config.model_name)
-        note = f"**{config.model_name}**: production moved back from {replaced} to {restored}."
-        run.log(note=note)
-    return restored, replaced
+        moved = registry.rollback(tracker.client, config.model_name)
+        run.log(
+            note=f"**{config.model_name}**: production moved back from {moved.replaced} "
+            f"to {moved.restored}."
+        )
+    return moved
+
+
+def load_production(model_name: str) -> Any:
+    """Load the version in production as a pyfunc model."""
+    return registry.load_production(Tracker().client, model_name)
 
 
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
@@ -108,7 +126,6 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             config.for_distill(taught.run_id),
             dataset,
             taught.ensemble,
-            taught.run_id,
             tracker,
             listener,
             parent,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kd_mlflow import registry
-from kd_mlflow.config import DataOptions, PromoteConfig
+from kd_mlflow.config import DataOptions, PromoteConfig, Source
+from kd_mlflow.data import FRAME
 from kd_mlflow.dataset import Dataset, TestRows, read_dataset
 from kd_mlflow.errors import DataError, RegistryError
 from kd_mlflow.registry import Decision
@@ -42,9 +43,10 @@ def promote_step(
             max_accuracy_gap=config.max_accuracy_gap,
             min_compression=config.min_compression,
         )
-        metrics = {f"gate.{check.name}": float(check.passed) for check in checks}
+        metrics: dict[str, float] = {}
         for check in checks:
-            metrics |= check.figures
+            if check.passed is not None:
+                metrics |= {f"gate.{check.name}": float(check.passed), **check.figures}
         run.log(metrics=metrics)
         decision = registry.decide(tracker.client, version, checks, seen=seen)
         verdict = "promoted" if decision.promoted else "rejected"
@@ -60,7 +62,7 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
     """The run that a version came from.  Raises RegistryError where it is none of ours."""
     run_id = version.tags.get("kd.run_id")
     run = tracker.get(run_id) if run_id else None
-    needed = {"registered_test_accuracy", "ensemble_test_accuracy", "compression_ratio"}
+    needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
     if run is None or not needed <= run.data.metrics.keys():
         raise RegistryError(
             f"version {version.version} of {version.name!r} has no distill run to judge it by; "
@@ -69,13 +71,17 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
     return run
 
 
-def dataset_of(run: Run) -> Dataset | str:
-    """Read a run's table again, or say why its test rows are not to be had."""
+def dataset_of(run: Run, data: Source = "") -> Dataset | str:
+    """Read a run's table again, from elsewhere where ``data`` is given, or say why not."""
     params = run.data.params
+    if isinstance(data, str) and not data:
+        data = params["kd.data"]
+    if isinstance(data, str) and data == FRAME:
+        return "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
     try:
         dataset = read_dataset(
             DataOptions(
-                data=params["kd.data"],
+                data=data,
                 target=params["kd.target"],
                 val_fraction=float(params["kd.val_fraction"]),
             )
@@ -83,5 +89,6 @@ def dataset_of(run: Run) -> Dataset | str:
     except DataError as error:
         return f"the test rows cannot be read again: {error}"
     if dataset.table.digest != run.data.tags["kd.data_digest"]:
-        return f"the table {params['kd.data']} changed since the version was trained"
+        name = dataset.table.source
+        return f"the table {name} is another one or changed since the version was trained"
     return dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.summary import decision_table
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 REPRODUCTION_TOLERANCE = 1e-6
@@ -21,15 +23,18 @@ REPRODUCTION_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question of the gate, its answer, and the figures that were compared."""
+    """One question of the gate, its answer, and the figures that were compared.
+
+    ``passed`` is None where the question has no answer; that stops nothing.
+    """
 
     name: str
-    passed: bool
+    passed: bool | None
     reason: str
     figures: Mapping[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Decision:
     """What the gate said of a version and what was moved."""
 
@@ -39,6 +44,16 @@ class Decision:
     reason: str
     checks: tuple[Check, ...]
     replaced: str | None
+
+    def __repr__(self) -> str:
+        return decision_table(self)
+
+
+class Rollback(NamedTuple):
+    """The version that is in production again, and the one that it replaced."""
+
+    restored: str
+    replaced: str
 
 
 def register(
@@ -145,7 +160,14 @@ def _accuracy_check(figures: Mapping[str, float], metric: str, max_accuracy_gap:
 
 
 def _compression_check(figures: Mapping[str, float], min_compression: float) -> Check:
-    ratio = figures["compression_ratio"]
+    ratio = figures.get("compression_ratio")
+    if ratio is None:
+        return Check(
+            name="compression",
+            passed=None,
+            reason="compression not checked: the teachers' parameters cannot be counted",
+            figures={},
+        )
     return Check(
         name="compression",
         passed=ratio >= min_compression,
@@ -187,8 +209,8 @@ def decide(
     where production moved since.
     """
     name, number = version.name, str(version.version)
-    promoted = all(check.passed for check in checks)
-    reason = "; ".join(check.reason for check in checks if promoted or not check.passed)
+    promoted = all(check.passed is not False for check in checks)
+    reason = "; ".join(check.reason for check in checks if promoted or check.passed is False)
     if promoted:
         _move(client, name, {PREVIOUS: seen, PRODUCTION: number}, seen=seen)
     client.set_model_version_tag(
@@ -205,7 +227,7 @@ def decide(
     )
 
 
-def rollback(client: MlflowClient, model_name: str) -> tuple[str, str]:
+def rollback(client: MlflowClient, model_name: str) -> Rollback:
     """Exchange ``production`` and ``previous``; return the version restored and the one replaced.
 
     Raises RegistryError where nothing was promoted before.
@@ -224,7 +246,21 @@ def rollback(client: MlflowClient, model_name: str) -> tuple[str, str]:
     client.set_model_version_tag(
         model_name, restored, "kd.promotion_reason", f"restored by rollback of version {replaced}"
     )
-    return restored, replaced
+    return Rollback(restored, replaced)
+
+
+def load_production(client: MlflowClient, model_name: str) -> Any:
+    """Load the version in production as a pyfunc model.
+
+    Raises RegistryError where there is none.
+    """
+    _require_model(client, model_name)
+    version = version_in_production(client, model_name)
+    if version is None:
+        raise RegistryError(
+            f"nothing is in production under {model_name!r}; promote a version first"
+        )
+    return mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
 
 
 def _move(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,11 +14,12 @@ from kd_mlflow import augment, metrics
 from kd_mlflow.calibration import fit_temperatures
 from kd_mlflow.config import StudentRecipe
 from kd_mlflow.dataset import Dataset, label_tensors, training_rows
+from kd_mlflow.encoding import Encoding
 from kd_mlflow.evaluation import validation_figures
 from kd_mlflow.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.models import Population
 from kd_mlflow.sampling import Sampling
-from kd_mlflow.teachers import Ensemble
+from kd_mlflow.teachers import Teacher
 from kd_mlflow.training import Rows, Schedule, Task
 
 POOL_BYTES = 2**28
@@ -55,31 +57,34 @@ class Member:
     mixup: float = 0.0
 
 
-def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Ensemble) -> TransferSet:
-    """Encode the table's rows, add new ones as the recipe says, and let the ensemble score all."""
-    rows = training_rows(ensemble.encoding, dataset)
+def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> TransferSet:
+    """Encode the table's rows, add new ones as the recipe says, and let the teacher score all."""
+    rows, averaging = training_rows(ensemble.encoding, dataset), recipe.averaging
     device = rows.train.device
     labels, val_labels = label_tensors(dataset, device)
-    inputs = [rows.train, *_new_inputs(recipe, dataset, ensemble, rows.train)]
-    logits = [ensemble.logits(part, recipe.averaging).to(device) for part in inputs]
+    inputs = [rows.train]
+    logits = [ensemble.score(dataset.features("train"), averaging).to(device)]
+    for frame in _new_rows(recipe, dataset, ensemble.encoding, rows.train):
+        inputs.append(ensemble.encoding.inputs(frame).to(device))
+        logits.append(ensemble.score(frame, averaging).to(device))
     pool, new = torch.cat(inputs), sum(map(len, inputs[1:]))
     return TransferSet(
         rows=Rows(train=pool, val=rows.val),
         logits=torch.cat(logits),
         labels=torch.cat([labels, labels.new_full((new,), UNLABELLED)]),
         labelled=len(labels),
-        val_logits=ensemble.logits(rows.val, recipe.averaging).to(device),
+        val_logits=ensemble.score(dataset.features("val"), averaging).to(device),
         val_labels=val_labels,
     )
 
 
-def _new_inputs(
-    recipe: StudentRecipe, dataset: Dataset, ensemble: Ensemble, inputs: Tensor
-) -> list[Tensor]:
-    """Inputs of new rows, in chunks; none without augmentation."""
+def _new_rows(
+    recipe: StudentRecipe, dataset: Dataset, encoding: Encoding, inputs: Tensor
+) -> Iterator[pd.DataFrame]:
+    """Make new raw rows, in chunks; none without augmentation."""
     if recipe.augment == "none":
-        return []
-    features, encoding = dataset.features("train"), ensemble.encoding
+        return iter(())
+    features = dataset.features("train")
     row_bytes = 4 * (inputs.shape[1] + len(encoding.classes))
     count = min(recipe.augment_factor * len(features), POOL_BYTES // row_bytes)
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(2,)))
@@ -88,8 +93,7 @@ def _new_inputs(
         if recipe.augment == "mixup"
         else augment.near_pairs(inputs.cpu().numpy(), count, rng)
     )
-    frames = augment.rows_between(features, pairs, rng)
-    return [encoding.inputs(frame).to(inputs.device) for frame in frames]
+    return augment.rows_between(features, pairs, rng)
 
 
 def student_task(

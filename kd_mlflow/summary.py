@@ -1,17 +1,20 @@
-"""Closing tables of the command line: results in, text out."""
+"""Closing tables of the command line, and what results show of themselves: data in, text out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kd_mlflow.card import accuracy_with_error, gain_text, p_values, percent, points, recovered_text
 from kd_mlflow.config import text_value
-from kd_mlflow.distilling import DistillResult
-from kd_mlflow.evaluation import Figures
-from kd_mlflow.pipeline import MainResult
-from kd_mlflow.registry import Decision
-from kd_mlflow.sweeping import CRITERION, Cell, SweepResult
-from kd_mlflow.teaching import TeachersResult
+from kd_mlflow.evaluation import CRITERION, Figures
+
+if TYPE_CHECKING:
+    from kd_mlflow.distilling import DistillResult
+    from kd_mlflow.pipeline import MainResult
+    from kd_mlflow.registry import Check, Decision
+    from kd_mlflow.sweeping import Cell, SweepResult
+    from kd_mlflow.teaching import TeachersResult
 
 Row = tuple[str, str]
 
@@ -33,7 +36,7 @@ def teachers_table(result: TeachersResult) -> str:
 
 def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
-    runs = [("distill run", result.run_id), ("ensemble run", result.teachers_run_id)]
+    runs = [("distill run", result.run_id), ("teachers", result.teachers)]
     return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
 
 
@@ -53,14 +56,11 @@ def sweep_table(result: SweepResult) -> str:
     smallest = result.smallest
     best = [("least validation log loss", _setting(result.chosen))]
     if result.sizes:
-        words = (
-            f"{text_value(smallest.hidden)}, "
-            f"{ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
-            if smallest
-            else "none of these sizes"
-        )
+        words = text_value(smallest.hidden) if smallest else "none of these sizes"
+        if smallest and "ensemble_parameters" in ensemble:
+            words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
         best.append(("smallest within tolerance", words))
-    runs = [("sweep run", result.run_id), ("ensemble run", result.teachers_run_id)]
+    runs = [("sweep run", result.run_id), ("teachers", result.teachers)]
     head = (
         "",
         "val log loss       val accuracy     test accuracy, means over seeds ± standard errors",
@@ -83,11 +83,13 @@ def _cell_text(cell: Cell) -> str:
 
 def decision_table(decision: Decision) -> str:
     """What the gate said."""
-    rows = [
-        (f"gate: {check.name}", ("passed: " if check.passed else "failed: ") + check.reason)
-        for check in decision.checks
-    ]
+    rows = [(f"gate: {check.name}", _check_text(check)) for check in decision.checks]
     return _table(rows + _decision_rows(decision))
+
+
+def _check_text(check: Check) -> str:
+    verdict = {True: "passed: ", False: "failed: ", None: ""}[check.passed]
+    return verdict + check.reason
 
 
 def _teachers_rows(result: TeachersResult) -> list[Row]:
@@ -133,13 +135,19 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         ("registered, McNemar's p", p_values(comparison)),
         ("agreement", percent(figures["test_agreement"])),
         ("student parameters", f"{figures['student_parameters']:,.0f}"),
-        ("compression ratio", f"{figures['compression_ratio']:.1f}x"),
+        ("compression ratio", _compression_text(figures)),
         (
             "registered",
             f"{result.model_name} version {result.version}, "
             f"{percent(figures['registered_test_accuracy'])}",
         ),
     ]
+
+
+def _compression_text(figures: Figures) -> str:
+    if "compression_ratio" not in figures:
+        return "unknown: the teachers' parameters cannot be counted"
+    return f"{figures['compression_ratio']:.1f}x"
 
 
 def _beside_accuracy(figures: Figures, models: Sequence[str]) -> list[Row]:

@@ -15,20 +15,18 @@ from kd_mlflow.calibration import fit_temperatures
 from kd_mlflow.config import DistillConfig, SweepConfig, text_value
 from kd_mlflow.dataset import Dataset
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation import Figures, validation_figures
+from kd_mlflow.evaluation import CRITERION, Figures, validation_figures
 from kd_mlflow.steps import Listener, describe_run, member_seeds
 from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
 from kd_mlflow.style import png
-from kd_mlflow.teachers import Ensemble, choose_run, fingerprint
+from kd_mlflow.summary import sweep_table
+from kd_mlflow.teachers import Teacher, choose_run, fingerprint
 from kd_mlflow.tracking import CurveWriter, TrackedRun, Tracker
 from kd_mlflow.training import History
 from kd_mlflow.workers import Workers
 
 SEED_STREAM = 1
 """The students of a sweep have the seeds of the students of ``distill``."""
-
-CRITERION = "calibrated_val_loss"
-"""What cells are chosen by: less noisy than accuracy, and blind to what T does to certainty."""
 
 ROUNDING = 1e-9
 """Accuracies are shares of whole rows; their sums are not exact."""
@@ -49,7 +47,7 @@ class Cell:
         return int(self.figures["parameters"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepResult:
     """A grid, the cell chosen of it, students of several sizes at its setting.
 
@@ -58,12 +56,15 @@ class SweepResult:
     """
 
     run_id: str
-    teachers_run_id: str
+    teachers: str
     ensemble: Figures
     cells: tuple[Cell, ...]
     chosen: Cell
     sizes: tuple[Cell, ...]
     smallest: Cell | None
+
+    def __repr__(self) -> str:
+        return sweep_table(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,24 +86,23 @@ class _Scene:
 def sweep_step(
     config: SweepConfig,
     dataset: Dataset,
-    ensemble: Ensemble,
-    teachers_run_id: str,
+    ensemble: Teacher,
     tracker: Tracker,
     listener: Listener,
 ) -> SweepResult:
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
-    mark = fingerprint(dataset.table.digest, config.as_text())
-    inputs = ensemble.encoding.inputs(dataset.features("test"))
+    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
+    features = dataset.features("test")
     with tracker.run("sweep", f"sweep {dataset.table.name}") as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
-        run.log(tags={"kd.teachers_run_id": teachers_run_id})
+        run.log(tags=ensemble.tags)
         scene = _Scene(
             config=config,
             dataset=dataset,
             lessons=lessons,
-            ensemble_test_logits=ensemble.logits(inputs, config.averaging),
-            test_inputs=inputs,
+            ensemble_test_logits=ensemble.score(features, config.averaging),
+            test_inputs=ensemble.encoding.inputs(features),
             seeds=member_seeds(config.seed, SEED_STREAM, config.n_students),
             mark=mark,
             tracker=tracker,
@@ -117,7 +117,7 @@ def sweep_step(
         level = _ensemble_figures(scene, ensemble.parameters)
         result = SweepResult(
             run_id=run.id,
-            teachers_run_id=teachers_run_id,
+            teachers=ensemble.source,
             ensemble=level,
             cells=tuple(cells),
             chosen=chosen,
@@ -228,7 +228,7 @@ def _figures(scene: _Scene, val: Tensor, test: Tensor, parameters: int) -> Figur
     return found
 
 
-def _ensemble_figures(scene: _Scene, parameters: int) -> Figures:
+def _ensemble_figures(scene: _Scene, parameters: int | None) -> Figures:
     labels, logits = scene.lessons.val_labels.cpu(), scene.lessons.val_logits.cpu()[None]
     cooled = logits / fit_temperatures(logits, labels)
     test_labels = scene.dataset.labels("test")
@@ -237,7 +237,7 @@ def _ensemble_figures(scene: _Scene, parameters: int) -> Figures:
         "ensemble_val_accuracy": float(metrics.agreements(logits, labels)),
         "ensemble_calibrated_val_loss": float(validation_figures(cooled, labels)["val_loss"]),
         "ensemble_test_accuracy": float(np.mean(hits)),
-        "ensemble_parameters": parameters,
+        **({"ensemble_parameters": parameters} if parameters is not None else {}),
     }
 
 

@@ -1,15 +1,16 @@
-"""Where soft targets come from: the trained ensemble, stored without pickle and found again."""
+"""Where soft targets come from: any teacher; ours is stored without pickle and found again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
-from mlflow.entities import Run
 from torch import Tensor
 
 from kd_mlflow.config import TeachersConfig, WorkerOptions
@@ -19,6 +20,9 @@ from kd_mlflow.losses import AVERAGES
 from kd_mlflow.models import Population, StackedLinear
 from kd_mlflow.tracking import Tracker
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 ARTIFACT = "ensemble"
 SCORED_ROWS = 65_536
 """Rows whose members' logits are held at once: memory does not grow with the rows scored."""
@@ -27,17 +31,64 @@ FORMAT = 1
 """Goes into the fingerprint: an ensemble of another format is trained anew, not misread."""
 
 
+class Teacher(Protocol):
+    """Whatever labels rows for students: our ensemble, or anybody's models."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding that its students get."""
+
+    @property
+    def parameters(self) -> int | None:
+        """Trained values of all its members; None where they cannot be counted."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+
+    @property
+    def identity(self) -> str:
+        """What it is, for fingerprints."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of a run that it taught."""
+
+    def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
+        """Score raw rows with its members' average.  Shape: n rows -> (n, classes), logits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Trained teachers with the encoding of the tables they score."""
+    """Trained teachers with the encoding of the tables they score; ``run_id`` is their run's."""
 
     encoding: Encoding
     population: Population
+    run_id: str = ""
 
     @property
     def parameters(self) -> int:
         """Trained values of all members."""
         return self.population.k * self.population.parameters_per_member
+
+    @property
+    def source(self) -> str:
+        """The ensemble's run."""
+        return f"run {self.run_id}"
+
+    @property
+    def identity(self) -> str:
+        """The ensemble's run id."""
+        return self.run_id
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of a run that it taught."""
+        return {"kd.teachers_run_id": self.run_id}
+
+    def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
+        """Encode and score raw rows.  Shape: n rows -> (n, classes), logits."""
+        return self.logits(self.encoding.inputs(features), averaging)
 
     def member_logits(self, inputs: Tensor) -> Tensor:
         """Score a table's inputs with each member.  Shape: (n, d_in) -> (k, n, classes)."""
@@ -140,7 +191,10 @@ def choose_run(tracker: Tracker, kind: str, noun: str, given: str, data_digest: 
                 f"run the entry point {kind} first"
             )
         return found[0]
-    run = tracker.get(given)
+    try:
+        run = tracker.get(given)
+    except RunError as error:
+        raise RunError(f"{error}; give the run id of {noun}, or latest") from None
     own = run.data.tags.get("kd.kind", "none")
     if own != kind:
         raise RunError(f"run {given} is not {noun}: kd.kind is {own!r}, not {kind!r}")
@@ -157,4 +211,4 @@ def choose_run(tracker: Tracker, kind: str, noun: str, given: str, data_digest: 
 
 def load_ensemble(tracker: Tracker, run_id: str) -> Ensemble:
     """Fetch and rebuild the ensemble of a run."""
-    return Ensemble.load(tracker.download(run_id, ARTIFACT))
+    return replace(Ensemble.load(tracker.download(run_id, ARTIFACT)), run_id=run_id)

@@ -25,6 +25,7 @@ from kd_mlflow.steps import (
     train,
 )
 from kd_mlflow.style import png
+from kd_mlflow.summary import teachers_table
 from kd_mlflow.teachers import (
     ARTIFACT,
     Ensemble,
@@ -46,7 +47,7 @@ SEED_STREAM = 0
 """Keeps teachers' seeds apart from students'."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult:
     """An ensemble, trained now or reused, and its figures on test rows."""
 
@@ -55,6 +56,9 @@ class TeachersResult:
     ensemble: Ensemble
     teacher_accuracies: tuple[float, ...]
     figures: Figures
+
+    def __repr__(self) -> str:
+        return teachers_table(self)
 
 
 def teachers_encoding(config: TeachersConfig, dataset: Dataset) -> Encoding:
@@ -156,7 +160,7 @@ def _train_teachers(
                 note = card.teacher_note(config, dataset.table, seed)
                 describe_run(member, config, dataset, mark, note=note, member_seed=seed)
             history = train(task, members, Workers.of(config), label="teachers", listener=listener)
-            ensemble = Ensemble(encoding=encoding, population=task.population.cpu())
+            ensemble = Ensemble(encoding=encoding, population=task.population.cpu(), run_id=run.id)
             figures = evaluate_ensemble(
                 ensemble.member_logits(encoding.inputs(dataset.features("test"))),
                 dataset.labels("test"),

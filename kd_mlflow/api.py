@@ -1,0 +1,175 @@
+"""The package from Python: one function an entry point, with its options as keywords.
+
+Each option is declared in ``config`` alone: a function takes its configuration's fields, with their
+types, and ``help(kd.distill)`` explains them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, ParamSpec, TypeVar
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import (
+    DataOptions,
+    DistillConfig,
+    Options,
+    PromoteConfig,
+    RollbackConfig,
+    SweepConfig,
+    TeachersConfig,
+)
+from kd_mlflow.dataset import Sides, read_dataset
+from kd_mlflow.distilling import DistillResult
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.registry import Decision, Rollback
+from kd_mlflow.sweeping import SweepResult
+from kd_mlflow.teaching import TeachersResult
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=Options)
+R = TypeVar("R")
+
+
+def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
+    """Turn a function of a configuration into one of the configuration's fields."""
+
+    def decorate(step: Callable[[C], R]) -> Callable[P, R]:
+        @functools.wraps(step)
+        def entry(*args: P.args, **options: P.kwargs) -> R:
+            return step(make(*args, **options))
+
+        signature = inspect.signature(make)
+        result = inspect.signature(step).return_annotation
+        vars(entry)["__signature__"] = signature.replace(return_annotation=result)
+        entry.__doc__ = f"{inspect.getdoc(step)}\n\nOptions:\n{_options_text(make)}"
+        return entry
+
+    return decorate
+
+
+def _options_text(make: Any) -> str:
+    lines = []
+    for field in fields(make):
+        recipes = field.metadata.get("recipes")
+        default = "the recipe's" if recipes else repr(field.default)
+        lines.append(f"    {field.name} (default: {default})\n        {field.metadata['help']}")
+    return "\n".join(lines)
+
+
+@_takes(DataOptions)
+def split(config: DataOptions) -> Sides:
+    """Divide a table as every entry point does: train, validation and test rows, with labels.
+
+    Train models of your own on ``train`` alone: test figures of a teacher that has seen the test
+    rows flatter it.
+
+    >>> import kd_mlflow as kd
+    >>> sides = kd.split(data="wine")
+    >>> [len(rows) for rows in sides]
+    [127, 15, 36]
+    >>> list(sides.train.columns)[-1]
+    'target'
+    """
+    return read_dataset(config).sides()
+
+
+@_takes(TeachersConfig)
+def train_teachers(config: TeachersConfig) -> TeachersResult:
+    """Train and log the ensemble, or reuse a finished one of the same data and options.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> sorted(taught.figures)[:2]
+    ['best_teacher_test_accuracy', 'ensemble_parameters']
+    >>> kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3).reused
+    True
+    """
+    return pipeline.run_teachers(config)
+
+
+@_takes(DistillConfig)
+def distill(config: DistillConfig) -> DistillResult:
+    """Train students against an ensemble or your own models; register the first as candidate.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(
+    ...     data="wine", teachers=taught.run_id, n_students=2, student_epochs=3, augment_factor=2
+    ... )
+    >>> result.model_name
+    'kd-student'
+    >>> 0 <= result.comparison.summary["distilled_test_accuracy"] <= 1
+    True
+
+    ``data`` may be a DataFrame, whose label column is ``target``. Models of your own teach by
+    their URIs: ``teachers="models:/forest@champion,models:/boost/2"``; train them on the train rows
+    of ``split``.
+    """
+    return pipeline.run_distill(config)
+
+
+@_takes(SweepConfig)
+def sweep(config: SweepConfig) -> SweepResult:
+    """Try a grid of temperatures and alphas, then student sizes, on validation rows.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> small = {"n_students": 1, "student_epochs": 2, "augment_factor": 1}
+    >>> result = kd.sweep(data="wine", temperatures=(1, 4), alphas=(0.7,), sizes="8;4", **small)
+    >>> len(result.cells), result.chosen.alpha
+    (2, 0.7)
+    """
+    return pipeline.run_sweep(config)
+
+
+@_takes(PromoteConfig)
+def promote(config: PromoteConfig) -> Decision:
+    """Gate a version and move the alias ``production`` to it where it passes.
+
+    A rejection is an answer, not an error, unless ``strict`` is true.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="cellar")
+    >>> decision = kd.promote(model_name="cellar", max_accuracy_gap=1, min_compression=1)
+    >>> decision.promoted, decision.version
+    (True, '1')
+    """
+    decision = pipeline.run_promote(config)
+    if config.strict and not decision.promoted:
+        raise RegistryError(f"rejected, and strict is true: {decision.reason}")
+    return decision
+
+
+@_takes(RollbackConfig)
+def rollback(config: RollbackConfig) -> Rollback:
+    """Move the alias ``production`` back to ``previous``.
+
+    >>> import kd_mlflow as kd
+    >>> kd.rollback(model_name="nobody")
+    Traceback (most recent call last):
+    kd_mlflow.errors.RegistryError: no registered model 'nobody'; the registry has: ...
+    """
+    return pipeline.run_rollback(config)
+
+
+def load_production(model_name: str = "kd-student") -> Any:
+    """Load the version in production: its ``predict`` takes raw rows as a DataFrame.
+
+    Raises RegistryError where nothing is in production.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="served")
+    >>> decision = kd.promote(model_name="served", max_accuracy_gap=1, min_compression=1)
+    >>> student = kd.load_production("served")
+    >>> from sklearn.datasets import load_wine
+    >>> answer = student.predict(load_wine(as_frame=True).data.head(3))
+    >>> list(answer.columns)
+    ['prediction', 'probability_0', 'probability_1', 'probability_2']
+    """
+    return pipeline.load_production(model_name)

@@ -1,0 +1,244 @@
+"""The package from Python: what the command line does, typed, and light to import."""
+
+import dataclasses
+import doctest
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import COMMANDS, ROOT, SMALL
+
+import kd_mlflow as kd
+from kd_mlflow import api, pipeline, summary
+from kd_mlflow.config import DataOptions, DistillConfig, PromoteConfig
+from kd_mlflow.dataset import read_dataset
+from kd_mlflow.errors import ConfigError, DataError, RegistryError
+
+FUNCTIONS = {
+    "train_teachers": "teachers",
+    "distill": "distill",
+    "sweep": "sweep",
+    "promote": "promote",
+    "rollback": "rollback",
+}
+"""Functions and their entry points."""
+
+STUDENTS = {
+    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
+}
+EXAMPLES = [test for test in doctest.DocTestFinder().find(api) if test.examples]
+POINTS = pd.DataFrame(
+    {
+        "a": np.linspace(0, 1, 200).round(3) + np.arange(200) % 2,
+        "b": np.sin(np.arange(200)).round(3),
+        "kind": np.where(np.arange(200) % 2, "odd", "even"),
+    }
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_examples_of_the_docstrings_hold(store, example):
+    """What a docstring shows is what happens."""
+    flags = doctest.ELLIPSIS
+    assert doctest.DocTestRunner(optionflags=flags).run(example).failed == 0
+
+
+def test_every_function_has_an_example():
+    """No public function is without an example that runs."""
+    documented = {example.name.rpartition(".")[2] for example in EXAMPLES}
+    assert documented == set(kd.__all__) - {"KDError"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_keywords_are_the_entry_points_options(name):
+    """A function's signature and its help have every option of its entry point."""
+    function = getattr(kd, name)
+    options = [field.name for field in dataclasses.fields(COMMANDS[FUNCTIONS[name]])]
+    assert list(inspect.signature(function).parameters) == options
+    for option in options:
+        assert f"\n    {option} (default: " in function.__doc__
+
+
+def test_importing_the_package_is_light():
+    """``import kd_mlflow`` and looking at what it offers import neither torch nor mlflow."""
+    script = (
+        "import sys, kd_mlflow\ndir(kd_mlflow)\n"
+        "sys.exit(str({'torch', 'mlflow', 'pandas'} & sys.modules.keys() or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.slow
+def test_types_reach_the_caller(tmp_path):
+    """Mypy knows each function's options and result, and refuses an option that does not exist."""
+    (tmp_path / "use.py").write_text(
+        "import kd_mlflow as kd\n"
+        "result = kd.distill(data='wine', n_students=2)\n"
+        "version: str = result.version\n"
+        "wrong: int = result.version\n"
+        "kd.promote(min_compresion=2)\n"
+    )
+    options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "use.py"],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("use.py")]
+    assert [line.split(":")[1] for line in lines if "error" in line] == ["4", "5"]
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """The package has the names that it lists and no others."""
+    assert set(kd.__all__) <= set(dir(kd))
+    with pytest.raises(AttributeError, match="no attribute 'destill'"):
+        _ = kd.destill
+
+
+def test_a_result_shows_itself_as_the_closing_table(finished):
+    """What a notebook shows of a result is what the command line prints."""
+    result = finished.result
+    assert repr(result) == summary.main_table(result)
+    assert repr(result.teachers) == summary.teachers_table(result.teachers)
+    assert repr(result.distill) == summary.distill_table(result.distill)
+    assert repr(result.decision) == summary.decision_table(result.decision)
+
+
+def test_a_misspelt_option_is_a_type_error():
+    """An option that does not exist is refused as any keyword is."""
+    with pytest.raises(TypeError, match="temprature"):
+        kd.distill(temprature=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_teachers": 2.5}, "n_teachers must be a whole number; received 2.5"),
+        ({"learning_rate": True + 0j}, "learning_rate must be a number"),
+        ({"force": "no"}, "force must be true or false; received 'no'"),
+        ({"teacher_hidden": [0]}, "teacher_hidden must be whole numbers"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(options, words):
+    """Types that the command line cannot give raise ConfigError, not a traceback from within."""
+    with pytest.raises(ConfigError, match=words):
+        kd.train_teachers(**options)
+
+
+def test_lists_of_sizes_are_taken(finished):
+    """A list is as good as a tuple where an option holds several numbers."""
+    assert DistillConfig(student_hidden=[8, 4]).student_hidden == (8, 4)
+
+
+def test_a_frame_is_the_table_that_its_file_is(tmp_path):
+    """A DataFrame has the digest and the split of the file with the same rows."""
+    path = tmp_path / "points.parquet"
+    POINTS.to_parquet(path)
+    odd_index = POINTS.set_index(np.arange(200) * 3)
+    sources = (path, str(path), odd_index)
+    found = [read_dataset(DataOptions(data=source, target="kind")) for source in sources]
+    assert len({dataset.table.digest for dataset in found}) == 1
+    for dataset in found[1:]:
+        np.testing.assert_array_equal(dataset.split.test, found[0].split.test)
+
+
+@pytest.mark.parametrize(
+    ("frame", "target", "words"),
+    [
+        (POINTS, "", "a table needs target"),
+        (POINTS, "c", "target 'c' is not a column of the DataFrame"),
+        (POINTS.head(0), "kind", "has a header and no rows"),
+        (POINTS[["kind"]], "kind", "no column beside the target"),
+        (POINTS[["a", "a", "kind"]], "kind", "duplicate columns"),
+        (POINTS.assign(a=np.inf), "kind", "infinite"),
+    ],
+)
+def test_a_frame_is_held_to_the_rules_of_files(frame, target, words):
+    """What is wrong with a file is wrong with a DataFrame."""
+    with pytest.raises(DataError, match=words):
+        kd.split(data=frame, target=target)
+
+
+def test_split_gives_every_row_once_with_its_label():
+    """The three sides hold the table's rows, features first and then the label."""
+    sides = kd.split(data=POINTS, target="kind")
+    together = pd.concat(sides).sort_index()
+    pd.testing.assert_frame_equal(together, POINTS, check_dtype=False)
+    assert [len(rows) for rows in sides] == [
+        len(rows)
+        for rows in vars(read_dataset(DataOptions(data=POINTS, target="kind")).split).values()
+    ]
+
+
+@pytest.mark.slow
+def test_a_frame_goes_all_the_way_to_production(store):
+    """From a DataFrame: teachers, distillation, promotion with the frame, and predictions."""
+    data = {"data": POINTS, "target": "kind"}
+    kd.train_teachers(**data, n_teachers=2, teacher_epochs=3, teacher_hidden=(8,))
+    kd.distill(**data, **STUDENTS)
+    passing = {"max_accuracy_gap": 1.0, "min_compression": 0.1}
+    rejected = kd.promote(**passing)
+    assert "promote from Python, kd.promote(data=frame)" in rejected.reason
+    changed = kd.promote(**passing, data=POINTS.head(190))
+    assert "is another one or changed" in changed.reason
+    assert kd.promote(**passing, data=POINTS).promoted
+    answer = kd.load_production().predict(POINTS[["b", "a"]])
+    assert set(answer["prediction"]) <= {"odd", "even"}
+    assert len(answer) == len(POINTS)
+
+
+@pytest.mark.slow
+def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
+    """``promote`` with ``data`` reads the version's table from where it lies now."""
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    POINTS.to_csv(old, index=False)
+    config = SMALL | {"min_compression": 1000.0}
+    pipeline.run_main(pipeline.MainConfig(**config, data=str(old), target="kind"))
+    old.rename(new)
+    passing = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0)
+    assert "cannot be read again" in pipeline.run_promote(passing).reason
+    assert pipeline.run_promote(dataclasses.replace(passing, data=str(new))).promoted
+
+
+def test_strict_makes_a_rejection_an_error(own_main):
+    """``kd.promote(strict=True)`` raises RegistryError with the gate's reason."""
+    kd.distill(**STUDENTS)
+    with pytest.raises(RegistryError, match=r"strict is true: .*at least 1000x required"):
+        kd.promote(min_compression=1000, max_accuracy_gap=1.0, strict=True)
+
+
+def test_production_is_what_the_gate_promoted(finished):
+    """``load_production`` gives the version under the alias, as a pyfunc model."""
+    student = kd.load_production()
+    sides = kd.split()
+    answer = student.predict(sides.test.drop(columns="label"))
+    right = (answer["prediction"].to_numpy() == sides.test["label"].to_numpy()).mean()
+    registered = finished.result.distill.comparison.summary["registered_test_accuracy"]
+    assert right == pytest.approx(registered)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("unheard-of", "no registered model"), ("kd-student", "promote a version")]
+)
+def test_nothing_in_production_is_said(own_main, name, words):
+    """Without the model, or without the alias, ``load_production`` says what to do."""
+    own_main.client.delete_registered_model_alias("kd-student", "production")
+    with pytest.raises(RegistryError, match=words):
+        kd.load_production(name)
+
+
+def test_no_example_writes_into_the_checkout():
+    """Stores of the examples lie elsewhere."""
+    assert not (Path(ROOT) / "mlflow.db").exists()
