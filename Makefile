@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench quality notebooks clean
+.PHONY: run test test-fast ui check bench quality notebooks clean screenshots
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow
@@ -33,6 +33,9 @@ quality: $(VENV)/tested  ## Measure students against ensembles and baselines, wi
 
 notebooks: $(VENV)/tested  ## Execute the notebooks anew and keep their outputs
 	python tests/kernels.py
+
+screenshots: $(VENV)/tested  ## Take the README's pictures of MLflow's pages, of a full main
+	python -m pytest tests/test_ui.py --screenshots docs/images
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)

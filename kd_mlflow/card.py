@@ -204,8 +204,7 @@ def model_card(
     return f"""\
 # {model_name}: a student distilled from an ensemble
 
-**Intended use.** Predicts `{table.target}` for rows like those of {table.name}; not validated on \
-other populations.
+**Intended use.** Predicts `{table.target}` for rows like those of {table.name}.
 
 **Data.** {table.name}, {len(table.labels):,} rows ({sides(split)}), \
 {table.features.shape[1]} columns. Rows a class: {classes}. Digest `{table.digest[:12]}`.
@@ -226,6 +225,8 @@ T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \
 {augmentation(config)}, seed {config.seed}. \
 Baselines have the same architecture, steps, schedule and seeds.
 
+**Limits.** {" ".join(limits(table, split, comparison))}
+
 **Load it.**
 
 ```python
@@ -234,7 +235,30 @@ import mlflow
 student = mlflow.pyfunc.load_model("models:/{model_name}@production")
 student.predict(frame)  # prediction and one probability_<class> a class
 ```
+
+**Serve it**, and ask it over HTTP; or score a file.
+
+```
+mlflow models serve --env-manager local -m models:/{model_name}@production -p 5001
+curl -s localhost:5001/invocations -H 'Content-Type: text/csv' --data-binary @rows.csv
+mlflow models predict --env-manager local -m models:/{model_name}@production -t csv -i rows.csv
+```
 """
+
+
+def against_production(
+    version: str | None, accuracy: float | None, figures: Mapping[str, float]
+) -> str:
+    """Compare a candidate with the version that was in production, on the candidate's test rows."""
+    own = percent(figures["registered_test_accuracy"])
+    if version is None:
+        return f"Nothing was in production before; this version scores {own} on its test rows."
+    if accuracy is None:
+        return f"Version {version}, in production before, cannot score the test rows of this one."
+    return (
+        f"On the same test rows this version scores {own}, version {version}, in production "
+        f"before, {percent(accuracy)}."
+    )
 
 
 def _figures_table(comparison: Comparison) -> str:

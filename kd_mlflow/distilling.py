@@ -151,7 +151,10 @@ def _log_and_register(
     table, split = dataset.table, dataset.split
     model_id = log_student(run, module=student, example=dataset.features("train"))
     run.document(split.balance(table), BALANCE)
-    run.log(metrics=comparison.summary, note=card.distill_note(config, table, comparison))
+    of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
+    of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
+    run.log(metrics=of_run, note=card.distill_note(config, table, comparison))
+    run.log(metrics=of_model, model_id=model_id)
     pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kd_mlflow import registry
+from kd_mlflow import card, registry
 from kd_mlflow.config import DataOptions, PromoteConfig, Source
 from kd_mlflow.data import FRAME
 from kd_mlflow.dataset import Dataset, TestRows, read_dataset
@@ -47,9 +47,14 @@ def promote_step(
         for check in checks:
             if check.passed is not None:
                 metrics |= {f"gate.{check.name}": float(check.passed), **check.figures}
+        replaced = registry.accuracy_in_production(tracker.client, config.model_name, rows)
+        if replaced is not None:
+            metrics["production_test_accuracy"] = replaced
         run.log(metrics=metrics)
         decision = registry.decide(tracker.client, version, checks, seen=seen)
         verdict = "promoted" if decision.promoted else "rejected"
+        comparison = card.against_production(seen, replaced, distill_run.data.metrics)
+        registry.describe(tracker.client, version, f"**{verdict.capitalize()}.** {comparison}")
         run.log(
             tags={"kd.promotion": verdict, "kd.model_version": decision.version},
             note=f"Version {decision.version} of **{decision.model_name}** {verdict}: "

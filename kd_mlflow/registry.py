@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.summary import decision_table
+
+_log = logging.getLogger(__name__)
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 REPRODUCTION_TOLERANCE = 1e-6
@@ -184,20 +187,48 @@ def _reproduction_check(
     if isinstance(rows, str):
         return Check(name=name, passed=False, reason=rows, figures={})
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
-        columns = model.metadata.get_input_schema().input_names()
-        predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
+        reproduced = _accuracy(version.name, version.version, rows)
     except Exception as error:  # a version that cannot be loaded must be rejected, whatever it says
         first = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"version {version.version} does not load and score: {first[:200]}"
         return Check(name=name, passed=False, reason=reason, figures={})
-    reproduced = float((predictions == rows.labels).mean())
     return Check(
         name=name,
         passed=abs(reproduced - logged) <= REPRODUCTION_TOLERANCE,
         reason=f"loaded from the registry it scores {reproduced:.4f}, logged {logged:.4f}",
         figures={"reproduced_test_accuracy": reproduced},
     )
+
+
+def accuracy_in_production(
+    client: MlflowClient, model_name: str, rows: TestRows | str
+) -> float | None:
+    """What the version in production scores on a candidate's test rows.
+
+    None without one, without rows, and where it cannot score them: it may know other columns.
+    """
+    version = version_in_production(client, model_name)
+    if version is None or isinstance(rows, str):
+        return None
+    try:
+        return _accuracy(model_name, version, rows)
+    except Exception as error:  # an older model may fail in any way; the newer one is what is gated
+        _log.warning("version %s in production cannot score these rows: %s", version, error)
+        return None
+
+
+def _accuracy(model_name: str, version: str, rows: TestRows) -> float:
+    """Load a version as anyone would and score rows with it."""
+    model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
+    columns = model.metadata.get_input_schema().input_names()
+    predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
+    return float((predictions == rows.labels).mean())
+
+
+def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
+    """Add a paragraph to a version's model card."""
+    card = f"{(version.description or '').rstrip()}\n\n{text}\n"
+    client.update_model_version(version.name, version.version, description=card)
 
 
 def decide(

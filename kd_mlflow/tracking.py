@@ -56,17 +56,22 @@ class TrackedRun:
         metrics: Mapping[str, float] = NOTHING,
         tags: Mapping[str, str] = NOTHING,
         note: str = "",
+        model_id: str | None = None,
     ) -> None:
         """Log, in one request: parameters (under the prefix ``kd.``), final figures, tags.
 
-        ``note`` is the description that the UI shows on the run's page.
+        ``note`` is the description that the UI shows on the run's page; with ``model_id`` the
+        figures are that logged model's too.
         """
         now = _now_ms()
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
         first, *more = _batched([Param(f"kd.{k}", str(v)) for k, v in params.items()])
         self.client.log_batch(
             self.id,
-            metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+            metrics=[
+                Metric(name, float(value), now, 0, model_id=model_id)
+                for name, value in metrics.items()
+            ],
             params=first,
             tags=[RunTag(name, value) for name, value in given.items()],
         )

@@ -79,6 +79,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes a second a comparison: outside test_report tests of comparisons leave it."""
+    if request.module.__name__ != "test_report":
+        monkeypatch.setattr("kd_mlflow.distilling.png", lambda figure: b"undrawn")
+
+
 @pytest.fixture
 def store(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,12 +98,20 @@ def store(
     mlflow.set_tracking_uri(None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--screenshots FOLDER``: keep what the browser tests see, of a full ``main``."""
+    parser.addoption("--screenshots", type=Path, help="folder for pictures of a full main")
+
+
 @pytest.fixture(scope="session")
-def finished_main(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished_main(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Finished:
     """The store of one finished ``main``; tests that use it write nothing."""
     folder = tmp_path_factory.mktemp("main")
     shutil.copy(empty_database, folder / "mlflow.db")
-    uri, config = f"sqlite:///{folder / 'mlflow.db'}", MainConfig(**SMALL)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    config = MainConfig() if pytestconfig.getoption("screenshots") else MainConfig(**SMALL)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
         result = pipeline.run_main(config)

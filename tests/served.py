@@ -35,7 +35,7 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
         )
     try:
         deadline = time.monotonic() + 120
-        while not alive(address):
+        while not answers(f"{address}/ping"):
             said = (folder / "log").read_text()[-2000:]
             assert process.poll() is None, said
             assert time.monotonic() < deadline, said
@@ -46,10 +46,10 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
         process.wait(timeout=30)
 
 
-def alive(address):
-    """Whether the server answers its health check."""
+def answers(url):
+    """Whether a server answers its health check."""
     try:
-        with urllib.request.urlopen(f"{address}/ping", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

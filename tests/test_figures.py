@@ -175,12 +175,14 @@ def test_every_axis_says_what_it_shows_and_of_how_many_rows(name):
     assert any("rows" in text for text, _ in written(figure))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_no_text_covers_another(name):
     """Titles, labels, numbers and legends stand apart and within the picture."""
     assert_legible(EVERY[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 10, 20, 21, 50])
 @pytest.mark.parametrize("make", [confusions, temperature, reliability, agreement])
 def test_figures_stay_legible_with_many_classes(make, classes):
@@ -188,6 +190,7 @@ def test_figures_stay_legible_with_many_classes(make, classes):
     assert_legible(make(classes=classes, n=600))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [confusions, temperature])
 def test_unkind_class_names_stay_legible(make):
     """Names too long, of two lines, with dollars or without a glyph are drawn without a warning."""
@@ -231,6 +234,7 @@ def test_student_curves_are_means_with_the_seeds_range():
                 assert (at.min(), at.max()) == pytest.approx((row.min(), row.max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_curves_with_gaps_are_drawn(bad, everywhere):

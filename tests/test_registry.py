@@ -155,6 +155,7 @@ def table_file(folder, rows=400):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["edited", "deleted"])
 def test_gate_rejects_where_the_table_is_not_the_same(store, tmp_path, change):
     """A version whose data file changed or went cannot be judged, so it is rejected."""

@@ -311,5 +311,6 @@ def test_an_ensemble_of_unknown_size_is_told():
 def test_a_wheel_has_the_template():
     """The template is package data."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (pattern,) = project["tool"]["setuptools"]["package-data"]["kd_mlflow"]
-    assert [path.name for path in (ROOT / "kd_mlflow").glob(pattern)] == ["report.html"]
+    patterns = project["tool"]["setuptools"]["package-data"]["kd_mlflow"]
+    found = [path.name for pattern in patterns for path in (ROOT / "kd_mlflow").glob(pattern)]
+    assert "report.html" in found

@@ -1,0 +1,222 @@
+"""README and docs: commands run, links lead somewhere, options are those declared."""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from served import free_port, served
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    (page, number, block)
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S), 1)
+]
+QUICK = {
+    "n_teachers": "2",
+    "teacher_epochs": "2",
+    "teacher_hidden": "16",
+    "n_students": "2",
+    "student_epochs": "2",
+    "augment_factor": "1",
+    "temperatures": "2,4",
+    "alphas": "0.5,1",
+    "sizes": "8;4",
+    "max_accuracy_gap": "1",
+    "min_compression": "0.01",
+}
+"""Options that make any command take seconds."""
+
+
+def commands(block):
+    """A block's commands without comments, continued lines joined."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if shlex.split(line, comments=True)]
+
+
+@pytest.fixture(scope="module")
+def customers(tmp_path_factory):
+    """A folder with a table, rows to score, and a store with teachers and two students of it."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, n).astype(float),
+            "plan": rng.choice(["basic", "plus", "pro"], n),
+            "months": rng.integers(1, 60, n),
+        }
+    )
+    frame.loc[::17, "age"] = np.nan
+    risk = (frame["plan"] == "basic") * 2 - frame["months"] / 30 + rng.normal(size=n) / 4
+    frame["churned"] = np.where(risk > 0, "yes", "no")
+    frame.to_csv(folder / "customers.csv", index=False)
+    frame.drop(columns="churned").head(3).to_csv(folder / "rows.csv", index=False)
+    for _ in range(2):  # the second promotion gives `rollback` something to go back to
+        run(folder, ["kd-mlflow", "main", "--data", "/data/customers.csv", "--target", "churned"])
+    _own_teachers(folder, frame)
+    return folder
+
+
+def _own_teachers(folder, frame):
+    """Register the models that the pages call forest and boost."""
+    code = """
+import sys, mlflow, pandas as pd, sklearn.ensemble as e, sklearn.pipeline as p
+import sklearn.compose as c, sklearn.preprocessing as s
+import warnings; warnings.simplefilter("ignore")
+frame = pd.read_csv("customers.csv")
+x, y = frame.drop(columns="churned"), frame["churned"]
+for name, model in (("forest", e.RandomForestClassifier(20, random_state=0)),
+                    ("boost", e.HistGradientBoostingClassifier(max_iter=5))):
+    coded = c.make_column_transformer((s.OneHotEncoder(), ["plan"]), remainder="passthrough",
+                                      sparse_threshold=0)
+    fitted = p.make_pipeline(coded, model).fit(x, y)
+    for _ in range(2):
+        mlflow.sklearn.log_model(fitted, name=name, registered_model_name=name,
+                                 pip_requirements=[])
+mlflow.MlflowClient().set_registered_model_alias("forest", "champion", 1)
+"""
+    execute(folder, [sys.executable, "-c", code])
+
+
+def execute(folder, command, **options):
+    """Run a command in a folder against the folder's store; fail with what it said."""
+    taken = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
+    environment = {key: value for key, value in os.environ.items() if key not in taken}
+    environment |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, **options
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def quick(entry_point, given):
+    """QUICK's options that an entry point has, but for those already given."""
+    import dataclasses
+
+    from conftest import COMMANDS
+
+    names = {field.name for field in dataclasses.fields(COMMANDS[entry_point])}
+    return {k: v for k, v in QUICK.items() if k in names and k not in given}
+
+
+def local(folder, words):
+    """The words of a command with the table where it is, and a gate that lets quick models pass."""
+    text = [w.replace("/data/customers.csv", str(folder / "customers.csv")) for w in words]
+    text = [w.replace("max_accuracy_gap=0.01", "max_accuracy_gap=1") for w in text]
+    return ["1" if before == "--max-accuracy-gap" else w for before, w in pairs(text)]
+
+
+def pairs(words):
+    """Each word with the one before it."""
+    return zip(["", *words], words, strict=False)
+
+
+def run(folder, words):
+    """Run one command of the pages, made quick."""
+    words = local(folder, words)
+    if words[:2] == ["mlflow", "run"]:
+        entry_point = words[words.index("-e") + 1] if "-e" in words else "main"
+        given = {w.partition("=")[0] for before, w in pairs(words) if before == "-P"}
+        more = [w for k, v in quick(entry_point, given).items() for w in ("-P", f"{k}={v}")]
+        words = [str(ROOT) if w == "." else w for w in words]
+        return execute(folder, [sys.executable, "-m", *words, *more])
+    if words[0] == "kd-mlflow":
+        given = {w.removeprefix("--").replace("-", "_") for w in words if w.startswith("--")}
+        more = [w for k, v in quick(words[1], given).items() for w in (f"--{k}", v)]
+        return execute(folder, [sys.executable, "-m", "kd_mlflow", *words[1:], *more])
+    if words[0] == "make":
+        return execute(ROOT, ["make", "--dry-run", "PYTHON=python3", words[1]])
+    if words[:2] == ["pip", "install"]:
+        extra = re.search(r"\[(\w+)\]", words[2])[1]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert extra in project["optional-dependencies"]
+        return ""
+    assert words[0] in ("mlflow", "curl"), f"no way to run {words}"
+    return execute(folder, [sys.executable, "-m", *words] if words[0] == "mlflow" else words)
+
+
+@contextmanager
+def dask(folder, words):
+    """A process of Dask's command line, for as long as the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "number", "block"), BLOCKS, ids=[f"{page.stem}-{number}" for page, number, _ in BLOCKS]
+)
+def test_every_command_runs(customers, tmp_path, page, number, block):
+    """A block of a page runs from its first to its last command, against a store of its own."""
+    for name in ("mlflow.db", "customers.csv", "rows.csv"):
+        shutil.copy(customers / name, tmp_path)
+    (tmp_path / "mlruns").symlink_to(customers / "mlruns")
+    dask_port, served_at = free_port(), ""
+    with ExitStack() as background:
+        for words in commands(block):
+            words = [w.replace(":8786", f":{dask_port}") for w in words]
+            words = [str(dask_port) if w == "8786" else w for w in words]
+            if words[0] == "dask":
+                background.enter_context(dask(tmp_path, [*words, "--no-dashboard"]))
+            elif words[:3] == ["mlflow", "models", "serve"]:
+                uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+                model = words[words.index("-m") + 1]
+                served_at = background.enter_context(served(uri, tmp_path, model))
+            else:
+                words = [
+                    w.replace("localhost:5001", served_at.removeprefix("http://")) for w in words
+                ]
+                answer = run(tmp_path, words)
+                if words[0] == "curl":
+                    assert "probability_yes" in answer
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    """Every relative link and picture of a page is a file."""
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    there = {link: (page.parent / link).exists() for link in links if "://" not in link}
+    assert all(there.values()), there
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    """Nobody has to list a folder to find a page."""
+    readme = (ROOT / "README.md").read_text()
+    assert [p.name for p in PAGES[1:] if f"docs/{p.name}" not in readme] == []
+
+
+def test_the_options_page_is_what_config_declares():
+    """docs/options.md is what docs/options.py writes."""
+    execute(ROOT, [sys.executable, "docs/options.py", "--check"])
+
+
+def test_every_command_block_is_looked_at():
+    """Commands of the pages stand in blocks marked sh, which the tests run."""
+    plain = itertools.chain.from_iterable(
+        re.findall(r"```\n(.*?)```", page.read_text(), re.S) for page in PAGES
+    )
+    starts = ("mlflow ", "kd-mlflow ", "make ", "curl ", "dask ", "pip ")
+    assert [line for block in plain for line in block.splitlines() if line.startswith(starts)] == []

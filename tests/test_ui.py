@@ -1,0 +1,179 @@
+"""MLflow's own pages, in a browser, tell the story of a run; screenshots are kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import pytest
+from conftest import ROOT
+from playwright.sync_api import expect, sync_playwright
+from served import answers, free_port
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+}
+"""What the UI keeps in the browser: model training's menu, the assistant's panel closed."""
+
+
+@contextmanager
+def mlflow_server(uri, folder):
+    """The address of a tracking server on a store; stopped by its process group."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--backend-store-uri", uri],
+            cwd=folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(f"{address}/health"):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address(finished_main, tmp_path_factory):
+    """A server of the shared finished ``main``."""
+    with mlflow_server(finished_main.uri, tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, the system's own."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if not found:
+        pytest.skip("no chromium on this machine; .ci/run installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, request, pytestconfig):
+    """A page 1,280 pixels wide; its last state is kept as a picture, named after the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.add_init_script(
+        "".join(f"localStorage.setItem({k!r}, {v!r});" for k, v in SETTINGS.items())
+    )
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    yield page
+    folder = pytestconfig.getoption("screenshots") or ROOT / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.mouse.move(640, 790)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
+    context.close()
+
+
+@pytest.fixture
+def runs(finished_main):
+    """The shared main's runs by kind."""
+    found = finished_main.client.search_runs(["1"], max_results=100)
+    return {run.data.tags["kd.kind"]: run.info for run in found}
+
+
+def expand(page, name):
+    """Open a row of the run list."""
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+    row.locator("[class*=expand], [aria-label*=xpand]").first.click()
+
+
+def test_run_list(page, address):
+    """The pipeline opens to its steps, and the distillation to students and baselines."""
+    page.goto(f"{address}/#/experiments/1/runs")
+    expand(page, "pipeline synthetic")
+    for name in ("teachers synthetic", "distill synthetic", "promotion version 1"):
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    expand(page, "distill synthetic")
+    for name in ("student-01", "baseline-01"):
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+
+
+def test_curves(page, address, runs):
+    """Students and baselines of one comparison share a chart a curve."""
+    mine = quote(f"tags.`mlflow.parentRunId` = '{runs['distill'].run_id}'")
+    page.goto(f"{address}/#/experiments/1/runs?searchFilter={mine}&compareRunsMode=CHART")
+    for curve in ("val_accuracy", "val_agreement", "train_loss"):
+        expect(page.get_by_text(curve, exact=True).first).to_be_attached()
+    chart = page.get_by_text("hard_loss", exact=True).first
+    chart.scroll_into_view_if_needed()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.get_by_text("student-01").first).to_be_visible()
+    expect(page.get_by_text("baseline-01").first).to_be_visible()
+
+
+def test_model(page, address):
+    """The version in production carries its alias and the model card."""
+    page.goto(f"{address}/#/models/kd-student/versions/1")
+    expect(page.get_by_text("@ production")).to_be_visible()
+    for words in ("Intended use.", "Figures", "Recipe.", "Limits.", "Load it."):
+        expect(page.get_by_text(words, exact=True)).to_be_attached()
+    page.goto(f"{address}/#/models/kd-student")
+    expect(page.get_by_text("production").first).to_be_visible()
+    page.goto(f"{address}/#/models/kd-student/versions/1")
+    expect(page.get_by_text("@ production")).to_be_visible()
+
+
+def test_report(page, address, runs):
+    """``report.html`` is rendered, with its pictures."""
+    run_id = runs["distill"].run_id
+    page.goto(f"{address}/#/experiments/1/runs/{run_id}/artifacts/report.html")
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", level=1)).to_contain_text("kd-student")
+    width = report.locator("img").first.evaluate("image => image.naturalWidth")
+    assert width > 500
+
+
+def test_figure(page, address, runs):
+    """A figure of the comparison is shown as a picture."""
+    run_id = runs["distill"].run_id
+    page.goto(f"{address}/#/experiments/1/runs/{run_id}/artifacts/figures/ladder.png")
+    picture = page.locator("img[src^=blob], img[src*=artifact]").first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+
+def test_run_page(page, address, runs):
+    """The comparison's page has its data set, tags and a description with a table."""
+    page.goto(f"{address}/#/experiments/1/runs/{runs['distill'].run_id}")
+    expect(page.get_by_text("kd.kind")).to_be_visible()
+    expect(page.get_by_text("synthetic (").first).to_be_visible()
+    expect(page.get_by_text("students distilled on").first).to_be_attached()
+
+
+def test_logged_model(page, address, finished_main):
+    """The student's own page among logged models lists its test figures."""
+    (model,) = finished_main.client.search_logged_models(["1"])
+    page.goto(f"{address}/#/experiments/1/models/{model.model_id}")
+    expect(page.get_by_text("registered_test_accuracy").first).to_be_visible()
