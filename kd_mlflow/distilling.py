@@ -149,7 +149,8 @@ def _log_and_register(
     """Log the comparison and the student, register it last of all; return the version."""
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
-    model_id = log_student(run, module=student, example=dataset.features("train"))
+    example, params = dataset.features("train"), StudentRecipe.part_of(config).as_text()
+    model_id = log_student(run, module=student, example=example, params=params)
     run.document(split.balance(table), BALANCE)
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}

@@ -111,13 +111,19 @@ def save_model(
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
-def log_student(run: TrackedRun, *, module: StudentModule, example: pd.DataFrame) -> str:
-    """Log the student on a run and return its model id.
+def log_student(
+    run: TrackedRun, *, module: StudentModule, example: pd.DataFrame, params: dict[str, str]
+) -> str:
+    """Log the student on a run, with its parameters, and return its model id.
 
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
     logged = run.client.create_logged_model(
-        run.experiment_id, name="student", source_run_id=run.id, model_type="classifier"
+        run.experiment_id,
+        name="student",
+        source_run_id=run.id,
+        params=params,
+        model_type="classifier",
     )
     info = Model.log(
         artifact_path=None,

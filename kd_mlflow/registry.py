@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
@@ -76,6 +78,8 @@ def register(
         description=card,
         tags={"kd.promotion": "pending", "kd.run_id": run_id, "kd.data_digest": digest},
     )
+    versions = json.dumps([{"name": model_name, "version": str(created.version)}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions})  # for the UI's links
     client.set_registered_model_alias(model_name, CANDIDATE, created.version)
     return str(created.version)
 
