@@ -1,5 +1,6 @@
 """README and docs: commands run, links lead somewhere, options are those declared."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -11,11 +12,15 @@ import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from click.testing import CliRunner
+from conftest import COMMANDS, ROOT, use_store
 from served import free_port, served
+
+from kd_mlflow.cli import cli
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -104,12 +109,18 @@ def execute(folder, command, **options):
     return done.stdout
 
 
+def in_this_process(folder, arguments):
+    """Run kd-mlflow as ``execute`` would, without another start of Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, f"sqlite:///{folder / 'mlflow.db'}", folder)
+        done = CliRunner().invoke(cli, arguments)
+        mlflow.set_tracking_uri(None)
+    assert done.exit_code == 0, f"{arguments}\n{done.output[-3000:]}\n{done.exception}"
+    return done.output
+
+
 def quick(entry_point, given):
     """QUICK's options that an entry point has, but for those already given."""
-    import dataclasses
-
-    from conftest import COMMANDS
-
     names = {field.name for field in dataclasses.fields(COMMANDS[entry_point])}
     return {k: v for k, v in QUICK.items() if k in names and k not in given}
 
@@ -138,7 +149,7 @@ def run(folder, words):
     if words[0] == "kd-mlflow":
         given = {w.removeprefix("--").replace("-", "_") for w in words if w.startswith("--")}
         more = [w for k, v in quick(words[1], given).items() for w in (f"--{k}", v)]
-        return execute(folder, [sys.executable, "-m", "kd_mlflow", *words[1:], *more])
+        return in_this_process(folder, [*words[1:], *more])
     if words[0] == "make":
         return execute(ROOT, ["make", "--dry-run", "PYTHON=python3", words[1]])
     if words[:2] == ["pip", "install"]:
