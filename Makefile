@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench quality notebooks clean screenshots
+.PHONY: run test test-fast ui check bench quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow
@@ -36,6 +36,9 @@ notebooks: $(VENV)/tested  ## Execute the notebooks anew and keep their outputs
 
 screenshots: $(VENV)/tested  ## Take the README's pictures of MLflow's pages, of a full main
 	python -m pytest tests/test_ui.py --screenshots docs/images
+
+docs: notebooks screenshots  ## Make anew whatever the documentation shows
+	python docs/options.py
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)
