@@ -91,9 +91,12 @@ class Population(nn.Module):
 
         Shape: (batch, d_in) -> (k, batch, classes).
         """
+        logits = x.new_empty(self.k, len(x), self.sizes[-1])  # parts kept apart pin freed memory
         with torch.no_grad():
-            parts = [self(rows) for rows in torch.split(x, EVALUATION_ROWS)]
-        return torch.cat(parts, dim=1)
+            for start in range(0, len(x), EVALUATION_ROWS):
+                rows = slice(start, start + EVALUATION_ROWS)
+                logits[:, rows] = self(x[rows])
+        return logits
 
     def member(self, index: int) -> nn.Sequential:
         """Return a copy of one member as an ordinary module with the same weights and dropout."""
