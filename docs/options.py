@@ -6,18 +6,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from kd_mlflow import config as configs
+from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.options import ANY, text_value
 
 PAGE = Path(__file__).with_name("options.md")
-
-COMMANDS = {
-    "main": configs.MainConfig,
-    "teachers": configs.TeachersConfig,
-    "distill": configs.DistillConfig,
-    "sweep": configs.SweepConfig,
-    "promote": configs.PromoteConfig,
-    "rollback": configs.RollbackConfig,
-}
 
 HEAD = """\
 # Options
@@ -32,11 +24,11 @@ columns say which entry points take an option.
 def page() -> str:
     """The whole page."""
     found: dict[str, tuple[dataclasses.Field[object], list[str]]] = {}
-    for command, config in COMMANDS.items():
+    for command, config in ENTRY_POINTS.items():
         for field in dataclasses.fields(config):
             key = f"{field.name} {default(field)}"  # one name, two defaults: two rows
             found.setdefault(key, (field, []))[1].append(command)
-    names = list(COMMANDS)
+    names = list(ENTRY_POINTS)
     lines = [
         HEAD,
         f"| option | default | takes | what it does | {' | '.join(names)} |",
@@ -52,7 +44,7 @@ def page() -> str:
 def takes(field: dataclasses.Field[object]) -> str:
     """What an option may be."""
     rule = field.metadata["rule"]
-    if rule is not configs.ANY:
+    if rule is not ANY:
         return str(rule[0])
     kind = field.metadata.get("type", type(field.default))
     return "true or false" if kind is bool else "text"
@@ -62,9 +54,9 @@ def default(field: dataclasses.Field[object]) -> str:
     """An option's default, of both recipes where it is left to them."""
     recipes = field.metadata.get("recipes")
     if recipes:
-        shown = [configs.text_value(recipes[name]) for name in ("reference", "best")]
+        shown = [text_value(recipes[name]) for name in ("reference", "best")]
         return f"recipe: {shown[0]} / {shown[1]}"
-    text = configs.text_value(field.default)
+    text = text_value(field.default)
     return f"`{text}`" if text else "none"
 
 

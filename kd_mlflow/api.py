@@ -16,7 +16,6 @@ from kd_mlflow import pipeline
 from kd_mlflow.config import (
     DataOptions,
     DistillConfig,
-    Options,
     PromoteConfig,
     RollbackConfig,
     SweepConfig,
@@ -25,6 +24,7 @@ from kd_mlflow.config import (
 from kd_mlflow.dataset import Sides, read_dataset
 from kd_mlflow.distilling import DistillResult
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.options import Options
 from kd_mlflow.registry import Decision, Rollback
 from kd_mlflow.sweeping import SweepResult
 from kd_mlflow.teaching import TeachersResult

@@ -19,6 +19,7 @@ import click
 from kd_mlflow import __version__
 from kd_mlflow import config as configs
 from kd_mlflow.errors import KDError
+from kd_mlflow.options import ANY, RECIPE, Options, text_value
 
 if TYPE_CHECKING:
     from kd_mlflow.training import OnEpoch
@@ -64,13 +65,13 @@ def _or_recipe(kind: type) -> Callable[[str], Any]:
     value_type = click.types.convert_type(kind)
 
     def read(text: str) -> Any:
-        return None if text == configs.RECIPE else value_type(text)
+        return None if text == RECIPE else value_type(text)
 
     read.__name__ = value_type.name
     return read
 
 
-def options_of(config: type[configs.Options]) -> Callable[[Any], Any]:
+def options_of(config: type[Options]) -> Callable[[Any], Any]:
     """Make one click option a field; ``--n-teachers`` and ``--n_teachers`` are the same."""
 
     def decorate(command: Any) -> Any:
@@ -79,10 +80,10 @@ def options_of(config: type[configs.Options]) -> Callable[[Any], Any]:
             kind = field.metadata.get("type", type(field.default))
             if kind is tuple:
                 kind = str
-            shown = configs.text_value(field.default)
+            shown = text_value(field.default)
             rule = field.metadata["rule"][0]
-            bound = "" if rule == configs.ANY[0] else f"  Must be {rule}."
-            by = [f"{recipe} {configs.text_value(v)}" for recipe, v in (recipes or {}).items()]
+            bound = "" if rule == ANY[0] else f"  Must be {rule}."
+            by = [f"{recipe} {text_value(v)}" for recipe, v in (recipes or {}).items()]
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 *([f"--{name}"] if "_" in name else []),
@@ -107,8 +108,9 @@ def cli() -> None:
     """
 
 
-def _command(name: str, config: type[configs.Options], text: str) -> Callable[[Any], Any]:
+def _command(name: str, text: str) -> Callable[[Any], Any]:
     """Register a command whose function takes its configuration."""
+    config = configs.ENTRY_POINTS[name]
 
     def decorate(function: Callable[[Any], None]) -> Any:
         @cli.command(name, help=text)
@@ -136,7 +138,7 @@ def _import_pipeline() -> None:
     gc.enable()
 
 
-@_command("main", configs.MainConfig, "Teachers, distillation and promotion in one process.")
+@_command("main", "Teachers, distillation and promotion in one process.")
 def _main(config: configs.MainConfig) -> None:
     from kd_mlflow import pipeline, summary
 
@@ -145,7 +147,7 @@ def _main(config: configs.MainConfig) -> None:
     _stop_if_strict(config.strict, result.decision.promoted)
 
 
-@_command("teachers", configs.TeachersConfig, "Train and log the ensemble of teachers.")
+@_command("teachers", "Train and log the ensemble of teachers.")
 def _teachers(config: configs.TeachersConfig) -> None:
     from kd_mlflow import pipeline, summary
 
@@ -154,7 +156,6 @@ def _teachers(config: configs.TeachersConfig) -> None:
 
 @_command(
     "distill",
-    configs.DistillConfig,
     "Train students against an ensemble; register the first distilled one as candidate.",
 )
 def _distill(config: configs.DistillConfig) -> None:
@@ -165,7 +166,6 @@ def _distill(config: configs.DistillConfig) -> None:
 
 @_command(
     "sweep",
-    configs.SweepConfig,
     "Try a grid of temperatures and alphas, then student sizes; choose on validation rows.",
 )
 def _sweep(config: configs.SweepConfig) -> None:
@@ -174,7 +174,7 @@ def _sweep(config: configs.SweepConfig) -> None:
     click.echo(summary.sweep_table(pipeline.run_sweep(config, Reporter())))
 
 
-@_command("promote", configs.PromoteConfig, "Gate a version and move the alias production to it.")
+@_command("promote", "Gate a version and move the alias production to it.")
 def _promote(config: configs.PromoteConfig) -> None:
     from kd_mlflow import pipeline, summary
 
@@ -183,7 +183,7 @@ def _promote(config: configs.PromoteConfig) -> None:
     _stop_if_strict(config.strict, decision.promoted)
 
 
-@_command("rollback", configs.RollbackConfig, "Move the alias production back to previous.")
+@_command("rollback", "Move the alias production back to previous.")
 def _rollback(config: configs.RollbackConfig) -> None:
     from kd_mlflow import pipeline
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from kd_mlflow import card, registry
+from kd_mlflow import card, gate, registry
 from kd_mlflow.config import DataOptions, PromoteConfig, Source
 from kd_mlflow.data import FRAME
 from kd_mlflow.dataset import Dataset, TestRows, read_dataset
@@ -16,6 +17,8 @@ from kd_mlflow.tracking import TrackedRun, Tracker, data_set_input
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
+
+_log = logging.getLogger(__name__)
 
 
 def promote_step(
@@ -35,10 +38,9 @@ def promote_step(
         rows: TestRows | str = data if isinstance(data, str) else data.test_rows()
         if isinstance(data, Dataset):
             run.data_set(data_set_input(data.table, data.split))
-        checks = registry.gate(
-            version,
-            distill_run,
-            rows,
+        checks = gate.gate(
+            distill_run.data.metrics,
+            registry.reproduce(version.name, version.version, rows),
             metric=config.gate_metric,
             max_accuracy_gap=config.max_accuracy_gap,
             min_compression=config.min_compression,
@@ -47,7 +49,7 @@ def promote_step(
         for check in checks:
             if check.passed is not None:
                 metrics |= {f"gate.{check.name}": float(check.passed), **check.figures}
-        replaced = registry.accuracy_in_production(tracker.client, config.model_name, rows)
+        replaced = _accuracy_in_production(config.model_name, seen, rows)
         if replaced is not None:
             metrics["production_test_accuracy"] = replaced
         run.log(metrics=metrics)
@@ -61,6 +63,19 @@ def promote_step(
             f"{decision.reason}.\n",
         )
     return decision
+
+
+def _accuracy_in_production(
+    model_name: str, version: str | None, rows: TestRows | str
+) -> float | None:
+    """What production scores on a candidate's test rows; an older model may know other columns."""
+    if version is None or isinstance(rows, str):
+        return None
+    accuracy = registry.reproduce(model_name, version, rows)
+    if isinstance(accuracy, str):
+        _log.warning("production on these rows: %s", accuracy)
+        return None
+    return accuracy
 
 
 def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:

@@ -1,42 +1,24 @@
-"""Registered versions: register, gate, promote, roll back. Aliases, never stages."""
+"""Registered versions: register, promote, roll back. Aliases, never stages."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.gate import Check
 from kd_mlflow.summary import decision_table
 
-_log = logging.getLogger(__name__)
-
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
-REPRODUCTION_TOLERANCE = 1e-6
-"""Accuracies are shares of whole rows: one row more or less is far above this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question of the gate, its answer, and the figures that were compared.
-
-    ``passed`` is None where the question has no answer; that stops nothing.
-    """
-
-    name: str
-    passed: bool | None
-    reason: str
-    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,105 +110,21 @@ def version_in_production(client: MlflowClient, model_name: str) -> str | None:
     return str(found.version) if found else None
 
 
-def gate(
-    version: ModelVersion,
-    run: Run,
-    rows: TestRows | str,
-    *,
-    metric: str,
-    max_accuracy_gap: float,
-    min_compression: float,
-) -> tuple[Check, ...]:
-    """Ask every check; ``rows`` is a sentence where the test rows are not to be had."""
-    figures = run.data.metrics
-    return (
-        _accuracy_check(figures, metric, max_accuracy_gap),
-        _compression_check(figures, min_compression),
-        _reproduction_check(version, figures, rows),
-    )
+def reproduce(model_name: str, version: str, rows: TestRows | str) -> float | str:
+    """Load a version as anyone would and return its accuracy on test rows.
 
-
-def _accuracy_check(figures: Mapping[str, float], metric: str, max_accuracy_gap: float) -> Check:
-    ours, theirs = f"registered_test_{metric}", f"ensemble_test_{metric}"
-    if ours not in figures:
-        raise RegistryError(f"gate_metric {metric} needs two classes; this run has no {ours}")
-    ensemble, student = figures[theirs], figures[ours]
-    gap = ensemble - student
-    return Check(
-        name="accuracy",
-        passed=gap <= max_accuracy_gap + REPRODUCTION_TOLERANCE,
-        reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
-        f"gap {gap:+.4f}, at most {max_accuracy_gap:g} allowed",
-        figures={
-            theirs: ensemble,
-            ours: student,
-            "accuracy_gap": gap,
-            "max_accuracy_gap": max_accuracy_gap,
-        },
-    )
-
-
-def _compression_check(figures: Mapping[str, float], min_compression: float) -> Check:
-    ratio = figures.get("compression_ratio")
-    if ratio is None:
-        return Check(
-            name="compression",
-            passed=None,
-            reason="compression not checked: the teachers' parameters cannot be counted",
-            figures={},
-        )
-    return Check(
-        name="compression",
-        passed=ratio >= min_compression,
-        reason=f"compression {ratio:.1f}x, at least {min_compression:g}x required",
-        figures={"compression_ratio": ratio, "min_compression": min_compression},
-    )
-
-
-def _reproduction_check(
-    version: ModelVersion, figures: Mapping[str, float], rows: TestRows | str
-) -> Check:
-    """Load the version from the registry as anyone would and score the test rows with it."""
-    name, logged = "reproduction", figures["registered_test_accuracy"]
-    if isinstance(rows, str):
-        return Check(name=name, passed=False, reason=rows, figures={})
-    try:
-        reproduced = _accuracy(version.name, version.version, rows)
-    except Exception as error:  # a version that cannot be loaded must be rejected, whatever it says
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"version {version.version} does not load and score: {first[:200]}"
-        return Check(name=name, passed=False, reason=reason, figures={})
-    return Check(
-        name=name,
-        passed=abs(reproduced - logged) <= REPRODUCTION_TOLERANCE,
-        reason=f"loaded from the registry it scores {reproduced:.4f}, logged {logged:.4f}",
-        figures={"reproduced_test_accuracy": reproduced},
-    )
-
-
-def accuracy_in_production(
-    client: MlflowClient, model_name: str, rows: TestRows | str
-) -> float | None:
-    """What the version in production scores on a candidate's test rows.
-
-    None without one, without rows, and where it cannot score them: it may know other columns.
+    A sentence where it cannot be had; ``rows`` is one where the test rows are not to be had.
     """
-    version = version_in_production(client, model_name)
-    if version is None or isinstance(rows, str):
-        return None
+    if isinstance(rows, str):
+        return rows
     try:
-        return _accuracy(model_name, version, rows)
-    except Exception as error:  # an older model may fail in any way; the newer one is what is gated
-        _log.warning("version %s in production cannot score these rows: %s", version, error)
-        return None
-
-
-def _accuracy(model_name: str, version: str, rows: TestRows) -> float:
-    """Load a version as anyone would and score rows with it."""
-    model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
-    columns = model.metadata.get_input_schema().input_names()
-    predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
-    return float((predictions == rows.labels).mean())
+        model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
+        columns = model.metadata.get_input_schema().input_names()
+        predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
+        return float((predictions == rows.labels).mean())
+    except Exception as error:  # what does not load and score is an answer, whatever it says
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"version {version} does not load and score: {first[:200]}"
 
 
 def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:

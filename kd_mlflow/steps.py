@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.config import Options
+from kd_mlflow.curve_writer import CurveWriter
 from kd_mlflow.dataset import Dataset
+from kd_mlflow.options import Options
 from kd_mlflow.teachers import fingerprint
-from kd_mlflow.tracking import CurveWriter, TrackedRun, data_set_input
+from kd_mlflow.tracking import TrackedRun, data_set_input
 from kd_mlflow.training import History, OnEpoch, Task, ignore_epoch
 from kd_mlflow.workers import Workers
 

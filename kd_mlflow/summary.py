@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kd_mlflow.card import accuracy_with_error, gain_text, p_values, percent, points, recovered_text
-from kd_mlflow.config import text_value
 from kd_mlflow.evaluation import CRITERION, Figures
+from kd_mlflow.options import text_value
 
 if TYPE_CHECKING:
     from kd_mlflow.distilling import DistillResult
+    from kd_mlflow.gate import Check
     from kd_mlflow.pipeline import MainResult
-    from kd_mlflow.registry import Check, Decision
+    from kd_mlflow.registry import Decision
     from kd_mlflow.sweeping import Cell, SweepResult
     from kd_mlflow.teaching import TeachersResult
 

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from kd_mlflow import card, figures, metrics
 from kd_mlflow.calibration import fit_temperatures
-from kd_mlflow.config import DistillConfig, SweepConfig, text_value
+from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.curve_writer import CurveWriter
 from kd_mlflow.dataset import Dataset
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation import CRITERION, Figures, validation_figures
+from kd_mlflow.options import text_value
 from kd_mlflow.steps import Listener, describe_run, member_seeds
 from kd_mlflow.students import Member, TransferSet, finish, student_task, transfer_set
 from kd_mlflow.style import png
 from kd_mlflow.summary import sweep_table
 from kd_mlflow.teachers import Teacher, choose_run, fingerprint
-from kd_mlflow.tracking import CurveWriter, TrackedRun, Tracker
+from kd_mlflow.tracking import TrackedRun, Tracker
 from kd_mlflow.training import History
 from kd_mlflow.workers import Workers
 

@@ -6,15 +6,12 @@ import getpass
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -26,15 +23,13 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
-from numpy.typing import NDArray
 
 from kd_mlflow.data import Split, Table
 from kd_mlflow.errors import RunError
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
-FLUSH_S = 5.0
-METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
 NOTHING: Mapping[str, Any] = {}
 DIGEST_LENGTH = 36
@@ -163,8 +158,9 @@ class Tracker:
             status = "KILLED"
             raise
         finally:
-            for run in runs:
-                self.close(run, status)
+            with _without_links():
+                for run in runs:
+                    self.close(run, status)
 
     def open(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
@@ -225,67 +221,6 @@ class Tracker:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
 
 
-class CurveWriter:
-    """Writes curves of several runs while they are trained: in batches, about every five seconds.
-
-    ``on_epoch`` may be called from any thread and only appends; one thread of this writer talks to
-    MLflow, so the number of requests follows time and runs, never steps.
-    """
-
-    def __init__(self, runs: Sequence[TrackedRun], *, flush_s: float = FLUSH_S) -> None:
-        self._runs = runs
-        self._flush_s = flush_s
-        self._pending: dict[str, list[Metric]] = {run.id: [] for run in runs}
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._work, name="curves", daemon=True)
-
-    def on_epoch(
-        self, members: slice, epoch: int, values: Mapping[str, NDArray[np.float64]]
-    ) -> None:
-        """Take each curve's values of some members; NaN is no value.  Shape of each: (members,)."""
-        if self._failure:
-            raise self._failure
-        now = _now_ms()
-        with self._lock:
-            for name, column in values.items():
-                for run, value in zip(self._runs[members], column, strict=True):
-                    if not np.isnan(value):
-                        self._pending[run.id].append(Metric(name, float(value), now, epoch))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._failure and kind is None:
-            raise self._failure
-
-    def _work(self) -> None:
-        try:
-            while not self._stop.wait(self._flush_s):
-                self._flush()
-            self._flush()
-        except Exception as failure:  # handed to the thread that trains
-            self._failure = failure
-
-    def _flush(self) -> None:
-        with self._lock:
-            pending, self._pending = self._pending, {run.id: [] for run in self._runs}
-        for run in self._runs:
-            metrics = pending[run.id]
-            for start in range(0, len(metrics), METRICS_A_BATCH):
-                run.client.log_batch(run.id, metrics=metrics[start : start + METRICS_A_BATCH])
-
-
 def data_set_input(table: Table, split: Split) -> DatasetInput:
     """Describe a table as MLflow shows data sets, with our own digest of every value."""
     columns = [
@@ -310,6 +245,22 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
         ),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def point(name: str, value: float, epoch: int) -> Metric:
+    """One value of a curve, taken now."""
+    return Metric(name, value, _now_ms(), epoch)
+
+
+@contextmanager
+def _without_links() -> Iterator[None]:
+    """A server's client prints a link to each run it ends: dozens would bury the closing table."""
+    given = NO_LINKS.get()
+    NO_LINKS.set(True)
+    try:
+        yield
+    finally:
+        NO_LINKS.set(given)
 
 
 def _batched(params: list[Param]) -> list[list[Param]]:

@@ -14,21 +14,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from kd_mlflow import config as configs
 from kd_mlflow import pipeline
 from kd_mlflow.config import MainConfig
 
 ROOT = Path(__file__).parents[1]
-
-COMMANDS = {
-    "main": configs.MainConfig,
-    "teachers": configs.TeachersConfig,
-    "distill": configs.DistillConfig,
-    "sweep": configs.SweepConfig,
-    "promote": configs.PromoteConfig,
-    "rollback": configs.RollbackConfig,
-}
-"""Entry points and what configures them."""
 
 SMALL = {
     "n_teachers": 3,

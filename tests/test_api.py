@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import COMMANDS, ROOT, SMALL
+from conftest import ROOT, SMALL
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline, summary
-from kd_mlflow.config import DataOptions, DistillConfig, PromoteConfig
+from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig
 from kd_mlflow.dataset import read_dataset
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 
@@ -59,7 +59,7 @@ def test_every_function_has_an_example():
 def test_keywords_are_the_entry_points_options(name):
     """A function's signature and its help have every option of its entry point."""
     function = getattr(kd, name)
-    options = [field.name for field in dataclasses.fields(COMMANDS[FUNCTIONS[name]])]
+    options = [field.name for field in dataclasses.fields(ENTRY_POINTS[FUNCTIONS[name]])]
     assert list(inspect.signature(function).parameters) == options
     for option in options:
         assert f"\n    {option} (default: " in function.__doc__

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import COMMANDS, ROOT, SMALL
+from conftest import ROOT, SMALL
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow import config as configs
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config import ENTRY_POINTS, DistillConfig
+from kd_mlflow.options import text_value
 
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
 PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
@@ -34,22 +34,22 @@ def run(monkeypatch, capsys):
 
 def test_every_configured_command_exists():
     """The commands are the entry points, no more and no fewer."""
-    assert set(cli.cli.commands) == set(COMMANDS)
+    assert set(cli.cli.commands) == set(ENTRY_POINTS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ENTRY_POINTS)
 def test_help_explains_every_option(run, command):
     """``--help`` lists each option in both spellings, with its text and its default."""
     code, out, _ = run(command, "--help")
     text = "".join(out.split())  # lines break at hyphens too
     assert code == 0
-    for field in dataclasses.fields(COMMANDS[command]):
+    for field in dataclasses.fields(ENTRY_POINTS[command]):
         assert f"--{field.name.replace('_', '-')}" in text
         assert f"--{field.name}" in text
         assert "".join(field.metadata["help"].split()) in text
-        shown = configs.text_value(field.default) or '""'
+        shown = text_value(field.default) or '""'
         if recipes := field.metadata.get("recipes"):
-            values = [f"{name}{configs.text_value(value)}" for name, value in recipes.items()]
+            values = [f"{name}{text_value(value)}" for name, value in recipes.items()]
             shown = f"(recipe:{';'.join(values)})".replace(" ", "")
         assert f"[default:{shown}]".lower() in text.lower()
 
@@ -187,7 +187,7 @@ def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
 
 def test_main_prints_figures_and_how_to_pull_the_student(run, store):
     """The closing table has every teacher, the comparison, the decision and the next step."""
-    options = [f"--{name}={configs.text_value(value)}" for name, value in SMALL.items()]
+    options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]
     code, out, _ = run("main", "--data", "wine", *options, "--max-accuracy-gap=1")
     assert code == 0
     for words in (
@@ -202,7 +202,7 @@ def test_main_prints_figures_and_how_to_pull_the_student(run, store):
 def test_reuse_is_said(run, own_main):
     """``teachers`` says that it reused an ensemble, and which run's."""
     options = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
-    given = [f"--{name}={configs.text_value(value)}" for name, value in options.items()]
+    given = [f"--{name}={text_value(value)}" for name, value in options.items()]
     code, out, err = run("teachers", *given)
     assert code == 0
     assert f"{own_main.result.teachers.run_id} (reused)" in out

@@ -15,9 +15,9 @@ from kd_mlflow.config import (
     StudentOptions,
     SweepConfig,
     TeachersConfig,
-    text_value,
 )
 from kd_mlflow.errors import ConfigError
+from kd_mlflow.options import text_value
 
 CONFIGS = [TeachersConfig, DistillConfig, SweepConfig, PromoteConfig, RollbackConfig, MainConfig]
 

@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import COMMANDS, ROOT, use_store
+from conftest import ROOT, use_store
 from served import free_port, served
 
 from kd_mlflow.cli import cli
+from kd_mlflow.config import ENTRY_POINTS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -121,7 +122,7 @@ def in_this_process(folder, arguments):
 
 def quick(entry_point, given):
     """QUICK's options that an entry point has, but for those already given."""
-    names = {field.name for field in dataclasses.fields(COMMANDS[entry_point])}
+    names = {field.name for field in dataclasses.fields(ENTRY_POINTS[entry_point])}
     return {k: v for k, v in QUICK.items() if k in names and k not in given}
 
 

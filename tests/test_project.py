@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import COMMANDS, ROOT
+from conftest import ROOT
 from mlflow import MlflowClient
 
-from kd_mlflow import config as configs
+from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.options import text_value
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 MODULES = sorted((ROOT / "kd_mlflow").glob("*.py"))
 
 LAYERS = [
-    {"errors", "config"},
+    {"errors"},
+    {"options"},
+    {"config"},
     {"scoring"},
     {"losses", "metrics", "models", "encoding", "files", "calibration", "sampling", "style"},
     {"diagnosis"},
@@ -28,7 +31,8 @@ LAYERS = [
     {"backprop", "workers", "data", "augment", "answers"},
     {"training"},
     {"dataset", "evaluation"},
-    {"tracking"},
+    {"tracking", "gate"},
+    {"curve_writer"},
     {"teachers", "external", "packaging"},
     {"students"},
     {"card", "gallery"},
@@ -44,27 +48,27 @@ LAYERS = [
 
 def test_entry_points_are_the_commands():
     """MLproject has one entry point a command."""
-    assert PROJECT["entry_points"].keys() == COMMANDS.keys()
+    assert PROJECT["entry_points"].keys() == ENTRY_POINTS.keys()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ENTRY_POINTS)
 def test_parameters_are_the_options(command):
     """An entry point's parameters are its options, name by name and default by default."""
     parameters = PROJECT["entry_points"][command]["parameters"]
-    options = {field.name: field.default for field in dataclasses.fields(COMMANDS[command])}
+    options = {field.name: field.default for field in dataclasses.fields(ENTRY_POINTS[command])}
     assert parameters.keys() == options.keys()
     for name, default in options.items():
         number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        expected = default if number else configs.text_value(default)
+        expected = default if number else text_value(default)
         assert (name, parameters[name]["default"]) == (name, expected)
         assert (name, parameters[name]["type"]) == (name, "float" if number else "string")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ENTRY_POINTS)
 def test_command_passes_each_parameter(command):
     """The command line of an entry point hands over every parameter under its own name."""
     words = PROJECT["entry_points"][command]["command"].split()
-    fields = dataclasses.fields(COMMANDS[command])
+    fields = dataclasses.fields(ENTRY_POINTS[command])
     handed = [word for field in fields for word in (f"--{field.name}", f"{{{field.name}}}")]
     assert words[:4] == ["python", "-m", "kd_mlflow", command]
     assert sorted(zip(words[4::2], words[5::2], strict=True)) == sorted(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, use_store
 
-from kd_mlflow import pipeline, registry
+from kd_mlflow import gate, pipeline, registry
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.tracking import Tracker
@@ -119,7 +119,7 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
         "registered_test_accuracy": 0.80,
         "distilled_test_accuracy": 0.90,
     }
-    assert registry._accuracy_check(figures, "accuracy", gap).passed is promoted
+    assert gate._accuracy_check(figures, "accuracy", gap).passed is promoted
 
 
 def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, use_store
 from playwright.sync_api import expect, sync_playwright
 from served import answers, free_port
+
+from kd_mlflow.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -180,3 +182,17 @@ def test_logged_model(page, address, finished_main):
     (model,) = finished_main.client.search_logged_models(["1"])
     page.goto(f"{address}/#/experiments/1/models/{model.model_id}")
     expect(page.get_by_text("registered_test_accuracy").first).to_be_visible()
+
+
+def test_server_links_to_a_run_not_to_its_members(address, monkeypatch, tmp_path, capsys):
+    """The client links to a run as it ends, but not to each of the dozens below it."""
+    use_store(monkeypatch, address, tmp_path)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "links")
+    tracker = Tracker()
+    with (
+        tracker.run("teachers", "parent") as run,
+        tracker.children("teacher", ["one", "two"], parent=run),
+    ):
+        pass
+    links = [line for line in capsys.readouterr().out.splitlines() if "View run" in line]
+    assert [run.id in line for line in links] == [True]

@@ -1,0 +1,153 @@
+"""What an option is: declared once, held to its rule, written as text; declares none itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self
+
+from kd_mlflow.errors import ConfigError
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+POSITIVE: Rule = ("a number above 0", lambda v: math.isfinite(v) and v > 0)
+NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >= 0)
+AT_LEAST_ONE: Rule = ("1 or more", lambda v: v >= 1)
+NATURAL: Rule = ("0 or more", lambda v: v >= 0)
+SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
+OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
+RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
+NAME: Rule = ("a name without / and :", lambda v: bool(v) and not set(v) & set("/:"))
+SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
+TEMPERATURES: Rule = (
+    "numbers above 0 with commas, such as 1,3,5",
+    lambda v: bool(v) and all(math.isfinite(t) and t > 0 for t in v),
+)
+SHARES: Rule = (
+    "numbers from 0 to 1 with commas, such as 0.5,0.7",
+    lambda v: bool(v) and all(0 <= a <= 1 for a in v),
+)
+SIZE_LISTS: Rule = (
+    "hidden layer widths with commas and semicolons, such as 64,32;16,8",
+    lambda v: all(min(widths) > 0 for widths in size_lists(v)),
+)
+ANY: Rule = ("anything", lambda v: True)
+
+
+NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    bool: ("true or false", bool),
+}
+"""Types that a caller from Python may mistake; the command line reads them from text."""
+
+
+def one_of(*values: str) -> Rule:
+    """The rule of an option with a few values."""
+    return (f"one of {', '.join(values)}", lambda v: v in values)
+
+
+def option(default: Any, text: str, rule: Rule = ANY) -> Any:
+    """Declare one option: a dataclass field that carries its rule and its help."""
+    return dataclasses.field(default=default, metadata={"help": text, "rule": rule})
+
+
+RECIPE = "recipe"
+"""How the command line and MLproject write an option that is left to the recipe."""
+
+FULL_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """A whole number that falls as training rows grow beyond 4,000, so that work stays level."""
+
+    most: int
+    least: int
+
+    def for_rows(self, rows: int) -> int:
+        """The number for so many training rows."""
+        return max(self.least, round(self.most * FULL_ROWS / max(rows, FULL_ROWS)))
+
+    def __str__(self) -> str:
+        return f"{self.most}, less on more than {FULL_ROWS:,} rows, at least {self.least}"
+
+
+def by_recipe(reference: Any, best: Any, text: str, rule: Rule = ANY) -> Any:
+    """Declare an option whose default is the recipe's: None until ``resolved``."""
+    return dataclasses.field(
+        default=None,
+        metadata={
+            "help": text,
+            "rule": rule,
+            "recipes": {"reference": reference, "best": best},
+            "type": type(reference),
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of all option groups: reads hidden sizes from text and holds each value to its rule."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            rule, holds = field.metadata["rule"]
+            value = getattr(self, field.name)
+            if value is None and "recipes" in field.metadata:
+                continue
+            try:
+                if isinstance(field.default, tuple) and isinstance(value, str | list):
+                    kind = type(field.default[0])
+                    parts = value.split(",") if isinstance(value, str) else value
+                    value = tuple(kind(part) for part in parts)
+                    object.__setattr__(self, field.name, value)
+                valid = holds(value)
+            except (TypeError, ValueError):
+                valid = False
+            if not valid:
+                raise ConfigError(f"{field.name} must be {rule}; received {value!r}")
+            kind = field.metadata.get("type", type(field.default))
+            words, types = NUMBERS_AND_TRUTH.get(kind, ("", object))
+            if not isinstance(value, types):
+                raise ConfigError(f"{field.name} must be {words}; received {value!r}")
+
+    @classmethod
+    def part_of(cls, other: Options) -> Self:
+        """Take this group's values from a configuration that has them among others."""
+        return cls(**{field.name: getattr(other, field.name) for field in fields(cls)})
+
+    def resolved(self, rows: int) -> Self:
+        """Fill what is left to the recipe, for so many training rows."""
+        values = {}
+        for field in fields(self):
+            if getattr(self, field.name) is None:
+                default = field.metadata["recipes"][getattr(self, RECIPE)]
+                values[field.name] = (
+                    default.for_rows(rows) if isinstance(default, Shrinking) else default
+                )
+        return dataclasses.replace(self, **values)
+
+    def as_text(self) -> dict[str, str]:
+        """Values by name, written as the command line takes them."""
+        return {field.name: text_value(getattr(self, field.name)) for field in fields(self)}
+
+
+def text_value(value: Any) -> str:
+    """Write a value as the command line and MLproject do: 256,128,64 and true."""
+    if value is None:
+        return RECIPE
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | Path | Real) else type(value).__name__
+
+
+def size_lists(text: str) -> list[tuple[int, ...]]:
+    """Read widths such as 64,32;16,8."""
+    return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
