@@ -93,6 +93,7 @@ def train(point: Point, path: Path) -> None:
         recipe="reference",
         n_teachers=point.members,
         teacher_epochs=point.epochs,
+        force=True,
     )
     start = time.perf_counter()
     run_teachers(config, Clock())
