@@ -25,7 +25,7 @@ from kd_mlflow.workers import Workers
 RUN_KINDS = {
     "distilled": "student",
     "baseline": "baseline",
-    "strong_baseline": "strong_baseline",
+    "strong_baseline": "strong",
 }
 """What each kind of student is called as a run."""
 

@@ -33,7 +33,7 @@ def promote_step(
     seen = registry.version_in_production(tracker.client, config.model_name)
     digest = distill_run.data.tags["kd.data_digest"]
     mark = fingerprint(digest, config.as_text())
-    with tracker.run("promotion", f"promotion version {version.version}", parent=parent) as run:
+    with tracker.run("promotion", f"promotion v{version.version}", parent=parent) as run:
         run.log(params=config.as_text(), tags={"kd.fingerprint": mark, "kd.data_digest": digest})
         rows: TestRows | str = data if isinstance(data, str) else data.test_rows()
         if isinstance(data, Dataset):
