@@ -130,15 +130,17 @@ def plot(frame: pd.DataFrame, path: Path) -> None:
     axes = figure.subplots(frame["grid"].nunique(), 2, squeeze=False)
     for (left, right), (grid, part) in zip(axes, frame.groupby("grid", sort=False), strict=True):
         left.plot(part[grid], part["us_per_row"], "o-", color="#0072B2")
-        left.set(ylabel="training, µs by row and member", ylim=(0, None))
+        left.set(ylabel="training, µs by row and member")
         right.plot(part[grid], part["peak_gib"], "o-", color="#0072B2", label="peak")
         right.plot(
-            part[grid], part["allowed_gib"], "--", color="#999999", label="4 x table + 1 GiB"
+            part[grid], part["allowed_gib"], "--", color="#666666", label="4 x table + 1 GiB"
         )
-        right.set(ylabel="memory, GiB", ylim=(0, None))
-        right.legend(frameon=False)
+        right.set(ylabel="memory, GiB")
+        right.legend(frameon=False, loc="lower right")
         for axis in (left, right):
-            axis.set(xscale="log", xlabel=grid)
+            axis.set(xscale="log", xlabel=grid, ylim=(0, 1.15 * axis.get_ylim()[1]))
+            axis.set_xticks(part[grid], [f"{value:,}" for value in part[grid]])
+            axis.minorticks_off()
             axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 

@@ -25,9 +25,9 @@ from kd_mlflow.workers import Workers
 RUN_KINDS = {
     "distilled": "student",
     "baseline": "baseline",
-    "strong_baseline": "strong",
+    "strong_baseline": "strong_baseline",
 }
-"""What each kind of student is called as a run."""
+"""What each kind of student is called as a kind of run."""
 
 SEED_STREAM = 1
 """Keeps students' seeds apart from teachers'."""
@@ -93,8 +93,8 @@ def distill_step(
         with ExitStack() as open_runs:
             runs, members = [], []
             for kind, some in groups.items():
-                name = RUN_KINDS[kind]
-                opened = tracker.children(name, numbered(name, len(some)), parent=run)
+                names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
+                opened = tracker.children(RUN_KINDS[kind], names, parent=run)
                 runs += open_runs.enter_context(opened)
                 members += some
             for member_run, member in zip(runs, members, strict=True):

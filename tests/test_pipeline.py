@@ -114,20 +114,20 @@ def test_main_is_one_run_with_three_children(finished):
 
 
 @pytest.mark.parametrize(
-    ("kind", "above", "number"),
+    ("kind", "name", "above", "number"),
     [
-        ("teacher", "teachers", 3),
-        ("student", "distill", 2),
-        ("baseline", "distill", 2),
-        ("strong_baseline", "distill", 2),
+        ("teacher", "teacher", "teachers", 3),
+        ("student", "student", "distill", 2),
+        ("baseline", "baseline", "distill", 2),
+        ("strong_baseline", "strong", "distill", 2),
     ],
 )
-def test_every_model_is_a_numbered_run_below_its_step(finished, kind, above, number):
+def test_every_model_is_a_numbered_run_below_its_step(finished, kind, name, above, number):
     """Each teacher, student and baseline has a run named teacher-01 and on, below its step."""
     runs = runs_by_kind(finished.client)
     (step,) = runs[above]
     names = sorted(run.info.run_name for run in runs[kind])
-    assert names == [f"{kind}-{i:02d}" for i in range(1, number + 1)]
+    assert names == [f"{name}-{i:02d}" for i in range(1, number + 1)]
     assert {parent_of(run) for run in runs[kind]} == {step.info.run_id}
 
 

@@ -1,5 +1,6 @@
 """MLflow's own pages, in a browser, tell the story of a run; screenshots are kept."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -32,8 +33,28 @@ SETTINGS = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
     "mlflow.assistant.panelOpen_v1": "false",
+    'MLflowLocalStorage-1.1-ExperimentPage-["1"]-ReactComponentState': json.dumps(
+        {
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "selectedColumns": [
+                "attributes.`Models`",
+                "metrics.`ensemble_test_accuracy`",
+                "metrics.`test_accuracy`",
+                "params.`kd.alpha`",
+            ],
+        }
+    ),
 }
-"""What the UI keeps in the browser: model training's menu, the assistant's panel closed."""
+"""What the UI keeps in the browser: model training's menu, no assistant, columns once chosen."""
+
+
+SHORTEN = """folder => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode())
+        texts.currentNode.data = texts.currentNode.data.replaceAll(folder, ".");
+}"""
+"""Writes the folder of the tests' store as ``.``, for pictures."""
 
 
 @contextmanager
@@ -83,7 +104,7 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, request, pytestconfig):
+def page(browser, finished_main, request, pytestconfig):
     """A page 1,280 pixels wide; its last state is kept as a picture, named after the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(
@@ -96,6 +117,7 @@ def page(browser, request, pytestconfig):
     folder.mkdir(parents=True, exist_ok=True)
     page.mouse.move(640, 790)
     page.wait_for_timeout(1500)
+    page.evaluate(SHORTEN, str(finished_main.folder))
     page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
     context.close()
 
@@ -117,11 +139,12 @@ def test_run_list(page, address):
     """The pipeline opens to its steps, and the distillation to students and baselines."""
     page.goto(f"{address}/#/experiments/1/runs")
     expand(page, "pipeline synthetic")
-    for name in ("teachers synthetic", "distill synthetic", "promotion version 1"):
+    for name in ("teachers synthetic", "distill synthetic", "promotion v1"):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
     expand(page, "distill synthetic")
     for name in ("student-01", "baseline-01"):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    expect(page.get_by_text("ensemble_test_accuracy")).to_be_visible()
 
 
 def test_curves(page, address, runs):
