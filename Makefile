@@ -7,7 +7,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 .PHONY: run test test-fast ui check bench quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
-	mlflow run . --env-manager local --experiment-name kd-mlflow
+	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
 
 test: $(VENV)/tested  ## Run the whole suite
 	python -m pytest

@@ -74,7 +74,7 @@ class Shrinking:
         return max(self.least, round(self.most * FULL_ROWS / max(rows, FULL_ROWS)))
 
     def __str__(self) -> str:
-        return f"{self.most}, less on more than {FULL_ROWS:,} rows, at least {self.least}"
+        return f"{self.most}, fewer above {FULL_ROWS:,} rows"
 
 
 def by_recipe(reference: Any, best: Any, text: str, rule: Rule = ANY) -> Any:
@@ -145,7 +145,8 @@ def text_value(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, str | Path | Real) else type(value).__name__
+    written = isinstance(value, str | Path | Real | Shrinking)
+    return str(value) if written else type(value).__name__  # a DataFrame by its type
 
 
 def size_lists(text: str) -> list[tuple[int, ...]]:

@@ -73,7 +73,12 @@ def _accuracy_in_production(
         return None
     accuracy = registry.reproduce(model_name, version, rows)
     if isinstance(accuracy, str):
-        _log.warning("production on these rows: %s", accuracy)
+        _log.warning(
+            "version %s, in production, cannot score these rows (%s); "
+            "models of different tasks are kept apart by the option model_name",
+            version,
+            accuracy,
+        )
         return None
     return accuracy
 

@@ -120,6 +120,8 @@ def reproduce(model_name: str, version: str, rows: TestRows | str) -> float | st
     try:
         model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
         columns = model.metadata.get_input_schema().input_names()
+        if missing := sorted(set(columns) - set(rows.features)):
+            return f"version {version} reads other columns: {', '.join(missing[:3])} ..."
         predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
         return float((predictions == rows.labels).mean())
     except Exception as error:  # what does not load and score is an answer, whatever it says

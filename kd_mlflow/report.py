@@ -123,11 +123,11 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    """The teachers' size and range; none where they are not known one by one."""
+    """The teachers' size and range; who they are where they are not known one by one."""
     teachers = evidence.teacher_accuracies
     whole = evidence.comparison.summary.get("ensemble_parameters")
     if not teachers or not whole:
-        return []
+        return [("teachers", evidence.config.teachers)]
     text = (
         f"{len(teachers)} of {whole / len(teachers):,.0f} parameters, {whole:,.0f} together; "
         f"test accuracy {card.percent(min(teachers))} to {card.percent(max(teachers))}"
