@@ -199,7 +199,7 @@ def test_each_mlflow_run_is_the_steps_own_run(project_runs):
         "teachers": ["teacher-01", "teacher-02", "teacher-03"],
         "sweep": sorted(["T2-alpha1-64-32", "T4-alpha1-64-32", *sizes]),
         "distill": [
-            f"{kind}-{i:02d}" for kind in ("baseline", "strong_baseline", "student") for i in (1, 2)
+            f"{kind}-{i:02d}" for kind in ("baseline", "strong", "student") for i in (1, 2)
         ],
         "promotion": [],
     }
