@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -98,7 +98,8 @@ def train(point: Point, path: Path) -> None:
     start = time.perf_counter()
     run_teachers(config, Clock())
     whole = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory too
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20
     print(json.dumps({"training_s": spent[0], "whole_s": whole, "peak_gib": peak}))
 
 
