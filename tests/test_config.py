@@ -225,3 +225,9 @@ def test_as_text_names_every_option():
         "val_fraction": "0.1",
     }
     assert GateOptions(strict=True).as_text()["strict"] == "true"
+
+
+def test_a_default_that_depends_on_rows_says_how():
+    """Help and options page show a number that falls with rows in words, not a type's name."""
+    (field,) = [each for each in fields(StudentOptions) if each.name == "student_epochs"]
+    assert text_value(field.metadata["recipes"]["best"]) == "200, fewer above 4,000 rows"

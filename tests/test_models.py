@@ -141,9 +141,10 @@ def test_copying_members_leaves_the_others():
 
 @pytest.mark.parametrize("n", [1, 7, 8, 20])
 def test_logits_in_chunks_equal_one_forward(monkeypatch, n):
-    """Scoring in chunks gives every row once, in order, as one forward pass does."""
+    """Scoring in chunks gives every member and row once, in order, as one forward pass does."""
     monkeypatch.setattr(models, "EVALUATION_ROWS", 8)
-    population = Population.initialised(SIZES, seeds=[1, 2])
+    monkeypatch.setattr(models, "EVALUATION_MEMBERS", 2)
+    population = Population.initialised(SIZES, seeds=[1, 2, 3])
     logits = population.logits(rows(n))
     assert not logits.requires_grad
     torch.testing.assert_close(logits, population(rows(n)).detach())

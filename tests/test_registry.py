@@ -5,11 +5,13 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import SMALL, use_store
 
-from kd_mlflow import gate, pipeline, registry
+from kd_mlflow import gate, pipeline, promoting, registry
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
+from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.tracking import Tracker
 
@@ -142,6 +144,15 @@ def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
     decision = pipeline.run_promote(PASSING)
     assert not decision.promoted
     assert "does not load and score" in decision.reason
+
+
+def test_production_of_another_table_is_named_plainly(own_main, caplog):
+    """Where production reads other columns, the warning names them and ``model_name``."""
+    rows = TestRows(features=pd.DataFrame({"age": [1.0]}), labels=np.array([0], dtype=object))
+    assert promoting._accuracy_in_production("kd-student", "1", rows) is None
+    (said,) = [record.getMessage() for record in caplog.records if "cannot score" in record.message]
+    assert "version 1 reads other columns: feature_00, feature_01, feature_02" in said
+    assert "model_name" in said
 
 
 def table_file(folder, rows=400):
