@@ -27,16 +27,15 @@ from sklearn.datasets import make_classification
 from torch import Tensor
 
 from kd_mlflow.config import DataOptions, StudentRecipe, TeachersConfig
-from kd_mlflow.data import Split, Table
-from kd_mlflow.dataset import Dataset, read_dataset
-from kd_mlflow.distilling import SEED_STREAM, student_groups
-from kd_mlflow.evaluation import Figures, evaluate_students
-from kd_mlflow.metrics import agreements, standard_error
-from kd_mlflow.models import Population
-from kd_mlflow.steps import member_seeds
-from kd_mlflow.students import finish, student_task, transfer_set
-from kd_mlflow.teachers import Ensemble
-from kd_mlflow.teaching import teacher_task, teachers_encoding
+from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
+from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.evaluation.comparison import Figures, evaluate_students
+from kd_mlflow.evaluation.intervals import standard_error
+from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.population.network import Population
+from kd_mlflow.table.dataset import Dataset, Split, read_dataset
+from kd_mlflow.table.loading import Table
 
 TRAIN, VAL, TEST = 4_000, 1_000, 50_000
 SMALL = (32, 16)
@@ -128,14 +127,14 @@ def compare(
         recipe = replace(
             recipe, averaging="logits" if run.teachers == "reference" else "probabilities"
         )
-    groups = student_groups(recipe, member_seeds(seed, SEED_STREAM, student_seeds))
+    groups = student_groups(recipe, member_seeds(seed, STUDENT_STREAM, student_seeds))
     if not run.baselines:
         groups = {"distilled": groups["distilled"]}
     lessons = transfer_set(recipe, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
     task = student_task(recipe, lessons, members, run.hidden)
     task.fit()
-    population = finish(recipe, task, lessons)
+    population = calibrated(recipe, task, lessons)
     inputs = ensemble.encoding.inputs(dataset.features("test"))
     if not run.baselines:
         return alone(population, inputs, ensemble.logits(inputs, recipe.averaging), dataset)

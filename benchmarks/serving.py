@@ -32,13 +32,13 @@ from mlflow.models import Model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_mlflow import packaging
 from kd_mlflow.config import MainConfig
-from kd_mlflow.dataset import read_dataset
-from kd_mlflow.encoding import Scaler
-from kd_mlflow.losses import average_probabilities
+from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.pipeline import run_main
-from kd_mlflow.teachers import Ensemble
+from kd_mlflow.population.losses import average_probabilities
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.table.encoding import Scaler
+from kd_mlflow.tracking import packaging
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the tests start servers as users do
 from served import served
@@ -162,7 +162,7 @@ def main() -> None:
         mlflow.set_tracking_uri(uri)
         result = run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0))
         rows = read_dataset(MainConfig()).features("test").reset_index(drop=True)
-        ensemble = EnsembleModule(result.teachers.ensemble)
+        ensemble = EnsembleModule(result.taught.ensemble)
         packaging.save_model(
             str(folder / "ensemble"), Model(), module=ensemble, example=rows.head(2)
         )

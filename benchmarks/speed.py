@@ -38,11 +38,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
-from kd_mlflow.dataset import Dataset, read_dataset, training_rows
-from kd_mlflow.distilling import student_groups
-from kd_mlflow.students import Member, TransferSet, student_task, transfer_set
-from kd_mlflow.teachers import Ensemble
-from kd_mlflow.teaching import teacher_task, teachers_encoding
+from kd_mlflow.distillation.inputs import training_rows
+from kd_mlflow.distillation.students import (
+    StudentSetting,
+    TransferSet,
+    student_groups,
+    student_task,
+    transfer_set,
+)
+from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.table.dataset import Dataset, read_dataset
 
 ROOT = Path(__file__).parents[1]
 BATCH, LEARNING_RATE, TEMPERATURE, ALPHA = 64, 1e-3, 3.0, 0.7
@@ -215,7 +220,9 @@ def targets_stage() -> tuple[Sides, list[Ratio]]:
 def sweep_stage() -> tuple[Sides, list[Ratio]]:
     """Fifty students."""
     x, y, lessons, _ = material()
-    members = [Member(seed=s, temperature=t, alpha=alpha) for t, alpha in GRID for s in SEEDS]
+    members = [
+        StudentSetting(seed=s, temperature=t, alpha=alpha) for t, alpha in GRID for s in SEEDS
+    ]
     sides: Sides = {
         "three in turn": partial(students_in_turn, x, y, lessons.logits, [ALPHA] * 3, 50),
         "fifty": lambda: student_task(recipe(), lessons, members, STUDENT).fit(),

@@ -21,13 +21,11 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.dataset import Sides, read_dataset
-from kd_mlflow.distilling import DistillResult
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.options import Options
-from kd_mlflow.registry import Decision, Rollback
-from kd_mlflow.sweeping import SweepResult
-from kd_mlflow.teaching import TeachersResult
+from kd_mlflow.steps.results import Decision, DistillResult, SweepResult, TeachersResult
+from kd_mlflow.table.dataset import Sides, read_dataset
+from kd_mlflow.tracking.registry import Rollback
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Options)
@@ -64,7 +62,7 @@ def _options_text(make: Any) -> str:
 def split(config: DataOptions) -> Sides:
     """Divide a table as every entry point does: train, validation and test rows, with labels.
 
-    Train models of your own on ``train`` alone: test figures of a teacher that has seen the test
+    Train models of your own on ``train`` alone: test metrics of a teacher that has seen the test
     rows flatter it.
 
     >>> import kd_mlflow as kd
@@ -83,7 +81,7 @@ def train_teachers(config: TeachersConfig) -> TeachersResult:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> sorted(taught.figures)[:2]
+    >>> sorted(taught.metrics)[:2]
     ['best_teacher_test_accuracy', 'ensemble_parameters']
     >>> kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3).reused
     True

@@ -22,7 +22,7 @@ from kd_mlflow.errors import KDError
 from kd_mlflow.options import ANY, RECIPE, Options, text_value
 
 if TYPE_CHECKING:
-    from kd_mlflow.training import OnEpoch
+    from kd_mlflow.population.training import OnEpoch
 
 LINE_EVERY_S = 5.0
 """How often a line reports on training where there is no terminal to draw a bar on."""
@@ -72,7 +72,7 @@ def _or_recipe(kind: type) -> Callable[[str], Any]:
 
 
 def options_of(config: type[Options]) -> Callable[[Any], Any]:
-    """Make one click option a field; ``--n-teachers`` and ``--n_teachers`` are the same."""
+    """Make one click option per field; ``--n-teachers`` and ``--n_teachers`` are the same."""
 
     def decorate(command: Any) -> Any:
         for field in reversed(dataclasses.fields(config)):
@@ -140,18 +140,20 @@ def _import_pipeline() -> None:
 
 @_command("main", "Teachers, distillation and promotion in one process.")
 def _main(config: configs.MainConfig) -> None:
-    from kd_mlflow import pipeline, summary
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
     result = pipeline.run_main(config, Reporter())
-    click.echo(summary.main_table(result))
+    click.echo(results.main_table(result))
     _stop_if_strict(config.strict, result.decision.promoted)
 
 
 @_command("teachers", "Train and log the ensemble of teachers.")
 def _teachers(config: configs.TeachersConfig) -> None:
-    from kd_mlflow import pipeline, summary
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
-    click.echo(summary.teachers_table(pipeline.run_teachers(config, Reporter())))
+    click.echo(results.teachers_table(pipeline.run_teachers(config, Reporter())))
 
 
 @_command(
@@ -159,9 +161,10 @@ def _teachers(config: configs.TeachersConfig) -> None:
     "Train students against an ensemble; register the first distilled one as candidate.",
 )
 def _distill(config: configs.DistillConfig) -> None:
-    from kd_mlflow import pipeline, summary
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
-    click.echo(summary.distill_table(pipeline.run_distill(config, Reporter())))
+    click.echo(results.distill_table(pipeline.run_distill(config, Reporter())))
 
 
 @_command(
@@ -169,17 +172,19 @@ def _distill(config: configs.DistillConfig) -> None:
     "Try a grid of temperatures and alphas, then student sizes; choose on validation rows.",
 )
 def _sweep(config: configs.SweepConfig) -> None:
-    from kd_mlflow import pipeline, summary
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
-    click.echo(summary.sweep_table(pipeline.run_sweep(config, Reporter())))
+    click.echo(results.sweep_table(pipeline.run_sweep(config, Reporter())))
 
 
 @_command("promote", "Gate a version and move the alias production to it.")
 def _promote(config: configs.PromoteConfig) -> None:
-    from kd_mlflow import pipeline, summary
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
     decision = pipeline.run_promote(config)
-    click.echo(summary.decision_table(decision))
+    click.echo(results.decision_table(decision))
     _stop_if_strict(config.strict, decision.promoted)
 
 

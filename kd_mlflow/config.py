@@ -34,7 +34,7 @@ Source: TypeAlias = "str | Path | pd.DataFrame"
 """Where a table comes from."""
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
-"""Figures of which more is better; the last two need two classes."""
+"""Metrics of which more is better; the last two need two classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class TrainingOptions(Options):
         "Course of the learning rate: constant, or cosine (falls to 0 at the end).",
         one_of("constant", "cosine"),
     )
-    batch_size: int = option(64, "Rows a training step.", AT_LEAST_ONE)
+    batch_size: int = option(64, "Rows per training step.", AT_LEAST_ONE)
     seed: int = option(42, "Seed of initialisation, shuffling and dropout.", NATURAL)
     averaging: str = by_recipe(
         "logits",
@@ -81,7 +81,7 @@ class TrainingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
-    """Where models are trained; no figure depends on it."""
+    """Where models are trained; no metric depends on it."""
 
     workers: int = option(
         0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
@@ -150,7 +150,10 @@ class StudentOptions(Options):
         one_of("none", "mixup", "neighbours"),
     )
     augment_factor: int = by_recipe(
-        20, Shrinking(20, 1), "New rows a training row, where there is augmentation.", AT_LEAST_ONE
+        20,
+        Shrinking(20, 1),
+        "New rows per training row, where there is augmentation.",
+        AT_LEAST_ONE,
     )
     student_mixup: float = by_recipe(
         0.0,
@@ -180,10 +183,10 @@ class GateOptions(Options):
     """What a candidate must reach."""
 
     gate_metric: str = option(
-        "accuracy", "Test figure that the gate compares.", one_of(*GATE_METRICS)
+        "accuracy", "Test metric that the gate compares.", one_of(*GATE_METRICS)
     )
     max_accuracy_gap: float = option(
-        0.02, "How much of that figure the student may lose to the ensemble.", SHARE
+        0.02, "How much of that metric the student may lose to the ensemble.", SHARE
     )
     min_compression: float = option(
         10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE

@@ -1,5 +1,9 @@
 """What a user can cause: each message states the rule, the value received and the way out."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 
 class KDError(Exception):
     """Root of every error that the command line prints as one line and exit code 1."""
@@ -27,3 +31,18 @@ class RegistryError(KDError):
 
 class ClusterError(KDError):
     """A Dask cluster cannot be reached or cannot do the work."""
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Returned in the place of something that cannot be had, with the reason in words.
+
+    An answer, not an error: whoever asked goes on without it.
+    """
+
+    reason: str
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, at most 200 characters; its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

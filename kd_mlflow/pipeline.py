@@ -1,15 +1,13 @@
 """The straight line: data -> teachers -> soft targets -> students -> evaluation -> registry.
 
-One function an entry point. Each takes its configuration and a listener for progress, and returns
+One function per entry point. Each takes its configuration and a listener for progress, and returns
 what it found as data; printing is the command line's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from kd_mlflow import card, registry
 from kd_mlflow.config import (
     DistillConfig,
     MainConfig,
@@ -18,35 +16,26 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.dataset import Dataset, read_dataset
-from kd_mlflow.distilling import DistillResult, distill_step
-from kd_mlflow.external import load_models
-from kd_mlflow.promoting import dataset_of, distill_run_of, promote_step
-from kd_mlflow.registry import Decision, Rollback
-from kd_mlflow.steps import Listener, Silence, describe_run
-from kd_mlflow.summary import main_table
-from kd_mlflow.sweeping import SweepResult, sweep_step, take_sweep
-from kd_mlflow.teachers import Teacher, choose_ensemble, load_ensemble
-from kd_mlflow.teaching import (
-    TeachersResult,
+from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
+from kd_mlflow.report import notes
+from kd_mlflow.steps.distill import distill_step
+from kd_mlflow.steps.listener import Listener, Silence
+from kd_mlflow.steps.promote import dataset_of, promote_step
+from kd_mlflow.steps.results import Decision, DistillResult, MainResult, SweepResult, TeachersResult
+from kd_mlflow.steps.sweep import sweep_step, take_sweep
+from kd_mlflow.steps.tracked import describe_run
+from kd_mlflow.steps.train_teachers import teachers_step
+from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.lookup import (
+    choose_ensemble,
+    distill_run_of,
+    load_ensemble,
     teacher_accuracies,
-    teachers_encoding,
-    teachers_step,
 )
-from kd_mlflow.tracking import Tracker
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class MainResult:
-    """All three steps."""
-
-    teachers: TeachersResult
-    distill: DistillResult
-    decision: Decision
-
-    def __repr__(self) -> str:
-        return main_table(self)
-
+from kd_mlflow.tracking.model_teachers import load_models
+from kd_mlflow.tracking.registry import Rollback
+from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
@@ -77,8 +66,7 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
     (dataset, config), tracker = _read(config), Tracker()
     config = take_sweep(config, tracker, dataset.table.digest)
     teacher = _teacher(config.teachers, dataset, tracker)
-    run_id = teacher.tags.get("kd.teachers_run_id")
-    accuracies = teacher_accuracies(tracker, run_id) if run_id else ()
+    accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)
 
 
@@ -104,8 +92,9 @@ def run_rollback(config: RollbackConfig) -> Rollback:
         run.log(params=config.as_text())
         moved = registry.rollback(tracker.client, config.model_name)
         run.log(
-            note=f"**{config.model_name}**: production moved back from {moved.replaced} "
-            f"to {moved.restored}."
+            note=notes.rollback_note(
+                config.model_name, restored=moved.restored, replaced=moved.replaced
+            )
         )
     return moved
 
@@ -140,12 +129,20 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             tracker,
             parent,
         )
+        about_students = notes.distill_note(
+            dataset.table.name,
+            distilled.comparison,
+            temperature=config.temperature,
+            alpha=config.alpha,
+        )
+        about_promotion = notes.promotion_note(
+            decision.model_name,
+            decision.version,
+            promoted=decision.promoted,
+            reason=decision.reason,
+        )
         parent.log(
             tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
-            note=card.distill_note(
-                config.for_distill(taught.run_id), dataset.table, distilled.comparison
-            )
-            + f"\nVersion {decision.version} of **{decision.model_name}** was "
-            f"{'promoted' if decision.promoted else 'rejected'}: {decision.reason}.\n",
+            note="\n".join([about_students, about_promotion]),
         )
-    return MainResult(teachers=taught, distill=distilled, decision=decision)
+    return MainResult(taught=taught, distill=distilled, decision=decision)

@@ -171,7 +171,7 @@ def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
 
 
 class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base is untyped
-    """Answers a table's rows with ``prediction`` and one ``probability_<class>`` a class."""
+    """Answers a table's rows with ``prediction`` and one ``probability_<class>`` per class."""
 
     def load_context(self, context: Any) -> None:
         """Read the encoding and the exported module from the model's own folder."""

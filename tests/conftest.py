@@ -72,7 +72,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rendering takes a second a comparison: outside test_report tests of comparisons leave it."""
     if request.module.__name__ != "test_report":
-        monkeypatch.setattr("kd_mlflow.distilling.png", lambda figure: b"undrawn")
+        monkeypatch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
 
 
 @pytest.fixture

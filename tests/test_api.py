@@ -14,10 +14,11 @@ import pytest
 from conftest import ROOT, SMALL
 
 import kd_mlflow as kd
-from kd_mlflow import api, pipeline, summary
+from kd_mlflow import api, pipeline
 from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig
-from kd_mlflow.dataset import read_dataset
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
+from kd_mlflow.steps import results
+from kd_mlflow.table.dataset import read_dataset
 
 FUNCTIONS = {
     "train_teachers": "teachers",
@@ -110,10 +111,10 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_a_result_shows_itself_as_the_closing_table(finished):
     """What a notebook shows of a result is what the command line prints."""
     result = finished.result
-    assert repr(result) == summary.main_table(result)
-    assert repr(result.teachers) == summary.teachers_table(result.teachers)
-    assert repr(result.distill) == summary.distill_table(result.distill)
-    assert repr(result.decision) == summary.decision_table(result.decision)
+    assert repr(result) == results.main_table(result)
+    assert repr(result.taught) == results.teachers_table(result.taught)
+    assert repr(result.distill) == results.distill_table(result.distill)
+    assert repr(result.decision) == results.decision_table(result.decision)
 
 
 def test_a_misspelt_option_is_a_type_error():

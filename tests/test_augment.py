@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kd_mlflow import augment
-from kd_mlflow.augment import Pairs, any_pairs, near_pairs, rows_between
+from kd_mlflow.table import new_rows
+from kd_mlflow.table.new_rows import Pairs, any_pairs, near_pairs, rows_between
 
 N = 60
 
@@ -95,7 +95,7 @@ def test_every_row_is_used_equally_often():
 
 def test_near_pairs_are_near(monkeypatch):
     """The second row is one of the nearest: among 3 of them here, itself included."""
-    monkeypatch.setattr(augment, "NEIGHBOURS", 3)
+    monkeypatch.setattr(new_rows, "NEIGHBOURS", 3)
     inputs = np.arange(N, dtype=np.float32)[:, None]
     pairs = near_pairs(inputs, 10 * N, np.random.default_rng(6))
     assert np.abs(pairs.first - pairs.second).max() <= 3
@@ -104,7 +104,7 @@ def test_near_pairs_are_near(monkeypatch):
 
 def test_near_pairs_of_many_rows_use_a_sample(monkeypatch):
     """With more rows than are searched, partners come from the sample and firsts from all."""
-    monkeypatch.setattr(augment, "REFERENCE_ROWS", 10)
+    monkeypatch.setattr(new_rows, "REFERENCE_ROWS", 10)
     inputs = np.random.default_rng(7).normal(size=(N, 3)).astype(np.float32)
     pairs = near_pairs(inputs, 5 * N, np.random.default_rng(8))
     assert len(set(pairs.second)) <= 10
@@ -113,7 +113,7 @@ def test_near_pairs_of_many_rows_use_a_sample(monkeypatch):
 
 def test_chunks_do_not_change_how_many_rows_there_are(features, monkeypatch):
     """Rows come in chunks of bounded size that together are all rows."""
-    monkeypatch.setattr(augment, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(new_rows, "CHUNK_ROWS", 64)
     pairs = any_pairs(N, 150, np.random.default_rng(9))
     sizes = [len(rows) for rows in rows_between(features, pairs, np.random.default_rng(0))]
     assert sizes == [64, 64, 22]

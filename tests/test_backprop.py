@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mlflow.backprop import DROPOUT_LEVELS, Backprop, DropoutStreams
-from kd_mlflow.models import Population
+from kd_mlflow.population.backprop import DROPOUT_LEVELS, Backprop, DropoutStreams
+from kd_mlflow.population.network import Population
 
 SIZES = (6, 9, 5, 3)
 SEEDS = [5, 6, 7]

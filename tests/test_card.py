@@ -2,9 +2,9 @@
 
 import pytest
 
-from kd_mlflow import summary
-from kd_mlflow.card import gain_text
-from kd_mlflow.metrics import Interval
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.report.words import gain_text
+from kd_mlflow.steps import results
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_card_and_table_say_the_gain_over_each_baseline(finished):
     """Model card and closing table have both gains with intervals and McNemar's p values."""
     distilled = finished.result.distill
     version = finished.client.get_model_version("kd-student", distilled.version)
-    table = summary.distill_table(distilled)
+    table = results.distill_table(distilled)
     for kind, gain in distilled.comparison.gains.items():
         words = kind.replace("_", " ")
         assert f"| gain over the {words} | {gain_text(gain)} |" in version.description

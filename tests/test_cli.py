@@ -58,7 +58,7 @@ def test_help_explains_every_option(run, command):
 def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
     """An option is taken in either spelling."""
     seen = []
-    monkeypatch.setattr("kd_mlflow.summary.decision_table", lambda decision: "")
+    monkeypatch.setattr("kd_mlflow.steps.results.decision_table", lambda decision: "")
     monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
     assert run("promote", spelling, "0.5")[0] == 0
     assert seen[0].max_accuracy_gap == 0.5
@@ -68,7 +68,7 @@ def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
 def test_the_word_recipe_leaves_an_option_to_the_recipe(run, monkeypatch, text, value):
     """``--teacher-epochs recipe`` is as good as no option at all; a number is a number."""
     seen = []
-    monkeypatch.setattr("kd_mlflow.summary.teachers_table", lambda result: "")
+    monkeypatch.setattr("kd_mlflow.steps.results.teachers_table", lambda result: "")
     monkeypatch.setattr(pipeline, "run_teachers", lambda config, listener: seen.append(config))
     assert run("teachers", "--teacher-epochs", text)[0] == 0
     assert seen[0].teacher_epochs == value
@@ -78,7 +78,7 @@ def test_the_word_recipe_leaves_an_option_to_the_recipe(run, monkeypatch, text, 
 def test_a_boolean_takes_a_value(run, monkeypatch, text, value):
     """``--strict true`` and ``--strict false`` are read as what they say."""
     seen = []
-    monkeypatch.setattr("kd_mlflow.summary.decision_table", lambda decision: "")
+    monkeypatch.setattr("kd_mlflow.steps.results.decision_table", lambda decision: "")
     monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
     assert run("promote", "--strict", text)[0] == 0
     assert seen[0].strict is value
@@ -205,7 +205,7 @@ def test_reuse_is_said(run, own_main):
     given = [f"--{name}={text_value(value)}" for name, value in options.items()]
     code, out, err = run("teachers", *given)
     assert code == 0
-    assert f"{own_main.result.teachers.run_id} (reused)" in out
+    assert f"{own_main.result.taught.run_id} (reused)" in out
     assert err.startswith("ensemble reused: run ")
 
 

@@ -9,9 +9,11 @@ import pytest
 from sklearn.datasets import make_classification
 from sklearn.model_selection import train_test_split
 
-from kd_mlflow.data import BUILT_IN, load_table, row_hashes, split_rows
-from kd_mlflow.encoding import kind_of
 from kd_mlflow.errors import DataError
+from kd_mlflow.table.dataset import split_rows
+from kd_mlflow.table.hashing import row_hashes
+from kd_mlflow.table.kinds import kind_of
+from kd_mlflow.table.loading import BUILT_IN, load_table
 
 N = 400
 CSV = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11},{i % 2}\n" for i in range(60))

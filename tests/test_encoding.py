@@ -8,8 +8,9 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from kd_mlflow import scoring
-from kd_mlflow.encoding import Encoding, Scaler, fit_encoding, kind_of
 from kd_mlflow.errors import DataError
+from kd_mlflow.table.encoding import Encoding, Scaler, fit_encoding
+from kd_mlflow.table.kinds import kind_of
 
 
 def fitted(features, **options):

@@ -19,14 +19,15 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
 
 import kd_mlflow as kd
-from kd_mlflow import external, pipeline
-from kd_mlflow.answers import FLOOR, Respondent
+from kd_mlflow import pipeline
 from kd_mlflow.config import DataOptions, DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
-from kd_mlflow.dataset import read_dataset
+from kd_mlflow.distillation.respondent import FLOOR, Respondent
+from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import RunError
-from kd_mlflow.external import load_models
-from kd_mlflow.teaching import teachers_encoding
-from kd_mlflow.tracking import Tracker
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.tracking import model_teachers
+from kd_mlflow.tracking.model_teachers import load_models
+from kd_mlflow.tracking.runs import Tracker
 
 STUDENTS = {
     key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
@@ -208,7 +209,7 @@ def test_rows_are_scored_in_chunks_as_at_once(committee, monkeypatch):
     teachers, dataset = load("models:/forest/1")
     rows = dataset.features("train")
     whole = teachers.score(rows, "probabilities")
-    monkeypatch.setattr(external, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(model_teachers, "CHUNK_ROWS", 7)
     assert torch.equal(teachers.score(rows, "probabilities"), whole)
 
 

@@ -9,10 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from scipy.stats import binomtest
 
-from kd_mlflow import curves, diagnosis, diagrams, figures, style
-from kd_mlflow.diagrams import Calibration
-from kd_mlflow.metrics import Interval, expected_calibration_error
-from kd_mlflow.style import LOOKS
+from kd_mlflow.evaluation import bins as confidence_bins
+from kd_mlflow.evaluation import intervals
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.metrics import expected_calibration_error
+from kd_mlflow.figures import accuracy, probabilities, style, training_curves
+from kd_mlflow.figures.probabilities import Calibration
+from kd_mlflow.figures.style import LOOKS
 
 rng = np.random.default_rng(0)
 GAIN = Interval(value=0.01, low=0.002, high=0.02)
@@ -30,21 +33,21 @@ def answers(n, classes, seed=0):
     return labels, shares / shares.sum(axis=1, keepdims=True)
 
 
-def history(epochs, k, names=curves.CURVES):
+def history(epochs, k, names=training_curves.CURVES):
     """Curves of ``k`` models."""
     return {name: rng.uniform(0.5, 1, size=(epochs, k)) for name in names}
 
 
 def curves_of_teachers(epochs=6, k=3):
     """Teachers' curves as a figure."""
-    return curves.teacher_curves(
+    return training_curves.teacher_curves(
         history(epochs, k), ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=400
     )
 
 
 def curves_of_students(epochs=6, seeds=3):
     """Students' curves as a figure."""
-    return curves.student_curves(
+    return training_curves.student_curves(
         {kind: history(epochs, seeds) for kind in ("baseline", "distilled")},
         ensemble={"val_accuracy": 0.9, "val_loss": 0.3},
         rows=400,
@@ -53,7 +56,7 @@ def curves_of_students(epochs=6, seeds=3):
 
 def ladder():
     """A ladder of four steps and two differences."""
-    return figures.ladder(
+    return accuracy.ladder(
         {
             "baseline": [0.9, 0.91, 0.9],
             "strong_baseline": [0.93, 0.94, 0.95],
@@ -67,7 +70,7 @@ def ladder():
 
 def sizes():
     """Accuracy against parameters, students of two kinds of one size."""
-    return figures.sizes(
+    return accuracy.sizes(
         {
             "baseline": (3490, [0.9, 0.91]),
             "distilled": (3490, [0.96, 0.97]),
@@ -80,19 +83,21 @@ def sizes():
 
 
 def reliability(classes=2, n=200):
-    """Two models' reliability diagrams."""
+    """Two models' reliability probabilities."""
     labels, shares = answers(n, classes)
-    bins = diagnosis.reliability(shares, labels)
+    bins = confidence_bins.reliability(shares, labels)
     models = [Calibration("ensemble", "ensemble", bins, 0.1), Calibration("baseline", "b", bins, 0)]
-    return diagrams.reliability_diagram(models, classes=classes, rows=n)
+    return probabilities.reliability_diagram(models, classes=classes, rows=n)
 
 
 def confusions(classes=2, n=300, names=None):
     """Two models' confusions."""
     labels, shares = answers(n, classes)
-    counts = diagnosis.confusion(labels, shares.argmax(axis=1), classes)
+    counts = confidence_bins.confusion(labels, shares.argmax(axis=1), classes)
     names = style.class_names(tuple(names or range(classes)))
-    return diagrams.confusion_matrices({"ensemble": counts, "registered student": counts.T}, names)
+    return probabilities.confusion_matrices(
+        {"ensemble": counts, "registered student": counts.T}, names
+    )
 
 
 def temperature(classes=2, n=50, names=None, chosen=3.0):
@@ -103,15 +108,15 @@ def temperature(classes=2, n=50, names=None, chosen=3.0):
         soft = shares ** (1 / t)
         by_temperature[t] = soft / soft.sum(axis=1, keepdims=True)
     names = style.class_names(tuple(names or range(classes)))
-    return diagrams.temperature_effect(by_temperature, names, chosen=chosen)
+    return probabilities.temperature_effect(by_temperature, names, chosen=chosen)
 
 
 def agreement(classes=2, n=200, seeds=3):
     """Two kinds of students' agreement."""
     _, shares = answers(n, classes)
     students = [rng.integers(classes, size=(seeds, n)) for _ in range(2)]
-    bins = diagnosis.agreement_by_confidence(shares, students)
-    return diagrams.agreement_diagram(["baseline", "distilled"], bins, rows=n, seeds=seeds)
+    bins = confidence_bins.agreement_by_confidence(shares, students)
+    return probabilities.agreement_diagram(["baseline", "distilled"], bins, rows=n, seeds=seeds)
 
 
 EVERY = {
@@ -208,7 +213,9 @@ def test_class_names_fit_an_axis():
 def test_teacher_curves_are_the_given_ones():
     """One line a teacher, in percent and nats, and the ensemble's level in both."""
     given = history(5, 3)
-    figure = curves.teacher_curves(given, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40)
+    figure = training_curves.teacher_curves(
+        given, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40
+    )
     for axes, name, scale in zip(figure.axes, ("val_accuracy", "val_loss"), (100, 1), strict=True):
         *own, level = axes.lines
         np.testing.assert_allclose(
@@ -221,8 +228,8 @@ def test_teacher_curves_are_the_given_ones():
 def test_student_curves_are_means_with_the_seeds_range():
     """A line is the mean over seeds; its band reaches from the lowest to the highest seed."""
     given = {"baseline": history(5, 4), "distilled": history(5, 4)}
-    figure = curves.student_curves(given, ensemble={}, rows=40)
-    for axes, (name, (_, scale)) in zip(figure.axes, curves.CURVES.items(), strict=True):
+    figure = training_curves.student_curves(given, ensemble={}, rows=40)
+    for axes, (name, (_, scale)) in zip(figure.axes, training_curves.CURVES.items(), strict=True):
         for band, kind in zip(axes.collections, given, strict=True):
             (line,) = lines(axes, LOOKS[kind].name)
             values = scale * given[kind][name]
@@ -244,8 +251,8 @@ def test_curves_with_gaps_are_drawn(bad, everywhere):
         values[:] = np.where(everywhere | (np.arange(6) == 2)[:, None], bad, values)
     level = {"val_accuracy": 0.9, "val_loss": 0.3}
     for figure in (
-        curves.teacher_curves(given, ensemble=level, rows=9),
-        curves.student_curves(
+        training_curves.teacher_curves(given, ensemble=level, rows=9),
+        training_curves.student_curves(
             {"distilled": given, "baseline": history(6, 3)}, ensemble=level, rows=9
         ),
     ):
@@ -264,12 +271,12 @@ def test_one_epoch_of_one_model_is_a_visible_point():
 def test_ladder_shows_means_seeds_and_both_errors():
     """A step has its mean, each seed, the seeds' standard error and the rows' 95 % interval."""
     values = np.array([0.90, 0.92, 0.97])
-    figure = figures.ladder({"distilled": values, "ensemble": [1.0]}, {"gain": GAIN}, rows=36)
+    figure = accuracy.ladder({"distilled": values, "ensemble": [1.0]}, {"gain": GAIN}, rows=36)
     steps = figure.axes[0]
     shown = [(line.get_xdata() / 100, line.get_linewidth()) for line in steps.lines]
     (thin, _), (thick, _), (seeds, _), (mean, _) = shown[:4]
     error = values.std(ddof=1) / np.sqrt(3)
-    np.testing.assert_allclose(thin, diagnosis.wilson(values.mean(), 36))
+    np.testing.assert_allclose(thin, intervals.wilson(values.mean(), 36))
     np.testing.assert_allclose(thick, [values.mean() - error, values.mean() + error])
     np.testing.assert_allclose(np.sort(seeds), values)
     np.testing.assert_allclose(mean, values.mean())
@@ -307,10 +314,10 @@ def test_sizes_stand_at_their_parameters():
 def test_reliability_bins_are_the_eces(classes):
     """The bins' surplus of confidence, weighted by their rows, is the ECE that is logged."""
     labels, shares = answers(500, classes)
-    bins = diagnosis.reliability(shares, labels)
+    bins = confidence_bins.reliability(shares, labels)
     ece = (np.abs(bins.confidence - bins.shares[0]) * bins.rows).sum() / bins.rows.sum()
     assert ece == pytest.approx(expected_calibration_error(shares, labels))
-    figure = diagrams.reliability_diagram(
+    figure = probabilities.reliability_diagram(
         [Calibration("ensemble", "e", bins, ece)], classes=classes, rows=500
     )
     upper, lower = figure.axes
@@ -324,10 +331,10 @@ def test_confusion_counts_every_row_once():
     """A cell's number is how many rows of its true class got its predicted class."""
     labels, shares = answers(300, 4)
     predicted = shares.argmax(axis=1)
-    counts = diagnosis.confusion(labels, predicted, 4)
+    counts = confidence_bins.confusion(labels, predicted, 4)
     for i, j in itertools.product(range(4), range(4)):
         assert counts[i, j] == ((labels == i) & (predicted == j)).sum()
-    figure = diagrams.confusion_matrices({"ensemble": counts}, list("abcd"))
+    figure = probabilities.confusion_matrices({"ensemble": counts}, list("abcd"))
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {(j, i): str(counts[i, j]) for i, j in zip(*np.nonzero(counts), strict=True)}
 
@@ -336,7 +343,7 @@ def test_many_classes_are_summarised():
     """Above twenty classes the most frequent confusions are listed, worst first."""
     counts = np.diag(np.full(30, 9))
     counts[3, 7], counts[8, 1], counts[2, 0] = 5, 4, 1
-    figure = diagrams.confusion_matrices(
+    figure = probabilities.confusion_matrices(
         {"ensemble": counts, "student": counts}, list(map(str, range(30)))
     )
     (axes,) = figure.axes
@@ -353,13 +360,13 @@ def test_a_table_without_errors_is_drawn():
     for classes in (2, 30):
         counts = np.diag(np.full(classes, 3))
         names = style.class_names(tuple(range(classes)))
-        assert style.png(diagrams.confusion_matrices({"ensemble": counts, "s": counts}, names))
+        assert style.png(probabilities.confusion_matrices({"ensemble": counts, "s": counts}, names))
 
 
 def test_temperature_spreads_are_the_given_soft_targets():
     """The median at each temperature is that of the rows' highest soft target."""
     shares = {t: np.tile([[p, 1 - p]], (9, 1)) for t, p in ((1.0, 0.9), (3.0, 0.7), (10.0, 0.6))}
-    figure = diagrams.temperature_effect(shares, ["no", "yes"], chosen=3.0)
+    figure = probabilities.temperature_effect(shares, ["no", "yes"], chosen=3.0)
     spread, example = figure.axes
     (medians,) = [line for line in spread.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(medians.get_ydata(), [90, 70, 60])
@@ -380,10 +387,10 @@ def test_agreement_is_a_mean_over_rows_and_seeds():
     """Over all bins, weighted by rows, agreement is the share of equal answers."""
     _, shares = answers(150, 3)
     students = rng.integers(3, size=(4, 150))
-    bins = diagnosis.agreement_by_confidence(shares, [students])
+    bins = confidence_bins.agreement_by_confidence(shares, [students])
     whole = (bins.shares[0] * bins.rows).sum() / 150
     assert whole == pytest.approx((students == shares.argmax(axis=1)).mean())
-    figure = diagrams.agreement_diagram(["distilled"], bins, rows=150, seeds=4)
+    figure = probabilities.agreement_diagram(["distilled"], bins, rows=150, seeds=4)
     (line,) = lines(figure.axes[0], LOOKS["distilled"].name)
     np.testing.assert_allclose(line.get_ydata(), 100 * bins.shares[0])
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 150
@@ -392,7 +399,7 @@ def test_agreement_is_a_mean_over_rows_and_seeds():
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_wilson_bounds_hold_the_share(share):
     """The interval holds its share, stays within 0 and 1, and narrows with rows."""
-    few, many = diagnosis.wilson(share, 20), diagnosis.wilson(share, 2000)
+    few, many = intervals.wilson(share, 20), intervals.wilson(share, 2000)
     for low, high in (few, many):
         assert 0 <= low <= share <= high <= 1
     assert 0 < many[1] - many[0] < few[1] - few[0]
@@ -401,7 +408,7 @@ def test_wilson_bounds_hold_the_share(share):
 def test_wilson_is_wilsons():
     """The interval is the one of scipy's binomial test."""
     theirs = binomtest(97, 100).proportion_ci(method="wilson")
-    assert diagnosis.wilson(0.97, 100) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert intervals.wilson(0.97, 100) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_kinds_have_colours_of_their_own():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kd_mlflow.losses import (
+from kd_mlflow.population.losses import (
     UNLABELLED,
     DistillationLoss,
     LabelLoss,

@@ -7,16 +7,18 @@ import pytest
 import sklearn.metrics
 import torch
 
-from kd_mlflow.metrics import (
+from kd_mlflow.evaluation.intervals import (
     Interval,
     _resampled_accuracies,
     accuracy_difference,
-    agreements,
-    expected_calibration_error,
     knowledge_recovered,
     mcnemar_p,
-    probability_figures,
     standard_error,
+)
+from kd_mlflow.evaluation.metrics import (
+    agreements,
+    expected_calibration_error,
+    probability_metrics,
     teacher_student_kl,
 )
 
@@ -82,23 +84,23 @@ def test_log_loss_is_the_mean_of_minus_log_probability():
     probabilities = rng.dirichlet([1, 1, 1], size=40)
     labels = rng.integers(2, size=40)
     expected = -np.log(probabilities[np.arange(40), labels]).mean()
-    assert probability_figures(probabilities, labels)["log_loss"] == pytest.approx(expected)
+    assert probability_metrics(probabilities, labels)["log_loss"] == pytest.approx(expected)
 
 
-def test_probability_figures_take_float32():
+def test_probability_metrics_take_float32():
     """Rows of float32, which do not add up to 1 exactly, give the figures of their float64."""
     probabilities = np.random.default_rng(0).dirichlet([0.1] * 10, size=200)
     labels = np.random.default_rng(1).integers(10, size=200)
     narrow = np.clip(probabilities, 1e-30, 1).astype(np.float32)
-    narrow_figures = probability_figures(narrow, labels)
-    wide_figures = probability_figures(narrow.astype(np.float64), labels)
+    narrow_figures = probability_metrics(narrow, labels)
+    wide_figures = probability_metrics(narrow.astype(np.float64), labels)
     assert narrow_figures == pytest.approx(wide_figures)
 
 
-def test_probability_figures_leave_their_input_alone():
+def test_probability_metrics_leave_their_input_alone():
     """Normalising works on a copy: the caller's probabilities are unchanged."""
     probabilities = np.full((4, 2), 0.25)
-    probability_figures(probabilities, np.array([0, 1, 0, 1]))
+    probability_metrics(probabilities, np.array([0, 1, 0, 1]))
     assert (probabilities == 0.25).all()
 
 
@@ -244,7 +246,7 @@ def test_figures_beside_accuracy_are_scikit_learns():
     rng = np.random.default_rng(3)
     labels = (rng.random(200) < 0.2).astype(np.int64)
     positive = np.clip(0.3 * labels + rng.random(200) * 0.6, 0, 1)
-    figures = probability_figures(np.stack([1 - positive, positive], axis=1), labels)
+    figures = probability_metrics(np.stack([1 - positive, positive], axis=1), labels)
     predicted = (positive > 0.5).astype(int)
     assert figures["balanced_accuracy"] == pytest.approx(
         sklearn.metrics.balanced_accuracy_score(labels, predicted)
@@ -257,5 +259,5 @@ def test_figures_beside_accuracy_are_scikit_learns():
 
 def test_three_classes_have_no_area_under_a_curve():
     """ROC AUC and average precision are figures of two classes."""
-    figures = probability_figures(np.eye(3), np.arange(3))
+    figures = probability_metrics(np.eye(3), np.arange(3))
     assert figures.keys() == {"accuracy", "balanced_accuracy", "log_loss", "ece"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kd_mlflow import models
-from kd_mlflow.models import Population, count_parameters
+from kd_mlflow.population import network
+from kd_mlflow.population.network import Population, count_parameters
 
 SIZES = (6, 8, 5, 3)
 
@@ -142,8 +142,8 @@ def test_copying_members_leaves_the_others():
 @pytest.mark.parametrize("n", [1, 7, 8, 20])
 def test_logits_in_chunks_equal_one_forward(monkeypatch, n):
     """Scoring in chunks gives every member and row once, in order, as one forward pass does."""
-    monkeypatch.setattr(models, "EVALUATION_ROWS", 8)
-    monkeypatch.setattr(models, "EVALUATION_MEMBERS", 2)
+    monkeypatch.setattr(network, "EVALUATION_ROWS", 8)
+    monkeypatch.setattr(network, "EVALUATION_MEMBERS", 2)
     population = Population.initialised(SIZES, seeds=[1, 2, 3])
     logits = population.logits(rows(n))
     assert not logits.requires_grad

@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
-from kd_mlflow.tracking import Tracker
+from kd_mlflow.tracking.runs import Tracker
 
 URI = "models:/kd-student@production"
 COLUMNS = [f"feature_{i:02d}" for i in range(20)]

@@ -11,12 +11,15 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
-from kd_mlflow import metrics, pipeline, steps, summary
+from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
-from kd_mlflow.teachers import Ensemble, load_ensemble
-from kd_mlflow.tracking import Tracker
-from kd_mlflow.training import Task
+from kd_mlflow.evaluation import comparison
+from kd_mlflow.population.training import Task
+from kd_mlflow.steps import results, tracked
+from kd_mlflow.tracking.lookup import load_ensemble
+from kd_mlflow.tracking.runs import Tracker
 
 TEACHERS = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
 STUDENTS = {
@@ -165,8 +168,8 @@ def test_logged_figures_are_the_ones_returned(finished):
     """What ``main`` returns and prints is what stands in the store."""
     distill = finished.client.get_run(finished.result.distill.run_id)
     assert distill.data.metrics == pytest.approx(finished.result.distill.comparison.summary)
-    teachers = finished.client.get_run(finished.result.teachers.run_id)
-    assert teachers.data.metrics == pytest.approx(finished.result.teachers.figures)
+    teachers = finished.client.get_run(finished.result.taught.run_id)
+    assert teachers.data.metrics == pytest.approx(finished.result.taught.metrics)
 
 
 @pytest.mark.parametrize("kind", FINAL)
@@ -186,7 +189,7 @@ def test_parameters_are_the_configuration(finished):
     """A step's parameters are its options, as the command line would take them."""
     params = finished.client.get_run(finished.result.distill.run_id).data.params
     config = finished.config.resolved(3600)
-    expected = config.for_distill(finished.result.teachers.run_id).as_text()
+    expected = config.for_distill(finished.result.taught.run_id).as_text()
     sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000", "pool_rows": "10800"}
     assert params == {f"kd.{name}": value for name, value in (expected | sides).items()}
 
@@ -202,11 +205,11 @@ def test_model_lies_in_its_runs_experiment(finished):
 def test_ensemble_is_reused_on_the_same_fingerprint(own_main):
     """The same data and options train nothing: the run, figures and logits are the first ones."""
     before = len(runs_by_kind(own_main.client)["teachers"])
-    result, first = pipeline.run_teachers(TeachersConfig(**TEACHERS)), own_main.result.teachers
+    result, first = pipeline.run_teachers(TeachersConfig(**TEACHERS)), own_main.result.taught
     assert result.reused
     assert result.run_id == first.run_id
     assert result.teacher_accuracies == first.teacher_accuracies
-    assert result.figures == pytest.approx(first.figures)
+    assert result.metrics == pytest.approx(first.metrics)
     assert len(runs_by_kind(own_main.client)["teachers"]) == before
 
 
@@ -221,13 +224,13 @@ def test_force_trains_anew_to_the_same_figures(own_main):
     """``force`` trains another run; the same seed gives the same figures."""
     result = pipeline.run_teachers(TeachersConfig(**TEACHERS, force=True))
     assert not result.reused
-    assert result.run_id != own_main.result.teachers.run_id
-    assert result.figures == own_main.result.teachers.figures
+    assert result.run_id != own_main.result.taught.run_id
+    assert result.metrics == own_main.result.taught.metrics
 
 
 def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypatch):
     """The run that ``mlflow run`` made finishes, points at the ensemble, and is a valid teacher."""
-    client, first = own_main.client, own_main.result.teachers.run_id
+    client, first = own_main.client, own_main.result.taught.run_id
     given = client.create_run(client.get_run(first).info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     pipeline.run_teachers(TeachersConfig(**TEACHERS))
@@ -240,7 +243,7 @@ def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypat
 
 def test_ensemble_files_hold_no_pickle(finished):
     """The ensemble is JSON files and an npz of plain arrays."""
-    folder = Tracker().download(finished.result.teachers.run_id, "ensemble")
+    folder = Tracker().download(finished.result.taught.run_id, "ensemble")
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["encoding.json", "ensemble.json", "weights.npz"]
     with np.load(folder / "weights.npz", allow_pickle=False) as weights:
@@ -252,12 +255,12 @@ def test_ensemble_files_hold_no_pickle(finished):
 @pytest.mark.slow
 def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path):
     """Another process rebuilds the ensemble from its artifact and scores the same logits."""
-    folder = Tracker().download(finished.result.teachers.run_id, "ensemble")
+    folder = Tracker().download(finished.result.taught.run_id, "ensemble")
     dataset = pipeline.read_dataset(finished.config)
     script = (
         "import sys, torch\nfrom pathlib import Path\n"
         "from kd_mlflow import pipeline\nfrom kd_mlflow.config import DataOptions\n"
-        "from kd_mlflow.teachers import Ensemble\n"
+        "from kd_mlflow.distillation.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
         "features = pipeline.read_dataset(DataOptions()).features('test')\n"
         "torch.save(ensemble.member_logits(ensemble.encoding.inputs(features)), sys.argv[2])\n"
@@ -269,7 +272,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
         timeout=120,
     )
     theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
-    trained = finished.result.teachers.ensemble
+    trained = finished.result.taught.ensemble
     inputs = trained.encoding.inputs(dataset.features("test"))
     assert torch.equal(theirs, trained.member_logits(inputs))
 
@@ -277,7 +280,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
 @pytest.mark.parametrize("how", ["latest", "run id"])
 def test_distill_finds_its_ensemble(own_main, how):
     """``latest`` and a run id both lead to the ensemble, and to the next version."""
-    run_id = own_main.result.teachers.run_id
+    run_id = own_main.result.taught.run_id
     config = DistillConfig(**STUDENTS, teachers="latest" if how == "latest" else run_id)
     result = pipeline.run_distill(config)
     assert (result.teachers_run_id, result.version) == (run_id, "2")
@@ -305,7 +308,7 @@ def test_distill_refuses_a_run_that_is_no_ensemble(finished):
 
 def test_distill_refuses_an_ensemble_of_other_data(finished):
     """An ensemble of another table raises RunError."""
-    config = DistillConfig(data="wine", teachers=finished.result.teachers.run_id)
+    config = DistillConfig(data="wine", teachers=finished.result.taught.run_id)
     with pytest.raises(RunError, match="trained on other data"):
         pipeline.run_distill(config)
 
@@ -318,7 +321,7 @@ def test_latest_ignores_ensembles_of_other_data(finished):
 
 def test_distill_refuses_an_unfinished_ensemble(own_main):
     """An ensemble whose run failed raises RunError."""
-    run_id = own_main.result.teachers.run_id
+    run_id = own_main.result.taught.run_id
     own_main.client.set_terminated(run_id, status="FAILED")
     with pytest.raises(RunError, match="not finished: FAILED"):
         pipeline.run_distill(DistillConfig(teachers=run_id))
@@ -356,28 +359,28 @@ def test_a_failure_in_main_fails_every_open_run(store):
 
 def test_undefined_recovery_is_said_in_words(own_main, monkeypatch):
     """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why."""
-    monkeypatch.setattr(metrics, "knowledge_recovered", lambda *correct: None)
+    monkeypatch.setattr(comparison, "knowledge_recovered", lambda *correct: None)
     result = pipeline.run_distill(DistillConfig(**STUDENTS))
     logged = own_main.client.get_run(result.run_id).data.metrics
     assert not [name for name in logged if name.startswith("knowledge_recovered")]
-    assert "undefined: ensemble and baseline tie" in summary.distill_table(result)
+    assert "undefined: ensemble and baseline tie" in results.distill_table(result)
 
 
 def test_loaded_ensemble_scores_as_the_trained_one(finished):
     """The ensemble read back from its run gives the trained ensemble's logits."""
-    loaded = load_ensemble(Tracker(), finished.result.teachers.run_id)
+    loaded = load_ensemble(Tracker(), finished.result.taught.run_id)
     features = pipeline.read_dataset(finished.config).features("val")
     assert isinstance(loaded, Ensemble)
-    trained = finished.result.teachers.ensemble
+    trained = finished.result.taught.ensemble
     expected = trained.logits(trained.encoding.inputs(features), "logits")
     assert torch.equal(loaded.logits(loaded.encoding.inputs(features), "logits"), expected)
 
 
-@pytest.mark.parametrize("kind", ["teachers", "distill"])
+@pytest.mark.parametrize("kind", ["taught", "distill"])
 def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
     """Rows a class on each side of the split stand beside the figures that depend on them."""
     run_id = getattr(finished.result, kind).run_id
-    path = finished.client.download_artifacts(run_id, steps.BALANCE, tmp_path)
+    path = finished.client.download_artifacts(run_id, tracked.BALANCE, tmp_path)
     balance = json.loads(Path(path).read_text())
     assert {side: sum(rows.values()) for side, rows in balance.items()} == {
         "train": 3600,

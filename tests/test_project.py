@@ -1,6 +1,5 @@
 """MLproject, conda.yaml and the imports agree with the package; ``mlflow run`` leaves its runs."""
 
-import ast
 import dataclasses
 import os
 import shutil
@@ -12,38 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from imports import LAYERS, MODULE_AND_ENTRY, MODULES, between_rooms, imported, name_of, room_of
 from mlflow import MlflowClient
+from setuptools import find_packages
 
 from kd_mlflow.config import ENTRY_POINTS
 from kd_mlflow.options import text_value
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-MODULES = sorted((ROOT / "kd_mlflow").glob("*.py"))
-
-LAYERS = [
-    {"errors"},
-    {"options"},
-    {"config"},
-    {"scoring"},
-    {"losses", "metrics", "models", "encoding", "files", "calibration", "sampling", "style"},
-    {"diagnosis"},
-    {"curves", "figures", "diagrams"},
-    {"backprop", "workers", "data", "augment", "answers"},
-    {"training"},
-    {"dataset", "evaluation"},
-    {"tracking", "gate"},
-    {"curve_writer"},
-    {"teachers", "external", "packaging"},
-    {"students"},
-    {"card", "gallery"},
-    {"report", "summary"},
-    {"registry", "steps"},
-    {"teaching", "distilling", "sweeping", "promoting"},
-    {"pipeline"},
-    {"api", "cli"},
-    {"__main__", "__init__"},
-]
-"""Lowest first; a module imports from lower layers and from its own, never from a higher one."""
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_entry_points_are_the_commands():
@@ -78,47 +54,55 @@ def test_command_passes_each_parameter(command):
 
 def test_conda_file_has_the_projects_dependencies():
     """conda.yaml installs what pyproject.toml asks for, in the same versions."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = PYPROJECT["project"]["dependencies"]
     conda = yaml.safe_load((ROOT / PROJECT["conda_env"]).read_text())
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert pip == wanted
 
 
-def imported(path):
-    """Modules that a file imports at run time, anywhere in it; not those for typing alone."""
-
-    def walk(node):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            yield from walk(child)
-
-    return set(walk(ast.parse(path.read_text())))
+PLACES = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 
 
-def test_only_five_modules_import_mlflow():
-    """Tracking, packaging, registry, external and scoring import mlflow; nothing else does."""
+def test_every_room_has_its_layer():
+    """The list of layers names each folder and module of the package, and nothing else."""
+    assert {room_of(name_of(path)) for path in MODULES} == PLACES.keys()
+
+
+@pytest.mark.parametrize("arrow", sorted(between_rooms()), ids=" to ".join)
+def test_rooms_import_downwards(arrow):
+    """No room imports one above it or beside it, not even for a type."""
+    own, other = arrow
+    assert PLACES[other] < PLACES[own] or arrow in MODULE_AND_ENTRY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_import_in_no_circle(path):
+    """From no module do imports lead back to it."""
+    own = name_of(path)
+    reached, ahead = set(), [own]
+    files = {name_of(path): path for path in MODULES}
+    while ahead:
+        for name in imported(files[ahead.pop()]) & files.keys() - reached:
+            reached.add(name)
+            ahead.append(name)
+    assert own not in reached
+
+
+def test_mlflow_is_imported_by_tracking_and_scoring_alone():
+    """Whoever else wants MLflow goes through ``tracking``."""
     found = {
-        path.stem
+        room_of(name_of(path))
         for path in MODULES
         if any(name.split(".")[0] == "mlflow" for name in imported(path))
     }
-    assert found == {"tracking", "packaging", "registry", "external", "scoring"}
+    assert found == {"tracking", "scoring"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_go_one_way(path):
-    """No module imports one of a higher layer."""
-    places = {module: i for i, layer in enumerate(LAYERS) for module in layer}
-    for name in imported(path):
-        parts = name.split(".")
-        if parts[0] == "kd_mlflow" and len(parts) > 1 and parts[1] in places:
-            assert (parts[1], places[parts[1]]) <= (parts[1], places[path.stem])
+@pytest.mark.parametrize("room", ["population", "evaluation"])
+def test_numbers_know_no_options_and_no_table(room):
+    """Populations know of the package its errors; evaluation populations besides."""
+    below = {other for own, other in between_rooms() if own == room}
+    assert below <= {"errors", "population"}
 
 
 def test_scoring_imports_nothing_of_the_package():
@@ -126,6 +110,21 @@ def test_scoring_imports_nothing_of_the_package():
     roots = {name.split(".")[0] for name in imported(ROOT / "kd_mlflow" / "scoring.py")}
     third_party = roots - set(sys.stdlib_module_names)
     assert third_party == {"mlflow", "numpy", "pandas", "torch"}
+
+
+def test_an_installed_package_has_all_modules(tmp_path):
+    """What ``pip install`` copies has every folder, the template and the mark of types."""
+    found = find_packages(
+        str(ROOT), include=PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    )
+    assert sorted(found) == sorted(
+        {".".join(path.relative_to(ROOT).parent.parts) for path in MODULES}
+    )
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    for package, patterns in data.items():
+        folder = ROOT.joinpath(*package.split("."))
+        assert all(list(folder.glob(pattern)) for pattern in patterns)
+    assert {"kd_mlflow", "kd_mlflow.report"} == data.keys()
 
 
 def mlflow_run(folder, uri, arguments):

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from mlflow.models import Model
 
 from kd_mlflow.config import TeachersConfig
-from kd_mlflow.dataset import Dataset, read_dataset
-from kd_mlflow.encoding import fit_encoding
 from kd_mlflow.errors import KDError
-from kd_mlflow.losses import LabelLoss
-from kd_mlflow.metrics import agreements
-from kd_mlflow.models import Population
-from kd_mlflow.packaging import StudentModule, save_model
-from kd_mlflow.sampling import Sampling
-from kd_mlflow.training import Rows, Schedule, Task
+from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.population.losses import LabelLoss
+from kd_mlflow.population.network import Population
+from kd_mlflow.population.sampling import Sampling
+from kd_mlflow.population.training import Rows, Schedule, Task
+from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.tracking.packaging import StudentModule, save_model
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "integers": st.integers(-(2**40), 2**40),

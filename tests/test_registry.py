@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 from conftest import SMALL, use_store
 
-from kd_mlflow import gate, pipeline, promoting, registry
+from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
-from kd_mlflow.dataset import TestRows
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.tracking import Tracker
+from kd_mlflow.evaluation import gate
+from kd_mlflow.steps import promote
+from kd_mlflow.table.dataset import TestRows
+from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
@@ -149,7 +152,7 @@ def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
 def test_production_of_another_table_is_named_plainly(own_main, caplog):
     """Where production reads other columns, the warning names them and ``model_name``."""
     rows = TestRows(features=pd.DataFrame({"age": [1.0]}), labels=np.array([0], dtype=object))
-    assert promoting._accuracy_in_production("kd-student", "1", rows) is None
+    assert promote._accuracy_in_production("kd-student", "1", rows) is None
     (said,) = [record.getMessage() for record in caplog.records if "cannot score" in record.message]
     assert "version 1 reads other columns: feature_00, feature_01, feature_02" in said
     assert "model_name" in said
@@ -265,11 +268,10 @@ def test_production_that_moved_meanwhile_stays(waiting):
     """When someone else promotes while the gate runs, ours is an error and changes nothing."""
     client = waiting.client
     version = client.get_model_version(NAME, "2")
-    checks = waiting.result.decision.checks
     client.set_registered_model_alias(NAME, "production", "2")
     before, tags = aliases(client), version.tags
     with pytest.raises(RegistryError, match="moved meanwhile; nothing was changed"):
-        registry.decide(Tracker().client, version, checks, seen="1")
+        registry.record(Tracker().client, version, promoted=True, reason="good", seen="1")
     assert aliases(client) == before
     assert client.get_model_version(NAME, "2").tags == tags
 
@@ -282,5 +284,5 @@ def test_the_gate_compares_the_metric_it_is_told_to(waiting):
     assert "balanced accuracy" in decision.reason
     (check,) = [check for check in decision.checks if check.name == "accuracy"]
     assert {"registered_test_balanced_accuracy", "ensemble_test_balanced_accuracy"} <= set(
-        check.figures
+        check.metrics
     )

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import tomllib
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,18 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
 
-from kd_mlflow import gallery, report
-from kd_mlflow.card import gain_text, gap_text, percent, points, recovered_text
 from kd_mlflow.config import DistillConfig
-from kd_mlflow.data import Split, Table
-from kd_mlflow.dataset import Dataset
-from kd_mlflow.encoding import fit_encoding
-from kd_mlflow.evaluation import Answers, evaluate_students
-from kd_mlflow.gallery import Evidence
-from kd_mlflow.students import TransferSet
-from kd_mlflow.training import Rows
+from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.distillation.students import TransferSet
+from kd_mlflow.evaluation.comparison import Logits, evaluate_students
+from kd_mlflow.figures import gallery
+from kd_mlflow.population.training import Rows
+from kd_mlflow.report import page as report
+from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
+from kd_mlflow.table.dataset import Dataset, Split
+from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.table.loading import Table
 
 FIGURES = {
     "ladder",
@@ -106,12 +105,12 @@ def evidence(classes=HOSTILE, n=90, **config):
         train=np.arange(third), val=np.arange(third, 2 * third), test=np.arange(2 * third, n)
     )
     dataset = Dataset(table=table, split=split)
-    logits = {
+    students = {
         kind: torch.from_numpy(rng.normal(size=(2, n - 2 * third, len(classes)))).float()
         for kind in ("distilled", "baseline")
     }
-    answers = Answers(
-        labels=dataset.labels("test"), ensemble=logits["distilled"].mean(0) * 2, students=logits
+    logits = Logits(
+        labels=dataset.labels("test"), ensemble=students["distilled"].mean(0) * 2, students=students
     )
     curves = rng.uniform(size=(3, 4))
     train = torch.zeros(third, len(classes))
@@ -119,12 +118,12 @@ def evidence(classes=HOSTILE, n=90, **config):
         rows=Rows(train=train, val=train),
         logits=train,
         labels=torch.from_numpy(dataset.labels("train")),
-        labelled=third,
+        labelled_rows=third,
         val_logits=train,
         val_labels=torch.from_numpy(dataset.labels("val")),
     )
     comparison = evaluate_students(
-        logits, answers.ensemble, answers.labels, student_parameters=10, ensemble_parameters=100
+        students, logits.ensemble, logits.labels, student_parameters=10, ensemble_parameters=100
     )
     return Evidence(
         config=DistillConfig(**config).resolved(third),
@@ -133,7 +132,7 @@ def evidence(classes=HOSTILE, n=90, **config):
             frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
         ),
         comparison=comparison,
-        answers=answers,
+        logits=logits,
         history=dict.fromkeys(("val_accuracy", "val_loss", "val_agreement"), curves),
         lessons=lessons,
     )
@@ -152,7 +151,7 @@ def test_a_comparison_leaves_its_figures(finished, distill_run, tmp_path):
 
 def test_an_ensemble_leaves_its_curves(finished):
     """The teachers' run has the picture of its curves."""
-    files = finished.client.list_artifacts(finished.result.teachers.run_id, "figures")
+    files = finished.client.list_artifacts(finished.result.taught.run_id, "figures")
     assert [file.path for file in files] == ["figures/teacher_curves.png"]
 
 
@@ -160,7 +159,7 @@ def test_single_models_leave_no_figures(finished, distill_run):
     """Child runs have no artifacts: figures compare models."""
     client, result = finished.client, finished.result
     runs = client.search_runs([distill_run.info.experiment_id])
-    parents = {result.teachers.run_id, result.distill.run_id}
+    parents = {result.taught.run_id, result.distill.run_id}
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in parents]
     assert len(below) == 9
     assert not [file for run in below for file in client.list_artifacts(run.info.run_id)]
@@ -237,7 +236,7 @@ def test_the_page_tells_data_and_recipe(finished, html):
     words = Page(html).words
     assert "5,000: 3,600 train, 400 validation, 1,000 test" in words
     assert "0 1,791 213 495 " in words
-    accuracies = finished.result.teachers.teacher_accuracies
+    accuracies = finished.result.taught.teacher_accuracies
     assert f"test accuracy {percent(min(accuracies))} to {percent(max(accuracies))}" in words
     assert "T 3, alpha 0.7" in words
     ratio = finished.result.distill.comparison.summary["compression_ratio"]
@@ -306,11 +305,3 @@ def test_an_ensemble_of_unknown_size_is_told():
     given = replace(given, comparison=replace(given.comparison, summary=summary))
     assert gallery.draw(given).keys() == FIGURES
     assert "times as large" not in Page(report.page(given, PICTURES, model_id="m-1")).words
-
-
-def test_a_wheel_has_the_template():
-    """The template is package data."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["kd_mlflow"]
-    found = [path.name for pattern in patterns for path in (ROOT / "kd_mlflow").glob(pattern)]
-    assert "report.html" in found

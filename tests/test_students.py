@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mlflow import students
 from kd_mlflow.config import StudentRecipe, TeachersConfig
-from kd_mlflow.dataset import read_dataset
-from kd_mlflow.distilling import student_groups
-from kd_mlflow.encoding import fit_encoding
-from kd_mlflow.losses import UNLABELLED
-from kd_mlflow.models import Population
-from kd_mlflow.students import finish, student_task, transfer_set
-from kd_mlflow.teachers import Ensemble
+from kd_mlflow.distillation import students
+from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
+from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.population.losses import UNLABELLED
+from kd_mlflow.population.network import Population
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.table.encoding import fit_encoding
 
 RECIPE = StudentRecipe(
     augment_factor=2, student_epochs=2, n_students=2, student_hidden=(4,)
@@ -43,7 +42,7 @@ def test_the_ensemble_scores_every_row_of_the_transfer_set(dataset, ensemble, au
     recipe = dataclasses.replace(RECIPE, augment=augment, averaging=averaging)
     lessons = transfer_set(recipe, dataset, ensemble)
     n = len(dataset.split.train)
-    assert lessons.labelled == n
+    assert lessons.labelled_rows == n
     assert len(lessons.labels) == len(lessons.rows.train) == len(lessons.logits) == 3 * n
     np.testing.assert_array_equal(lessons.labels[:n], dataset.labels("train"))
     assert set(lessons.labels[n:].tolist()) == {UNLABELLED}
@@ -55,7 +54,7 @@ def test_the_ensemble_scores_every_row_of_the_transfer_set(dataset, ensemble, au
 def test_without_augmentation_the_transfer_set_is_the_table(dataset, ensemble):
     """``augment=none`` adds no row."""
     lessons = transfer_set(dataclasses.replace(RECIPE, augment="none"), dataset, ensemble)
-    assert len(lessons.labels) == lessons.labelled == len(dataset.split.train)
+    assert len(lessons.labels) == lessons.labelled_rows == len(dataset.split.train)
 
 
 def test_new_rows_are_bounded_in_memory(dataset, ensemble, monkeypatch):
@@ -63,7 +62,7 @@ def test_new_rows_are_bounded_in_memory(dataset, ensemble, monkeypatch):
     row_bytes = 4 * (dataset.table.features.shape[1] + 3)
     monkeypatch.setattr(students, "POOL_BYTES", 50 * row_bytes)
     lessons = transfer_set(dataclasses.replace(RECIPE, augment_factor=1000), dataset, ensemble)
-    assert len(lessons.labels) - lessons.labelled == 50
+    assert len(lessons.labels) - lessons.labelled_rows == 50
 
 
 def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
@@ -82,7 +81,7 @@ def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
     task = student_task(RECIPE, lessons, members, RECIPE.student_hidden)
-    n = lessons.labelled
+    n = lessons.labelled_rows
     assert list(groups) == ["distilled", "baseline", "strong_baseline"]
     assert task.seeds == [7, 8] * 3
     assert task.sampling.pools == (3 * n, 3 * n, n, n, n, n)
@@ -108,7 +107,7 @@ def test_calibration_lowers_validation_log_loss_and_keeps_answers(dataset, ensem
     task = student_task(recipe, lessons, members, (4,))
     task.fit()
     before = task.population.logits(lessons.rows.val)
-    after = finish(recipe, task, lessons).logits(lessons.rows.val)
+    after = calibrated(recipe, task, lessons).logits(lessons.rows.val)
     assert torch.equal(after.argmax(dim=2), before.argmax(dim=2))
     if not calibrate:
         assert torch.equal(after, before)

@@ -8,10 +8,12 @@ import pytest
 from conftest import SMALL
 from matplotlib.colors import to_hex
 
-from kd_mlflow import figures, pipeline, style, summary
+from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, SweepConfig
 from kd_mlflow.errors import ConfigError, RunError
-from kd_mlflow.sweeping import CRITERION
+from kd_mlflow.figures import accuracy, style
+from kd_mlflow.steps import results
+from kd_mlflow.steps.sweep import CRITERION
 
 STUDENTS = {
     key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
@@ -59,13 +61,13 @@ def test_a_sweep_is_one_run_a_setting_and_a_size(swept):
 def test_the_choice_is_made_on_validation_rows(swept):
     """The chosen cell has the least validation log loss, and its setting stands on the run."""
     _, result, run = swept
-    least = min(cell.figures[CRITERION] for cell in result.cells)
-    assert result.chosen.figures[CRITERION] == least
+    least = min(cell.metrics[CRITERION] for cell in result.cells)
+    assert result.chosen.metrics[CRITERION] == least
     assert float(run.data.params["kd.chosen_temperature"]) == result.chosen.temperature
     assert float(run.data.params["kd.chosen_alpha"]) == result.chosen.alpha
     assert result.smallest.hidden == (3,)
     assert run.data.params["kd.chosen_student_hidden"] == "3"
-    assert run.data.metrics["chosen_test_accuracy"] == result.chosen.figures["test_accuracy"]
+    assert run.data.metrics["chosen_test_accuracy"] == result.chosen.metrics["test_accuracy"]
 
 
 @pytest.mark.slow
@@ -95,7 +97,7 @@ def test_distill_takes_the_sweeps_setting(swept):
 def test_a_sweeps_table_has_every_setting(swept):
     """The closing table lists cells, sizes, the choice and how to use it."""
     _, result, _ = swept
-    text = summary.sweep_table(result)
+    text = results.sweep_table(result)
     lines = ("T 1, alpha 0.2", "T 4, alpha 1", "3: ", "smallest within tolerance", "from_sweep")
     for line in lines:
         assert line in text
@@ -109,7 +111,7 @@ def test_a_cell_is_the_student_that_distill_trains(own_main):
     assert result.sizes == ()
     assert result.smallest is None
     distilled = own_main.result.distill.comparison.summary["distilled_test_accuracy"]
-    assert result.chosen.figures["test_accuracy"] == pytest.approx(distilled, abs=2e-3)
+    assert result.chosen.metrics["test_accuracy"] == pytest.approx(distilled, abs=2e-3)
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 2.0), ("alpha", 0.1)])
@@ -128,7 +130,7 @@ def test_from_sweep_refuses_a_run_that_is_no_sweep(finished):
 def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
     """Every cell's log loss stands in its place; the frame is round the chosen one."""
     losses = np.array([[0.5, 0.6], [0.7, 0.8], [0.9, 0.95]])
-    figure = figures.heat_map(
+    figure = accuracy.heat_map(
         losses, temperatures=(1, 2, 3), alphas=(0.5, 1), chosen=(3, 1), seeds=2, rows=400
     )
     axes = figure.axes[0]
@@ -141,7 +143,7 @@ def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
 
 def test_size_curve_is_in_percent_and_marks_the_smallest():
     """Sizes are sorted, accuracies in percent, the ensemble a line, the smallest a ring."""
-    figure = figures.size_curve(
+    figure = accuracy.size_curve(
         [300, 100], [0.9, 0.8], [0.01, 0.02], ensemble=0.95, smallest=100, seeds=2, rows=50
     )
     (axes,) = figure.axes

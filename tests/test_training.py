@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from kd_mlflow import training
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.losses import UNLABELLED, DistillationLoss, LabelLoss
-from kd_mlflow.metrics import agreements
-from kd_mlflow.models import Population
-from kd_mlflow.sampling import MixupWeights, Sampling, row_orders
-from kd_mlflow.training import Rows, Schedule, Task
-from kd_mlflow.workers import Workers
+from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.population import training
+from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
+from kd_mlflow.population.network import Population
+from kd_mlflow.population.sampling import MixupWeights, Sampling, row_orders
+from kd_mlflow.population.training import Rows, Schedule, Task
+from kd_mlflow.population.workers import Workers
 
 SIZES = (4, 16, 8, 3)
 N = 90

@@ -14,7 +14,7 @@ from conftest import ROOT, use_store
 from playwright.sync_api import expect, sync_playwright
 from served import answers, free_port
 
-from kd_mlflow.tracking import Tracker
+from kd_mlflow.tracking.runs import Tracker
 
 pytestmark = pytest.mark.slow
 

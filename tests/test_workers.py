@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from kd_mlflow.config import TeachersConfig
-from kd_mlflow.dataset import read_dataset
+from kd_mlflow.distillation.teachers import teacher_task, teachers_encoding
 from kd_mlflow.errors import ClusterError
-from kd_mlflow.teaching import teacher_task, teachers_encoding
-from kd_mlflow.workers import Workers
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.table.dataset import read_dataset
 
 CONFIG = TeachersConfig(n_teachers=4, teacher_hidden=(32, 16)).resolved(3600)
 
@@ -121,14 +121,14 @@ def test_a_worker_killed_half_way_changes_nothing(scheduler):
 
 def test_an_address_where_nothing_listens_is_an_error(monkeypatch):
     """A scheduler that does not answer is one clear line and exit code 1."""
-    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
     with pytest.raises(ClusterError, match=r"address of a running scheduler.*'tcp://127.0.0.1:9'"):
         task(1).fit(Workers(dask_scheduler="tcp://127.0.0.1:9"))
 
 
 def test_a_word_for_an_address_is_an_error(monkeypatch):
     """What is no address at all is refused likewise."""
-    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
     with pytest.raises(ClusterError, match="address of a running scheduler"):
         task(1).fit(Workers(dask_scheduler="nowhere"))
 
@@ -136,7 +136,7 @@ def test_a_word_for_an_address_is_an_error(monkeypatch):
 @pytest.mark.slow
 def test_a_cluster_without_workers_is_an_error(monkeypatch, scheduler):
     """A scheduler that nobody works for is told apart from one that does not answer."""
-    monkeypatch.setattr("kd_mlflow.workers.CONNECT_S", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
     with pytest.raises(ClusterError, match="no worker after 1 s; start one with dask worker"):
         task(1).fit(Workers(dask_scheduler=scheduler))
 

@@ -1,0 +1,1 @@
+"""What distillation is made of: teachers, students, and the evidence of a comparison."""

@@ -1,0 +1,123 @@
+"""Asking a model that is none of ours for probabilities, and holding its answer to the rule."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kd_mlflow.errors import RunError
+from kd_mlflow.scoring import text_of
+
+PROBABILITY = "probability_"
+RULE = (
+    "a teacher answers raw rows with probabilities: by predict_proba, or by predict with a column "
+    f"{PROBABILITY}<class> per class or one number per class in the classes' sorted order"
+)
+SUM_TOLERANCE = 1e-3
+FLOOR = 1e-6
+"""Least probability: the 0 of a forest has no logarithm."""
+
+Answer = tuple[Any, Sequence[str] | None]
+"""Numbers, (n, classes), and their columns' classes where the model names them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Respondent:
+    """A model with ``predict_proba`` or ``predict``, and what to ask it with.
+
+    ``columns`` are those it takes, in its order; whole numbers in ``wide`` ones become float64.
+    With a ``matrix`` type it gets one matrix instead of a table.
+    """
+
+    name: str
+    model: Any
+    columns: tuple[str, ...]
+    wide: frozenset[str] = frozenset()
+    matrix: np.dtype[Any] | None = None
+
+    def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+        """Score raw rows.  Shape: n rows -> (n, classes), each row summing to 1.
+
+        Raises RunError where the model cannot score them or its answer is no probabilities.
+        """
+        frame = self._frame(features)
+        try:
+            answer, names = self._ask(frame)
+            values = np.asarray(answer)
+        except Exception as error:  # a stranger's code: it may raise anything
+            raise RunError(
+                f"teacher {self.name} cannot score this table's rows: {one_line(error)}; "
+                "train it on the table's raw columns"
+            ) from None
+        if names is not None and sorted(names) != sorted(classes):
+            raise RunError(
+                f"teacher {self.name} knows the classes {listed(names)}, this table has "
+                f"{listed(classes)}; train it on this table's labels"
+            )
+        if received := _fault(values, (len(frame), len(classes))):
+            raise RunError(
+                f"teacher {self.name}: {RULE}, each row summing to 1; received {received}; "
+                "log a classifier that has predict_proba, or a pyfunc model that answers so"
+            )
+        if names is not None:
+            values = values[:, [list(names).index(name) for name in classes]]
+        shares: NDArray[np.float64] = values.astype(np.float64).clip(FLOOR, 1)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+    def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
+        if absent := [name for name in self.columns if name not in features.columns]:
+            raise RunError(
+                f"teacher {self.name} needs the columns {listed(absent)}; this table's features "
+                f"are {listed(list(features.columns))} (columns that are the same or unique in "
+                "nearly every row are left out): train it on these"
+            )
+        frame = features[list(self.columns)]
+        whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
+        return frame.astype({name: "float64" for name in whole if name in self.wide})
+
+    def _ask(self, table: pd.DataFrame) -> Answer:
+        frame = table if self.matrix is None else table.to_numpy(self.matrix)
+        with_shares = hasattr(self.model, "predict_proba")
+        with warnings.catch_warnings():  # fitted on a matrix, it takes columns in their order
+            warnings.filterwarnings("ignore", message="X has feature names")
+            answer = (self.model.predict_proba if with_shares else self.model.predict)(frame)
+        if with_shares:
+            return answer, [text_of(label) for label in self.model.classes_]
+        if isinstance(answer, pd.DataFrame):
+            named = [name for name in answer.columns if str(name).startswith(PROBABILITY)]
+            if named:
+                return answer[named], [str(name).removeprefix(PROBABILITY) for name in named]
+        return answer, None
+
+
+def _fault(values: NDArray[Any], shape: tuple[int, int]) -> str | None:
+    """Say what is wrong with an answer that should be probabilities of a shape; None if nothing."""
+    if values.shape != shape or values.dtype.kind not in "fiu":
+        return f"{values.dtype} of shape {values.shape} where {shape} was needed"
+    if not np.isfinite(values).all():
+        return "numbers that are not finite"
+    if values.min() < -SUM_TOLERANCE or values.max() > 1 + SUM_TOLERANCE:
+        return f"numbers from {values.min():.4g} to {values.max():.4g}"
+    off = np.abs(values.sum(axis=1) - 1)
+    if off.max() > SUM_TOLERANCE:
+        return f"a row that sums to {values[off.argmax()].sum():.4g}"
+    return None
+
+
+def one_line(error: Exception) -> str:
+    """What a stranger's error says: its first line, and its last one, which often has the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ... ".join(line.strip()[:200] for line in dict.fromkeys((lines[0], lines[-1])))
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Write names with commas, some of them where there are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

@@ -1,0 +1,1 @@
+"""What answers are worth: metrics, intervals, comparisons and the gate. Numbers in, numbers out."""

@@ -1,0 +1,66 @@
+"""Numbers that figures show: intervals, bins of confidence, confusions. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.evaluation.metrics import Floats, by_confidence
+
+Counts = NDArray[np.int64]
+
+CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+"""Bins of the ensemble's confidence: finer where most rows are."""
+
+
+class Bins(NamedTuple):
+    """Bins of confidence that hold rows.
+
+    ``confidence[b]``: mean confidence of bin b; ``shares[m, b]``: share of the rows of bin b where
+    model m is right, or agrees; ``rows[b]``: how many rows it holds; ``places[b]``: its number
+    among all bins.  Shape: shares (models, bins), others (bins,).
+    """
+
+    confidence: Floats
+    shares: Floats
+    rows: Counts
+    places: Counts
+
+
+def reliability(probabilities: Floats, labels: Counts) -> Bins:
+    """Accuracy by confidence, in the bins of the ECE.  Shape: (n, classes), (n,)."""
+    confidence, hits, places = by_confidence(probabilities, labels)
+    return _binned(confidence, hits[None].astype(float), places)
+
+
+def agreement_by_confidence(ensemble: Floats, students: list[Counts]) -> Bins:
+    """Share of rows on which students predict the ensemble's class, by the ensemble's confidence.
+
+    ``students``: the classes that each kind of student predicts.
+    Shape: ensemble (n, classes), each of students (seeds, n).
+    """
+    confidence, classes = ensemble.max(axis=1), ensemble.argmax(axis=1)
+    agreed = np.stack([(predicted == classes).mean(axis=0) for predicted in students])
+    places = np.searchsorted(CONFIDENCE_EDGES, confidence, side="right") - 1
+    return _binned(confidence, agreed, np.clip(places, 0, len(CONFIDENCE_EDGES) - 2))
+
+
+def confusion(labels: Counts, predicted: Counts, classes: int) -> Counts:
+    """Rows by true and predicted class.  Shape: (n,), (n,) -> (classes, classes).
+
+    >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
+    array([[1, 0],
+           [1, 1]])
+    """
+    flat = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def _binned(confidence: Floats, values: Floats, places: Counts) -> Bins:
+    rows = np.bincount(places)
+    held = np.flatnonzero(rows)
+    sums = [np.bincount(places, weights=each)[held] for each in (confidence, *values)]
+    means = np.stack(sums) / rows[held]
+    return Bins(means[0], means[1:], rows[held].astype(np.int64), held.astype(np.int64))

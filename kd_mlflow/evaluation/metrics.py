@@ -1,0 +1,89 @@
+"""Metrics of one classifier: accuracy, log loss, calibration; and its agreement with another.
+
+All take arrays and return numbers; nothing here is logged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, log_loss, recall_score, roc_auc_score
+from torch import Tensor
+
+Floats = NDArray[np.floating[Any]]
+Hits = NDArray[np.bool_]
+
+ECE_BINS = 15
+"""Bins of confidence, equally wide, over which the calibration error is a mean."""
+
+
+def agreements(logits: Tensor, classes: Tensor) -> Tensor:
+    """Share of rows where each member predicts the given class.  Shape: (k, n, c), (n,) -> (k,).
+
+    >>> logits = torch.tensor([[[2.0, 1.0], [0.0, 3.0]]])  # one member, two rows
+    >>> agreements(logits, torch.tensor([0, 0]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    return (logits.argmax(dim=2) == classes).double().mean(dim=1)
+
+
+def probability_metrics(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Accuracy, balanced accuracy, log loss (nats) and ECE; of two classes also the areas.
+
+    ROC AUC and average precision take the second class as the positive one.
+    Shape: (n, classes), (n,).
+
+    >>> found = probability_metrics(np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 1]))
+    >>> found["accuracy"], round(found["log_loss"], 3), round(found["ece"], 3)
+    (1.0, 0.367, 0.3)
+    """
+    wide = probabilities.astype(np.float64)
+    wide /= wide.sum(axis=1, keepdims=True)
+    predicted = wide.argmax(axis=1)
+    metrics = {
+        "accuracy": float((predicted == labels).mean()),
+        "balanced_accuracy": float(
+            recall_score(labels, predicted, labels=np.unique(labels), average="macro")
+        ),
+        "log_loss": float(log_loss(labels, wide, labels=np.arange(wide.shape[1]))),
+        "ece": expected_calibration_error(wide, labels),
+    }
+    if wide.shape[1] == 2 and len(np.unique(labels)) == 2:
+        metrics["roc_auc"] = float(roc_auc_score(labels, wide[:, 1]))
+        metrics["average_precision"] = float(average_precision_score(labels, wide[:, 1]))
+    return metrics
+
+
+def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+    """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
+
+    Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins.  Shape: (n, classes), (n,).
+    """
+    confidence, hits, bins = by_confidence(probabilities, labels)
+    surplus = np.bincount(bins, weights=confidence - hits, minlength=ECE_BINS)
+    return float(np.abs(surplus).sum() / len(labels))
+
+
+def by_confidence(
+    probabilities: Floats, labels: NDArray[np.int64]
+) -> tuple[Floats, Hits, NDArray[np.int64]]:
+    """Each row's highest probability, whether its class is right, and its bin of the ECE.
+
+    Shape: (n, classes), (n,) -> (n,) each.
+
+    >>> by_confidence(np.array([[0.8, 0.2]]), np.array([1]))
+    (array([0.8]), array([False]), array([12]))
+    """
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    return confidence, hits, np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def teacher_student_kl(ensemble_logits: Tensor, logits: Tensor) -> float:
+    """Mean KL(ensemble || student) at T 1, in nats.  Shape: (n, classes) each."""
+    teacher = torch.log_softmax(ensemble_logits.double(), dim=-1)
+    student = torch.log_softmax(logits.double(), dim=-1)
+    return float((teacher.exp() * (teacher - student)).sum(dim=-1).mean())

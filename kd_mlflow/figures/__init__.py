@@ -1,0 +1,1 @@
+"""Plots: data in, matplotlib figures out; never saved here."""

@@ -1,0 +1,1 @@
+"""What people read of a run: its description, the model card, the report page."""

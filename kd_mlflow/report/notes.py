@@ -1,0 +1,120 @@
+"""Descriptions of runs, which MLflow's UI shows on a run's page, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kd_mlflow.distillation.students import StudentSetting
+from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report.words import metrics_table, percent, sides, size_text
+from kd_mlflow.table.dataset import Dataset
+
+
+def teachers_note(
+    dataset: Dataset,
+    metrics: Mapping[str, float],
+    *,
+    teachers: int,
+    hidden: Sequence[int],
+    epochs: int,
+) -> str:
+    """Describe an ensemble's run."""
+    widths = ", ".join(map(str, hidden))
+    return (
+        f"{teachers} teachers ({widths}) on **{dataset.table.name}** ({sides(dataset.split)}), "
+        f"{epochs} epochs each.\n\n"
+        f"Ensemble accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
+        f"teachers {percent(metrics['mean_teacher_test_accuracy'])} on average, "
+        f"{percent(metrics['best_teacher_test_accuracy'])} at best.\n"
+    )
+
+
+def reused_note(run_id: str) -> str:
+    """Describe a run that found its ensemble trained already."""
+    return f"Reused: run {run_id} trained the same ensemble."
+
+
+def teacher_note(table: str, *, teachers: int, epochs: int, seed: int) -> str:
+    """Describe one teacher's run."""
+    return f"One of {teachers} teachers on **{table}**: {epochs} epochs, seed {seed}.\n"
+
+
+def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
+    """Describe the run of one student; a baseline's alpha is 0."""
+    if student.taught:
+        taught = (
+            f"distilled from the ensemble at T {student.temperature:g}, alpha {student.alpha:g},"
+        )
+    elif student.mixup:
+        taught = f"trained on the labels alone, with mixup (Beta {student.mixup:g}),"
+    else:
+        taught = "trained on the labels alone,"
+    return f"Student {taught} on **{table}**: {epochs} epochs, seed {student.seed}.\n"
+
+
+def cell_note(table: str, *, seeds: int, hidden: str, temperature: float, alpha: float) -> str:
+    """Describe the run of one cell of a sweep."""
+    return (
+        f"{seeds} students ({hidden}) distilled on **{table}** at "
+        f"T {temperature:g}, alpha {alpha:g}; metrics and curves are their means.\n"
+    )
+
+
+def sweep_note(
+    table: str,
+    *,
+    cells: int,
+    seeds: int,
+    temperature: float,
+    alpha: float,
+    smallest: str | None,
+    tolerance: float,
+) -> str:
+    """Describe a sweep's run; ``smallest`` are the hidden layers of the smallest good student."""
+    small = (
+        f"The smallest student within {100 * tolerance:g} points of the ensemble on "
+        f"validation rows has hidden layers {smallest}.\n"
+        if smallest
+        else ""
+    )
+    return (
+        f"{cells} settings x {seeds} seeds on **{table}**; least "
+        f"calibrated validation log loss: T {temperature:g}, alpha {alpha:g}.\n\n{small}"
+    )
+
+
+def distill_note(table: str, comparison: Comparison, *, temperature: float, alpha: float) -> str:
+    """Describe a comparison's run."""
+    seeds = len(comparison.students["distilled"])
+    return (
+        f"{seeds} students distilled on **{table}** at T {temperature:g}, "
+        f"alpha {alpha:g}, against {seeds} baselines of the same seeds.\n\n"
+        f"{metrics_table(comparison)}\n"
+        f"{size_text(comparison)}\n"
+    )
+
+
+def promotion_note(model_name: str, version: str, *, promoted: bool, reason: str) -> str:
+    """Describe a decision of the gate."""
+    verdict = "promoted" if promoted else "rejected"
+    return f"Version {version} of **{model_name}** was {verdict}: {reason}.\n"
+
+
+def rollback_note(model_name: str, *, restored: str, replaced: str) -> str:
+    """Describe a rollback."""
+    return f"**{model_name}**: production moved back from {replaced} to {restored}."
+
+
+def against_production(
+    version: str | None, accuracy: float | None, metrics: Mapping[str, float]
+) -> str:
+    """Compare a candidate with the version that was in production, on the candidate's test rows."""
+    own = percent(metrics["registered_test_accuracy"])
+    if version is None:
+        return f"Nothing was in production before; this version scores {own} on its test rows."
+    if accuracy is None:
+        return f"Version {version}, in production before, cannot score the test rows of this one."
+    return (
+        f"On the same test rows this version scores {own}, version {version}, in production "
+        f"before, {percent(accuracy)}."
+    )

@@ -1,0 +1,168 @@
+"""The report of a comparison: one self-contained page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.figures.style import LOOKS
+from kd_mlflow.report import words
+from kd_mlflow.report.model_card import limits
+
+MODELS = {
+    "ensemble": "ensemble",
+    "distilled": "distilled, mean",
+    "baseline": "baseline, mean",
+    "strong_baseline": "strong baseline, mean",
+    "registered": "registered student",
+}
+"""Columns of the table of metrics."""
+
+METRIC_ROWS = {
+    "accuracy": ("accuracy", "↑"),
+    "balanced_accuracy": ("balanced accuracy", "↑"),
+    "roc_auc": ("ROC AUC", "↑"),
+    "average_precision": ("average precision", "↑"),
+    "log_loss": ("log loss, nats", "↓"),
+    "ece": ("ECE", "↓"),
+}
+"""Its rows: what they are called, and which way is better."""
+
+LISTED_CLASSES = 40
+JSON_COLUMNS = 30
+"""More columns than these are no legible example of a request."""
+
+
+def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) -> str:
+    """Write the report as HTML that needs no network and no script.
+
+    ``pictures``: PNG files by the names that ``gallery.draw`` gives them.
+    """
+    environment = Environment(
+        loader=PackageLoader("kd_mlflow.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        words=words,
+        config=evidence.config,
+        table=evidence.dataset.table,
+        comparison=evidence.comparison,
+        seeds=evidence.seeds,
+        test_rows=evidence.test_rows,
+        teachers=evidence.teacher_accuracies,
+        metrics=evidence.comparison.summary,
+        models=[name for name in MODELS if f"{name}_test_accuracy" in evidence.comparison.summary],
+        model_names=MODELS,
+        metric_rows=METRIC_ROWS,
+        colours={name: look.colour for name, look in LOOKS.items()},
+        data=_data_rows(evidence),
+        balance=_balance(evidence),
+        recipe=_recipe_rows(evidence),
+        limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
+        pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
+        commands=_commands(evidence, model_id),
+    )
+
+
+def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    table, split = evidence.dataset.table, evidence.dataset.split
+    kinds = Counter(column.kind for column in evidence.encoding.columns)
+    return [
+        ("table", table.name),
+        ("label", f"{table.target}, {len(table.classes)} classes"),
+        ("rows", f"{len(table.labels):,}: {words.sides(split)}"),
+        ("columns", ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
+        ("digest", table.digest),
+    ]
+
+
+def _balance(evidence: Evidence) -> dict[str, Any]:
+    """Rows per class on each side; of many classes the most frequent, and how many are left out."""
+    by_side = evidence.dataset.split.balance(evidence.dataset.table)
+    labels = list(by_side["train"])
+    if len(labels) > LISTED_CLASSES:
+        labels.sort(key=lambda label: -sum(side[label] for side in by_side.values()))
+    total = len(evidence.dataset.table.labels)
+    rows = []
+    for label in labels[:LISTED_CLASSES]:
+        counts = [by_side[side][label] for side in ("train", "val", "test")]
+        rows.append((label, counts, sum(counts) / total))
+    return {"rows": rows, "more": max(0, len(labels) - LISTED_CLASSES)}
+
+
+def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    config, summary = evidence.config, evidence.comparison.summary
+    widths = ", ".join(map(str, config.student_hidden))
+    mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
+    return [
+        *_teachers_rows(evidence),
+        ("recipe", config.recipe),
+        ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
+        ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
+        ("ensemble averages", config.averaging),
+        ("new rows", words.augmentation(config.augment, config.augment_factor)),
+        ("strong baselines", mixup),
+        (
+            "training",
+            f"{config.student_epochs} epochs, batches of {config.batch_size}, {config.schedule} "
+            f"learning rate {config.learning_rate:g}, "
+            f"weight decay {config.student_weight_decay:g}",
+        ),
+        ("calibration", "one temperature a student" if config.calibrate else "none"),
+        ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
+    ]
+
+
+def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    """The teachers' size and range; who they are where they are not known one by one."""
+    teachers = evidence.teacher_accuracies
+    whole = evidence.comparison.summary.get("ensemble_parameters")
+    if not teachers or not whole:
+        return [("teachers", evidence.config.teachers)]
+    text = (
+        f"{len(teachers)} of {whole / len(teachers):,.0f} parameters, {whole:,.0f} together; "
+        f"test accuracy {words.percent(min(teachers))} to {words.percent(max(teachers))}"
+    )
+    return [("teachers", text)]
+
+
+def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
+    """What to type to load, serve and ask the student."""
+    uri = f"models:/{evidence.config.model_name}@production"
+    serve = f"mlflow models serve --env-manager local -m {shlex.quote(uri)} -p 5001"
+    python = f"""\
+import mlflow
+import pandas as pd
+
+student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
+student.predict(pd.read_csv("rows.csv"))  # prediction, probability_<class>"""
+    file = f"mlflow models predict --env-manager local -m {shlex.quote(uri)} -t csv -i rows.csv"
+    return {
+        "python": python,
+        "serve": serve,
+        "csv": "curl -s localhost:5001/invocations -H 'Content-Type: text/csv' "
+        "--data-binary @rows.csv",
+        "json": _json_request(evidence),
+        "file": file,
+        "this": f"models:/{model_id}",
+    }
+
+
+def _json_request(evidence: Evidence) -> str:
+    """A request with a row of the table; empty where it would be too wide to read."""
+    features = evidence.dataset.features("train").head(1)
+    if features.shape[1] > JSON_COLUMNS:
+        return ""
+    rows = json.loads(features.to_json(orient="records", date_format="iso"))
+    body = shlex.quote(json.dumps({"dataframe_records": rows}, ensure_ascii=False))
+    return f"curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d {body}"

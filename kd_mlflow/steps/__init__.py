@@ -1,0 +1,1 @@
+"""The steps of the straight line, each taking a configuration and leaving runs."""

@@ -1,0 +1,136 @@
+"""The second step: students against an ensemble, compared, the first one registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from kd_mlflow.config import DistillConfig, StudentRecipe
+from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
+from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
+from kd_mlflow.distillation.students import (
+    StudentSetting,
+    calibrated,
+    student_groups,
+    student_task,
+    transfer_set,
+)
+from kd_mlflow.distillation.teachers import Teacher
+from kd_mlflow.figures import gallery
+from kd_mlflow.figures.style import png
+from kd_mlflow.report import notes
+from kd_mlflow.report.model_card import model_card
+from kd_mlflow.report.page import page
+from kd_mlflow.steps.listener import Listener
+from kd_mlflow.steps.results import DistillResult
+from kd_mlflow.steps.tracked import BALANCE, describe_run, numbered, train, workers_of
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.packaging import StudentModule, log_student
+from kd_mlflow.tracking.runs import TrackedRun, Tracker
+
+RUN_KINDS = {
+    "distilled": "student",
+    "baseline": "baseline",
+    "strong_baseline": "strong_baseline",
+}
+"""What each kind of student is called as a kind of run."""
+
+
+def distill_step(
+    config: DistillConfig,
+    dataset: Dataset,
+    ensemble: Teacher,
+    tracker: Tracker,
+    listener: Listener,
+    parent: TrackedRun | None = None,
+    *,
+    teacher_accuracies: Sequence[float] = (),
+) -> DistillResult:
+    """Train students and baselines, compare them with the ensemble, register the first student.
+
+    ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
+    """
+    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
+    groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
+    with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
+        lessons = transfer_set(config, dataset, ensemble)
+        describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
+        run.log(tags=ensemble.tags)
+        with ExitStack() as open_runs:
+            runs, members = [], []
+            for kind, some in groups.items():
+                names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
+                opened = tracker.children(RUN_KINDS[kind], names, parent=run)
+                runs += open_runs.enter_context(opened)
+                members += some
+            for member_run, member in zip(runs, members, strict=True):
+                _describe_member(member_run, member, config, dataset, mark)
+            task = student_task(config, lessons, members, config.student_hidden)
+            history = train(task, runs, workers_of(config), label="students", listener=listener)
+            population = calibrated(config, task, lessons)
+            trained = TrainedStudents(
+                population=population, kinds=list(groups), history=history, lessons=lessons
+            )
+            evidence = compare(
+                config, dataset, ensemble, trained, teacher_accuracies=teacher_accuracies
+            )
+            finals = [each for some in evidence.comparison.students.values() for each in some]
+            for member_run, final in zip(runs, finals, strict=True):
+                member_run.log(metrics=final)
+        student = StudentModule(ensemble.encoding, population.member(0))
+        version = _log_and_register(evidence, ensemble, student, run)
+    return DistillResult(
+        run_id=run.id,
+        taught_by=ensemble.source,
+        teachers_run_id=ensemble.run_id,
+        comparison=evidence.comparison,
+        model_name=config.model_name,
+        version=version,
+        test_rows=len(dataset.split.test),
+    )
+
+
+def _describe_member(
+    run: TrackedRun, member: StudentSetting, config: DistillConfig, dataset: Dataset, mark: str
+) -> None:
+    describe_run(
+        run,
+        config,
+        dataset,
+        mark,
+        note=notes.student_note(dataset.table.name, member, epochs=config.student_epochs),
+        member_seed=member.seed,
+        alpha=member.alpha,
+        student_mixup=member.mixup,
+    )
+
+
+def _log_and_register(
+    evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun
+) -> str:
+    """Log the comparison and the student, register it last of all; return the version."""
+    config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
+    table, split = dataset.table, dataset.split
+    example, params = dataset.features("train"), StudentRecipe.part_of(config).as_text()
+    model_id = log_student(run, module=student, example=example, params=params)
+    run.document(split.balance(table), BALANCE)
+    of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
+    note = notes.distill_note(
+        table.name, comparison, temperature=config.temperature, alpha=config.alpha
+    )
+    of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
+    run.log(metrics=of_run, note=note)
+    run.log(metrics=of_model, model_id=model_id)
+    pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+    for name, picture in pictures.items():
+        run.file(picture, f"figures/{name}.png")
+    run.file(page(evidence, pictures, model_id=model_id).encode(), "report.html")
+    return registry.register(
+        run.client,
+        model_name=config.model_name,
+        model_id=model_id,
+        run_id=run.id,
+        digest=table.digest,
+        card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
+    )

@@ -1,0 +1,294 @@
+"""What each step returns, and the closing table that it shows of itself: data in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.evaluation.comparison import CRITERION, Comparison, Metrics
+from kd_mlflow.evaluation.gate import Check
+from kd_mlflow.options import text_value
+from kd_mlflow.report.words import (
+    accuracy_with_error,
+    gain_text,
+    p_values,
+    percent,
+    points,
+    recovered_text,
+)
+
+Row = tuple[str, str]
+"""A line of a closing table: what it is called, and what it says."""
+
+SWEEP_COLUMNS = [
+    "val log loss",
+    "val accuracy",
+    "test accuracy, means over seeds ± standard errors",
+]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TeachersResult:
+    """An ensemble, trained now or reused, and its metrics on test rows."""
+
+    run_id: str
+    reused: bool
+    ensemble: Ensemble
+    teacher_accuracies: tuple[float, ...]
+    metrics: Metrics
+
+    def __repr__(self) -> str:
+        return teachers_table(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DistillResult:
+    """A comparison and the version that its first student became.
+
+    ``taught_by`` is for people; ``teachers_run_id`` is None where that is no ensemble of ours.
+    """
+
+    run_id: str
+    taught_by: str
+    teachers_run_id: str | None
+    comparison: Comparison
+    model_name: str
+    version: str
+    test_rows: int
+
+    def __repr__(self) -> str:
+        return distill_table(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting, and its metrics: means over seeds, ``_sem`` their standard errors."""
+
+    temperature: float
+    alpha: float
+    hidden: tuple[int, ...]
+    metrics: Metrics
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of one student."""
+        return int(self.metrics["parameters"])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SweepResult:
+    """A grid, the cell chosen of it, students of several sizes at its setting.
+
+    ``smallest`` is the smallest size within the tolerance of the ensemble on validation rows, None
+    where no size is.
+    """
+
+    run_id: str
+    taught_by: str
+    ensemble: Metrics
+    cells: tuple[Cell, ...]
+    chosen: Cell
+    sizes: tuple[Cell, ...]
+    smallest: Cell | None
+
+    def __repr__(self) -> str:
+        return sweep_table(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MainResult:
+    """All three steps."""
+
+    taught: TeachersResult
+    distill: DistillResult
+    decision: Decision
+
+    def __repr__(self) -> str:
+        return main_table(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Decision:
+    """What the gate said of a version and what was moved."""
+
+    model_name: str
+    version: str
+    promoted: bool
+    reason: str
+    checks: tuple[Check, ...]
+    replaced: str | None
+
+    def __repr__(self) -> str:
+        return decision_table(self)
+
+
+def main_table(result: MainResult) -> str:
+    """Everything that ``main`` found, and what to do next."""
+    return _table(
+        _teachers_rows(result.taught)
+        + _distill_rows(result.distill)
+        + _decision_rows(result.decision)
+    ) + _next_steps(result.distill.model_name, "production" if result.decision.promoted else None)
+
+
+def teachers_table(result: TeachersResult) -> str:
+    """Each teacher and the ensemble."""
+    run = ("ensemble run", result.run_id + (" (reused)" if result.reused else ""))
+    return _table([*_teachers_rows(result), run])
+
+
+def distill_table(result: DistillResult) -> str:
+    """The comparison and the registered version."""
+    runs = [("distill run", result.run_id), ("teachers", result.taught_by)]
+    return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
+
+
+def sweep_table(result: SweepResult) -> str:
+    """The grid, the sizes, and what was chosen."""
+    ensemble, smallest = result.ensemble, result.smallest
+    level = [
+        f"{ensemble['ensemble_calibrated_val_loss']:.4f}",
+        percent(ensemble["ensemble_val_accuracy"]),
+        percent(ensemble["ensemble_test_accuracy"]),
+    ]
+    lines = {
+        "": SWEEP_COLUMNS,
+        **{_setting(cell): _cell_columns(cell) for cell in result.cells},
+        **{
+            f"{text_value(cell.hidden)}: {cell.parameters:,} parameters": _cell_columns(cell)
+            for cell in result.sizes
+        },
+        "ensemble": level,
+    }
+    best = [("least validation log loss", _setting(result.chosen))]
+    if result.sizes:
+        words = text_value(smallest.hidden) if smallest else "none of these sizes"
+        if smallest and "ensemble_parameters" in ensemble:
+            words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
+        best.append(("smallest within tolerance", words))
+    runs = [("sweep run", result.run_id), ("teachers", result.taught_by)]
+    return _table([*_aligned(lines), *best, *runs]) + (
+        "\n\nuse it:  -e distill -P from_sweep=latest"
+    )
+
+
+def _setting(cell: Cell) -> str:
+    return f"T {cell.temperature:g}, alpha {cell.alpha:g}"
+
+
+def _cell_columns(cell: Cell) -> list[str]:
+    metrics = cell.metrics
+    loss = f"{metrics[CRITERION]:.4f} ± {metrics[f'{CRITERION}_sem']:.4f}"
+    return [loss, *(accuracy_with_error(metrics, f"{side}_accuracy") for side in ("val", "test"))]
+
+
+def _aligned(lines: dict[str, list[str]]) -> list[Row]:
+    """Put the columns of several lines under each other."""
+    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
+    return [
+        (name, "   ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
+        for name, line in lines.items()
+    ]
+
+
+def decision_table(decision: Decision) -> str:
+    """What the gate said."""
+    rows = [(f"gate: {check.name}", _check_text(check)) for check in decision.checks]
+    return _table(rows + _decision_rows(decision))
+
+
+def _check_text(check: Check) -> str:
+    verdict = {True: "passed: ", False: "failed: ", None: ""}[check.passed]
+    return verdict + check.reason
+
+
+def _teachers_rows(result: TeachersResult) -> list[Row]:
+    each = [
+        (f"teacher-{i:02d}", percent(accuracy))
+        for i, accuracy in enumerate(result.teacher_accuracies, 1)
+    ]
+    metrics = result.metrics
+    return [
+        ("", "test accuracy"),
+        *each,
+        (
+            "ensemble" + (" (reused)" if result.reused else ""),
+            percent(metrics["ensemble_test_accuracy"]),
+        ),
+        ("ensemble parameters", f"{metrics['ensemble_parameters']:,.0f}"),
+    ]
+
+
+def _distill_rows(result: DistillResult) -> list[Row]:
+    metrics, comparison = result.comparison.summary, result.comparison
+    seeds = len(comparison.students["distilled"])
+    baselines = [
+        (
+            f"{kind.replace('_', ' ')} students",
+            accuracy_with_error(metrics, f"{kind}_test_accuracy"),
+        )
+        for kind in comparison.gains
+    ]
+    gains = [
+        (f"gain over {kind.replace('_', ' ')}", gain_text(gain))
+        for kind, gain in comparison.gains.items()
+    ]
+    return [
+        ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
+        ("ensemble", percent(metrics["ensemble_test_accuracy"])),
+        ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),
+        *baselines,
+        *gains,
+        ("gap to the ensemble", points(comparison.gap)),
+        ("knowledge recovered", recovered_text(comparison)),
+        *_beside_accuracy(metrics, ("ensemble", *comparison.students)),
+        ("registered, McNemar's p", p_values(comparison)),
+        ("agreement", percent(metrics["test_agreement"])),
+        ("student parameters", f"{metrics['student_parameters']:,.0f}"),
+        ("compression ratio", _compression_text(metrics)),
+        (
+            "registered",
+            f"{result.model_name} version {result.version}, "
+            f"{percent(metrics['registered_test_accuracy'])}",
+        ),
+    ]
+
+
+def _compression_text(metrics: Metrics) -> str:
+    if "compression_ratio" not in metrics:
+        return "unknown: the teachers' parameters cannot be counted"
+    return f"{metrics['compression_ratio']:.1f}x"
+
+
+def _beside_accuracy(metrics: Metrics, models: Sequence[str]) -> list[Row]:
+    """Metrics that class imbalance cannot flatter, of ensemble and students."""
+    names = ("balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece")
+    return [
+        (
+            name.replace("_", " "),
+            " / ".join(f"{metrics[f'{who}_test_{name}']:.4f}" for who in models)
+            + f"  ({' / '.join(models).replace('_', ' ')})",
+        )
+        for name in names
+        if f"ensemble_test_{name}" in metrics
+    ]
+
+
+def _decision_rows(decision: Decision) -> list[Row]:
+    if not decision.promoted:
+        return [("promoted", f"no: {decision.reason}")]
+    replaced = f", replacing version {decision.replaced}" if decision.replaced else ""
+    return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
+
+
+def _next_steps(model_name: str, alias: str | None) -> str:
+    lines = ["", "look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+    if alias:
+        lines.append(f'pull it:     mlflow.pyfunc.load_model("models:/{model_name}@{alias}")')
+    return "\n".join(["", *lines])
+
+
+def _table(rows: list[Row]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)

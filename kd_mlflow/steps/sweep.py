@@ -1,0 +1,279 @@
+"""The sweep: temperature x alpha as one population, then sizes, both judged on validation rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
+from kd_mlflow.distillation.students import (
+    StudentSetting,
+    TransferSet,
+    calibrated,
+    student_task,
+    transfer_set,
+)
+from kd_mlflow.distillation.teachers import Teacher
+from kd_mlflow.errors import ConfigError
+from kd_mlflow.evaluation.comparison import CRITERION, Metrics, validation_metrics
+from kd_mlflow.evaluation.intervals import standard_error
+from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.figures import accuracy
+from kd_mlflow.figures.style import png
+from kd_mlflow.options import text_value
+from kd_mlflow.population.calibration import fit_temperatures
+from kd_mlflow.population.training import History
+from kd_mlflow.report import notes
+from kd_mlflow.steps.listener import Listener
+from kd_mlflow.steps.results import Cell, SweepResult
+from kd_mlflow.steps.tracked import describe_run, workers_of
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.lookup import choose_run
+from kd_mlflow.tracking.runs import TrackedRun, Tracker
+
+ROUNDING = 1e-9
+"""Accuracies are shares of whole rows; their sums are not exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """What both halves of a sweep share."""
+
+    config: SweepConfig
+    dataset: Dataset
+    lessons: TransferSet
+    ensemble_test_logits: Tensor
+    test_inputs: Tensor
+    seeds: Sequence[int]
+    mark: str
+    tracker: Tracker
+    listener: Listener
+    run: TrackedRun
+
+
+def sweep_step(
+    config: SweepConfig,
+    dataset: Dataset,
+    ensemble: Teacher,
+    tracker: Tracker,
+    listener: Listener,
+) -> SweepResult:
+    """Train the grid, choose a cell, train the sizes at its setting, log all."""
+    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
+    features = dataset.features("test")
+    with tracker.run("sweep", f"sweep {dataset.table.name}") as run:
+        lessons = transfer_set(config, dataset, ensemble)
+        describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
+        run.log(tags=ensemble.tags)
+        scene = _Scene(
+            config=config,
+            dataset=dataset,
+            lessons=lessons,
+            ensemble_test_logits=ensemble.score(features, config.averaging),
+            test_inputs=ensemble.encoding.inputs(features),
+            seeds=member_seeds(config.seed, STUDENT_STREAM, config.n_students),
+            mark=mark,
+            tracker=tracker,
+            listener=listener,
+            run=run,
+        )
+        grid = [(t, a) for t in config.temperatures for a in config.alphas]
+        cells = _train_cells(scene, grid, config.student_hidden)
+        chosen = min(cells, key=lambda cell: cell.metrics[CRITERION])
+        setting = [(chosen.temperature, chosen.alpha)]
+        sizes = [cell for size in config.size_list() for cell in _train_cells(scene, setting, size)]
+        level = _ensemble_metrics(scene, ensemble.parameters)
+        result = SweepResult(
+            run_id=run.id,
+            taught_by=ensemble.source,
+            ensemble=level,
+            cells=tuple(cells),
+            chosen=chosen,
+            sizes=tuple(sizes),
+            smallest=_smallest(
+                sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
+            ),
+        )
+        _log(run, config, dataset, result)
+    return result
+
+
+def take_sweep(config: DistillConfig, tracker: Tracker, data_digest: str) -> DistillConfig:
+    """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one.
+
+    Raises ConfigError where temperature or alpha is given too, RunError where there is no sweep.
+    """
+    if not config.from_sweep:
+        return config
+    for name in ("temperature", "alpha"):
+        default = DistillConfig.__dataclass_fields__[name].default
+        if (given := getattr(config, name)) != default:
+            raise ConfigError(
+                f"from_sweep sets {name} too; received {given:g} beside it: give one of the two"
+            )
+    run = choose_run(tracker, "sweep", config.from_sweep, data_digest)
+    return dataclasses.replace(
+        config,
+        from_sweep=run.info.run_id,
+        temperature=float(run.data.params["kd.chosen_temperature"]),
+        alpha=float(run.data.params["kd.chosen_alpha"]),
+    )
+
+
+def _train_cells(
+    scene: _Scene, settings: Sequence[tuple[float, float]], hidden: tuple[int, ...]
+) -> list[Cell]:
+    """Train all seeds of all settings as one population; one run per setting."""
+    config, k = scene.config, len(scene.seeds)
+    members = [
+        StudentSetting(seed=seed, temperature=t, alpha=alpha)
+        for t, alpha in settings
+        for seed in scene.seeds
+    ]
+    task = student_task(config, scene.lessons, members, hidden)
+    widths = "-".join(map(str, hidden))
+    label = f"{len(settings)} settings of {widths}"
+    with scene.listener.training(label, len(members), config.student_epochs) as heard:
+        history = task.fit(workers_of(config), heard)
+    population = calibrated(config, task, scene.lessons)
+    rows = scene.lessons.rows.val.cpu()
+    val, test = (torch.split(population.logits(x), k) for x in (rows, scene.test_inputs))
+    cells = [
+        Cell(
+            temperature=t,
+            alpha=alpha,
+            hidden=hidden,
+            metrics=_cell_metrics(scene, val[i], test[i], population.parameters_per_member),
+        )
+        for i, (t, alpha) in enumerate(settings)
+    ]
+    names = [f"T{cell.temperature:g}-alpha{cell.alpha:g}-{widths}" for cell in cells]
+    with scene.tracker.children("student", names, parent=scene.run) as runs:
+        for run, cell in zip(runs, cells, strict=True):
+            own = {
+                "temperature": cell.temperature,
+                "alpha": cell.alpha,
+                "student_hidden": text_value(hidden),
+            }
+            note = notes.cell_note(
+                scene.dataset.table.name,
+                seeds=k,
+                hidden=text_value(hidden),
+                temperature=cell.temperature,
+                alpha=cell.alpha,
+            )
+            describe_run(run, config, scene.dataset, scene.mark, note=note, **own)
+        _write_curves(runs, history, k)
+        for run, cell in zip(runs, cells, strict=True):
+            run.log(metrics={n: v for n, v in cell.metrics.items() if n not in history})
+    return cells
+
+
+def _write_curves(runs: Sequence[TrackedRun], history: History, k: int) -> None:
+    """Write each curve's mean over seeds.  Shape of a curve: (epochs, settings * k)."""
+    with CurveWriter(runs) as writer:
+        means = {
+            name: curve.reshape(len(curve), len(runs), k).mean(axis=2)
+            for name, curve in history.items()
+        }
+        for epoch in range(len(means["train_loss"])):
+            values = {name: curve[epoch] for name, curve in means.items()}
+            writer.on_epoch(slice(0, len(runs)), epoch + 1, values)
+
+
+def _cell_metrics(scene: _Scene, val: Tensor, test: Tensor, parameters: int) -> Metrics:
+    """Means over seeds.  Shape: (seeds, rows, classes) each."""
+    labels = scene.lessons.val_labels.cpu()
+    test_labels = scene.dataset.labels("test")
+    ensemble_classes = scene.lessons.val_logits.cpu().argmax(dim=1)
+    cooled = val / fit_temperatures(val, labels)[:, None, None]
+    by_seed = {
+        "calibrated_val_loss": validation_metrics(cooled, labels)["val_loss"],
+        "val_accuracy": agreements(val, labels),
+        "val_agreement": agreements(val, ensemble_classes),
+        "test_accuracy": agreements(test, torch.from_numpy(test_labels)),
+        "test_agreement": agreements(test, scene.ensemble_test_logits.argmax(dim=1)),
+    }
+    found: Metrics = {"parameters": parameters}
+    for name, values in by_seed.items():
+        each = values.double().numpy()
+        found[name] = float(each.mean())
+        found[f"{name}_sem"] = standard_error(each)
+    return found
+
+
+def _ensemble_metrics(scene: _Scene, parameters: int | None) -> Metrics:
+    labels, logits = scene.lessons.val_labels.cpu(), scene.lessons.val_logits.cpu()[None]
+    cooled = logits / fit_temperatures(logits, labels)
+    test_labels = scene.dataset.labels("test")
+    hits = scene.ensemble_test_logits.argmax(dim=1).numpy() == test_labels
+    return {
+        "ensemble_val_accuracy": float(agreements(logits, labels)),
+        "ensemble_calibrated_val_loss": float(validation_metrics(cooled, labels)["val_loss"]),
+        "ensemble_test_accuracy": float(np.mean(hits)),
+        **({"ensemble_parameters": parameters} if parameters is not None else {}),
+    }
+
+
+def _smallest(sizes: Sequence[Cell], *, level: float) -> Cell | None:
+    near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= level]
+    return min(near, key=lambda cell: cell.parameters, default=None)
+
+
+def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepResult) -> None:
+    chosen, smallest = result.chosen, result.smallest
+    choice: dict[str, object] = {"temperature": chosen.temperature, "alpha": chosen.alpha}
+    if smallest:
+        choice["student_hidden"] = text_value(smallest.hidden)
+    best = {f"chosen_{name}": value for name, value in chosen.metrics.items()}
+    small = smallest.metrics if smallest else {}
+    run.log(
+        params={f"chosen_{name}": value for name, value in choice.items()},
+        metrics={
+            **result.ensemble,
+            **best,
+            **{f"smallest_{name}": value for name, value in small.items()},
+        },
+        note=notes.sweep_note(
+            dataset.table.name,
+            cells=len(result.cells),
+            seeds=config.n_students,
+            temperature=chosen.temperature,
+            alpha=chosen.alpha,
+            smallest=text_value(smallest.hidden) if smallest else None,
+            tolerance=config.tolerance,
+        ),
+    )
+    losses = [cell.metrics[CRITERION] for cell in result.cells]
+    shape = (len(config.temperatures), len(config.alphas))
+    grid = png(
+        accuracy.heat_map(
+            np.reshape(losses, shape),
+            temperatures=config.temperatures,
+            alphas=config.alphas,
+            chosen=(chosen.temperature, chosen.alpha),
+            seeds=config.n_students,
+            rows=len(dataset.split.val),
+        )
+    )
+    run.file(grid, "sweep_grid.png")
+    if result.sizes:
+        curve = png(
+            accuracy.size_curve(
+                [c.parameters for c in result.sizes],
+                [c.metrics["test_accuracy"] for c in result.sizes],
+                [c.metrics["test_accuracy_sem"] for c in result.sizes],
+                ensemble=result.ensemble["ensemble_test_accuracy"],
+                smallest=smallest.parameters if smallest else None,
+                seeds=config.n_students,
+                rows=len(dataset.split.test),
+            )
+        )
+        run.file(curve, "sweep_sizes.png")

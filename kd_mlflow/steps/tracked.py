@@ -1,0 +1,69 @@
+"""What the steps do to their runs: describe one, train into several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.config import WorkerOptions
+from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.options import Options
+from kd_mlflow.population.training import History, Task
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.steps.listener import Listener
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.runs import TrackedRun, data_set_input
+
+BALANCE = "class_balance.json"
+"""Rows per class on each side of the split, beside every ensemble and comparison."""
+
+
+def describe_run(
+    run: TrackedRun,
+    config: Options,
+    dataset: Dataset,
+    mark: str | None = None,
+    *,
+    note: str = "",
+    **own: object,
+) -> None:
+    """Log what every run has: configuration, fingerprint, digest, data set; parameters of its own.
+
+    A run that is described once its metrics are known has no ``note`` yet.
+    """
+    table = dataset.table
+    mark = mark or fingerprint(table.digest, config.as_text())
+    sides = {f"{name}_rows": len(rows) for name, rows in vars(dataset.split).items()}
+    run.log(
+        params={**config.as_text(), "data": table.source, **sides, **own},
+        tags={"kd.fingerprint": mark, "kd.data_digest": table.digest},
+        note=note,
+    )
+    run.data_set(data_set_input(table, dataset.split))
+
+
+def train(
+    task: Task, runs: Sequence[TrackedRun], workers: Workers, *, label: str, listener: Listener
+) -> History:
+    """Train a population while its curves go to its runs and to the listener; return them."""
+    progress = listener.training(label, task.population.k, task.schedule.epochs)
+    with CurveWriter(runs) as curves, progress as heard:
+
+        def on_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
+            curves.on_epoch(members, epoch, values)
+            heard(members, epoch, values)
+
+        return task.fit(workers, on_epoch)
+
+
+def workers_of(options: WorkerOptions) -> Workers:
+    """The workers that a configuration names."""
+    return Workers(count=options.workers, dask_scheduler=options.dask_scheduler)
+
+
+def numbered(name: str, k: int) -> list[str]:
+    """Run names: teacher-01, teacher-02 ..."""
+    return [f"{name}-{i:02d}" for i in range(1, k + 1)]

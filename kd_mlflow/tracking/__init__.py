@@ -1,0 +1,1 @@
+"""All that talks to MLflow: runs, curves, lookup, packaging, the registry, models as teachers."""

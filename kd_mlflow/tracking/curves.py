@@ -1,0 +1,79 @@
+"""Curves of many runs to MLflow while they are trained, in few requests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.tracking.runs import TrackedRun, point
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+FLUSH_S = 5.0
+METRICS_A_BATCH = 1000
+
+
+class CurveWriter:
+    """Writes curves of several runs while they are trained: in batches, about every five seconds.
+
+    ``on_epoch`` may be called from any thread and only appends; one thread of this writer talks to
+    MLflow, so the number of requests follows time and runs, never steps.
+    """
+
+    def __init__(self, runs: Sequence[TrackedRun], *, flush_s: float = FLUSH_S) -> None:
+        self._runs = runs
+        self._flush_s = flush_s
+        self._pending: dict[str, list[Metric]] = {run.id: [] for run in runs}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="curves", daemon=True)
+
+    def on_epoch(
+        self, members: slice, epoch: int, values: Mapping[str, NDArray[np.float64]]
+    ) -> None:
+        """Take each curve's values of some members; NaN is no value.  Shape of each: (members,)."""
+        if self._failure:
+            raise self._failure
+        with self._lock:
+            for name, column in values.items():
+                for run, value in zip(self._runs[members], column, strict=True):
+                    if not np.isnan(value):
+                        self._pending[run.id].append(point(name, float(value), epoch))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._failure and kind is None:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.wait(self._flush_s):
+                self._flush()
+            self._flush()
+        except Exception as failure:  # handed to the thread that trains
+            self._failure = failure
+
+    def _flush(self) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, {run.id: [] for run in self._runs}
+        for run in self._runs:
+            metrics = pending[run.id]
+            for start in range(0, len(metrics), METRICS_A_BATCH):
+                run.client.log_batch(run.id, metrics=metrics[start : start + METRICS_A_BATCH])

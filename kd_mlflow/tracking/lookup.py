@@ -1,0 +1,93 @@
+"""Finds finished runs and what lies on them: ensembles, sweeps, the distill run of a version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.errors import RegistryError, RunError
+from kd_mlflow.tracking.runs import Tracker
+
+ENSEMBLE = "ensemble"
+"""Artifact folder of a teachers' run."""
+
+NOUNS = {"teachers": "ensemble", "sweep": "sweep"}
+"""What a run of a kind is called in errors."""
+
+
+def find_ensemble(tracker: Tracker, **tags: str) -> Run | None:
+    """The newest finished ensemble with these ``kd.`` tags, if there is one."""
+    runs = tracker.newest("teachers", **tags)
+    return next((run for run in runs if "kd.reused_run_id" not in run.data.tags), None)
+
+
+def choose_ensemble(tracker: Tracker, teachers: str, data_digest: str) -> Run:
+    """Resolve the option ``teachers``: latest, or a run id.
+
+    Raises RunError where there is none, it is no finished ensemble, or it knows other data.
+    """
+    if teachers == "latest" and (run := find_ensemble(tracker, data_digest=data_digest)):
+        return run
+    run = choose_run(tracker, "teachers", teachers, data_digest)
+    if source := run.data.tags.get("kd.reused_run_id"):
+        run = tracker.get(source)
+    return run
+
+
+def choose_run(tracker: Tracker, kind: str, given: str, data_digest: str) -> Run:
+    """Resolve an option that names a run of a kind: latest, or a run id.
+
+    Raises RunError where there is none, it is of another kind or unfinished, or knows other data.
+    """
+    noun = NOUNS[kind]
+    named = f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+    if given == "latest":
+        found = tracker.newest(kind, data_digest=data_digest)
+        if not found:
+            raise RunError(
+                f"no finished {noun} trained on this data in this experiment; "
+                f"run the entry point {kind} first"
+            )
+        return found[0]
+    try:
+        run = tracker.get(given)
+    except RunError as error:
+        raise RunError(f"{error}; give the run id of {named}, or latest") from None
+    own = run.data.tags.get("kd.kind", "none")
+    if own != kind:
+        raise RunError(f"run {given} is not {named}: kd.kind is {own!r}, not {kind!r}")
+    if run.info.status != "FINISHED":
+        raise RunError(f"run {given}, {named}, is not finished: {run.info.status}")
+    if (theirs := run.data.tags.get("kd.data_digest")) != data_digest:
+        raise RunError(
+            f"run {given}, {named}, was trained on other data "
+            f"(digest {str(theirs)[:12]}, this table has {data_digest[:12]}); "
+            "give its own table, or latest"
+        )
+    return run
+
+
+def load_ensemble(tracker: Tracker, run_id: str) -> Ensemble:
+    """Fetch and rebuild the ensemble of a run."""
+    return replace(Ensemble.load(tracker.download(run_id, ENSEMBLE)), run_id=run_id)
+
+
+def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
+    """The run that a version came from.  Raises RegistryError where it is none of ours."""
+    run_id = version.tags.get("kd.run_id")
+    run = tracker.get(run_id) if run_id else None
+    needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
+    if run is None or not needed <= run.data.metrics.keys():
+        raise RegistryError(
+            f"version {version.version} of {version.name!r} has no distill run to judge it by; "
+            "only versions that distill registered can be promoted"
+        )
+    return run
+
+
+def teacher_accuracies(tracker: Tracker, run_id: str) -> tuple[float, ...]:
+    """Test accuracy of each teacher of an ensemble's run."""
+    return tuple(run.data.metrics["test_accuracy"] for run in tracker.children_of(run_id))

@@ -1,0 +1,152 @@
+"""The student as a self-contained MLflow model: exported graph, encoding and code; no pickle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.models.utils import _save_example
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
+from torch import Tensor, nn
+
+from kd_mlflow import scoring
+from kd_mlflow.table.encoding import Encoding, Scaler
+from kd_mlflow.tracking.runs import TrackedRun
+
+EXAMPLE_ROWS = 2
+"""A single example row would freeze the exported graph's batch size at 1."""
+
+
+class StudentModule(nn.Module):
+    """A student with its scaler.  Shape: encoded columns (n, columns) -> logits (n, classes)."""
+
+    def __init__(self, encoding: Encoding, network: nn.Sequential) -> None:
+        super().__init__()
+        self.scaler = Scaler(encoding)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.scaler(x))
+        return logits
+
+
+def requirements() -> list[str]:
+    """What the model needs to load and score, at this environment's versions."""
+    packages = ("mlflow", "torch", "pandas", "numpy")
+    return [f"{package}=={version(package).split('+')[0]}" for package in packages]
+
+
+def signature(encoding: Encoding) -> ModelSignature:
+    """Raw columns by name -> prediction and one probability per class.
+
+    The columns' type is ``any``: MLflow refuses whole numbers in a ``double`` column and fractions
+    in a ``long`` one, where the model itself takes both and checks every value.
+    """
+    label = encoding.classes[0]
+    kinds = {bool: DataType.boolean, int: DataType.long, str: DataType.string}
+    answers = [ColSpec(kinds[type(label)], "prediction")]
+    answers += [ColSpec(DataType.float, f"probability_{c}") for c in encoding.classes]
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), column.name) for column in encoding.columns]),
+        outputs=Schema(answers),
+    )
+
+
+def save_model(
+    path: str,
+    mlflow_model: Model,
+    *,
+    module: StudentModule,
+    example: pd.DataFrame,
+) -> None:
+    """Write both flavours into one folder; ``Model.log`` calls this with ``flavor`` this module.
+
+    ``example`` needs two rows or more of raw columns.
+    """
+    folder, encoding = Path(path), module.scaler.encoding
+    encoded = encoding.encode(example)
+    with _quiet():
+        mlflow.pytorch.save_model(
+            module.eval(),
+            path,
+            mlflow_model=mlflow_model,
+            input_example=encoded,
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype("float32"), (-1, encoded.shape[1]))]),
+                outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(encoding.classes)))]),
+            ),
+            serialization_format="pt2",
+            pip_requirements=requirements(),
+        )
+    code = Path(scoring.__file__)
+    shutil.copy(code, folder / code.name)
+    document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
+    (folder / "encoding.json").write_text(document, encoding="utf-8")
+    for leftover in folder.glob("*input_example*"):
+        leftover.unlink()
+    mlflow_model.signature = signature(encoding)
+    _save_example(mlflow_model, example.reset_index(drop=True), path)
+    mlflow.pyfunc.add_to_model(
+        mlflow_model,
+        loader_module="mlflow.pyfunc.model",
+        model_code_path=code.name,
+        artifacts={"encoding": {"path": "encoding.json", "uri": "encoding.json"}},
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+
+
+def log_student(
+    run: TrackedRun, *, module: StudentModule, example: pd.DataFrame, params: dict[str, str]
+) -> str:
+    """Log the student on a run, with its parameters, and return its model id.
+
+    Log it before the run's metrics: MLflow asks for the history of each metric it finds.
+    """
+    logged = run.client.create_logged_model(
+        run.experiment_id,
+        name="student",
+        source_run_id=run.id,
+        params=params,
+        model_type="classifier",
+    )
+    info = Model.log(
+        artifact_path=None,
+        model_id=logged.model_id,
+        flavor=sys.modules[__name__],
+        run_id=run.id,
+        module=module,
+        example=example.head(EXAMPLE_ROWS),
+    )
+    return str(info.model_id)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what exporting says about its own future, which no user can act on."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "torch.export", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,266 @@
+"""Runs, parameters, curves and artifacts: writes MLflow, computes nothing."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Run as Run  # steps hand runs on: to them a type of this room
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
+from mlflow.exceptions import MlflowException
+
+from kd_mlflow.errors import RunError
+from kd_mlflow.table.dataset import Split
+from kd_mlflow.table.loading import Table
+
+DEFAULT_EXPERIMENT = "kd-mlflow"
+PARAMS_A_BATCH = 100
+NOTHING: Mapping[str, Any] = {}
+DIGEST_LENGTH = 36
+"""MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
+
+
+class TrackedRun:
+    """One open run: what is logged goes to it by its id, never to an ambient active run."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.client = client
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+
+    def log(
+        self,
+        *,
+        params: Mapping[str, object] = NOTHING,
+        metrics: Mapping[str, float] = NOTHING,
+        tags: Mapping[str, str] = NOTHING,
+        note: str = "",
+        model_id: str | None = None,
+    ) -> None:
+        """Log, in one request: parameters (under the prefix ``kd.``), final metrics, tags.
+
+        ``note`` is the description that the UI shows on the run's page; with ``model_id`` the
+        metrics are that logged model's too.
+        """
+        now = _now_ms()
+        given = {**tags, **({"mlflow.note.content": note} if note else {})}
+        first, *more = _batched([Param(f"kd.{k}", str(v)) for k, v in params.items()])
+        self.client.log_batch(
+            self.id,
+            metrics=[
+                Metric(name, float(value), now, 0, model_id=model_id)
+                for name, value in metrics.items()
+            ],
+            params=first,
+            tags=[RunTag(name, value) for name, value in given.items()],
+        )
+        for batch in more:
+            self.client.log_batch(self.id, params=batch)
+
+    def data_set(self, entity: DatasetInput) -> None:
+        """Log the data set as an input of the run."""
+        self.client.log_inputs(self.id, datasets=[entity])
+
+    def document(self, content: Any, path: str) -> None:
+        """Log a JSON document as an artifact."""
+        self.client.log_dict(self.id, content, path)
+
+    def file(self, content: bytes, path: str) -> None:
+        """Log an artifact by its content."""
+        *folders, name = path.split("/")
+        self.folder(lambda f: f.joinpath(name).write_bytes(content), "/".join(folders) or None)
+
+    def folder(self, write: Callable[[Path], object], path: str | None) -> None:
+        """Log the files that ``write`` puts into an empty folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            self.client.log_artifacts(self.id, folder, path)
+
+
+class Tracker:
+    """The current store and experiment; opens runs and closes what it opened.
+
+    Under ``mlflow run`` the first run opened is the one that MLflow made (MLFLOW_RUN_ID).
+    """
+
+    def __init__(self) -> None:
+        self.client = MlflowClient()
+        self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
+        self.experiment_id = self._experiment()
+
+    def _experiment(self) -> str:
+        if self._given_run_id:
+            return str(self.client.get_run(self._given_run_id).info.experiment_id)
+        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return given
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return str(self.client.create_experiment(name))
+        if found.lifecycle_stage != "active":
+            raise RunError(
+                f"experiment {name!r} is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME"
+            )
+        return str(found.experiment_id)
+
+    @property
+    def attaches(self) -> bool:
+        """Whether the next run opened is one that ``mlflow run`` made."""
+        return self._given_run_id is not None
+
+    @contextmanager
+    def run(
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
+    ) -> Iterator[TrackedRun]:
+        """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
+        run = self.open(kind, name, parent=parent, **tags)
+        status = "FINISHED"
+        try:
+            yield run
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        except BaseException:
+            status = "FAILED"
+            raise
+        finally:
+            self.close(run, status)
+
+    @contextmanager
+    def children(
+        self, kind: str, names: Sequence[str], *, parent: TrackedRun
+    ) -> Iterator[list[TrackedRun]]:
+        """Open one run a name below ``parent``; all end as the block ends."""
+        runs: list[TrackedRun] = []
+        status = "FAILED"
+        try:
+            for name in names:
+                runs.append(self.open(kind, name, parent=parent))
+            yield runs
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            with _without_links():
+                for run in runs:
+                    self.close(run, status)
+
+    def open(
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
+    ) -> TrackedRun:
+        """Open a run without closing it."""
+        given = {"kd.kind": kind, **{f"kd.{key}": value for key, value in tags.items()}}
+        if self._given_run_id:
+            run = TrackedRun(self.client, self.client.get_run(self._given_run_id))
+            self._given_run_id = None
+            self.client.update_run(run.id, status="RUNNING")
+            run.log(tags=given)
+            return run
+        if parent:
+            given["mlflow.parentRunId"] = parent.id
+        given |= {"mlflow.user": getpass.getuser(), "mlflow.source.name": "kd-mlflow"}
+        created = self.client.create_run(self.experiment_id, tags=given, run_name=name)
+        return TrackedRun(self.client, created)
+
+    def close(self, run: TrackedRun, status: str) -> None:
+        """End a run that this tracker opened."""
+        self.client.set_terminated(run.id, status=status)
+
+    def get(self, run_id: str) -> Run:
+        """Read a run.  Raises RunError where the store has none of that id."""
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException:
+            raise RunError(f"no run {run_id!r} in this tracking store") from None
+
+    def newest(self, kind: str, **tags: str) -> list[Run]:
+        """Finished runs of a kind with these ``kd.`` tags, newest first."""
+        wanted = {"kind": kind, **tags}
+        clauses = [f"tags.`kd.{key}` = '{value}'" for key, value in wanted.items()]
+        clauses.append(f"attributes.status = '{RunStatus.to_string(RunStatus.FINISHED)}'")
+        return list(
+            self.client.search_runs(
+                [self.experiment_id],
+                " and ".join(clauses),
+                max_results=50,
+                order_by=["attributes.start_time DESC"],
+            )
+        )
+
+    def children_of(self, run_id: str) -> list[Run]:
+        """Runs directly below a run, in the order they were opened."""
+        clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        return list(
+            self.client.search_runs(
+                [self.experiment_id], clause, order_by=["attributes.start_time ASC"]
+            )
+        )
+
+    def download(self, run_id: str, path: str) -> Path:
+        """Fetch an artifact folder.  Raises RunError where the run has none."""
+        try:
+            return Path(self.client.download_artifacts(run_id, path))
+        except (MlflowException, OSError) as error:
+            raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
+
+
+def data_set_input(table: Table, split: Split) -> DatasetInput:
+    """Describe a table as MLflow shows data sets, with our own digest of every value."""
+    columns = [
+        {"type": str(table.features[name].dtype), "name": str(name), "required": True}
+        for name in table.features.columns
+    ]
+    rows = len(table.labels)
+    entity = Dataset(
+        name=table.name,
+        digest=table.digest[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": table.source}),
+        schema=json.dumps({"mlflow_colspec": columns})[:65535],
+        profile=json.dumps(
+            {
+                "num_rows": rows,
+                "num_elements": rows * (table.features.shape[1] + 1),
+                "train_rows": len(split.train),
+                "validation_rows": len(split.val),
+                "test_rows": len(split.test),
+            }
+        ),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def point(name: str, value: float, epoch: int) -> Metric:
+    """One value of a curve, taken now."""
+    return Metric(name, value, _now_ms(), epoch)
+
+
+@contextmanager
+def _without_links() -> Iterator[None]:
+    """A server's client prints a link to each run it ends: dozens would bury the closing table."""
+    given = NO_LINKS.get()
+    NO_LINKS.set(True)
+    try:
+        yield
+    finally:
+        NO_LINKS.set(given)
+
+
+def _batched(params: list[Param]) -> list[list[Param]]:
+    """Parameters in the portions that one request takes; at least one portion."""
+    ends = range(PARAMS_A_BATCH, len(params) + PARAMS_A_BATCH, PARAMS_A_BATCH)
+    return [params[end - PARAMS_A_BATCH : end] for end in ends] or [[]]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
