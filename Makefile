@@ -9,11 +9,12 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
 
-test: $(VENV)/tested  ## Run the whole suite
-	python -m pytest
+test: $(VENV)/tested  ## Run the whole suite, on every core but for what must run alone
+	python -m pytest -m alone
+	python -m pytest -m "not alone" -n auto --dist loadfile
 
 test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" -n auto --dist loadfile
 
 ui: $(VENV)/installed  ## Browse runs and models at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1
@@ -39,6 +40,7 @@ screenshots: $(VENV)/tested  ## Take the README's pictures of MLflow's pages, of
 
 docs: notebooks screenshots  ## Make anew whatever the documentation shows
 	python docs/options.py
+	python docs/api.py
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)

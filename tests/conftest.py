@@ -1,21 +1,26 @@
-"""Stores of MLflow for the tests: made once a session, copied or shared."""
+"""Stores of MLflow for the tests: made once per session, copied or shared."""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kd_mlflow.config import MainConfig
+
+if TYPE_CHECKING:  # the process that hands tests out to others needs none of these
+    from mlflow import MlflowClient
+
+    from kd_mlflow.steps.results import MainResult
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
-import mlflow
-import pytest
-from mlflow import MlflowClient
-
-from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one core each
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,16 +45,20 @@ class Finished:
     uri: str
     folder: Path
     config: MainConfig
-    result: pipeline.MainResult
+    result: MainResult
 
     @property
     def client(self) -> MlflowClient:
         """A client of this store."""
+        from mlflow import MlflowClient
+
         return MlflowClient(self.uri)
 
 
 def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     """Work in a folder against a store, as a shell with MLFLOW_TRACKING_URI set would."""
+    import mlflow
+
     patch.chdir(folder)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.delenv(name, raising=False)
@@ -57,11 +66,25 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     mlflow.set_tracking_uri(uri)
 
 
+def forget_store() -> None:
+    """End ``use_store``: MLflow looks at its environment again."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what imports brought in out of the garbage collector's sight, as the commands do."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An sqlite store without runs; made once, for making one takes seconds."""
     folder = tmp_path_factory.mktemp("empty")
     path = folder / "mlflow.db"
+    from mlflow import MlflowClient
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         MlflowClient(f"sqlite:///{path}").search_experiments()
@@ -83,8 +106,10 @@ def store(
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     use_store(monkeypatch, uri, tmp_path)
+    from mlflow import MlflowClient
+
     yield MlflowClient(uri)
-    mlflow.set_tracking_uri(None)
+    forget_store()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,8 +128,10 @@ def finished_main(
     config = MainConfig() if pytestconfig.getoption("screenshots") else MainConfig(**SMALL)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
+        from kd_mlflow import pipeline
+
         result = pipeline.run_main(config)
-        mlflow.set_tracking_uri(None)
+        forget_store()
     return Finished(uri, folder, config, result)
 
 
@@ -115,7 +142,7 @@ def finished(
     """The shared finished ``main``, in use and read only."""
     use_store(monkeypatch, finished_main.uri, tmp_path)
     yield finished_main
-    mlflow.set_tracking_uri(None)
+    forget_store()
 
 
 @pytest.fixture
@@ -127,4 +154,4 @@ def own_main(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     use_store(monkeypatch, uri, tmp_path)
     yield Finished(uri, tmp_path, finished_main.config, finished_main.result)
-    mlflow.set_tracking_uri(None)
+    forget_store()

@@ -170,7 +170,7 @@ def test_a_sweep_takes_models_too(committee):
         tolerance=1.0,
     )
     result = pipeline.run_sweep(config)
-    assert result.teachers == "models:/forest/1"
+    assert result.taught_by == "models:/forest/1"
     assert "x smaller" not in repr(result)
     assert "kd.teachers" in committee.get_run(result.run_id).data.tags
 

@@ -165,7 +165,7 @@ def test_model(page, address):
     """The version in production carries its alias and the model card."""
     page.goto(f"{address}/#/models/kd-student/versions/1")
     expect(page.get_by_text("@ production")).to_be_visible()
-    for words in ("Intended use.", "Figures", "Recipe.", "Limits.", "Load it."):
+    for words in ("Intended use.", "Metrics", "Recipe.", "Limits.", "Load it."):
         expect(page.get_by_text(words, exact=True)).to_be_attached()
     page.goto(f"{address}/#/models/kd-student")
     expect(page.get_by_text("production").first).to_be_visible()

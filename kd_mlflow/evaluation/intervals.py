@@ -22,8 +22,8 @@ Z = 1.959964
 def standard_error(values: Floats) -> float:
     """Standard error of a mean over seeds; 0 for a single value, whose spread is unknown.
 
-    >>> standard_error(np.array([0.96, 0.98]))
-    0.01
+    >>> standard_error(np.array([1.0, 2.0, 3.0])) == 1 / np.sqrt(3)
+    np.True_
     """
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
