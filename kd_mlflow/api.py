@@ -1,4 +1,4 @@
-"""The package from Python: one function an entry point, with its options as keywords.
+"""The package from Python: one function per entry point, with its options as keywords.
 
 Each option is declared in ``config`` alone: a function takes its configuration's fields, with their
 types, and ``help(kd.distill)`` explains them.

@@ -1,7 +1,7 @@
 """The straight line: data -> teachers -> soft targets -> students -> evaluation -> registry.
 
-One function per entry point. Each takes its configuration and a listener for progress, and returns
-what it found as data; printing is the command line's.
+One function per entry point. Each takes its configuration, those that train a listener too, and
+returns what it found as data; printing is the command line's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """README and docs: commands run, links lead somewhere, options are those declared."""
 
 import dataclasses
+import importlib
 import itertools
 import os
 import re
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, use_store
+from imports import MODULES, PACKAGE, imported
 from served import free_port, served
 
 from kd_mlflow.cli import cli
@@ -204,12 +206,21 @@ def test_every_command_runs(customers, tmp_path, page, number, block):
                     assert "probability_yes" in answer
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def anchors(page):
+    """What can stand behind the # of a link to a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    """Every relative link and picture of a page is a file."""
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
-    there = {link: (page.parent / link).exists() for link in links if "://" not in link}
-    assert all(there.values()), there
+    """Every relative link and picture of a page is a file, and its # a heading there."""
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    for link in (link for link in links if "://" not in link):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def test_every_page_of_docs_is_linked_from_the_readme():
@@ -221,6 +232,49 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 def test_the_options_page_is_what_config_declares():
     """docs/options.md is what docs/options.py writes."""
     execute(ROOT, [sys.executable, "docs/options.py", "--check"])
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    """docs/api.md is what docs/api.py writes."""
+    execute(ROOT, [sys.executable, "docs/api.py", "--check"])
+
+
+def test_the_report_explains_its_words_as_the_glossary_does():
+    """Each word at the end of report.html stands in docs/glossary.md, in the same sentences."""
+    terms = re.findall(r"### (.+)\n\n((?:.+\n)+)", (ROOT / "docs/glossary.md").read_text())
+    glossary = {name.lower(): " ".join(text.split()) for name, text in terms}
+    template = (ROOT / "kd_mlflow/report/templates/report.html").read_text()
+    words = template.partition("<h2>Words</h2>")[2]
+    shown = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", words, re.S)
+    assert len(shown) == 8
+    for name, text in shown:
+        assert " ".join(text.split()) == glossary[name.lower()]
+
+
+def test_the_architecture_lists_every_module():
+    """Each module of the package has its line, below those of the modules that it imports."""
+    table, _, _ = (ROOT / "ARCHITECTURE.md").read_text().partition("## The way of one row")
+    lines = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    listed = [name for line in lines for name in re.findall(r"`([\w/]*\w)`", line)]
+    paths = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in MODULES}
+    modules = {name: path for name, path in paths.items() if "__" not in name}
+    assert sorted(listed) == sorted(modules)
+    for name, path in modules.items():
+        names = {other.removeprefix("kd_mlflow.").replace(".", "/") for other in imported(path)}
+        below = set(listed[listed.index(name) :])
+        assert not names & below, f"{name} imports what is listed below it"
+
+
+def test_the_way_of_one_row_is_there():
+    """Each function on the way of one row is defined in the file that it is said to be in."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    way = re.findall(r"^\d+\. `([\w/]+)\.py:([\w.]+)`", text, re.M)
+    assert 10 <= len(way) <= 15
+    for module, function in way:
+        found = importlib.import_module(f"kd_mlflow.{module.replace('/', '.')}")
+        for name in function.split("."):
+            found = getattr(found, name)
+        assert found.__module__.endswith(module.replace("/", "."))
 
 
 def test_every_command_block_is_looked_at():

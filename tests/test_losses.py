@@ -46,7 +46,7 @@ def labels():
 
 
 def distillation(labels, alpha):
-    """The loss under test, with a temperature a member."""
+    """The loss under test, with a temperature per member."""
     return DistillationLoss(
         normal(N, CLASSES, seed=3),
         labels,

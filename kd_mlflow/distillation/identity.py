@@ -28,7 +28,10 @@ def member_seeds(seed: int, stream: int, k: int) -> list[int]:
 
 
 def fingerprint(data_digest: str, values: dict[str, str]) -> str:
-    """SHA-256 of data and configuration: equal where training would give the same models."""
+    """SHA-256 of data and configuration: equal where training would give the same models.
+
+    Where models are trained, the options of workers, does not count.
+    """
     elsewhere = {field.name for field in fields(WorkerOptions)}
     decisive = sorted(item for item in values.items() if item[0] not in elsewhere)
     content = json.dumps([FORMAT, data_digest, decisive])

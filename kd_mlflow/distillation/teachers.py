@@ -122,7 +122,7 @@ class Ensemble:
 
     @classmethod
     def load(cls, folder: Path) -> Ensemble:
-        """Rebuild what ``save`` wrote, bit for bit."""
+        """Rebuild what ``save`` wrote, bit for bit.  Raises RunError for another format."""
         description = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
         encoding = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:

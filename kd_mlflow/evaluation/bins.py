@@ -1,4 +1,4 @@
-"""Numbers that figures show: intervals, bins of confidence, confusions. Arrays in, arrays out."""
+"""Counts that figures show: bins of confidence, confusions. Arrays in, arrays out."""
 
 from __future__ import annotations
 

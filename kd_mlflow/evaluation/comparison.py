@@ -40,8 +40,8 @@ class EnsembleMetrics:
 class Comparison:
     """Students by kind, distilled and baselines, of the same seeds, and the ensemble.
 
-    ``recovery`` is None where ensemble and baseline tie. ``gains`` are what distilled students
-    have over each kind of baseline.
+    ``recovery`` is None where ensemble and baseline tie. ``gap`` is the ensemble's accuracy minus
+    the distilled students' mean; ``gains`` are theirs minus each kind of baseline's.
     """
 
     students: Mapping[str, tuple[Metrics, ...]]

@@ -1,6 +1,6 @@
 """Metrics of one classifier: accuracy, log loss, calibration; and its agreement with another.
 
-All take arrays and return numbers; nothing here is logged.
+Arrays or tensors in, numbers out; nothing here is logged.
 """
 
 from __future__ import annotations

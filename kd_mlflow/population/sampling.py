@@ -35,7 +35,7 @@ class Sampling:
 
     @classmethod
     def whole(cls, n: int, k: int, *, mixup: float = 0.0) -> Sampling:
-        """All ``k`` members see all ``n`` rows once an epoch."""
+        """All ``k`` members see all ``n`` rows once per epoch."""
         return cls(pools=(n,) * k, mixup=(mixup,) * k, epoch_rows=n)
 
     def members(self, members: slice) -> Sampling:

@@ -37,7 +37,7 @@ METRIC_ROWS = {
 
 LISTED_CLASSES = 40
 JSON_COLUMNS = 30
-"""More columns than these are no legible example of a request."""
+"""With more columns than these an example of a request would be too long to read."""
 
 
 def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) -> str:
@@ -118,7 +118,7 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
             f"learning rate {config.learning_rate:g}, "
             f"weight decay {config.student_weight_decay:g}",
         ),
-        ("calibration", "one temperature a student" if config.calibrate else "none"),
+        ("calibration", "one temperature per student" if config.calibrate else "none"),
         ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
     ]
 

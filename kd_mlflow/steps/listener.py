@@ -1,4 +1,4 @@
-"""Who hears how the work goes on: a protocol, and nobody."""
+"""Listeners follow the work: what one must have, and one that ignores everything."""
 
 from __future__ import annotations
 

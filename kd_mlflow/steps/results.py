@@ -30,7 +30,10 @@ SWEEP_COLUMNS = [
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult:
-    """An ensemble, trained now or reused, and its metrics on test rows."""
+    """An ensemble and its metrics on test rows; ``reused`` where an earlier run trained it.
+
+    ``teacher_accuracies`` are those of each teacher on the test rows.
+    """
 
     run_id: str
     reused: bool
@@ -46,7 +49,8 @@ class TeachersResult:
 class DistillResult:
     """A comparison and the version that its first student became.
 
-    ``taught_by`` is for people; ``teachers_run_id`` is None where that is no ensemble of ours.
+    ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
+    ensemble that was trained here.
     """
 
     run_id: str
@@ -63,7 +67,7 @@ class DistillResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One setting, and its metrics: means over seeds, ``_sem`` their standard errors."""
+    """A temperature, an alpha and a size; metrics are means over seeds, ``_sem`` their errors."""
 
     temperature: float
     alpha: float
@@ -98,7 +102,7 @@ class SweepResult:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MainResult:
-    """All three steps."""
+    """What the three steps of ``main`` found."""
 
     taught: TeachersResult
     distill: DistillResult
@@ -110,7 +114,7 @@ class MainResult:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Decision:
-    """What the gate said of a version and what was moved."""
+    """What the gate said of a version; ``replaced`` is the version that left production, if any."""
 
     model_name: str
     version: str

@@ -32,7 +32,7 @@ def describe_run(
 ) -> None:
     """Log what every run has: configuration, fingerprint, digest, data set; parameters of its own.
 
-    A run that is described once its metrics are known has no ``note`` yet.
+    ``note`` is left out where the description needs metrics that are not known yet.
     """
     table = dataset.table
     mark = mark or fingerprint(table.digest, config.as_text())

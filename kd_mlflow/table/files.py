@@ -53,7 +53,8 @@ def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
 def read_file(path: Path, target: str) -> pd.DataFrame:
     """Read a CSV or Parquet file, all of it before types are decided.
 
-    Raises DataError for an unreadable file, doubled columns, or a target that is none of them.
+    Raises DataError for an unreadable file, one without rows or features, doubled columns, or a
+    target that is none of them.
     """
     frame = _read(path)
     check_columns(frame, path.name, target)

@@ -1,4 +1,4 @@
-"""A table from a built-in name or a file: read whole, split, digest."""
+"""A table from a built-in name, a file or a frame: its features, its labels, its identity."""
 
 from __future__ import annotations
 

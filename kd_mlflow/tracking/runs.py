@@ -1,4 +1,4 @@
-"""Runs, parameters, curves and artifacts: writes MLflow, computes nothing."""
+"""Runs, their parameters, metrics, tags and artifacts: writes MLflow, computes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
-from mlflow.entities import Run as Run  # steps hand runs on: to them a type of this room
+from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
 
@@ -139,7 +139,7 @@ class Tracker:
     def children(
         self, kind: str, names: Sequence[str], *, parent: TrackedRun
     ) -> Iterator[list[TrackedRun]]:
-        """Open one run a name below ``parent``; all end as the block ends."""
+        """Open one run per name below ``parent``; all end as the block ends."""
         runs: list[TrackedRun] = []
         status = "FAILED"
         try:
