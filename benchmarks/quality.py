@@ -85,15 +85,16 @@ def generated(**options: float) -> Dataset:
         n_redundant=5,
         **{"n_informative": 10, "random_state": 42, **options},
     )
+    features = pd.DataFrame(x, columns=[f"feature_{i:02d}" for i in range(x.shape[1])])
     table = Table(
         name="low-noise",
         source="generator",
         target="label",
-        features=pd.DataFrame(x, columns=[f"feature_{i:02d}" for i in range(x.shape[1])]),
+        features=features,
         labels=y.astype(np.int64),
         classes=(0, 1),
         digest="",
-        built_in=True,
+        kinds=dict.fromkeys(features, "numeric"),
     )
     train, val, test = np.split(np.arange(len(y)), [TRAIN, TRAIN + VAL])
     return Dataset(table=table, split=Split(train=train, val=val, test=test))

@@ -50,6 +50,9 @@ class DataOptions(Options):
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
     )
+    drop_rare_classes: bool = option(
+        False, "Leave out the rows of classes with fewer than 3 different rows, not refuse them."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,6 +132,12 @@ class Options:
                 )
         return dataclasses.replace(self, **values)
 
+    @classmethod
+    def read(cls, name: str, text: str) -> Any:
+        """Take one of this group's values back from how ``as_text`` writes it."""
+        default: Any = cls.__dataclass_fields__[name].default
+        return text == "true" if isinstance(default, bool) else type(default)(text)
+
     def as_text(self) -> dict[str, str]:
         """Values by name, written as the command line takes them."""
         return {field.name: text_value(getattr(self, field.name)) for field in fields(self)}

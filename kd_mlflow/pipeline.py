@@ -57,14 +57,14 @@ def _teacher(teachers: str, dataset: Dataset, tracker: Tracker) -> Teacher:
     if "/" in teachers or "," in teachers:
         encoding = teachers_encoding(TeachersConfig(), dataset)
         return load_models(tracker, teachers, encoding, dataset.features("train"))
-    run = choose_ensemble(tracker, teachers, dataset.table.digest)
+    run = choose_ensemble(tracker, teachers, dataset.identity)
     return load_ensemble(tracker, run.info.run_id)
 
 
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
     (dataset, config), tracker = _read(config), Tracker()
-    config = take_sweep(config, tracker, dataset.table.digest)
+    config = take_sweep(config, tracker, dataset.identity)
     teacher = _teacher(config.teachers, dataset, tracker)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ OTHER, MISSING, FIRST_CATEGORY = 0, 1, 2
 SERVED_MODEL = "__pyfunc_model_path__"
 """Environment variable by which MLflow tells its scoring server which model to load."""
 
-DAY_NS = 86_400_000_000_000
+DAY_US = 86_400_000_000
+
+NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
 TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
@@ -53,7 +56,7 @@ def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
         raise ColumnError(f"missing columns: {', '.join(map(repr, absent))}")
     matrix = np.empty((len(frame), len(columns)), dtype=np.float32)
     plain = [i for i, column in enumerate(columns) if column["kind"] == "numeric"]
-    block = _block(frame, [names[i] for i in plain])
+    block = _block(frame, [columns[i] for i in plain])
     if block is not None and len(plain) == len(columns):
         return block
     for i, column in enumerate(columns):
@@ -64,13 +67,16 @@ def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
     return matrix
 
 
-def _block(frame: pd.DataFrame, names: list[str]) -> NDArray[np.float32] | None:
+def _block(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.float32] | None:
     """Encode all numeric columns at once; None where one of them needs a look of its own."""
+    names = [column["name"] for column in columns]
     values = (frame if list(frame.columns) == names else frame[names]).to_numpy()
     if values.dtype.kind not in "iuf":
         return None
+    if any(offsets := [column["offset"] for column in columns]):
+        values = values - np.array(offsets)
     with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
+        narrow: NDArray[np.float32] = values.astype(np.float32)
     return None if np.isinf(narrow).any() else narrow
 
 
@@ -93,6 +99,19 @@ def text_of(value: Any) -> str:
 
 
 def _numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
+    values = numbers(series, column) - column["offset"]
+    with np.errstate(over="ignore"):
+        narrow: NDArray[np.float32] = values.astype(np.float32)
+    _refuse(series, np.isinf(narrow), "takes finite numbers up to 3.4e38")
+    return narrow
+
+
+def numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float64]:
+    """Read a column of numbers; gaps and the texts that stand for one are NaN.  Shape: (n,).
+
+    Raises ColumnError for any other text and for dates.
+    """
+    series = _without(series, column["gap_texts"])
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
     if series.dtype.kind in "Mmc":
@@ -102,10 +121,14 @@ def _numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
     except (TypeError, ValueError, OverflowError):
         values = np.array([_number(value) for value in series], dtype=np.float64)
     _refuse(series, np.isnan(values) & series.notna().to_numpy(), "holds numbers")
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    _refuse(series, np.isinf(narrow), "takes finite numbers up to 3.4e38")
-    return narrow
+    return values
+
+
+def _without(series: pd.Series, gap_texts: list[str]) -> pd.Series:
+    """A column with gaps for the texts that were taken for gaps in training."""
+    if not gap_texts or series.dtype.kind in "iufbM":
+        return series
+    return series.astype(object).where(~series.isin(gap_texts))
 
 
 def _number(value: Any) -> float:
@@ -124,27 +147,35 @@ def _truth_values(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float
 
 
 def _days(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
-    origin = pd.Timestamp(column["origin"]).value
+    series = _without(series, column["gap_texts"])
+    origin = np.datetime64(column["origin"], "us").astype(np.int64)
     stamps = timestamps(series)
     _refuse(series, (stamps.isna() & series.notna()).to_numpy(), "holds dates such as 2024-03-31")
-    days = (stamps.astype("int64").to_numpy() - origin) / DAY_NS
+    days = (stamps.astype("int64").to_numpy() - origin) / DAY_US
     return np.where(stamps.isna(), np.nan, days).astype(np.float32)
 
 
 def timestamps(series: pd.Series) -> pd.Series:
-    """Read dates, ISO 8601 where they are text; what is none becomes a gap.  UTC, nanoseconds."""
+    """Read dates, ISO 8601 where they are text; what is none becomes a gap.  UTC, microseconds."""
     if series.dtype.kind not in "OMUT" and not isinstance(
         series.dtype, (pd.StringDtype, pd.DatetimeTZDtype, pd.CategoricalDtype)
     ):
-        return pd.Series(pd.NaT, index=series.index, dtype="datetime64[ns]")
+        return pd.Series(pd.NaT, index=series.index, dtype="datetime64[us]")
     if series.dtype.kind == "O":
         series = series.where(series.map(lambda v: isinstance(v, str) or not np.isscalar(v)))
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
+    stamps = _iso_dates(series)
+    unread = stamps.isna() & series.notna()
+    if unread.any():  # nanoseconds beside far years have no common unit: cut them
+        texts = series[unread].astype(str).str.replace(NANOSECONDS, r"\1", regex=True)
+        stamps = stamps.fillna(_iso_dates(texts))
+    return stamps
+
+
+def _iso_dates(series: pd.Series) -> pd.Series:
     stamps = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=True)
-    low, high = pd.Timestamp.min.tz_localize("UTC"), pd.Timestamp.max.tz_localize("UTC")
-    stamps = stamps.where((stamps > low) & (stamps < high))
-    return stamps.dt.tz_localize(None).astype("datetime64[ns]")
+    return stamps.dt.tz_localize(None).dt.as_unit("us")
 
 
 def _codes(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from kd_mlflow.table import new_rows
+from kd_mlflow.table.kinds import kind_of
 from kd_mlflow.table.new_rows import Pairs, any_pairs, near_pairs, rows_between
 
 N = 60
@@ -32,7 +33,13 @@ def features():
 
 def made(features, pairs, seed=1):
     """All new rows in one table."""
-    return pd.concat(rows_between(features, pairs, np.random.default_rng(seed)))
+    return pd.concat(chunks(features, pairs, seed))
+
+
+def chunks(features, pairs, seed):
+    """New rows as they come."""
+    kinds = {name: kind_of(features[name]) for name in features}
+    return rows_between(features, pairs, np.random.default_rng(seed), kinds)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.0])
@@ -115,7 +122,7 @@ def test_chunks_do_not_change_how_many_rows_there_are(features, monkeypatch):
     """Rows come in chunks of bounded size that together are all rows."""
     monkeypatch.setattr(new_rows, "CHUNK_ROWS", 64)
     pairs = any_pairs(N, 150, np.random.default_rng(9))
-    sizes = [len(rows) for rows in rows_between(features, pairs, np.random.default_rng(0))]
+    sizes = [len(rows) for rows in chunks(features, pairs, seed=0)]
     assert sizes == [64, 64, 22]
 
 

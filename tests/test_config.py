@@ -223,6 +223,7 @@ def test_as_text_names_every_option():
         "data": "wine",
         "target": "",
         "val_fraction": "0.1",
+        "drop_rare_classes": "false",
     }
     assert GateOptions(strict=True).as_text()["strict"] == "true"
 

@@ -131,13 +131,13 @@ def test_max_categories_keeps_the_most_frequent():
     assert (given[2] == given[4]).all()
 
 
-def test_dates_are_days_since_the_first():
-    """A date, as text or as a timestamp, is the number of days since the training minimum."""
+def test_dates_are_days_since_the_middle_one():
+    """A date, as text or as a timestamp, is the number of days since the training median."""
     encoding = fitted(pd.DataFrame({"d": ["2024-03-01", "2024-02-28", "2025-01-01"]}))
     texts = pd.DataFrame(
         {"d": ["2024-02-28", "2024-03-01", "2024-02-28T12:00", None, "2024-02-27"]}
     )
-    expected = np.array([[0, 2, 0.5, np.nan, -1]]).T
+    expected = np.array([[-2, 0, -1.5, np.nan, -3]]).T
     np.testing.assert_array_equal(encoding.encode(texts), expected)
     stamps = pd.DataFrame({"d": pd.to_datetime(texts["d"], format="ISO8601")})
     np.testing.assert_array_equal(encoding.encode(stamps), expected)

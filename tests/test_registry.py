@@ -82,6 +82,7 @@ def test_version_says_where_it_comes_from(finished):
         "kd.promotion_reason": finished.result.decision.reason,
         "kd.run_id": run.info.run_id,
         "kd.data_digest": run.data.tags["kd.data_digest"],
+        "kd.split": run.data.tags["kd.split"],
     }
     assert version.run_id == run.info.run_id
     assert version.description.startswith(f"# {NAME}")

@@ -24,6 +24,7 @@ from kd_mlflow.report import page as report
 from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.table.kinds import kind_of
 from kd_mlflow.table.loading import Table
 
 FIGURES = {
@@ -98,7 +99,7 @@ def evidence(classes=HOSTILE, n=90, **config):
         labels=labels,
         classes=tuple(classes),
         digest="0" * 64,
-        built_in=False,
+        kinds={name: kind_of(frame[name]) for name in frame},
     )
     third = n // 3
     split = Split(

@@ -7,11 +7,23 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import torch
 
-from kd_mlflow.config import TeachersConfig, WorkerOptions
+from kd_mlflow.config import DataOptions, TeachersConfig, WorkerOptions
+from kd_mlflow.table.dataset import Identity
 
-FORMAT = 1
-"""Goes into the fingerprint: an ensemble of another format is trained anew, not misread."""
+FORMAT = 2
+"""How an ensemble is stored: one of another format is trained anew, not misread."""
+
+TRAINING = 2
+"""What training does with a table and its options, down to the numbers.
+
+A test compares trained weights with recorded ones and fails until this is raised with them: what an
+older version trained is then no longer taken for the same.
+"""
+
+TORCH = ".".join(torch.__version__.split(".")[:2])
+"""Its minor version: another one may round otherwise."""
 
 TEACHER_STREAM, STUDENT_STREAM, NEW_ROWS_STREAM = 0, 1, 2
 """Spawn keys of the option ``seed``; a sweep's students have the seeds of those of ``distill``."""
@@ -27,23 +39,23 @@ def member_seeds(seed: int, stream: int, k: int) -> list[int]:
     return [int(value) for value in drawn]
 
 
-def fingerprint(data_digest: str, values: dict[str, str]) -> str:
-    """SHA-256 of data and configuration: equal where training would give the same models.
+def fingerprint(identity: Identity, values: dict[str, str]) -> str:
+    """SHA-256 of dataset, options and what trains: equal where the same models would come out.
 
     Where models are trained, the options of workers, does not count.
     """
     elsewhere = {field.name for field in fields(WorkerOptions)}
     decisive = sorted(item for item in values.items() if item[0] not in elsewhere)
-    content = json.dumps([FORMAT, data_digest, decisive])
+    content = json.dumps([FORMAT, TRAINING, TORCH, *identity, decisive])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def teachers_fingerprint(data_digest: str, config: TeachersConfig) -> str:
+def teachers_fingerprint(identity: Identity, config: TeachersConfig) -> str:
     """The fingerprint of an ensemble of a resolved configuration.
 
-    Where its table lies, ``force`` and the recipe's name do not count.
+    How its table is read, ``force`` and the recipe's name do not count.
     """
     values = config.as_text()
-    for name in ("data", "target", "force", "recipe"):
+    for name in ("force", "recipe", *(field.name for field in fields(DataOptions))):
         del values[name]
-    return fingerprint(data_digest, values)
+    return fingerprint(identity, values)

@@ -114,7 +114,7 @@ def _new_rows(
         if recipe.augment == "mixup"
         else new_rows.near_pairs(inputs.cpu().numpy(), count, rng)
     )
-    return new_rows.rows_between(features, pairs, rng)
+    return new_rows.rows_between(features, pairs, rng, dataset.table.kinds)
 
 
 def student_task(

@@ -172,4 +172,6 @@ def teachers_encoding(config: TeachersConfig, dataset: Dataset) -> Encoding:
         classes=dataset.table.classes,
         max_categories=config.max_categories,
         scaling=config.scaling,
+        kinds=dataset.table.kinds,
+        gap_texts=dataset.table.gap_texts,
     )

@@ -51,7 +51,7 @@ def distill_step(
 
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     """
-    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
+    mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
@@ -131,6 +131,6 @@ def _log_and_register(
         model_name=config.model_name,
         model_id=model_id,
         run_id=run.id,
-        digest=table.digest,
+        identity=dataset.identity,
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )

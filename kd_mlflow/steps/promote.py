@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from kd_mlflow.errors import DataError, Unavailable
 from kd_mlflow.evaluation.gate import Check, gate, verdict
 from kd_mlflow.report import notes
 from kd_mlflow.steps.results import Decision
-from kd_mlflow.table.dataset import Dataset, TestRows, read_dataset
+from kd_mlflow.table.dataset import Dataset, Identity, TestRows, read_dataset
 from kd_mlflow.table.loading import FRAME
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking.registry import ModelVersion
@@ -31,10 +32,10 @@ def promote_step(
     """Gate a version on the test rows of ``data``, the dataset that it was trained on."""
     client, model_name, number = tracker.client, config.model_name, str(version.version)
     seen = registry.version_in_production(client, model_name)
-    logged, digest = distill_run.data.metrics, distill_run.data.tags["kd.data_digest"]
-    mark = fingerprint(digest, config.as_text())
+    logged, identity = distill_run.data.metrics, identity_of(distill_run)
+    marks = {"fingerprint": fingerprint(identity, config.as_text()), **identity._asdict()}
     with tracker.run("promotion", f"promotion v{number}", parent=parent) as run:
-        run.log(params=config.as_text(), tags={"kd.fingerprint": mark, "kd.data_digest": digest})
+        run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
         if isinstance(data, Dataset):
             run.data_set(data_set_input(data.table, data.split))
         rows = data if isinstance(data, Unavailable) else data.test_rows()
@@ -106,18 +107,28 @@ def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
             "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
         )
     try:
-        dataset = read_dataset(
-            DataOptions(
-                data=data,
-                target=params["kd.target"],
-                val_fraction=float(params["kd.val_fraction"]),
-            )
-        )
+        dataset = read_dataset(dataclasses.replace(data_options(run), data=data))
     except DataError as error:
         return Unavailable(f"the test rows cannot be read again: {error}")
-    if dataset.table.digest != run.data.tags["kd.data_digest"]:
+    if dataset.identity != identity_of(run):
         return Unavailable(
-            f"the table {dataset.table.source} is another one or changed since the version "
-            "was trained"
+            f"the table {dataset.table.source} is another one, or it or its split changed since "
+            "the version was trained"
         )
     return dataset
+
+
+def identity_of(run: Run) -> Identity:
+    """The dataset that a run was trained on; the split of an early run is not known."""
+    tags = run.data.tags
+    return Identity(tags["kd.data_digest"], tags.get("kd.split", ""))
+
+
+def data_options(run: Run) -> DataOptions:
+    """How a run read its table; an option that it knew nothing of has its default."""
+    given = {
+        field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
+        for field in dataclasses.fields(DataOptions)
+        if f"kd.{field.name}" in run.data.params
+    }
+    return DataOptions(**given)

@@ -33,7 +33,7 @@ from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.results import Cell, SweepResult
 from kd_mlflow.steps.tracked import describe_run, workers_of
-from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.dataset import Dataset, Identity
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.lookup import choose_run
 from kd_mlflow.tracking.runs import TrackedRun, Tracker
@@ -66,7 +66,7 @@ def sweep_step(
     listener: Listener,
 ) -> SweepResult:
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
-    mark = fingerprint(dataset.table.digest, config.as_text() | {"teachers": ensemble.identity})
+    mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
     with tracker.run("sweep", f"sweep {dataset.table.name}") as run:
         lessons = transfer_set(config, dataset, ensemble)
@@ -105,7 +105,7 @@ def sweep_step(
     return result
 
 
-def take_sweep(config: DistillConfig, tracker: Tracker, data_digest: str) -> DistillConfig:
+def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:
     """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one.
 
     Raises ConfigError where temperature or alpha is given too, RunError where there is no sweep.
@@ -118,7 +118,7 @@ def take_sweep(config: DistillConfig, tracker: Tracker, data_digest: str) -> Dis
             raise ConfigError(
                 f"from_sweep sets {name} too; received {given:g} beside it: give one of the two"
             )
-    run = choose_run(tracker, "sweep", config.from_sweep, data_digest)
+    run = choose_run(tracker, "sweep", config.from_sweep, identity)
     return dataclasses.replace(
         config,
         from_sweep=run.info.run_id,

@@ -35,11 +35,14 @@ def describe_run(
     ``note`` is left out where the description needs metrics that are not known yet.
     """
     table = dataset.table
-    mark = mark or fingerprint(table.digest, config.as_text())
+    mark = mark or fingerprint(dataset.identity, config.as_text())
     sides = {f"{name}_rows": len(rows) for name, rows in vars(dataset.split).items()}
     run.log(
         params={**config.as_text(), "data": table.source, **sides, **own},
-        tags={"kd.fingerprint": mark, "kd.data_digest": table.digest},
+        tags={
+            "kd.fingerprint": mark,
+            **{f"kd.{name}": digest for name, digest in dataset.identity._asdict().items()},
+        },
         note=note,
     )
     run.data_set(data_set_input(table, dataset.split))

@@ -35,7 +35,7 @@ def teachers_step(
     parent: TrackedRun | None = None,
 ) -> TeachersResult:
     """Return the finished ensemble of the same fingerprint, or train it now."""
-    mark = teachers_fingerprint(dataset.table.digest, config)
+    mark = teachers_fingerprint(dataset.identity, config)
     found = None if config.force else find_ensemble(tracker, fingerprint=mark)
     if found:
         listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +15,23 @@ from sklearn.model_selection import train_test_split
 
 from kd_mlflow.config import DataOptions
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits, row_hashes
-from kd_mlflow.table.loading import Table, load_table
+from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
+from kd_mlflow.table.loading import (
+    NAMED_CLASSES,
+    ROWS_PER_CLASS,
+    Table,
+    load_table,
+    named_classes,
+    rare_classes,
+    without_classes,
+)
+
+_log = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2
+SIDES = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+SEARCH_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +41,20 @@ class Split:
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sides: NDArray[np.int64]) -> Split:
+        """Collect the rows of each side.  Shape: (n,), TRAIN, VAL or TEST each."""
+        return cls(**{name: np.flatnonzero(sides == i) for i, name in enumerate(SIDES)})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which rows are on which side."""
+        sha = hashlib.sha256()
+        for name in SIDES:
+            rows = getattr(self, name)
+            sha.update(f"{name} {len(rows)}:".encode() + rows.astype("<i8").tobytes())
+        return sha.hexdigest()
 
     def balance(self, table: Table) -> dict[str, dict[str, int]]:
         """Rows per class on each side, by side and label."""
@@ -38,7 +68,7 @@ class Split:
                     strict=True,
                 )
             )
-            for side in ("train", "val", "test")
+            for side in SIDES
         }
 
 
@@ -46,30 +76,23 @@ def split_rows(table: Table, val_fraction: float) -> Split:
     """Divide rows into train, validation and test: 20 % test, ``val_fraction`` of the rest.
 
     A file's row goes where a hash of its feature values sends it: the same side however the table
-    grows or is reordered, and equal rows on one side. Built-in tables keep the reference split.
+    grows or is reordered, and equal rows on one side. Where a class has no row on a side, the rows
+    of it that are nearest to that side go there; they go back when others of the class come, so
+    that of rare classes alone a row may change sides as a file grows. Built-in tables keep the
+    reference split.
 
-    Raises DataError where a class has no row to train on or to test on.
+    Raises DataError where a class cannot be on every side.
     """
-    split = (
-        _reference_split(table, val_fraction)
-        if table.built_in
-        else _hash_split(table, val_fraction)
-    )
-    balance = split.balance(table)
-    for label in map(str, table.classes):
-        train, test = balance["train"][label], balance["test"][label]
-        if not train or not test:
-            raise DataError(
-                f"class {label!r} has too few rows to split: {train} to train on, "
-                f"{test} to test on, at least one each is needed; "
-                "add rows of it, merge it with another class, or remove it"
-            )
-    if not len(split.val):
+    if table.row_hashes is None:
+        return _reference_split(table, val_fraction)
+    if rare := rare_classes(table):
         raise DataError(
-            f"no row is left for validation: {len(table.labels)} rows at "
-            f"val_fraction {val_fraction:g}; add rows or raise val_fraction"
+            f"classes with fewer than {ROWS_PER_CLASS} different rows, too few to train, validate "
+            f"and test on: {named_classes(rare)}; add rows of them, merge them with others, or "
+            "leave them out: drop_rare_classes=true"
         )
-    return split
+    sides = _hash_sides(table.row_hashes, val_fraction)
+    return Split.of(_with_every_class(sides, table, table.row_hashes, val_fraction))
 
 
 def _reference_split(table: Table, val_fraction: float) -> Split:
@@ -79,13 +102,76 @@ def _reference_split(table: Table, val_fraction: float) -> Split:
     return Split(train=np.sort(train), val=np.sort(val), test=np.sort(test))
 
 
-def _hash_split(table: Table, val_fraction: float) -> Split:
-    place = mix_bits(row_hashes(table.features)).astype(np.float64) / 2.0**64
-    test = place < TEST_FRACTION
-    val = ~test & (place < TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction)
-    return Split(
-        train=np.flatnonzero(~test & ~val), val=np.flatnonzero(val), test=np.flatnonzero(test)
-    )
+def _places(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Where on the line from 0 to 1 a row lies: test rows first, then validation, then train."""
+    return mix_bits(hashes).astype(np.float64) / 2.0**64
+
+
+def _hash_sides(hashes: NDArray[np.uint64], val_fraction: float) -> NDArray[np.int64]:
+    places = _places(hashes)
+    end = TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
+    return np.select([places < TEST_FRACTION, places < end], [TEST, VAL], TRAIN)
+
+
+def _with_every_class(
+    sides: NDArray[np.int64], table: Table, hashes: NDArray[np.uint64], val_fraction: float
+) -> NDArray[np.int64]:
+    """Move the nearest rows to sides on which their class has none, equal rows together."""
+    places, end = _places(hashes), TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
+    away = {
+        TEST: places,
+        VAL: np.where(places < TEST_FRACTION, TEST_FRACTION - places, places - end),
+        TRAIN: -places,
+    }
+    seats = _Seats(sides, table.labels, hashes, classes=len(table.classes))
+    stuck = []
+    for label, side in np.argwhere(seats.counts == 0):
+        rows = np.flatnonzero(table.labels == label)
+        nearest = rows[np.argsort(away[int(side)][rows], kind="stable")]
+        if not any(seats.move(row, side) for row in nearest):
+            stuck.append(table.classes[label])
+    if stuck:
+        raise DataError(
+            "classes whose rows cannot be divided into train, validation and test, because equal "
+            f"rows stay together: {', '.join(map(repr, stuck[:NAMED_CLASSES]))}; add rows of them "
+            "or merge them with others"
+        )
+    return seats.sides
+
+
+class _Seats:
+    """Which side each row is on, how many rows of each class are there, and which rows are equal.
+
+    Shape: sides (n,), counts (classes, sides).
+    """
+
+    def __init__(
+        self,
+        sides: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        hashes: NDArray[np.uint64],
+        *,
+        classes: int,
+    ) -> None:
+        self.sides, self._labels = sides, labels
+        self.counts = np.zeros((classes, len(SIDES)), dtype=np.int64)
+        np.add.at(self.counts, (labels, sides), 1)
+        self._order = np.argsort(hashes, kind="stable")
+        self._sorted, self._hashes = hashes[self._order], hashes
+
+    def move(self, row: np.int64, side: np.int64) -> bool:
+        """Move a row and its equals, unless that takes a class's last row from a side."""
+        first, end = (np.searchsorted(self._sorted, self._hashes[row], s) for s in SEARCH_SIDES)
+        equals = self._order[first:end]
+        moved = np.bincount(self._labels[equals], minlength=len(self.counts))
+        before = self.sides[row]
+        left = self.counts[:, before] - moved
+        if (left[moved > 0] <= 0).any():
+            return False
+        self.counts[:, before] = left
+        self.counts[:, side] += moved
+        self.sides[equals] = side
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +182,17 @@ class TestRows:
 
     features: pd.DataFrame
     labels: NDArray[np.object_]
+
+
+class Identity(NamedTuple):
+    """Digests of a table's values and of which rows are on which side.
+
+    Models are compared, reused and judged only where both are the same: a row that one split tests
+    on may be one that another trains on.
+    """
+
+    data_digest: str
+    split: str
 
 
 class Sides(NamedTuple):
@@ -112,6 +209,11 @@ class Dataset:
 
     table: Table
     split: Split
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What makes this dataset the same as another: its values and its split."""
+        return Identity(self.table.digest, self.split.digest)
 
     def features(self, side: str) -> pd.DataFrame:
         """Feature columns of one side: train, val or test."""
@@ -140,6 +242,12 @@ class Dataset:
 
 
 def read_dataset(config: DataOptions) -> Dataset:
-    """Read and split the table that a configuration names."""
+    """Read and split the table that a configuration names.
+
+    Raises DataError for whatever is wrong with it.
+    """
     table = load_table(config.data, config.target)
+    if config.drop_rare_classes and (rare := rare_classes(table)):
+        _log.warning("left out, rows of rare classes: %s", named_classes(rare))
+        table = without_classes(table, rare)
     return Dataset(table=table, split=split_rows(table, config.val_fraction))

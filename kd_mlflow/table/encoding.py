@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,8 +21,10 @@ from kd_mlflow.table.kinds import Label, kind_of
 class Column:
     """What was learnt of one column from the training rows.
 
-    ``mean`` and ``scale`` are in the column's own unit (days for dates). ``codes`` are the category
-    codes that occurred; each gets a one-hot input, any other code is all zeros.
+    A number is encoded as its distance from ``offset``, a date as days since ``origin``; ``mean``,
+    ``scale``, ``median`` and the bounds ``low`` and ``high`` are in that unit. ``gap_texts`` are
+    texts that count as gaps. ``codes`` are the category codes that occurred; each gets a one-hot
+    input, any other code is all zeros.
     """
 
     name: str
@@ -30,8 +32,12 @@ class Column:
     mean: float = 0.0
     scale: float = 1.0
     median: float = 0.0
+    low: float | None = None
+    high: float | None = None
     indicator: bool = False
+    offset: float = 0.0
     origin: str = ""
+    gap_texts: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
 
@@ -74,14 +80,14 @@ class Encoding:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Encoding:
         """Rebuild an encoding from its JSON document."""
-        columns = [
-            Column(**{**c, "categories": tuple(c["categories"]), "codes": tuple(c["codes"])})
-            for c in document["columns"]
+        columns: list[dict[str, Any]] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in column.items()}
+            for column in document["columns"]
         ]
         return cls(
             target=document["target"],
             classes=tuple(document["classes"]),
-            columns=tuple(columns),
+            columns=tuple(Column(**column) for column in columns),
         )
 
 
@@ -91,6 +97,14 @@ ENCODED_ROWS = 65_536
 COMMENSURABLE = 10.0
 """Numbers whose largest and smallest deviation differ by at most this factor share one scale."""
 
+BLURRED = 1e-4
+"""Numbers that float32 would round by more than this part of their spread are encoded from their
+median; others as they are.
+"""
+
+HEAVY, CLIP = 50.0, 10.0
+"""A column with a value beyond HEAVY robust deviations is cut at CLIP and scaled by one of them."""
+
 
 def fit_encoding(
     features: pd.DataFrame,
@@ -99,61 +113,104 @@ def fit_encoding(
     classes: Sequence[Label],
     max_categories: int,
     scaling: str = "auto",
+    kinds: Mapping[str, str] | None = None,
+    gap_texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Encoding:
-    """Learn medians, scales, categories and types from the training rows.
+    """Learn medians, scales and categories from the training rows.
 
     Numeric columns are divided each by its own deviation or all by one common scale, their
     deviations' root mean square, which keeps what their relative spread says; ``auto`` takes the
-    common scale where the deviations are within a factor of ten of each other.
+    common scale where the deviations are within a factor of ten of each other. ``kinds`` and
+    ``gap_texts`` are what the whole table says of its columns; without them these rows decide.
 
     Raises DataError where a column has a type that no model takes.
     """
-    columns = [_fit_column(features[name], max_categories) for name in features.columns]
-    scales = np.array([column.scale for column in columns if column.kind == "numeric"])
-    alike = scales.size and scales.max() <= COMMENSURABLE * scales.min()
-    if scales.size and (scaling == "common" or (scaling == "auto" and alike)):
-        common = float(np.sqrt(np.mean(np.square(scales))))
+    known = {str(name): kinds[str(name)] if kinds else kind_of(features[name]) for name in features}
+    columns = [
+        _fit_column(
+            features[name], known[str(name)], max_categories, (gap_texts or {}).get(name, ())
+        )
+        for name in features.columns
+    ]
+    varied = [column.scale for column in columns if column.kind == "numeric" and column.scale]
+    alike = bool(varied) and max(varied) <= COMMENSURABLE * min(varied)
+    if varied and (scaling == "common" or (scaling == "auto" and alike)):
+        common = float(np.sqrt(np.mean(np.square(varied))))
         columns = [replace(c, scale=common) if c.kind == "numeric" else c for c in columns]
+    columns = [replace(column, scale=column.scale or 1.0) for column in columns]
     return Encoding(target=target, classes=tuple(classes), columns=tuple(columns))
 
 
-def _fit_column(series: pd.Series, max_categories: int) -> Column:
-    name, kind = str(series.name), kind_of(series)
+def _fit_column(
+    series: pd.Series, kind: str, max_categories: int, gap_texts: Sequence[str]
+) -> Column:
+    """Describe one column; the scale of one that never varies is 0."""
+    name = str(series.name)
     if kind == "category":
         return _fit_category(series, max_categories)
-    origin = ""
+    blank = Column(name=name, kind=kind, scale=0.0, gap_texts=tuple(gap_texts))
     if kind == "date":
-        first = scoring.timestamps(series).min()
-        origin = "1970-01-01" if pd.isna(first) else first.isoformat()
-    values = _encoded(series, {"name": name, "kind": kind, "origin": origin}).astype(np.float64)
+        stamps = scoring.timestamps(series.mask(series.isin(gap_texts))).dropna()
+        middle = stamps.sort_values().iloc[len(stamps) // 2] if len(stamps) else pd.Timestamp(0)
+        blank = replace(blank, origin=middle.isoformat())
+    elif kind == "numeric":
+        blank = replace(blank, offset=_offset(_read_numbers(series, blank)))
+    values = _encoded(series, asdict(blank)).astype(np.float64)
     present = values[~np.isnan(values)]
     if not len(present):
-        return Column(name=name, kind=kind, origin=origin)
-    return Column(
-        name=name,
-        kind=kind,
+        return blank
+    column = replace(blank, median=float(np.median(present)), indicator=len(present) < len(values))
+    if bounds := _bounds(present):
+        low, high, scale = bounds
+        return replace(column, low=low, high=high, mean=column.median, scale=scale)
+    return replace(
+        column,
         mean=float(present.mean()),
-        scale=float(present.std()) if present.max() > present.min() else 1.0,
-        median=float(np.median(present)),
-        indicator=len(present) < len(values),
-        origin=origin,
+        scale=float(present.std()) if present.max() > present.min() else 0.0,
     )
+
+
+def _offset(values: NDArray[np.float64]) -> float:
+    """The median of numbers that lie too far from 0 for float32 to tell them apart, else 0."""
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return 0.0
+    low, median, high = np.percentile(present, [25, 50, 75])
+    spread = (high - low) or present.std()
+    blur = abs(median) * np.finfo(np.float32).eps
+    return float(median) if blur > BLURRED * spread > 0 else 0.0
+
+
+def _bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | None:
+    """Lower and upper bound and scale of a column with far outliers; None for any other.
+
+    Deviations are robust: of the median of the distinct values, so that a sentinel such as -999
+    counts once, however often it occurs.
+    """
+    distinct = np.unique(present)
+    middle = float(np.median(distinct))
+    scale = 1.4826 * float(np.median(np.abs(distinct - middle)))
+    if not 0 < HEAVY * scale < max(distinct[-1] - middle, middle - distinct[0]):
+        return None
+    return middle - CLIP * scale, middle + CLIP * scale, scale
 
 
 def _fit_category(series: pd.Series, max_categories: int) -> Column:
     """Keep the most frequent categories, ties in alphabetical order; the rest share one code."""
-    _encoded(series, {"name": str(series.name), "kind": "category", "categories": ()})
+    _encoded(series, asdict(Column(name=str(series.name), kind="category")))
     texts = pd.Series(series.dropna().astype(object).map(scoring.text_of), dtype=object)
     counts = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     categories = tuple(sorted(counts.index[:max_categories]))
     column = Column(name=str(series.name), kind="category", categories=categories)
     codes = np.unique(_encoded(series, asdict(column)))
-    return Column(
-        name=column.name,
-        kind="category",
-        categories=categories,
-        codes=tuple(int(code) for code in codes),
-    )
+    return replace(column, codes=tuple(int(code) for code in codes))
+
+
+def _read_numbers(series: pd.Series, column: Column) -> NDArray[np.float64]:
+    try:
+        return scoring.numbers(series, asdict(column))
+    except scoring.ColumnError as error:
+        raise DataError(str(error)) from None
 
 
 def _encoded(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
@@ -164,7 +221,7 @@ def _encoded(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
 
 
 class Scaler(nn.Module):
-    """Fills gaps, scales numbers and one-hots codes; nothing in it is trained.
+    """Fills gaps, cuts far outliers, scales numbers, one-hots codes; nothing in it is trained.
 
     Shape: encoded columns (n, columns) -> inputs (n, d_in): scaled numbers in column order, then
     gap indicators, then one-hot codes.
@@ -174,6 +231,8 @@ class Scaler(nn.Module):
     median: Tensor
     mean: Tensor
     scale: Tensor
+    low: Tensor
+    high: Tensor
     indicators: Tensor
     one_hot: Tensor
     codes: Tensor
@@ -187,6 +246,10 @@ class Scaler(nn.Module):
         self._keep("median", [c.median for _, c in numbers])
         self._keep("mean", [c.mean for _, c in numbers])
         self._keep("scale", [c.scale for _, c in numbers])
+        self.bounded = any(c.low is not None for _, c in numbers)
+        if self.bounded:
+            self._keep("low", [-torch.inf if c.low is None else c.low for _, c in numbers])
+            self._keep("high", [torch.inf if c.high is None else c.high for _, c in numbers])
         self._keep("indicators", [i for i, c in numbers if c.indicator], torch.int64)
         one_hot = [(i, code) for i, c in places for code in c.codes]
         self._keep("one_hot", [i for i, _ in one_hot], torch.int64)
@@ -203,6 +266,8 @@ class Scaler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.index_select(1, self.numbers)
         filled = torch.where(torch.isnan(numbers), self.median, numbers)
+        if self.bounded:
+            filled = torch.clamp(filled, self.low, self.high)
         parts = [(filled - self.mean) / self.scale]
         if self.indicators.numel():
             parts.append(torch.isnan(x.index_select(1, self.indicators)).to(x.dtype))

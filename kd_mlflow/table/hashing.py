@@ -1,46 +1,84 @@
-"""Hashes of a table: of each row, for its place in the split; of all values, for its identity."""
+"""Hashes of a table: of each row, for its place in the split; of all values, for its identity.
+
+A cell is hashed by what it says, not by the type of its column: 3, 3.0 and "3" are one, so are true
+and 1, and a date is the same as text and as a timestamp. What later rows make of a column's type
+therefore moves no earlier row. The functions are our own down to the bit (SplitMix64's finalizer,
+BLAKE2b): no release of pandas can move a split.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow.table.kinds import Label, kind_of
+from kd_mlflow import scoring
+from kd_mlflow.errors import DataError
+from kd_mlflow.table.kinds import DATE, NUMBER, Label
 
 SPLIT_SEED = 42
 """The split never follows the training seed: metrics of two trainings compare on the same rows."""
 
+NAMES_ROWS = re.compile(
+    r"(?i)unnamed: \d+|index|row[ _]?(names?|id|number)|(.*[\s_.-])?(id|uuid|guid)"
+    r"|.*[a-z](?-i:ID|Id)"
+)
+"""Names of columns that name rows; by the name alone, since later rows may change the values."""
 
-def row_hashes(features: pd.DataFrame) -> NDArray[np.uint64]:
-    """Hash each row's values: 64 bits, seeded by column name.  Shape: (n,).
+TRUTH = {"true": 1, "false": 0}
 
-    3 and 3.0 are the same, and the order of columns does not count.
+GAP_TEXTS = frozenset(
+    [
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
+        *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    ]
+)
+"""What pandas reads as a gap in a CSV file; written down here, for the split may not follow it."""
+
+Codes = NDArray[np.uint64]
+
+WHOLE, FRACTION, MOMENT, TEXT, GAP = (
+    np.uint64(int.from_bytes(hashlib.sha256(word).digest()[:8], "little"))
+    for word in (b"whole", b"fraction", b"moment", b"text", b"gap")
+)
+"""Keep cells of different sorts apart: the number 5, five microseconds after 1970, the text "5"."""
+
+
+def row_hashes(features: pd.DataFrame, *, exact: bool = False) -> Codes:
+    """Hash each row's cells: 64 bits, seeded by column name.  Shape: (n,).
+
+    The order of columns does not count. Texts that a CSV file uses for gaps, such as NA and None,
+    are gaps, as they are when the table comes from such a file; ``exact`` keeps them apart.
+    Raises DataError where a cell is no value.
+
+    >>> numbers, texts = pd.DataFrame({"a": [3, 4]}), pd.DataFrame({"a": ["3", "x"]})
+    >>> (row_hashes(numbers) == row_hashes(texts)).tolist()
+    [True, False]
     """
     total = np.zeros(len(features), dtype=np.uint64)
     for name in features.columns:
-        values = _canonical(features[name])
-        column = pd.util.hash_pandas_object(values, index=False).to_numpy(np.uint64)
-        total += mix_bits(np.bitwise_xor(column, _name_hash(str(name)), dtype=np.uint64))
+        total += mix_bits(_cells(features[name], exact) ^ _name_hash(str(name)))
     return total
 
 
-def _canonical(series: pd.Series) -> pd.Series:
-    kind = kind_of(series)
-    if kind in ("numeric", "boolean"):
-        numbers = pd.to_numeric(series, errors="coerce").astype("float64") + 0.0
-        return pd.Series(numbers.to_numpy(np.float64, na_value=np.nan))
-    return series.astype(object).where(series.notna(), None).map(str).reset_index(drop=True)
+def split_hashes(features: pd.DataFrame) -> Codes:
+    """Hash the rows of a file for its split: equal rows alike, whatever identifies them.
+
+    All columns but those whose name says that they name rows (``id``, ``customer_id``, ``index``).
+    Shape: (n,).
+    """
+    named = [name for name in features.columns if not NAMES_ROWS.fullmatch(str(name).strip())]
+    return row_hashes(features[named] if named else features)
 
 
-def _name_hash(name: str) -> np.uint64:
-    seeded = f"{SPLIT_SEED}:{name}".encode()
-    return np.uint64(int.from_bytes(hashlib.sha256(seeded).digest()[:8], "little"))
-
-
-def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_bits(bits: Codes) -> Codes:
     """Spread every input bit over all output bits (the finalizer of SplitMix64)."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -48,11 +86,118 @@ def mix_bits(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def table_digest(
-    features: pd.DataFrame, labels: NDArray[np.int64], classes: tuple[Label, ...], target: str
+    features: pd.DataFrame,
+    kinds: Mapping[str, str],
+    labels: NDArray[np.int64],
+    classes: tuple[Label, ...],
+    target: str,
 ) -> str:
-    """SHA-256 of every value, in row order, with the columns' names and the classes."""
+    """SHA-256 of every value, in row order, with the columns' names and kinds and the classes."""
     sha = hashlib.sha256()
-    sha.update(repr((sorted(map(str, features.columns)), target, classes)).encode())
-    sha.update(row_hashes(features).tobytes())
+    sha.update(repr((sorted(kinds.items()), target, classes)).encode())
+    sha.update(row_hashes(features, exact=True).tobytes())
     sha.update(labels.tobytes())
     return sha.hexdigest()
+
+
+def _name_hash(name: str) -> np.uint64:
+    seeded = f"{SPLIT_SEED}:{name}".encode()
+    return np.uint64(int.from_bytes(hashlib.sha256(seeded).digest()[:8], "little"))
+
+
+def _cells(series: pd.Series, exact: bool) -> Codes:
+    """A code per cell.  Shape: (n,)."""
+    kind = series.dtype.kind
+    if kind in "iu":
+        codes = _whole_codes(series.to_numpy(np.int64 if kind == "i" else np.uint64, na_value=0))
+    elif kind in "fb":
+        codes = _number_codes(series.to_numpy(np.float64, na_value=np.nan))
+    elif kind == "M":
+        codes = _moment_codes(series)
+    else:
+        return _object_codes(series, exact)
+    return np.where(series.isna().to_numpy(), GAP, codes)
+
+
+def _whole_codes(values: NDArray[Any]) -> Codes:
+    """Codes of whole numbers; those of 2**63 and more are hashed as floats, wherever they stand."""
+    large = values > np.iinfo(np.int64).max if values.dtype.kind == "u" else None
+    codes: Codes = mix_bits(values.astype(np.int64).view(np.uint64) ^ WHOLE)
+    return codes if large is None else np.where(large, _fraction_codes(values.astype(float)), codes)
+
+
+def _number_codes(values: NDArray[np.float64]) -> Codes:
+    whole = (np.abs(values) < 2.0**63) & (values == np.floor(values))
+    codes = _whole_codes(np.where(whole, values, 0).astype(np.int64))
+    return codes if whole.all() else np.where(whole, codes, _fraction_codes(values))
+
+
+def _fraction_codes(values: NDArray[np.float64]) -> Codes:
+    return mix_bits(values.view(np.uint64) ^ FRACTION)
+
+
+def _moment_codes(series: pd.Series) -> Codes:
+    """Codes of times: whole microseconds since 1970 in UTC."""
+    stamps = series if series.dt.tz is None else series.dt.tz_convert("UTC").dt.tz_localize(None)
+    return mix_bits(stamps.dt.as_unit("us").astype("int64").to_numpy().view(np.uint64) ^ MOMENT)
+
+
+def _object_codes(series: pd.Series, exact: bool) -> Codes:
+    """Codes of texts and of mixed cells, by distinct cell."""
+    try:
+        places, uniques = pd.factorize(series)
+    except TypeError:
+        raise DataError(
+            f"column {series.name!r} holds lists or objects; make values of them"
+        ) from None
+    values = list(uniques)
+    codes = np.empty(len(values) + 1, dtype=np.uint64)
+    codes[-1] = GAP
+    numbers: dict[int, float | int] = {}
+    moments: dict[int, Any] = {}
+    for i, value in enumerate(values):
+        if isinstance(value, str):
+            text = value.strip()
+            if not exact and text in GAP_TEXTS:
+                codes[i] = GAP
+                continue
+            if NUMBER.fullmatch(text) or text.lower() in TRUTH:
+                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else number_of(text)
+                continue
+            if DATE.match(text):
+                moments[i] = text
+        elif isinstance(value, Integral | np.bool_):
+            numbers[i] = int(value)
+            continue
+        elif isinstance(value, Real | Decimal):
+            numbers[i] = float(value)
+            continue
+        elif hasattr(value, "isoformat"):
+            moments[i] = value.isoformat()
+        codes[i] = _text_code(str(value).strip())
+    for i, number in numbers.items():
+        codes[i] = _number_code(number)
+    if moments:
+        stamps = scoring.timestamps(pd.Series(list(moments.values()), dtype=object))
+        known = stamps.notna().to_numpy()
+        codes[np.array(list(moments))[known]] = _moment_codes(stamps[known])
+    return codes[places]
+
+
+def _number_code(number: float | int) -> int:
+    if isinstance(number, int) and -(2**63) <= number < 2**63:
+        return int(_whole_codes(np.array([number], dtype=np.int64))[0])
+    try:
+        return int(_number_codes(np.array([number], dtype=np.float64))[0])
+    except OverflowError:  # a whole number beyond any float
+        return int(_text_code(str(number)))
+
+
+def _text_code(text: str) -> np.uint64:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little")) ^ TEXT
+
+
+def number_of(text: str) -> float | int:
+    """The number that a text says: an int where it is whole and written so."""
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,19 @@ from sklearn import datasets
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.files import check_columns, existing_file, read_file
-from kd_mlflow.table.hashing import table_digest
-from kd_mlflow.table.kinds import Label, kind_of
+from kd_mlflow.table.hashing import split_hashes, table_digest
+from kd_mlflow.table.kinds import Label, Typed, typed
 
 _log = logging.getLogger(__name__)
 
 FRAME = "DataFrame"
 """Name and source of a table that came as one."""
 
+
+ROWS_PER_CLASS = 3
+"""Different rows that a class needs: one to train, one to validate and one to test on."""
+
+NAMED_CLASSES = 50
 
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
@@ -33,7 +39,9 @@ IDENTIFIER_ROWS = 20
 class Table:
     """Feature columns, labels as class numbers, and where they come from.
 
-    ``labels`` has shape (n,) and indexes ``classes``. ``built_in`` tables keep their own split.
+    ``labels`` has shape (n,) and indexes ``classes``. ``kinds`` and ``gap_texts`` say of each
+    feature column what it holds and which texts in it became gaps. ``row_hashes``, shape (n,),
+    decide the split; None for a built-in table, which keeps its own.
     """
 
     name: str
@@ -43,7 +51,9 @@ class Table:
     labels: NDArray[np.int64]
     classes: tuple[Label, ...]
     digest: str
-    built_in: bool
+    kinds: Mapping[str, str]
+    gap_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    row_hashes: NDArray[np.uint64] | None = None
 
 
 def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
@@ -76,37 +86,99 @@ def load_table(data: str | Path | pd.DataFrame, target: str = "") -> Table:
     A DataFrame is split as a file of the same rows is; its index is not looked at.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
-    name = source = FRAME
     if isinstance(data, pd.DataFrame):
+        name = source = FRAME
         frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
         check_columns(frame, "the DataFrame", target)
     elif data in BUILT_IN:
-        features, column = BUILT_IN[str(data)]()
-        return _table(str(data), str(data), features, column, built_in=True)
+        return _built_in(str(data), target)
     else:
         path = existing_file(str(data), built_in=tuple(BUILT_IN))
         name, source, frame = path.name, str(path.resolve()), read_file(path, target)
+    labels, classes = _labels(frame[target])
     features = frame.drop(columns=target)
-    _check_finite(features)
-    return _table(name, source, features, frame[target], built_in=False)
+    columns = {column: typed(features[column]) for column in features.columns}
+    _check_finite(columns)
+    return _table(
+        Origin(name, source, target), _useful(columns), labels, classes, split_hashes(features)
+    )
+
+
+def _built_in(name: str, target: str) -> Table:
+    features, column = BUILT_IN[name]()
+    if target not in ("", column.name):
+        raise DataError(
+            f"the built-in table {name!r} has the target {column.name!r}; received target "
+            f"{target!r}: leave it out, or give the path of a table of your own"
+        )
+    columns = {str(column): typed(features[column]) for column in features.columns}
+    return _table(Origin(name, name, str(column.name)), columns, *_labels(column), None)
+
+
+class Origin(NamedTuple):
+    """What a table is called, where it lies, and its label column."""
+
+    name: str
+    source: str
+    target: str
 
 
 def _table(
-    name: str, source: str, features: pd.DataFrame, column: pd.Series, *, built_in: bool
+    origin: Origin,
+    columns: Mapping[str, Typed],
+    labels: NDArray[np.int64],
+    classes: tuple[Label, ...],
+    hashes: NDArray[np.uint64] | None,
 ) -> Table:
-    labels, classes = _labels(column)
-    if not built_in:
-        features = _useful(features)
+    features = pd.DataFrame({name: column.values for name, column in columns.items()}, copy=False)
+    kinds = {name: column.kind for name, column in columns.items()}
     return Table(
-        name=name,
-        source=source,
-        target=str(column.name),
-        features=features.reset_index(drop=True),
+        **origin._asdict(),
+        features=features,
         labels=labels,
         classes=classes,
-        digest=table_digest(features, labels, classes, str(column.name)),
-        built_in=built_in,
+        digest=table_digest(features, kinds, labels, classes, origin.target),
+        kinds=kinds,
+        gap_texts={name: column.gap_texts for name, column in columns.items()},
+        row_hashes=hashes,
     )
+
+
+def rare_classes(table: Table) -> dict[Label, int]:
+    """How many different rows each class has that has too few for three sides."""
+    if table.row_hashes is None:
+        return {}
+    pairs = np.stack([table.labels.astype(np.uint64), table.row_hashes])
+    labels = np.unique(pairs, axis=1)[0].astype(np.int64)
+    counts = np.bincount(labels, minlength=len(table.classes))
+    return {table.classes[i]: int(counts[i]) for i in np.flatnonzero(counts < ROWS_PER_CLASS)}
+
+
+def without_classes(table: Table, left_out: Mapping[Label, int]) -> Table:
+    """The table without the rows of some classes.  Raises DataError where one class is left."""
+    kept = ~np.isin(table.labels, [table.classes.index(label) for label in left_out])
+    present, labels = np.unique(table.labels[kept], return_inverse=True)
+    if len(present) < 2:
+        raise DataError(
+            f"without the rare classes of {table.target!r} fewer than two are left; two are needed"
+        )
+    features = table.features[kept].reset_index(drop=True)
+    classes = tuple(table.classes[i] for i in present)
+    return dataclasses.replace(
+        table,
+        features=features,
+        labels=labels.astype(np.int64),
+        classes=classes,
+        digest=table_digest(features, table.kinds, labels, classes, table.target),
+        row_hashes=None if table.row_hashes is None else table.row_hashes[kept],
+    )
+
+
+def named_classes(classes: Mapping[Label, int]) -> str:
+    """Write classes with their counts, some of them where there are many."""
+    named = [f"{label!r} ({count})" for label, count in classes.items()]
+    more = f" and {len(named) - NAMED_CLASSES} more" if len(named) > NAMED_CLASSES else ""
+    return ", ".join(named[:NAMED_CLASSES]) + more
 
 
 def _labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
@@ -144,16 +216,17 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
     return list(texts)
 
 
-def _useful(features: pd.DataFrame) -> pd.DataFrame:
+def _useful(columns: Mapping[str, Typed]) -> dict[str, Typed]:
     """Leave out, with a warning, columns that name rows and columns that never change."""
-    identifiers = [name for name in features.columns if _is_identifier(features[name])]
-    constants = [name for name in features.columns if _is_constant(features[name])]
+    identifiers = [name for name, column in columns.items() if _is_identifier(column)]
+    constants = [name for name, column in columns.items() if _is_constant(column.values)]
     if identifiers:
         _log.warning("left out, unique in nearly every row: %s", ", ".join(identifiers))
     if constants:
         _log.warning("left out, the same in every row: %s", ", ".join(constants))
-    left = features.drop(columns=identifiers + constants)
-    if left.columns.empty:
+    left_out = {*identifiers, *constants}
+    left = {name: column for name, column in columns.items() if name not in left_out}
+    if not left:
         raise DataError(
             "no column is left to learn from: "
             "each is the same in every row or unique in nearly every row"
@@ -170,11 +243,11 @@ def _is_constant(series: pd.Series) -> bool:
     return True
 
 
-def _is_identifier(series: pd.Series) -> bool:
+def _is_identifier(column: Typed) -> bool:
     """A text, or a whole number counting rows, that hardly ever repeats."""
+    series, kind = column.values, column.kind
     if len(series) < IDENTIFIER_ROWS or series.notna().mean() < IDENTIFIER_SHARE:
         return False
-    kind = kind_of(series)
     if kind == "category":
         return bool(series.nunique() >= IDENTIFIER_SHARE * series.notna().sum())
     if kind == "numeric" and pd.api.types.is_integer_dtype(series) and series.is_unique:
@@ -182,12 +255,12 @@ def _is_identifier(series: pd.Series) -> bool:
     return False
 
 
-def _check_finite(features: pd.DataFrame) -> None:
+def _check_finite(columns: Mapping[str, Typed]) -> None:
     """Name the first column and row that holds an infinite number."""
-    for name in features.columns:
-        if kind_of(features[name]) != "numeric":
+    for name, column in columns.items():
+        if column.kind != "numeric":
             continue
-        values = pd.to_numeric(features[name], errors="coerce").astype("float64")
+        values = pd.to_numeric(column.values, errors="coerce").astype("float64")
         infinite = np.isinf(values.to_numpy(np.float64, na_value=np.nan))
         if infinite.any():
             raise DataError(

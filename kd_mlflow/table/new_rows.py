@@ -6,7 +6,7 @@ near rows (Chawla et al., 2002, "SMOTE", arXiv 1106.1813).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from kd_mlflow.table.kinds import kind_of
-
 NEIGHBOURS = 50
 REFERENCE_ROWS = 8192
 """Near rows are looked for among so many: work grows with the rows, not with their square."""
 
 CHUNK_ROWS = 65_536
+
+EXACT = 2.0**53
+"""Whole numbers below this have a float each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,14 @@ def near_pairs(inputs: NDArray[np.float32], count: int, rng: np.random.Generator
 
 
 def rows_between(
-    features: pd.DataFrame, pairs: Pairs, rng: np.random.Generator
+    features: pd.DataFrame, pairs: Pairs, rng: np.random.Generator, kinds: Mapping[str, str]
 ) -> Iterator[pd.DataFrame]:
     """Make the rows between pairs, some tens of thousands at a time; columns keep their types.
 
     Numbers are interpolated, whole ones rounded; anything else, and a number whose other side is a
-    gap, is one of the two values, the first with its share as probability.
+    gap, is one of the two values, the first with its share as probability. ``kinds`` says what each
+    column holds.
     """
-    kinds = {name: kind_of(features[name]) for name in features.columns}
     for start in range(0, len(pairs.first), CHUNK_ROWS):
         some = slice(start, start + CHUNK_ROWS)
         first, second, share = pairs.first[some], pairs.second[some], pairs.share[some]
@@ -89,13 +90,18 @@ def _interpolated(
     second: NDArray[np.int64],
     share: NDArray[np.float64],
 ) -> pd.Series:
-    """Interpolate where both sides are present; elsewhere keep what was taken."""
+    """Interpolate where both sides are present; elsewhere keep what was taken.
+
+    Whole numbers are rounded, those beyond 2**53, which have no float of their own, taken as they
+    are.
+    """
     numbers = pd.to_numeric(source).to_numpy(np.float64, na_value=np.nan)
     between = share * numbers[first] + (1 - share) * numbers[second]
-    whole = pd.api.types.is_integer_dtype(source.dtype)
-    if whole:
-        between = between.round()
-    kept = pd.to_numeric(taken).to_numpy(np.float64, na_value=np.nan)
-    values = np.where(np.isnan(between), kept, between)
-    typed = pd.api.types.is_numeric_dtype(source.dtype)
-    return pd.Series(values).astype(source.dtype if typed else "float64")
+    if not pd.api.types.is_integer_dtype(source.dtype):
+        kept = pd.to_numeric(taken).to_numpy(np.float64, na_value=np.nan)
+        values = np.where(np.isnan(between), kept, between)
+        typed = pd.api.types.is_numeric_dtype(source.dtype)
+        return pd.Series(values).astype(source.dtype if typed else "float64")
+    exact = np.abs(between) < EXACT  # false for a gap too
+    rounded = np.where(exact, between, 0).round().astype(np.int64)
+    return taken.mask(pd.Series(exact), pd.Series(rounded).astype(source.dtype))

@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RegistryError, RunError
+from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.runs import Tracker
 
 ENSEMBLE = "ensemble"
@@ -24,20 +25,20 @@ def find_ensemble(tracker: Tracker, **tags: str) -> Run | None:
     return next((run for run in runs if "kd.reused_run_id" not in run.data.tags), None)
 
 
-def choose_ensemble(tracker: Tracker, teachers: str, data_digest: str) -> Run:
+def choose_ensemble(tracker: Tracker, teachers: str, identity: Identity) -> Run:
     """Resolve the option ``teachers``: latest, or a run id.
 
     Raises RunError where there is none, it is no finished ensemble, or it knows other data.
     """
-    if teachers == "latest" and (run := find_ensemble(tracker, data_digest=data_digest)):
+    if teachers == "latest" and (run := find_ensemble(tracker, **identity._asdict())):
         return run
-    run = choose_run(tracker, "teachers", teachers, data_digest)
+    run = choose_run(tracker, "teachers", teachers, identity)
     if source := run.data.tags.get("kd.reused_run_id"):
         run = tracker.get(source)
     return run
 
 
-def choose_run(tracker: Tracker, kind: str, given: str, data_digest: str) -> Run:
+def choose_run(tracker: Tracker, kind: str, given: str, identity: Identity) -> Run:
     """Resolve an option that names a run of a kind: latest, or a run id.
 
     Raises RunError where there is none, it is of another kind or unfinished, or knows other data.
@@ -45,10 +46,10 @@ def choose_run(tracker: Tracker, kind: str, given: str, data_digest: str) -> Run
     noun = NOUNS[kind]
     named = f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
     if given == "latest":
-        found = tracker.newest(kind, data_digest=data_digest)
+        found = tracker.newest(kind, **identity._asdict())
         if not found:
             raise RunError(
-                f"no finished {noun} trained on this data in this experiment; "
+                f"no finished {noun} trained on this data and split in this experiment; "
                 f"run the entry point {kind} first"
             )
         return found[0]
@@ -61,12 +62,14 @@ def choose_run(tracker: Tracker, kind: str, given: str, data_digest: str) -> Run
         raise RunError(f"run {given} is not {named}: kd.kind is {own!r}, not {kind!r}")
     if run.info.status != "FINISHED":
         raise RunError(f"run {given}, {named}, is not finished: {run.info.status}")
-    if (theirs := run.data.tags.get("kd.data_digest")) != data_digest:
-        raise RunError(
-            f"run {given}, {named}, was trained on other data "
-            f"(digest {str(theirs)[:12]}, this table has {data_digest[:12]}); "
-            "give its own table, or latest"
-        )
+    for name, what in (("data_digest", "other data"), ("split", "another split of this data")):
+        theirs, ours = run.data.tags.get(f"kd.{name}"), getattr(identity, name)
+        if theirs != ours:
+            raise RunError(
+                f"run {given}, {named}, was trained on {what} "
+                f"(kd.{name} {str(theirs)[:12]}, here {ours[:12]}); "
+                "give its own table with its val_fraction, or latest"
+            )
     return run
 
 

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.errors import RegistryError, Unavailable, first_line
-from kd_mlflow.table.dataset import TestRows
+from kd_mlflow.table.dataset import Identity, TestRows
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 
@@ -26,7 +26,13 @@ class Rollback(NamedTuple):
 
 
 def register(
-    client: MlflowClient, *, model_name: str, model_id: str, run_id: str, digest: str, card: str
+    client: MlflowClient,
+    *,
+    model_name: str,
+    model_id: str,
+    run_id: str,
+    identity: Identity,
+    card: str,
 ) -> str:
     """Make a logged model the next version and the candidate; return the version."""
     try:
@@ -40,7 +46,12 @@ def register(
         run_id=run_id,
         model_id=model_id,
         description=card,
-        tags={"kd.promotion": "pending", "kd.run_id": run_id, "kd.data_digest": digest},
+        tags={
+            "kd.promotion": "pending",
+            "kd.run_id": run_id,
+            "kd.data_digest": identity.data_digest,
+            "kd.split": identity.split,
+        },
     )
     versions = json.dumps([{"name": model_name, "version": str(created.version)}])
     client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions})  # for the UI's links
