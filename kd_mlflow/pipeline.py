@@ -119,6 +119,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             listener,
             parent,
             teacher_accuracies=taught.teacher_accuracies,
+            rehearsed=not taught.reused,
         )
         version = registry.find_version(tracker.client, config.model_name, distilled.version)
         decision = promote_step(

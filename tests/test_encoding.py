@@ -274,3 +274,86 @@ def test_lists_are_refused():
     """A column of lists is refused by its name, not by a traceback from pandas."""
     with pytest.raises(DataError, match="column 'odd' holds lists"):
         fitted(pd.DataFrame({"odd": [[1], [2]]}))
+
+
+def test_numbers_far_from_zero_keep_what_tells_them_apart():
+    """Sixty seconds of 2023 are sixty values, in training and in a served model alike."""
+    seconds = pd.DataFrame({"at": np.arange(1_700_000_000, 1_700_000_060)})
+    encoding = fitted(seconds)
+    assert len(np.unique(inputs(encoding, seconds))) == 60
+    np.testing.assert_allclose(
+        inputs(encoding, seconds)[:, 0], StandardScaler().fit_transform(seconds)[:, 0], atol=1e-5
+    )
+
+
+def test_numbers_near_zero_are_encoded_as_they_are():
+    """A column that float32 holds reaches the exported module unchanged."""
+    frame = deviations(1, 30)
+    np.testing.assert_array_equal(fitted(frame).encode(frame), frame.to_numpy(np.float32))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3])
+@pytest.mark.parametrize("sentinel", [-999.0, 1e12, -1e30])
+def test_a_sentinel_does_not_flatten_the_others(sentinel, share):
+    """However far a sentinel and however often, other values keep their spread and it its place."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 5, 1000)
+    odd = rng.random(1000) < share
+    frame = pd.DataFrame({"a": np.where(odd, sentinel, values)})
+    given = inputs(fitted(frame), frame)[:, 0]
+    assert given[~odd].std() > 0.3
+    assert np.abs(given).max() < 20
+    assert (np.abs(given[odd]) > np.abs(given[~odd]).max() + 1).all()
+
+
+def test_values_beyond_all_that_was_trained_on_are_cut():
+    """A served model answers for 1e30 as for a value just as far outside, not with infinities."""
+    frame = deviations(1)
+    encoding = fitted(frame)
+    far = inputs(encoding, pd.DataFrame({"x0": [1e30, 1e20, -1e30]}))[:, 0]
+    assert far[0] == far[1] < 200
+    assert far[2] > -200
+
+
+def test_constants_take_no_part_in_a_common_scale():
+    """A column that does not vary in training leaves the common scale to those that do."""
+    frame = deviations(3, 4)
+    with_constant = fitted(frame.assign(same=7.0), scaling="common")
+    assert with_constant.columns[0].scale == fitted(frame, scaling="common").columns[0].scale
+
+
+def test_texts_taken_for_gaps_are_gaps_when_served():
+    """What training took for a gap in a column of numbers or dates, the served model does too."""
+    frame = pd.DataFrame({"n": [1.0, 2.0, 4.0], "d": ["2024-01-01", "2024-01-02", "2024-01-04"]})
+    encoding = fit_encoding(
+        frame,
+        target="y",
+        classes=(0, 1),
+        max_categories=4,
+        kinds={"n": "numeric", "d": "date"},
+        gap_texts={"n": ("?",), "d": ("unknown",)},
+    )
+    served = encoding.encode(pd.DataFrame({"n": ["1", "?"], "d": ["2024-01-02", "unknown"]}))
+    assert np.isnan(served).tolist() == [[False, False], [True, True]]
+    with pytest.raises(DataError, match="'n' holds numbers; row 0 has 'x'"):
+        encoding.encode(pd.DataFrame({"n": ["x"], "d": ["2024-01-02"]}))
+
+
+def test_dates_of_any_year_are_encoded():
+    """The years 1 and 9999 are dates, in text and as timestamps."""
+    days = ["0001-01-01", "2024-01-01", "2024-06-01", "9999-12-31"]
+    texts = pd.DataFrame({"d": days})
+    stamps = pd.DataFrame({"d": pd.to_datetime(texts["d"], format="ISO8601").astype("M8[us]")})
+    assert kind_of(texts["d"]) == "date"
+    encoding = fitted(texts)
+    np.testing.assert_array_equal(encoding.encode(texts), encoding.encode(stamps))
+    assert len(np.unique(encoding.encode(texts))) == 4
+
+
+def test_columns_named_by_numbers_are_found():
+    """A DataFrame whose columns are 0, 1 is encoded as one whose columns are "0", "1"."""
+    frame = deviations(1, 3)
+    named = frame.set_axis(["0", "1"], axis=1)
+    numbered = frame.set_axis([0, 1], axis=1)
+    encoding = fitted(named)
+    np.testing.assert_array_equal(encoding.encode(numbered), encoding.encode(named))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
-from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mlflow.models import Model
+from random_tables import tables, written
 
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.errors import KDError
@@ -27,59 +24,16 @@ from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.tracking.packaging import StudentModule, save_model
 
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "integers": st.integers(-(2**40), 2**40),
-    "small integers": st.integers(0, 5),
-    "floats": st.floats(-1e30, 1e30),
-    "any floats": st.floats(),
-    "booleans": st.booleans(),
-    "letters": st.sampled_from(["a", "b", "B", "é", " ", "007", "7", "True", "2024-01-01"]),
-    "texts": st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
-    "days": st.dates(datetime.date(1990, 1, 1), datetime.date(2040, 1, 1)).map(str),
-    "times": st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)),
-    "mixed": st.one_of(st.integers(0, 3), st.sampled_from(["x", "3"]), st.booleans()),
-    "one value": st.just("same"),
-    "durations": st.timedeltas(datetime.timedelta(0), datetime.timedelta(9)),
-    "lists": st.lists(st.integers(0, 2), max_size=2),
-}
-NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
-LABELS = st.sampled_from([["no", "yes"], [0, 1], [False, True], [3.0, 4.0, 5.0], ["a", "b", "c"]])
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> pd.DataFrame:
-    """A table of 40 to 80 rows with a column ``label`` and one to five others, with gaps."""
-    n = draw(st.integers(40, 80))
-    names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
-    classes = draw(LABELS)
-    columns: dict[str, Any] = {}
-    for name in names:
-        values = VALUES[draw(st.sampled_from(sorted(VALUES)))]
-        pool = draw(st.lists(values, min_size=1, max_size=n))
-        if draw(st.booleans()):
-            pool.append(None)
-        columns[name] = [pool[i % len(pool)] for i in range(n)]
-    columns["label"] = [classes[i % len(classes)] for i in range(n)]
-    return pd.DataFrame(columns)
-
-
-def _write(table: pd.DataFrame, folder: Path, suffix: str) -> Path | None:
-    """Write a table as a user's own tools would; None where that format cannot hold it."""
-    path = folder / f"table{suffix}"
-    try:
-        if suffix == ".parquet":
-            table.to_parquet(path)
-        else:
-            table.to_csv(path, index=False)
-    except (ValueError, TypeError, OverflowError, ArithmeticError):
-        return None
-    return path
-
 
 def _trained(dataset: Dataset) -> StudentModule:
     table = dataset.table
     encoding = fit_encoding(
-        dataset.features("train"), target=table.target, classes=table.classes, max_categories=4
+        dataset.features("train"),
+        target=table.target,
+        classes=table.classes,
+        max_categories=4,
+        kinds=table.kinds,
+        gap_texts=table.gap_texts,
     )
     train, val = (encoding.inputs(dataset.features(side)) for side in ("train", "val"))
     labels, val_labels = (torch.from_numpy(dataset.labels(side)) for side in ("train", "val"))
@@ -106,7 +60,7 @@ def _trained(dataset: Dataset) -> StudentModule:
 )
 def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table, suffix, tmp_path):
     """Whatever the mixture of types, gaps and names, the pulled model answers as training did."""
-    path = _write(table, tmp_path, suffix)
+    path = written(table, tmp_path, suffix)
     assume(path is not None)
     try:
         dataset = read_dataset(TeachersConfig(data=str(path), target="label"))

@@ -24,8 +24,8 @@ from kd_mlflow.population.training import Task
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, fit_encoding
 
-SCORED_ROWS = 65_536
-"""Rows whose members' logits are held at once: memory does not grow with the rows scored."""
+SCORED_BYTES = 2**28
+"""Bound of the members' logits that are held at once: memory does not grow with the rows scored."""
 
 
 class Teacher(Protocol):
@@ -102,8 +102,10 @@ class Ensemble:
         Shape: (n, d_in) -> (n, classes).
         """
         average = AVERAGES[averaging]
+        row_bytes = 4 * self.population.k * self.population.sizes[-1]
+        rows_at_once = max(1, SCORED_BYTES // row_bytes)
         return torch.cat(
-            [average(self.member_logits(rows)) for rows in torch.split(inputs, SCORED_ROWS)]
+            [average(self.member_logits(rows)) for rows in torch.split(inputs, rows_at_once)]
         )
 
     def save(self, folder: Path) -> None:

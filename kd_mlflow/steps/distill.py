@@ -22,6 +22,7 @@ from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.page import page
 from kd_mlflow.steps.listener import Listener
+from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
 from kd_mlflow.steps.tracked import BALANCE, describe_run, numbered, train, workers_of
 from kd_mlflow.table.dataset import Dataset
@@ -46,13 +47,19 @@ def distill_step(
     parent: TrackedRun | None = None,
     *,
     teacher_accuracies: Sequence[float] = (),
+    rehearsed: bool = False,
 ) -> DistillResult:
     """Train students and baselines, compare them with the ensemble, register the first student.
 
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
+    ``rehearsed``: a student of this encoding was packaged in this process already.
     """
-    mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
+    students = sum(map(len, groups.values()))
+    check_memory(dataset, ensemble.encoding, members=students, hidden=config.student_hidden)
+    if not rehearsed:
+        rehearse_student(dataset, ensemble.encoding)
+    mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))

@@ -15,6 +15,7 @@ from kd_mlflow.figures.training_curves import teacher_curves
 from kd_mlflow.population.training import History
 from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
+from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import TeachersResult
 from kd_mlflow.steps.tracked import BALANCE, describe_run, numbered, train, workers_of
 from kd_mlflow.table.dataset import Dataset
@@ -77,6 +78,8 @@ def _train_teachers(
     parent: TrackedRun | None,
 ) -> TeachersResult:
     encoding = teachers_encoding(config, dataset)
+    check_memory(dataset, encoding, members=config.n_teachers, hidden=config.teacher_hidden)
+    rehearse_student(dataset, encoding)
     task = teacher_task(config, encoding, dataset)
     names = numbered("teacher", config.n_teachers)
     with tracker.run("teachers", f"teachers {dataset.table.name}", parent=parent) as run:

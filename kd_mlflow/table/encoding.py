@@ -22,7 +22,8 @@ class Column:
     """What was learnt of one column from the training rows.
 
     A number is encoded as its distance from ``offset``, a date as days since ``origin``; ``mean``,
-    ``scale``, ``median`` and the bounds ``low`` and ``high`` are in that unit. ``gap_texts`` are
+    ``scale``, ``median`` and the bounds ``low`` and ``high``, at which values are cut, are in that
+    unit. ``gap_texts`` are
     texts that count as gaps. ``codes`` are the category codes that occurred; each gets a one-hot
     input, any other code is all zeros.
     """
@@ -32,8 +33,8 @@ class Column:
     mean: float = 0.0
     scale: float = 1.0
     median: float = 0.0
-    low: float | None = None
-    high: float | None = None
+    low: float = 0.0
+    high: float = 0.0
     indicator: bool = False
     offset: float = 0.0
     origin: str = ""
@@ -106,6 +107,10 @@ HEAVY, CLIP = 50.0, 10.0
 """A column with a value beyond HEAVY robust deviations is cut at CLIP and scaled by one of them."""
 
 
+OUTSIDE = 10.0
+"""Other columns are cut at so many of their training ranges beyond it: no network knows farther."""
+
+
 def fit_encoding(
     features: pd.DataFrame,
     *,
@@ -160,13 +165,17 @@ def _fit_column(
     if not len(present):
         return blank
     column = replace(blank, median=float(np.median(present)), indicator=len(present) < len(values))
-    if bounds := _bounds(present):
-        low, high, scale = bounds
+    if tight := _tight_bounds(present):
+        low, high, scale = tight
         return replace(column, low=low, high=high, mean=column.median, scale=scale)
+    lowest, highest = float(present.min()), float(present.max())
+    reach = OUTSIDE * ((highest - lowest) or 1.0)
     return replace(
         column,
+        low=lowest - reach,
+        high=highest + reach,
         mean=float(present.mean()),
-        scale=float(present.std()) if present.max() > present.min() else 0.0,
+        scale=float(present.std()) if highest > lowest else 0.0,
     )
 
 
@@ -181,8 +190,8 @@ def _offset(values: NDArray[np.float64]) -> float:
     return float(median) if blur > BLURRED * spread > 0 else 0.0
 
 
-def _bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | None:
-    """Lower and upper bound and scale of a column with far outliers; None for any other.
+def _tight_bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | None:
+    """Bounds and scale of a column that has far outliers in training; None for any other.
 
     Deviations are robust: of the median of the distinct values, so that a sentinel such as -999
     counts once, however often it occurs.
@@ -246,10 +255,8 @@ class Scaler(nn.Module):
         self._keep("median", [c.median for _, c in numbers])
         self._keep("mean", [c.mean for _, c in numbers])
         self._keep("scale", [c.scale for _, c in numbers])
-        self.bounded = any(c.low is not None for _, c in numbers)
-        if self.bounded:
-            self._keep("low", [-torch.inf if c.low is None else c.low for _, c in numbers])
-            self._keep("high", [torch.inf if c.high is None else c.high for _, c in numbers])
+        self._keep("low", [c.low for _, c in numbers])
+        self._keep("high", [c.high for _, c in numbers])
         self._keep("indicators", [i for i, c in numbers if c.indicator], torch.int64)
         one_hot = [(i, code) for i, c in places for code in c.codes]
         self._keep("one_hot", [i for i, _ in one_hot], torch.int64)
@@ -266,9 +273,7 @@ class Scaler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.index_select(1, self.numbers)
         filled = torch.where(torch.isnan(numbers), self.median, numbers)
-        if self.bounded:
-            filled = torch.clamp(filled, self.low, self.high)
-        parts = [(filled - self.mean) / self.scale]
+        parts = [(torch.clamp(filled, self.low, self.high) - self.mean) / self.scale]
         if self.indicators.numel():
             parts.append(torch.isnan(x.index_select(1, self.indicators)).to(x.dtype))
         if self.codes.numel():

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,15 @@ def save_model(
         python_env="python_env.yaml",
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+
+
+def rehearse(module: StudentModule, *, example: pd.DataFrame) -> pd.DataFrame:
+    """Package a student, load it as anyone would, and return its answer to the example."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "student")
+        save_model(path, Model(), module=module, example=example)
+        answer: pd.DataFrame = mlflow.pyfunc.load_model(path).predict(example)
+    return answer
 
 
 def log_student(

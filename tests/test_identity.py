@@ -1,0 +1,67 @@
+"""When two trainings are the same: what trains is part of it, down to the numbers."""
+
+import pytest
+import torch
+
+from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.distillation import identity
+from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.students import (
+    calibrated,
+    student_groups,
+    student_task,
+    transfer_set,
+)
+from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.table.dataset import Identity, read_dataset
+
+RECORDED = {
+    2: {"teachers": (0.0149178, 0.0250913), "students": (-0.0012999, 0.019738)},
+}
+"""Mean and mean square of trained weights, by the version of the training."""
+
+
+def trained():
+    """Two teachers and one student of each kind of the recipe best, trained for two epochs."""
+    config = TeachersConfig(data="wine", n_teachers=2, teacher_epochs=2, teacher_hidden=(16, 8))
+    dataset = read_dataset(config)
+    config = config.resolved(len(dataset.split.train))
+    encoding = teachers_encoding(config, dataset)
+    task = teacher_task(config, encoding, dataset)
+    task.fit()
+    ensemble = Ensemble(encoding=encoding, population=task.population, run_id="t")
+    recipe = StudentRecipe(student_epochs=2, augment_factor=2).resolved(len(dataset.split.train))
+    lessons = transfer_set(recipe, dataset, ensemble)
+    members = [m for some in student_groups(recipe, [7]).values() for m in some]
+    students = student_task(recipe, lessons, members, (8,))
+    students.fit()
+    return {"teachers": task.population, "students": calibrated(recipe, students, lessons)}
+
+
+def test_training_is_what_its_version_was_recorded_with():
+    """Whoever changes what training does raises identity.TRAINING and records the new numbers.
+
+    Otherwise an ensemble of the older code would be reused as if this code had trained it.
+    """
+    assert identity.TRAINING in RECORDED, "record what this version of the training gives"
+    for name, population in trained().items():
+        weights = torch.cat([p.detach().flatten() for p in population.parameters()]).double()
+        found = (float(weights.mean()), float(weights.square().mean()))
+        assert found == pytest.approx(RECORDED[identity.TRAINING][name], abs=1e-5), (
+            f"training of {name} changed: raise identity.TRAINING and record {found}"
+        )
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "TRAINING", "TORCH"])
+def test_a_fingerprint_knows_what_trains(name, monkeypatch):
+    """Another format, training or release of torch has another fingerprint."""
+    same = Identity("digest", "split")
+    before = fingerprint(same, {"seed": "1"})
+    monkeypatch.setattr(identity, name, "other")
+    assert fingerprint(same, {"seed": "1"}) != before
+
+
+def test_a_fingerprint_knows_values_and_split():
+    """The same values on other sides are another dataset."""
+    marks = {fingerprint(Identity(d, s), {}) for d in ("a", "b") for s in ("x", "y")}
+    assert len(marks) == 4

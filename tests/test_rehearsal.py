@@ -1,0 +1,99 @@
+"""What can fail after training fails before it, and what has no memory is refused."""
+
+import uuid
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import DataOptions, MainConfig, TeachersConfig
+from kd_mlflow.distillation.teachers import teachers_encoding
+from kd_mlflow.errors import DataError
+from kd_mlflow.steps import rehearsal
+from kd_mlflow.table.dataset import read_dataset
+
+N = 300
+TINY = {
+    "n_teachers": 1,
+    "teacher_epochs": 1,
+    "teacher_hidden": (4,),
+    "n_students": 1,
+    "student_epochs": 1,
+    "student_hidden": (4,),
+    "augment": "none",
+    "max_accuracy_gap": 1.0,
+    "min_compression": 0.01,
+}
+
+
+def frame(**columns):
+    """A column of numbers, a label, and others."""
+    rng = np.random.default_rng(0)
+    plain = pd.DataFrame({"a": rng.normal(size=N), "y": rng.integers(0, 2, N)})
+    return plain.assign(**columns)
+
+
+ODD = {
+    "a date column with one unknown": {
+        "d": ["unknown", *pd.date_range("2020-01-01", periods=N - 1).strftime("%Y-%m-%d")]
+    },
+    "text and numbers": {"m": [3, "x", 2.5] * (N // 3)},
+    "uuids": {"u": [uuid.UUID(int=i % 7) for i in range(N)]},
+    "whole numbers as column names": {7: np.arange(N) % 5},
+    "years beyond nanoseconds": {"d": ["9999-12-31", "0001-01-01", "2024-01-01"] * (N // 3)},
+    "names that structure texts": {"a|b\n# c": np.arange(N) % 3, "<b>`x`": ["u", "v"] * (N // 2)},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_columns_end_in_a_student_that_scores_the_frame(store, name):
+    """From the frame as its user has it to production, and back: the student scores it."""
+    table = frame(**{str(k): v for k, v in ODD[name].items()})
+    table.columns = [*table.columns[:2], *ODD[name]]
+    result = pipeline.run_main(MainConfig(data=table, target="y", **TINY))
+    assert result.decision.promoted, result.decision.reason
+    student = pipeline.load_production("kd-student")
+    assert len(student.predict(table.drop(columns="y"))) == N
+
+
+def test_what_packaging_cannot_take_is_refused_before_training(store, monkeypatch):
+    """An error of the packaging is a refusal before the first epoch, and leaves no ensemble."""
+
+    def fails(module, *, example):
+        raise ValueError("no such name")
+
+    monkeypatch.setattr(rehearsal, "rehearse", fails)
+    with pytest.raises(DataError, match="cannot be packaged and asked: no such name"):
+        pipeline.run_teachers(TeachersConfig(data="wine", n_teachers=1, teacher_epochs=1))
+    assert store.search_runs(["1"]) == []
+
+
+def test_a_table_beyond_this_machines_memory_is_refused(store, monkeypatch):
+    """The estimate, the machine's memory and the way out stand in one line."""
+    monkeypatch.setattr(rehearsal, "MEMORY_SHARE", 1e-3)
+    with pytest.raises(DataError, match=r"needs about 1\.\d GiB, this machine has .* max_categor"):
+        pipeline.run_teachers(TeachersConfig(data="wine", n_teachers=1, teacher_epochs=1))
+
+
+def test_the_estimate_grows_with_rows_inputs_and_classes():
+    """More of anything that takes memory is a larger estimate."""
+
+    def estimate(n, columns, classes):
+        rng = np.random.default_rng(0)
+        table = pd.DataFrame(rng.normal(size=(n, columns))).assign(y=np.arange(n) % classes)
+        config = TeachersConfig(data=table, target="y")
+        dataset = read_dataset(DataOptions(data=table, target="y"))
+        encoding = teachers_encoding(config, dataset)
+        return rehearsal.memory_estimate(dataset, encoding, members=3, hidden=(8,))
+
+    base = estimate(600, 5, 2)
+    assert all(more > base for more in (estimate(900, 5, 2), estimate(600, 9, 2)))
+    assert estimate(600, 5, 9) > base
+
+
+def test_the_target_of_a_built_in_table_is_no_other():
+    """A target that a built-in table does not have is refused, not ignored."""
+    with pytest.raises(DataError, match="has the target 'target'; received target 'colour'"):
+        read_dataset(DataOptions(data="wine", target="colour"))
+    assert read_dataset(DataOptions(data="wine", target="target")).table.target == "target"
