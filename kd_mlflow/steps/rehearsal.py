@@ -15,7 +15,7 @@ from kd_mlflow.tracking.packaging import EXAMPLE_ROWS, StudentModule, rehearse
 STUDENT = (8,)
 """Hidden widths of the student that is packaged: what fails does not depend on them."""
 
-PROCESS_BYTES = 2**30
+PROCESS_BYTES = 3 * 2**29
 """Libraries, and new rows, which are bounded (``students.POOL_BYTES``)."""
 
 MEMORY_SHARE = 0.8
@@ -71,5 +71,5 @@ def memory_estimate(
     table = 2 * 8 * rows * dataset.table.features.shape[1]
     inputs = 2 * 4 * rows * (width + classes)
     weights = 4 * 4 * members * sum(a * b for a, b in pairwise((width, *hidden, classes)))
-    scores = 4 * members * test * classes + 4 * 8 * test * classes
+    scores = 2 * 4 * members * test * classes + 6 * 8 * test * classes
     return PROCESS_BYTES + table + inputs + weights + scores

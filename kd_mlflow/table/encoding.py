@@ -68,8 +68,9 @@ class Encoding:
         """
         scaler, n = Scaler(self), len(features) if rows is None else len(rows)
         inputs = torch.empty(n, scaler.width)
-        for start in range(0, n, ENCODED_ROWS):
-            part = slice(start, start + ENCODED_ROWS)
+        at_once = min(ENCODED_ROWS, max(1, ENCODED_VALUES // max(1, scaler.width)))
+        for start in range(0, n, at_once):
+            part = slice(start, start + at_once)
             some = features.iloc[part if rows is None else rows[part]]
             inputs[part] = scaler(torch.from_numpy(self.encode(some)))
         return inputs
@@ -92,8 +93,8 @@ class Encoding:
         )
 
 
-ENCODED_ROWS = 65_536
-"""Rows encoded at once: bounds what lies between a table and its inputs."""
+ENCODED_ROWS, ENCODED_VALUES = 65_536, 2**25
+"""Most rows encoded at once, and most inputs: bounds what lies between a table and its inputs."""
 
 COMMENSURABLE = 10.0
 """Numbers whose largest and smallest deviation differ by at most this factor share one scale."""

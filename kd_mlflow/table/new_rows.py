@@ -18,7 +18,8 @@ NEIGHBOURS = 50
 REFERENCE_ROWS = 8192
 """Near rows are looked for among so many: work grows with the rows, not with their square."""
 
-CHUNK_ROWS = 65_536
+CHUNK_ROWS, CHUNK_VALUES = 65_536, 2**24
+"""Most rows made at once, and most values."""
 
 EXACT = 2.0**53
 """Whole numbers below this have a float each."""
@@ -64,8 +65,9 @@ def rows_between(
     gap, is one of the two values, the first with its share as probability. ``kinds`` says what each
     column holds.
     """
-    for start in range(0, len(pairs.first), CHUNK_ROWS):
-        some = slice(start, start + CHUNK_ROWS)
+    at_once = min(CHUNK_ROWS, max(1, CHUNK_VALUES // features.shape[1]))
+    for start in range(0, len(pairs.first), at_once):
+        some = slice(start, start + at_once)
         first, second, share = pairs.first[some], pairs.second[some], pairs.share[some]
         columns = {}
         for name, kind in kinds.items():
