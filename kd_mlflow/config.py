@@ -18,6 +18,7 @@ from kd_mlflow.options import (
     SHARES,
     SIZE_LISTS,
     SIZES,
+    STORED_TEXT,
     TEMPERATURES,
     Options,
     Shrinking,
@@ -46,7 +47,9 @@ class DataOptions(Options):
         "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file; "
         "from Python also a DataFrame.",
     )
-    target: str = option("", "Name of the label column; needed for all but a built-in table.")
+    target: str = option(
+        "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
+    )
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
     )
@@ -175,6 +178,18 @@ class StudentRecipe(StudentOptions, TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExampleOptions(Options):
+    """What the registered model and the report show of the table."""
+
+    example_rows: str = option(
+        "made",
+        "Example rows in the registered model and in report.html: made from medians and "
+        "categories, or real: the first training rows.",
+        one_of("made", "real"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistryOptions(Options):
     """Which registered model."""
 
@@ -216,7 +231,9 @@ class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(RegistryOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
+class DistillConfig(
+    ExampleOptions, RegistryOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions
+):
     """Options of the entry point ``distill``."""
 
     from_sweep: str = option(
@@ -265,7 +282,7 @@ class RollbackConfig(RegistryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainConfig(GateOptions, RegistryOptions, StudentRecipe, TeachersConfig):
+class MainConfig(GateOptions, ExampleOptions, RegistryOptions, StudentRecipe, TeachersConfig):
     """Options of the entry point ``main``: those of its three steps."""
 
     def for_distill(self, teachers: str) -> DistillConfig:

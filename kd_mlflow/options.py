@@ -21,7 +21,18 @@ NATURAL: Rule = ("0 or more", lambda v: v >= 0)
 SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
 OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
 RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
-NAME: Rule = ("a name without / and :", lambda v: bool(v) and not set(v) & set("/:"))
+NAME: Rule = (
+    "a name of at most 256 printable characters without / : ?",
+    lambda v: (
+        0 < len(v.strip()) <= len(v) <= 256
+        and v.isprintable()
+        and not set(v) & set("/:?")
+        and v not in (".", "..")
+    ),
+)
+"""What MLflow registers and its URIs ``models:/name@alias`` lead back to; 256 is its column's."""
+STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
+"""A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
 SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
 TEMPERATURES: Rule = (
     "numbers above 0 with commas, such as 1,3,5",

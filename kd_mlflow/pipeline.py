@@ -23,7 +23,7 @@ from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import dataset_of, promote_step
 from kd_mlflow.steps.results import Decision, DistillResult, MainResult, SweepResult, TeachersResult
 from kd_mlflow.steps.sweep import sweep_step, take_sweep
-from kd_mlflow.steps.tracked import describe_run
+from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking import registry
@@ -108,7 +108,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     (dataset, config), tracker = _read(config), Tracker()
     teachers_config = TeachersConfig.part_of(config)
-    with tracker.run("pipeline", f"pipeline {dataset.table.name}") as parent:
+    with tracker.run("pipeline", run_name("pipeline", dataset)) as parent:
         describe_run(parent, config, dataset)
         taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
         distilled = distill_step(
@@ -136,14 +136,8 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             temperature=config.temperature,
             alpha=config.alpha,
         )
-        about_promotion = notes.promotion_note(
-            decision.model_name,
-            decision.version,
-            promoted=decision.promoted,
-            reason=decision.reason,
-        )
         parent.log(
             tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
-            note="\n".join([about_students, about_promotion]),
+            note=notes.pipeline_note(about_students, decision.note),
         )
     return MainResult(taught=taught, distill=distilled, decision=decision)

@@ -1,10 +1,34 @@
 """Sentences: a gain within the noise is never a number, and the model card says what was gained."""
 
-import pytest
+import ast
+import html
+import re
+import shlex
+from dataclasses import replace
+from functools import cache
 
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
+from mlflow.store.tracking.dbmodels.models import SqlRun
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+from test_report import evidence
+
+from kd_mlflow.config import DataOptions, RegistryOptions
+from kd_mlflow.distillation.students import StudentSetting
+from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.report.words import gain_text
-from kd_mlflow.steps import results
+from kd_mlflow.report import model_card as model_card_module
+from kd_mlflow.report import notes
+from kd_mlflow.report import page as report
+from kd_mlflow.report.model_card import model_card
+from kd_mlflow.report.words import gain_text, one_line, safe
+from kd_mlflow.steps import results, tracked
+
+MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
+"""Characters of a version's description in a database: 5,000."""
 
 
 @pytest.mark.parametrize(
@@ -38,3 +62,230 @@ def test_card_and_table_say_the_gain_over_each_baseline(finished):
         assert p in version.description
         assert p in table
     assert set(distilled.comparison.gains) == {"baseline", "strong_baseline"}
+
+
+HOSTILE = [
+    "# head\n\n## another",
+    "a | b |\n|---|---|\n| c | d |",
+    "`code` ``` more\n```\nout of the block",
+    "*x* **y** __z__ _w_ ~~s~~",
+    "<script>alert(1)</script><img src=x>",
+    "[text](http://x.example) ![p](q) <http://x.example> www.x.example me@x.example",
+    "- item\n1. one\n> quote\n===\n---",
+    "&lt; &#60; \\* \\",
+    "\x00\x1b[31m\u2028\r\n\t ",
+    "",
+    "@someone :smile: $x^2$",
+]
+PLAIN = "plain"
+
+
+def structure(markdown):
+    """Per line what Markdown makes of it: headings, cells, fences, emphasis, links, code, HTML."""
+    return [
+        (
+            re.match(r"#*|```\w*|>|[-+=] ?|\d+\. ", line).group(),
+            {mark: line.count(mark) for mark in "|*`<>[]~\\"},
+            len(re.findall(r"://|www\.|(?<!\S)@", line)),
+        )
+        for line in markdown.splitlines()
+    ]
+
+
+@cache
+def note_texts(name):
+    """Every description that shows a name."""
+    given = evidence([f"{name}{i}" for i in range(3)], name=name, target=name)
+    comparison = given.comparison
+    return {
+        "teachers": notes.teachers_note(
+            given.dataset,
+            {
+                "ensemble_test_accuracy": 0.9,
+                "ensemble_test_balanced_accuracy": 0.9,
+                "mean_teacher_test_accuracy": 0.9,
+                "best_teacher_test_accuracy": 0.9,
+            },
+            teachers=2,
+            hidden=(4,),
+            epochs=1,
+            imbalanced=True,
+        ),
+        "teacher": notes.teacher_note(name, teachers=2, epochs=1, seed=0),
+        "student": notes.student_note(
+            name, StudentSetting(seed=0, temperature=1, alpha=0), epochs=1
+        ),
+        "cell": notes.cell_note(name, seeds=1, hidden="4", temperature=1, alpha=0),
+        "sweep": notes.sweep_note(
+            name,
+            cells=1,
+            seeds=1,
+            temperature=1,
+            alpha=0,
+            smallest=None,
+            tolerance=0.1,
+        ),
+        "distill": notes.distill_note(name, comparison, temperature=1, alpha=0),
+        "promotion": notes.promotion_note(
+            name, "1", promoted=False, reason=f"column {name} is missing", comparison="None."
+        ),
+        "rollback": notes.rollback_note(name, restored="1", replaced="2"),
+        "card": model_card(given, taught_by=f"models:/{name}/1", ours=False),
+        "imbalance": model_card(
+            evidence([f"{name}{i}" for i in range(3)], n=360, labels=few_of(3, 360), target=name),
+            taught_by=name,
+            ours=True,
+        ),
+    }
+
+
+def few_of(classes, n):
+    """Labels of which the first class has more than nine tenths."""
+    labels = np.zeros(n, dtype=np.int64)
+    labels[::20] = np.arange(len(labels[::20])) % classes
+    return labels
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_in_every_description(name):
+    """Whatever table, target, class, model or teacher is called, lines and marks stay."""
+    for text, plain in zip(note_texts(name).values(), note_texts(PLAIN).values(), strict=True):
+        assert structure(text) == structure(plain)
+        assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", ["customers_2024.csv", "kd-student", "churned?", "60 %", "Zürich"])
+def test_an_ordinary_name_is_written_as_it_is(name):
+    """What is no markup is not disguised."""
+    assert safe(name) == name
+
+
+@given(text=st.text(max_size=200))
+def test_a_safe_name_is_one_line_of_text(text):
+    """Any text becomes one printable line without a character of Markdown's own."""
+    shown = safe(text)
+    assert shown.isprintable()
+    assert not set(re.sub(r"&#\d+;", "", shown)) & set("`*[]<>&|~$\\")
+    assert one_line(text).startswith(html.unescape(shown).removesuffix("…"))
+    assert len(one_line(text)) <= 60
+    assert len(shown) <= 120
+
+
+MODEL_NAMES = [
+    "my model",
+    'it\'s "mine"',
+    "Schüler 学生",
+    "$HOME `id` $(id)",
+    "a;b & c #d",
+    "--help",
+]
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_commands_lead_to_the_model_whatever_its_name(name):
+    """Shell commands have the URI as one word, Python has it as one string, in card and page."""
+    uri = f"models:/{RegistryOptions(model_name=name).model_name}@production"
+    given = evidence(model_name=name)
+    card = model_card(given, taught_by="us", ours=True)
+    python, shell = re.findall(r"```\w*\n(.*?)```", card, re.S)
+    commands = report._commands(given, "m-1")
+    serve, _, predict = shell.splitlines()
+    for line in (serve, predict, commands["serve"], commands["file"]):
+        words = shlex.split(line)
+        assert words[words.index("-m") + 1] == uri
+    closing = results._next_steps(name, "production").splitlines()[-1].partition(":")[2]
+    for code in (python, commands["python"], closing.strip()):
+        strings = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
+        assert uri in strings
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a?b", "a\nb", "..", ".", " ", "x" * 257])
+def test_a_name_that_no_uri_leads_to_is_refused(name):
+    """A registered model that MLflow cannot register or find again is refused before training."""
+    with pytest.raises(ConfigError, match="model_name must be a name of at most 256"):
+        RegistryOptions(model_name=name)
+
+
+@cache
+def two_classes():
+    """A comparison of a table with two classes."""
+    return evidence(["no", "yes"])
+
+
+MODEL_NAME = st.text(
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="/:?."),
+    min_size=1,
+    max_size=256,
+)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=500)
+
+
+@given(
+    classes=st.integers(2, 5000),
+    name=NAMES,
+    model_name=MODEL_NAME,
+    gains=st.integers(1, 40),
+    imbalanced=st.booleans(),
+)
+@example(classes=5000, name="|" * 500, model_name="'" * 256, gains=40, imbalanced=True)
+@example(classes=5000, name="x" * 500, model_name="x" * 100, gains=40, imbalanced=True)
+@example(classes=5000, name="`" * 500, model_name='"' * 256, gains=40, imbalanced=True)
+@settings(max_examples=30, deadline=None)
+def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, imbalanced):
+    """Card and notes stay below MLflow's lengths, and keep commands but for extreme names."""
+    shown = two_classes()
+    names = [f"{name}{i}" for i in range(classes)]
+    table = replace(shown.dataset.table, classes=tuple(names), name=name, target=name)
+    comparison = replace(
+        shown.comparison,
+        class_rows=dict(
+            zip(names, [9 * classes if imbalanced else 1] + [1] * classes, strict=False)
+        ),
+        recalls={k: np.full(classes, np.nan) for k in shown.comparison.recalls},
+    )
+    more = {f"kind_{i}": comparison.gains["baseline"] for i in range(gains)}
+    summary = dict(comparison.summary)
+    for kind in more:
+        summary |= {
+            f"mcnemar_p_{kind}": 0.5,
+            f"{kind}_test_balanced_accuracy": 0.5,
+        }
+    recalls = {**comparison.recalls, **dict.fromkeys(more, comparison.recalls["baseline"])}
+    comparison = replace(comparison, gains=more, summary=summary, recalls=recalls)
+    assert comparison.imbalanced is imbalanced
+    shown = replace(
+        shown,
+        comparison=comparison,
+        dataset=replace(shown.dataset, table=table),
+        config=replace(shown.config, model_name=model_name),
+    )
+    card = model_card(shown, taught_by=", ".join([f"models:/{name}/1"] * 30), ours=False)
+    assert card.startswith("# ")
+    assert "| ensemble | " in card
+    assert "**Recipe.**" in card
+    if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 100:
+        assert "mlflow models predict" in card
+    note = notes.distill_note(name, comparison, temperature=1, alpha=0)
+    promoted = notes.promotion_note(
+        model_name, "1", promoted=True, reason=name * 9, comparison="None before."
+    )
+    line = notes.pipeline_note(note, promoted)
+    for text, most in (
+        (card, MAX_DESCRIPTION),
+        (note, MAX_TAG_VAL_LENGTH),
+        (line, MAX_TAG_VAL_LENGTH),
+    ):
+        assert len(text) < most
+        assert text.count("\n```") % 2 == 0
+
+
+def test_lengths_are_mlflows():
+    """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
+    assert model_card_module.CARD_LENGTH < MAX_DESCRIPTION
+    assert notes.NOTE_LENGTH == MAX_TAG_VAL_LENGTH
+    assert tracked.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
+    assert SqlRun.__table__.c.name.type.length == tracked.RUN_NAME_LENGTH
+    assert SqlRegisteredModel.__table__.c.name.type.length == 256
+    DataOptions(target="x" * MAX_PARAM_VAL_LENGTH)
+    with pytest.raises(ConfigError, match="target must be text of at most 6,000 characters"):
+        DataOptions(target="x" * (MAX_PARAM_VAL_LENGTH + 1))

@@ -7,6 +7,7 @@ import pytest
 import sklearn.metrics
 import torch
 
+from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.intervals import (
     Interval,
     _resampled_accuracies,
@@ -17,6 +18,7 @@ from kd_mlflow.evaluation.intervals import (
 )
 from kd_mlflow.evaluation.metrics import (
     agreements,
+    class_recalls,
     expected_calibration_error,
     probability_metrics,
     teacher_student_kl,
@@ -261,3 +263,52 @@ def test_three_classes_have_no_area_under_a_curve():
     """ROC AUC and average precision are figures of two classes."""
     figures = probability_metrics(np.eye(3), np.arange(3))
     assert figures.keys() == {"accuracy", "balanced_accuracy", "log_loss", "ece"}
+
+
+def test_recalls_average_to_balanced_accuracy():
+    """Each member's recalls are scikit-learn's, and their mean is its balanced accuracy."""
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(4, size=300), rng.integers(4, size=(3, 300))
+    recalls = class_recalls(predicted, labels, 4)
+    assert recalls.shape == (3, 4)
+    for own, answers_of_one in zip(recalls, predicted, strict=True):
+        expected = sklearn.metrics.recall_score(labels, answers_of_one, average=None)
+        assert own == pytest.approx(expected)
+        balanced = sklearn.metrics.balanced_accuracy_score(labels, answers_of_one)
+        assert own.mean() == pytest.approx(balanced)
+
+
+def test_a_class_without_a_row_has_no_recall():
+    """A class that no test row has gets NaN, not 0, and takes nothing from the others."""
+    recalls = class_recalls(np.array([[0, 2, 1]]), np.array([0, 2, 2]), 3)
+    np.testing.assert_array_equal(recalls, [[1.0, np.nan, 0.5]])
+
+
+def compared(labels, **students):
+    """A comparison of students that all answer as told; the ensemble is always right."""
+    answers_as = {kind: torch.eye(3)[torch.tensor(said)] for kind, said in students.items()}
+    return evaluate_students(
+        answers_as,
+        torch.eye(3)[torch.tensor(labels)],
+        np.array(labels),
+        student_parameters=1,
+        ensemble_parameters=2,
+    )
+
+
+def test_a_comparison_has_the_recalls_of_every_model():
+    """Ensemble, means over seeds and the first student: recalls by class, None where unknown."""
+    found = compared([0, 0, 2], distilled=[[0, 0, 0], [0, 1, 2]], baseline=[[2, 2, 2], [2, 2, 2]])
+    assert found.recall_by_class() == {
+        "ensemble": {"0": 1.0, "1": None, "2": 1.0},
+        "distilled": {"0": 0.75, "1": None, "2": 0.5},
+        "baseline": {"0": 0.0, "1": None, "2": 1.0},
+        "registered": {"0": 1.0, "1": None, "2": 0.0},
+    }
+
+
+@pytest.mark.parametrize(("majority", "imbalanced"), [(90, False), (91, True)])
+def test_imbalance_starts_above_nine_tenths(majority, imbalanced):
+    """A table is imbalanced where one class has more than 90 % of its rows."""
+    labels = [0] * majority + [1] * (100 - majority)
+    assert compared(labels, distilled=[labels], baseline=[labels]).imbalanced is imbalanced

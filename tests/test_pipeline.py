@@ -7,12 +7,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, SMALL
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.config import DistillConfig, MainConfig, TeachersConfig
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
@@ -374,6 +375,77 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
     trained = finished.result.taught.ensemble
     expected = trained.logits(trained.encoding.inputs(features), "logits")
     assert torch.equal(loaded.logits(loaded.encoding.inputs(features), "logits"), expected)
+
+
+def test_recall_of_each_class_is_logged(finished, tmp_path):
+    """The distill run has each model's recall by class; their mean is the balanced accuracy."""
+    distill = finished.result.distill
+    path = finished.client.download_artifacts(distill.run_id, tracked.RECALL, tmp_path)
+    recalls = json.loads(Path(path).read_text())
+    assert recalls.keys() == {
+        "ensemble",
+        "distilled",
+        "baseline",
+        "strong_baseline",
+        "registered",
+    }
+    for model, by_class in recalls.items():
+        assert by_class.keys() == {"0", "1"}
+        balanced = distill.comparison.summary[f"{model}_test_balanced_accuracy"]
+        assert np.mean(list(by_class.values())) == pytest.approx(balanced)
+
+
+def rare_classes(classes, rows=2000):
+    """A table of which one class has 95 % of the rows, and the others the rest."""
+    random = np.random.default_rng(0)
+    label = np.where(np.arange(rows) % 20, 0, 1 + np.arange(rows) // 20 % (classes - 1))
+    names = np.array(["most", *(f"rare-{i:02d}" for i in range(1, classes))])
+    return pd.DataFrame({"x": random.normal(label), "y": random.normal(label), "c": names[label]})
+
+
+def notes_by_kind(client):
+    """Descriptions of a store's runs, by kind."""
+    return {
+        kind: some[0].data.tags["mlflow.note.content"]
+        for kind, some in runs_by_kind(client).items()
+    }
+
+
+def test_an_imbalanced_table_is_told_by_balanced_accuracy(store):
+    """Where one class has most rows it comes first in table, notes and card, then recalls."""
+    result = pipeline.run_main(MainConfig(data=rare_classes(2), target="c", **SMALL))
+    closing = repr(result)
+    accuracy = closing.index("test accuracy")
+    assert closing.index("95.0 % of the rows are of one class") < accuracy
+    assert closing.index("rare-01, 100 rows") < closing.index("most, 1,900 rows") < accuracy
+    balanced = result.distill.comparison.summary["distilled_test_balanced_accuracy"]
+    assert closing.index(f"{100 * balanced:.2f} %") < accuracy
+    assert repr(result.taught).startswith("ensemble, balanced accuracy")
+    card = store.get_model_version("kd-student", "1").description
+    notes = notes_by_kind(store)
+    for text in (card, notes["distill"], notes["pipeline"]):
+        assert 0 < text.index("| balanced accuracy |") < text.index("| model | test accuracy |")
+        assert 0 < text.index("| recall of class rare-01 |") < text.index("| recall of class most")
+    teachers = notes["teachers"]
+    assert teachers.index("balanced accuracy **") < teachers.index("%**, accuracy **")
+
+
+def test_the_closing_table_ends_recalls_at_ten_classes(store):
+    """Of many rare classes ten stand in the closing table, and it counts the others."""
+    distilled = pipeline.run_main(MainConfig(data=rare_classes(13, 8000), target="c", **SMALL))
+    lines = repr(distilled).splitlines()
+    assert sum(line.startswith("rare-") for line in lines) == 10
+    assert sum("and 3 more, in class_recall.json" in line for line in lines) == 1
+
+
+def test_a_balanced_table_is_told_by_accuracy(finished):
+    """Elsewhere accuracy comes first, without recalls, in table, notes and card."""
+    closing = repr(finished.result)
+    assert "recall" not in closing
+    assert closing.index("test accuracy") < closing.index("balanced accuracy")
+    card = finished.client.get_model_version("kd-student", "1").description
+    for text in (card, *notes_by_kind(finished.client).values()):
+        assert "balanced accuracy" not in text
 
 
 @pytest.mark.parametrize("kind", ["taught", "distill"])

@@ -22,6 +22,7 @@ from kd_mlflow.population.sampling import Sampling
 from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.tracking.packaging import StudentModule, save_model
 
 
@@ -59,7 +60,10 @@ def _trained(dataset: Dataset) -> StudentModule:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table, suffix, tmp_path):
-    """Whatever the mixture of types, gaps and names, the pulled model answers as training did."""
+    """Whatever the mixture of types, gaps and names, the pulled model answers as training did.
+
+    It answers its own example rows too, which have the table's types.
+    """
     path = written(table, tmp_path, suffix)
     assume(path is not None)
     try:
@@ -73,9 +77,11 @@ def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table,
         expected = torch.softmax(module(torch.from_numpy(encoding.encode(features))), 1).numpy()
     folder = tmp_path / "model"
     shutil.rmtree(folder, ignore_errors=True)
-    example = dataset.features("train").head(2)
+    example = made_rows(dataset.table.features, encoding.columns)
+    assert list(example.dtypes) == list(dataset.table.features.dtypes)
     save_model(str(folder), Model(), module=module, example=example)
     model = mlflow.pyfunc.load_model(str(folder))
+    assert len(model.predict(model.metadata.load_input_example(str(folder)))) == len(example) == 2
     shuffled = features[list(reversed(features.columns))]
     answers = model.predict(shuffled)
     np.testing.assert_array_equal(answers.iloc[:, 1:].to_numpy(), expected)

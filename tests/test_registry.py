@@ -93,6 +93,19 @@ def test_a_new_version_waits(waiting):
     assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "pending"
 
 
+def test_a_decision_leaves_the_card_alone(waiting):
+    """Promoted again and again a version keeps its card; the promotion's run compares versions."""
+    client = waiting.client
+    card = client.get_model_version(NAME, "2").description
+    for _ in range(2):
+        pipeline.run_promote(PASSING)
+        note = promotion_runs(client)[0].data.tags["mlflow.note.content"]
+        assert "On the same test rows this version scores" in note
+        assert "version 1, in production before" in note
+        pipeline.run_rollback(RollbackConfig())
+    assert client.get_model_version(NAME, "2").description == card
+
+
 def test_rejection_moves_nothing_and_is_recorded(waiting):
     """A rejected version leaves every alias; version and promotion run say why."""
     client = waiting.client

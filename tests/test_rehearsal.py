@@ -60,7 +60,7 @@ def test_odd_columns_end_in_a_student_that_scores_the_frame(store, name):
 def test_what_packaging_cannot_take_is_refused_before_training(store, monkeypatch):
     """An error of the packaging is a refusal before the first epoch, and leaves no ensemble."""
 
-    def fails(module, *, example):
+    def fails(module, *, example, rows):
         raise ValueError("no such name")
 
     monkeypatch.setattr(rehearsal, "rehearse", fails)

@@ -24,6 +24,7 @@ from kd_mlflow.report import page as report
 from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.kinds import kind_of
 from kd_mlflow.table.loading import Table
 
@@ -86,15 +87,24 @@ def html(finished, distill_run, tmp_path):
         return file.read()
 
 
-def evidence(classes=HOSTILE, n=90, **config):
+def evidence(
+    classes=HOSTILE,
+    n=90,
+    *,
+    labels=None,
+    name="<img src=x>.csv",
+    target="<i>label</i>",
+    column="<b>x</b>'s",
+    **config,
+):
     """A comparison on random rows, of a table with hostile names."""
     rng = np.random.default_rng(0)
-    labels = np.arange(n) % len(classes)
-    frame = pd.DataFrame({"<b>x</b>'s": rng.normal(size=n), "when": pd.Timestamp("2024-01-02")})
+    labels = np.arange(n) % len(classes) if labels is None else labels
+    frame = pd.DataFrame({column: rng.normal(size=n), "when": pd.Timestamp("2024-01-02")})
     table = Table(
-        name="<img src=x>.csv",
+        name=name,
         source="somewhere",
-        target="<i>label</i>",
+        target=target,
         features=frame,
         labels=labels,
         classes=tuple(classes),
@@ -124,18 +134,27 @@ def evidence(classes=HOSTILE, n=90, **config):
         val_labels=torch.from_numpy(dataset.labels("val")),
     )
     comparison = evaluate_students(
-        students, logits.ensemble, logits.labels, student_parameters=10, ensemble_parameters=100
+        students,
+        logits.ensemble,
+        logits.labels,
+        student_parameters=10,
+        ensemble_parameters=100,
+        class_rows=dict(
+            zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True)
+        ),
+    )
+    encoding = fit_encoding(
+        frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
     )
     return Evidence(
         config=DistillConfig(**config).resolved(third),
         dataset=dataset,
-        encoding=fit_encoding(
-            frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
-        ),
+        encoding=encoding,
         comparison=comparison,
         logits=logits,
         history=dict.fromkeys(("val_accuracy", "val_loss", "val_agreement"), curves),
         lessons=lessons,
+        example=made_rows(frame, encoding.columns),
     )
 
 
@@ -265,6 +284,65 @@ def test_what_users_wrote_is_text():
     assert page.open == []
 
 
+@pytest.mark.parametrize("hostile", ['"><script>x</script>', "' onload='x", "{{ 7 * 7 }}\n</pre>"])
+def test_no_name_is_markup_anywhere(hostile):
+    """Names in title, attributes, tables and commands leave the page's elements as they are."""
+    plain, given = (
+        evidence(
+            [f"{name}-{i}" for i in range(3)],
+            name=name,
+            target=name,
+            column=name,
+            model_name=name.replace("/", "").replace("\n", ""),
+            teachers=name,
+        )
+        for name in ("plain", hostile)
+    )
+    pages = [Page(report.page(each, PICTURES, model_id="m-1")) for each in (plain, given)]
+    shapes = [[(tag, sorted(attributes)) for tag, attributes in p.elements] for p in pages]
+    assert shapes[0] == shapes[1]
+    assert pages[1].open == []
+    assert pages[1].words.count(" ".join(hostile.split())) > 5
+
+
+def rare(classes=12, n=360):
+    """A comparison of a table of which the first class has more than nine tenths."""
+    labels = np.zeros(n, dtype=np.int64)
+    labels[::20] = np.arange(len(labels[::20])) % classes
+    return evidence([f"class-{i}" for i in range(classes)], n=n, labels=labels)
+
+
+def test_an_imbalanced_tables_page_starts_with_balanced_accuracy():
+    """Where one class has most rows balanced accuracy and recall stand before accuracy."""
+    words = Page(report.page(rare(), PICTURES, model_id="m-1")).words
+    assert words.index("balanced accuracy on 120 test rows") < words.index("by accuracy")
+    assert words.index("Recall by class: the share") < words.index("Accuracy gap")
+    assert words.index("balanced accuracy ↑") < words.index(" accuracy ↑", words.index("metric e"))
+    assert words.count("balanced accuracy ↑") == 1
+
+
+def test_a_balanced_tables_page_starts_with_accuracy():
+    """Elsewhere accuracy comes first, and the recalls after the table of metrics."""
+    words = Page(report.page(evidence(), PICTURES, model_id="m-1")).words
+    assert "so accuracy flatters" not in words
+    assert words.index("accuracy ↑") < words.index("balanced accuracy ↑")
+    assert words.index("ECE ↓") < words.index("Recall by class: the share")
+
+
+def test_recalls_in_the_page_are_those_of_the_comparison():
+    """Each class's line has its rows and the recall of every model, - without a test row."""
+    given = rare(classes=3)
+    recalls = {k: v.copy() for k, v in given.comparison.recalls.items()}
+    for values in recalls.values():
+        values[2] = np.nan
+    given = replace(given, comparison=replace(given.comparison, recalls=recalls))
+    words = Page(report.page(given, PICTURES, model_id="m-1")).words
+    for place, name in enumerate(("class-0", "class-1")):
+        shown = " ".join(percent(values[place]) for values in recalls.values())
+        assert f"{name} {given.comparison.class_rows[name]:,} {shown}" in words
+    assert f"class-2 {given.comparison.class_rows['class-2']:,} - - - -" in words
+
+
 def test_the_json_request_is_a_shell_word():
     """Quotes in a column's name do not end the request's own."""
     command = report._json_request(evidence())
@@ -278,7 +356,8 @@ def test_many_classes_are_counted_not_listed(classes, listed):
     given = evidence([f"class-{i}" for i in range(classes)], n=6 * classes)
     page = Page(report.page(given, PICTURES, model_id="m-1"))
     assert len(set(re.findall(r"class-\d+ \d+ \d+ \d+ [\d.]+ %", page.words))) == listed
-    assert ("rarer classes are not listed" in page.words) == (classes > listed)
+    assert len(set(re.findall(r"class-\d+ \d+ [\d.]+ % [\d.]+ % [\d.]+ %", page.words))) == listed
+    assert page.words.count("rarer classes are not listed") == (2 if classes > listed else 0)
 
 
 def test_classes_with_few_test_rows_are_named():

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+
 from kd_mlflow.config import DistillConfig
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Teacher
@@ -13,6 +16,7 @@ from kd_mlflow.population.network import Population
 from kd_mlflow.population.training import History
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,8 @@ class Evidence:
     """Everything that figures and report show of a comparison.
 
     Columns of the curves in ``history`` are grouped by kind, in the order of ``logits.students``;
-    ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one.
+    ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one;
+    ``example`` are rows of raw columns that the student can be asked with.
     """
 
     config: DistillConfig
@@ -40,6 +45,7 @@ class Evidence:
     logits: Logits
     history: History
     lessons: TransferSet
+    example: pd.DataFrame
     teacher_accuracies: Sequence[float] = ()
 
     @property
@@ -69,12 +75,20 @@ def compare(
         ensemble=ensemble.score(features, config.averaging),
         students=dict(zip(trained.kinds, by_kind, strict=True)),
     )
+    table = dataset.table
+    counts = np.bincount(table.labels, minlength=len(table.classes)).tolist()
     comparison = evaluate_students(
         logits.students,
         logits.ensemble,
         logits.labels,
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
+        class_rows=dict(zip(map(str, table.classes), counts, strict=True)),
+    )
+    example = (
+        made_rows(table.features, ensemble.encoding.columns)
+        if config.example_rows == "made"
+        else dataset.features("train").head(EXAMPLE_ROWS)
     )
     return Evidence(
         config=config,
@@ -84,5 +98,6 @@ def compare(
         logits=logits,
         history=trained.history,
         lessons=trained.lessons,
+        example=example,
         teacher_accuracies=teacher_accuracies,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from kd_mlflow.evaluation.intervals import (
     mcnemar_p,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import agreements, probability_metrics
+from kd_mlflow.evaluation.metrics import agreements, class_recalls, probability_metrics
 from kd_mlflow.population.losses import AVERAGES
 
 Metrics = dict[str, float]
@@ -26,6 +26,9 @@ Metrics = dict[str, float]
 CRITERION = "calibrated_val_loss"
 """What a sweep chooses by: the loss after calibration, so that T's effect on confidence is removed;
 less noisy than accuracy."""
+
+IMBALANCED_SHARE = 0.9
+"""A model that always answers a class of more than this share looks good by accuracy alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Comparison:
 
     ``recovery`` is None where ensemble and baseline tie. ``gap`` is the ensemble's accuracy minus
     the distilled students' mean; ``gains`` are theirs minus each kind of baseline's.
+    ``recalls`` are shares of each class's test rows, by model; shape (classes,), NaN for a class
+    without a test row. ``class_rows`` are the whole table's rows by class, in the same order.
     """
 
     students: Mapping[str, tuple[Metrics, ...]]
@@ -49,6 +54,23 @@ class Comparison:
     recovery: Interval | None
     gap: Interval
     gains: Mapping[str, Interval]
+    class_rows: Mapping[str, int]
+    recalls: Mapping[str, NDArray[np.float64]] = field(compare=False)  # arrays: == is no bool
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether one class has so many of the table's rows that accuracy says little."""
+        return majority_share(self.class_rows) > IMBALANCED_SHARE
+
+    def recall_by_class(self) -> dict[str, dict[str, float | None]]:
+        """Recalls by model and class as a JSON document; None for a class without a test row."""
+        return {
+            model: {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(self.class_rows, values, strict=True)
+            }
+            for model, values in self.recalls.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +83,15 @@ class Logits:
     labels: NDArray[np.int64]
     ensemble: Tensor
     students: Mapping[str, Tensor]
+
+
+def majority_share(class_rows: Mapping[str, int]) -> float:
+    """Share of the rows that the largest class has.
+
+    >>> majority_share({"no": 95, "yes": 5})
+    0.95
+    """
+    return max(class_rows.values()) / sum(class_rows.values())
 
 
 def validation_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -113,11 +144,16 @@ def evaluate_students(
     *,
     student_parameters: int,
     ensemble_parameters: int | None,
+    class_rows: Mapping[str, int] | None = None,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
+    ``class_rows`` are the whole table's by class; those of ``labels`` where none are given.
     Shape: students (seeds, n, classes) of each kind, ensemble (n, classes), labels (n,).
     """
+    if class_rows is None:
+        counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
+        class_rows = {str(place): count for place, count in enumerate(counts)}
     by_kind = {
         kind: tuple(_student_metrics(x, ensemble, labels, student_parameters) for x in logits)
         for kind, logits in students.items()
@@ -143,7 +179,31 @@ def evaluate_students(
     for kind, gain in gains.items():
         summary |= _with_bounds(f"gain_over_{kind}", gain)
         summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled[0], hits[kind][0])
-    return Comparison(students=by_kind, summary=summary, recovery=recovery, gap=gap, gains=gains)
+    return Comparison(
+        students=by_kind,
+        summary=summary,
+        recovery=recovery,
+        gap=gap,
+        gains=gains,
+        class_rows=class_rows,
+        recalls=_recalls(students, ensemble, labels),
+    )
+
+
+def _recalls(
+    students: Mapping[str, Tensor], ensemble: Tensor, labels: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Recalls of the ensemble, of each kind of student over its seeds, of the registered one."""
+    by_seed = {
+        kind: class_recalls(logits.argmax(dim=-1).numpy(), labels, logits.shape[-1])
+        for kind, logits in students.items()
+    }
+    (of_ensemble,) = class_recalls(ensemble.argmax(dim=-1).numpy()[None], labels, ensemble.shape[1])
+    return {
+        "ensemble": of_ensemble,
+        **{kind: each.mean(axis=0) for kind, each in by_seed.items()},
+        "registered": by_seed["distilled"][0],
+    }
 
 
 def _means(students: Mapping[str, tuple[Metrics, ...]], ensemble: Mapping[str, float]) -> Metrics:

@@ -82,6 +82,21 @@ def by_confidence(
     return confidence, hits, np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
+def class_recalls(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> NDArray[np.float64]:
+    """Share of each class's rows that each member predicts; NaN for a class without a row.
+
+    Shape: predicted (k, n), labels (n,) -> (k, classes).
+
+    >>> class_recalls(np.array([[0, 1, 1]]), np.array([0, 0, 1]), 3)
+    array([[0.5, 1. , nan]])
+    """
+    rows = np.bincount(labels, minlength=classes).astype(np.float64)
+    hits = [np.bincount(labels[each == labels], minlength=classes) for each in predicted]
+    return np.stack(hits) / np.where(rows, rows, np.nan)
+
+
 def teacher_student_kl(ensemble_logits: Tensor, logits: Tensor) -> float:
     """Mean KL(ensemble || student) at T 1, in nats.  Shape: (n, classes) each."""
     teacher = torch.log_softmax(ensemble_logits.double(), dim=-1)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import shlex
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
 from kd_mlflow.report.words import (
     augmentation,
+    counts_text,
     metrics_table,
+    one_line,
     p_values,
     percent,
+    safe,
     sides,
     size_text,
+    whole_blocks,
 )
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
 
+CARD_LENGTH = 4900
+"""Characters, fewer than the 5,000 of MLflow's column, ``SqlModelVersion.description``: SQLite
+takes more, PostgreSQL refuses them."""
+
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 8
+TAUGHT_BY_LENGTH = 200
 UNKNOWN_ROWS = (
     " Which rows these models were trained on is not known here: if test rows were among them, the "
     "ensemble's metrics are too good, and its students' may be."
@@ -27,17 +37,18 @@ UNKNOWN_ROWS = (
 
 
 def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
-    """Say what the metrics of a comparison do not show, a sentence each."""
+    """Say what the metrics of a comparison do not show, a sentence each, as plain text."""
     rows = len(split.test)
     low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows)
     few = [label for label, n in split.balance(table)["test"].items() if n < FEW_TEST_ROWS]
-    more = f" and {len(few) - NAMED_CLASSES} more" if len(few) > NAMED_CLASSES else ""
+    more = f" and {len(few) - NAMED_CLASSES:,} more" if len(few) > NAMED_CLASSES else ""
+    named = ", ".join(one_line(label, 30) for label in few[:NAMED_CLASSES])
     rare = (
         f"Classes with fewer than {FEW_TEST_ROWS} test rows, whose own metrics are guesses: "
-        f"{', '.join(few[:NAMED_CLASSES])}{more}."
+        f"{named}{more}."
     )
     return [
-        f"For rows like those of {table.name}; not validated on other populations, "
+        f"For rows like those of {one_line(table.name)}; not validated on other populations, "
         "nor on later data.",
         f"{rows:,} test rows: the 95 % interval of any one model's accuracy is about "
         f"{100 * (high - low):.2f} points wide. Differences are measured on the same rows, "
@@ -49,54 +60,70 @@ def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
 
 
 def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
-    """The description of a registered version; ``ours`` are teachers that were trained here."""
+    """The description of a registered version; ``ours`` are teachers that were trained here.
+
+    Names are cut, and of many classes, gains or teachers a few are shown: it is shorter than
+    CARD_LENGTH whatever the table.
+    """
     config, comparison = evidence.config, evidence.comparison
     table, split = evidence.dataset.table, evidence.dataset.split
-    model_name, metrics = config.model_name, comparison.summary
-    classes = ", ".join(
-        f"`{label}` {count}"
-        for label, count in zip(table.classes, np.bincount(table.labels), strict=True)
+    metrics, name = comparison.summary, safe(table.name)
+    about_limits = " ".join(limits(table, split, comparison))
+    blocks = [
+        f"# {safe(config.model_name)}: a student distilled from an ensemble",
+        f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}.",
+        f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
+        f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
+        f"Digest `{table.digest[:12]}`.",
+        f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
+        "stopped on:",
+        metrics_table(comparison).strip(),
+        "The registered student is the first seed's, chosen before its accuracy was known: "
+        f"{percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact test are "
+        f"{p_values(comparison)}; it agrees with the ensemble on "
+        f"{percent(comparison.students['distilled'][0]['test_agreement'])} of the test rows.",
+        f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
+        f"{'' if ours else UNKNOWN_ROWS}",
+        _recipe(evidence),
+        f"**Limits.** {safe(about_limits, len(about_limits))}",
+        *_commands(config.model_name),
+    ]
+    return whole_blocks(blocks, CARD_LENGTH)
+
+
+def _recipe(evidence: Evidence) -> str:
+    config = evidence.config
+    widths = one_line(", ".join(map(str, config.student_hidden)))
+    return (
+        f"**Recipe.** `{config.recipe}`: hidden layers {widths}; "
+        f"T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, "
+        f"{config.student_epochs} epochs, {config.schedule} learning rate "
+        f"{config.learning_rate:g}, {augmentation(config.augment, config.augment_factor)}, "
+        f"seed {config.seed}. "
+        "Baselines have the same architecture, steps, schedule and seeds."
     )
-    return f"""\
-# {model_name}: a student distilled from an ensemble
 
-**Intended use.** Predicts `{table.target}` for rows like those of {table.name}.
 
-**Data.** {table.name}, {len(table.labels):,} rows ({sides(split)}), \
-{table.features.shape[1]} columns. Rows per class: {classes}. Digest `{table.digest[:12]}`.
-
-**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or stopped on:
-
-{metrics_table(comparison)}
-The registered student is the first seed's, chosen before its accuracy was known: \
-{percent(metrics["registered_test_accuracy"])}; p values of McNemar's exact test are \
-{p_values(comparison)}; it agrees with the ensemble on \
-{percent(comparison.students["distilled"][0]["test_agreement"])} of the test rows.
-
-**Teachers.** {taught_by}. {size_text(comparison)}{"" if ours else UNKNOWN_ROWS}
-
-**Recipe.** `{config.recipe}`: hidden layers {", ".join(map(str, config.student_hidden))}; \
-T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, \
-{config.student_epochs} epochs, {config.schedule} learning rate {config.learning_rate:g}, \
-{augmentation(config.augment, config.augment_factor)}, seed {config.seed}. \
-Baselines have the same architecture, steps, schedule and seeds.
-
-**Limits.** {" ".join(limits(table, split, comparison))}
-
+def _commands(model_name: str) -> list[str]:
+    """How to load, serve and ask the version in production."""
+    uri = f"models:/{model_name}@production"
+    word = shlex.quote(uri)
+    return [
+        f"""\
 **Load it.**
 
 ```python
 import mlflow
 
-student = mlflow.pyfunc.load_model("models:/{model_name}@production")
+student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
 student.predict(frame)  # prediction and one probability_<class> per class
-```
-
+```""",
+        f"""\
 **Serve it**, and ask it over HTTP; or score a file.
 
 ```
-mlflow models serve --env-manager local -m models:/{model_name}@production -p 5001
+mlflow models serve --env-manager local -m {word} -p 5001
 curl -s localhost:5001/invocations -H 'Content-Type: text/csv' --data-binary @rows.csv
-mlflow models predict --env-manager local -m models:/{model_name}@production -t csv -i rows.csv
-```
-"""
+mlflow models predict --env-manager local -m {word} -t csv -i rows.csv
+```""",
+    ]

@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.report.words import metrics_table, percent, sides, size_text
+from kd_mlflow.report.words import metrics_table, percent, safe, sides, size_text, whole_blocks
 from kd_mlflow.table.dataset import Dataset
+
+NOTE_LENGTH = 8000
+"""Characters of a description: MLflow stores it as a tag (MAX_TAG_VAL_LENGTH) and cuts the rest."""
+
+REASON_LENGTH = 600
 
 
 def teachers_note(
@@ -17,13 +22,17 @@ def teachers_note(
     teachers: int,
     hidden: Sequence[int],
     epochs: int,
+    imbalanced: bool,
 ) -> str:
-    """Describe an ensemble's run."""
+    """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
     widths = ", ".join(map(str, hidden))
+    name = safe(dataset.table.name)
+    balanced = f"balanced accuracy **{percent(metrics['ensemble_test_balanced_accuracy'])}**, "
     return (
-        f"{teachers} teachers ({widths}) on **{dataset.table.name}** ({sides(dataset.split)}), "
+        f"{teachers} teachers ({widths}) on **{name}** ({sides(dataset.split)}), "
         f"{epochs} epochs each.\n\n"
-        f"Ensemble accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
+        f"Ensemble {balanced if imbalanced else ''}"
+        f"accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
         f"teachers {percent(metrics['mean_teacher_test_accuracy'])} on average, "
         f"{percent(metrics['best_teacher_test_accuracy'])} at best.\n"
     )
@@ -36,7 +45,7 @@ def reused_note(run_id: str) -> str:
 
 def teacher_note(table: str, *, teachers: int, epochs: int, seed: int) -> str:
     """Describe one teacher's run."""
-    return f"One of {teachers} teachers on **{table}**: {epochs} epochs, seed {seed}.\n"
+    return f"One of {teachers} teachers on **{safe(table)}**: {epochs} epochs, seed {seed}.\n"
 
 
 def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
@@ -49,13 +58,13 @@ def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
         taught = f"trained on the labels alone, with mixup (Beta {student.mixup:g}),"
     else:
         taught = "trained on the labels alone,"
-    return f"Student {taught} on **{table}**: {epochs} epochs, seed {student.seed}.\n"
+    return f"Student {taught} on **{safe(table)}**: {epochs} epochs, seed {student.seed}.\n"
 
 
 def cell_note(table: str, *, seeds: int, hidden: str, temperature: float, alpha: float) -> str:
     """Describe the run of one cell of a sweep."""
     return (
-        f"{seeds} students ({hidden}) distilled on **{table}** at "
+        f"{seeds} students ({hidden}) distilled on **{safe(table)}** at "
         f"T {temperature:g}, alpha {alpha:g}; metrics and curves are their means.\n"
     )
 
@@ -78,7 +87,7 @@ def sweep_note(
         else ""
     )
     return (
-        f"{cells} settings x {seeds} seeds on **{table}**; least "
+        f"{cells} settings x {seeds} seeds on **{safe(table)}**; least "
         f"calibrated validation log loss: T {temperature:g}, alpha {alpha:g}.\n\n{small}"
     )
 
@@ -86,23 +95,33 @@ def sweep_note(
 def distill_note(table: str, comparison: Comparison, *, temperature: float, alpha: float) -> str:
     """Describe a comparison's run."""
     seeds = len(comparison.students["distilled"])
+    blocks = [
+        f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
+        f"alpha {alpha:g}, against {seeds} baselines of the same seeds.",
+        f"{metrics_table(comparison)}\n{size_text(comparison)}",
+    ]
+    return whole_blocks(blocks, NOTE_LENGTH)
+
+
+def promotion_note(
+    model_name: str, version: str, *, promoted: bool, reason: str, comparison: str
+) -> str:
+    """Describe a decision of the gate; ``comparison`` is with what was in production before."""
+    verdict = "promoted" if promoted else "rejected"
     return (
-        f"{seeds} students distilled on **{table}** at T {temperature:g}, "
-        f"alpha {alpha:g}, against {seeds} baselines of the same seeds.\n\n"
-        f"{metrics_table(comparison)}\n"
-        f"{size_text(comparison)}\n"
+        f"Version {version} of **{safe(model_name)}** was {verdict}: "
+        f"{safe(reason, REASON_LENGTH)}.\n\n{comparison}\n"
     )
 
 
-def promotion_note(model_name: str, version: str, *, promoted: bool, reason: str) -> str:
-    """Describe a decision of the gate."""
-    verdict = "promoted" if promoted else "rejected"
-    return f"Version {version} of **{model_name}** was {verdict}: {reason}.\n"
+def pipeline_note(distilled: str, promoted: str) -> str:
+    """Describe a whole line by the descriptions of its last two steps."""
+    return whole_blocks([distilled.rstrip(), promoted.rstrip()], NOTE_LENGTH)
 
 
 def rollback_note(model_name: str, *, restored: str, replaced: str) -> str:
     """Describe a rollback."""
-    return f"**{model_name}**: production moved back from {replaced} to {restored}."
+    return f"**{safe(model_name)}**: production moved back from {replaced} to {restored}."
 
 
 def against_production(

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.report import words
 from kd_mlflow.report.model_card import limits
@@ -63,10 +64,12 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) ->
         metrics=evidence.comparison.summary,
         models=[name for name in MODELS if f"{name}_test_accuracy" in evidence.comparison.summary],
         model_names=MODELS,
-        metric_rows=METRIC_ROWS,
+        metric_rows=_metric_rows(evidence.comparison),
         colours={name: look.colour for name, look in LOOKS.items()},
         data=_data_rows(evidence),
         balance=_balance(evidence),
+        recall=_recall(evidence.comparison),
+        first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
@@ -98,6 +101,33 @@ def _balance(evidence: Evidence) -> dict[str, Any]:
         counts = [by_side[side][label] for side in ("train", "val", "test")]
         rows.append((label, counts, sum(counts) / total))
     return {"rows": rows, "more": max(0, len(labels) - LISTED_CLASSES)}
+
+
+def _metric_rows(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    """Rows of the table of metrics; of an imbalanced table balanced accuracy comes first."""
+    first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
+    return {first: METRIC_ROWS[first], **METRIC_ROWS}
+
+
+def _recall(comparison: Comparison) -> dict[str, Any]:
+    """Each class's recall by model, of many classes of the most frequent."""
+    names, rows = list(comparison.class_rows), list(comparison.class_rows.values())
+    places = list(range(len(names)))
+    if len(names) > LISTED_CLASSES:
+        places.sort(key=lambda place: -rows[place])
+    shown = [
+        (
+            names[place],
+            rows[place],
+            [words.recall_text(recalls[place]) for recalls in comparison.recalls.values()],
+        )
+        for place in places[:LISTED_CLASSES]
+    ]
+    return {
+        "models": [MODELS.get(who, words.kind_text(who)) for who in comparison.recalls],
+        "rows": shown,
+        "more": max(0, len(names) - LISTED_CLASSES),
+    }
 
 
 def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
@@ -159,8 +189,8 @@ student.predict(pd.read_csv("rows.csv"))  # prediction, probability_<class>"""
 
 
 def _json_request(evidence: Evidence) -> str:
-    """A request with a row of the table; empty where it would be too wide to read."""
-    features = evidence.dataset.features("train").head(1)
+    """A request with an example row; empty where it would be too wide to read."""
+    features = evidence.example.head(1)
     if features.shape[1] > JSON_COLUMNS:
         return ""
     rows = json.loads(features.to_json(orient="records", date_format="iso"))

@@ -1,12 +1,72 @@
-"""Numbers as phrases, used by every text that people read. Values in, words out."""
+"""Numbers and names as phrases, used by every text that people read. Values in, words out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
-from kd_mlflow.evaluation.comparison import Comparison
+import numpy as np
+
+from kd_mlflow.evaluation.comparison import Comparison, majority_share
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.table.dataset import Split
+
+NAME_LENGTH = 60
+"""Characters shown of a name that somebody else chose."""
+
+MARKUP = re.compile(
+    r"""[\\`*\[\]<>&|~$]       # emphasis, code, links, HTML, entities, cells of a table
+    | ^[-#+=]                 # headings and lists, where a name opens a line
+    | (?<![^\W_])_|_(?![^\W_]) # underscores at the end of a word
+    | :(?=//|\S*:)            # addresses, and names of emoji
+    | (?<=www)\.              # addresses
+    | (?<!\S)@|@(?=\S*\.)     # names of people, and their addresses""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
+
+LISTED_GAINS = 4
+LISTED_CLASSES = 3
+
+
+def one_line(text: str, length: int = NAME_LENGTH) -> str:
+    r"""Write a text without line breaks or control characters, cut with an ellipsis.
+
+    >>> one_line("two\nlines")
+    'two lines'
+    >>> one_line("abcdef", 4)
+    'abc…'
+    """
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(blank)"
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+
+
+def safe(text: str, length: int = NAME_LENGTH) -> str:
+    """Write a name that somebody else chose so that it is text anywhere in Markdown.
+
+    A name full of markup is cut earlier: what is returned has at most twice ``length`` characters.
+
+    >>> safe("customers_2024.csv")
+    'customers_2024.csv'
+    >>> safe("<b>|*")
+    '&#60;b&#62;&#124;&#42;'
+    """
+    shown = one_line(text, length)
+    while len(escaped := MARKUP.sub(lambda found: f"&#{ord(found.group())};", shown)) > 2 * length:
+        shown = one_line(shown, len(shown) - 1)
+    return escaped
+
+
+def whole_blocks(blocks: Sequence[str], length: int) -> str:
+    """Join blocks of Markdown by blank lines; where they are too long the last ones are left out.
+
+    >>> whole_blocks(["one", "two", "three"], 12).split()
+    ['one', 'two']
+    """
+    kept = list(blocks)
+    while len(text := "\n\n".join(kept) + "\n") > length and len(kept) > 1:
+        kept.pop()
+    return text
 
 
 def percent(share: float) -> str:
@@ -42,10 +102,11 @@ def gain_text(gain: Interval) -> str:
 
 def p_values(comparison: Comparison) -> str:
     """P values of McNemar's exact test of the registered student against each other model."""
+    others = ("ensemble", *list(comparison.gains)[:LISTED_GAINS])
     return ", ".join(
-        f"{comparison.summary[f'mcnemar_p_{other}']:.3g} against the {other.replace('_', ' ')}"
-        for other in ("ensemble", *comparison.gains)
-    )
+        f"{comparison.summary[f'mcnemar_p_{other}']:.3g} against the {kind_text(other)}"
+        for other in others
+    ) + _and_more(len(comparison.gains) + 1 - len(others))
 
 
 def recovered_text(comparison: Comparison) -> str:
@@ -69,8 +130,21 @@ def gap_text(gap: Interval) -> str:
 def gains_text(gains: Mapping[str, Interval]) -> str:
     """Say what distillation gained over each kind of baseline."""
     return "; ".join(
-        f"over the {kind.replace('_', ' ')}: {gain_text(gain)}" for kind, gain in gains.items()
+        f"over the {kind_text(kind)}: {gain_text(gain)}" for kind, gain in gains.items()
     )
+
+
+def kind_text(kind: str) -> str:
+    """Write a kind of model as words.
+
+    >>> kind_text("strong_baseline")
+    'strong baseline'
+    """
+    return one_line(kind.replace("_", " "))
+
+
+def _and_more(left_out: int) -> str:
+    return f", and {left_out:,} more" if left_out > 0 else ""
 
 
 def size_text(comparison: Comparison) -> str:
@@ -108,11 +182,12 @@ def metrics_table(comparison: Comparison) -> str:
         if "strong_baseline" in comparison.gains
         else ""
     )
-    gains = "".join(
-        f"| gain over the {kind.replace('_', ' ')} | {gain_text(gain)} |\n"
-        for kind, gain in comparison.gains.items()
-    )
+    listed = list(comparison.gains.items())[:LISTED_GAINS]
+    gains = "".join(f"| gain over the {kind_text(k)} | {gain_text(gain)} |\n" for k, gain in listed)
+    if more := len(comparison.gains) - len(listed):
+        gains += f"| gains over {more:,} more | see report.html |\n"
     return f"""\
+{imbalance_text(comparison)}\
 | model | test accuracy |
 |---|---|
 | ensemble | {percent(metrics["ensemble_test_accuracy"])} |
@@ -123,3 +198,59 @@ def metrics_table(comparison: Comparison) -> str:
 {strong}| accuracy gap, ensemble - distilled | {points(comparison.gap)} |
 | knowledge recovered | {recovered_text(comparison)} |
 {gains}"""
+
+
+def majority_text(comparison: Comparison) -> str:
+    """Say that one class has most of the rows: 97.3 % of the rows are of one class."""
+    return f"{100 * majority_share(comparison.class_rows):.1f} % of the rows are of one class"
+
+
+def rarest_classes(comparison: Comparison) -> list[int]:
+    """Places of the classes, the one with the fewest rows first."""
+    rows = list(comparison.class_rows.values())
+    return sorted(range(len(rows)), key=lambda place: rows[place])
+
+
+def recall_text(recall: float) -> str:
+    """Write a recall; a class without a test row has none."""
+    return "-" if np.isnan(recall) else percent(recall)
+
+
+def imbalance_text(comparison: Comparison) -> str:
+    """Balanced accuracy and recall of the rarest classes as Markdown; empty for balanced tables."""
+    if not comparison.imbalanced:
+        return ""
+    gains, names = list(comparison.gains)[:LISTED_GAINS], list(comparison.class_rows)
+    models = ["ensemble", "distilled", *gains, "registered"]
+    places = rarest_classes(comparison)
+    balanced = [percent(comparison.summary[f"{who}_test_balanced_accuracy"]) for who in models]
+    rows = [
+        ["test metric", *map(kind_text, models)],
+        ["---"] * (len(models) + 1),
+        ["balanced accuracy", *balanced],
+    ]
+    for place in places[:LISTED_CLASSES]:
+        recalls = [recall_text(comparison.recalls[who][place]) for who in models]
+        rows.append([f"recall of class {safe(names[place], 40)}", *recalls])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    more = len(places) - LISTED_CLASSES
+    left_out = f"; {more:,} more classes are in class_recall.json" if more > 0 else ""
+    return (
+        f"{majority_text(comparison)}, so accuracy flatters whoever answers that class. "
+        f"Students' metrics are means over seeds; rarest classes first{left_out}.\n\n{table}\n"
+    )
+
+
+def counts_text(class_rows: Mapping[str, int]) -> str:
+    """Rows per class; of many classes how many there are, the largest and the smallest."""
+    ordered = sorted(class_rows.items(), key=lambda item: -item[1])
+
+    def listed(items: Sequence[tuple[str, int]]) -> str:
+        return ", ".join(f"{safe(name, 40)} {count:,}" for name, count in items)
+
+    if len(ordered) <= 2 * LISTED_CLASSES:
+        return f"Rows per class: {listed(list(class_rows.items()))}."
+    return (
+        f"{len(ordered):,} classes; the largest: {listed(ordered[:LISTED_CLASSES])}; "
+        f"the smallest: {listed(ordered[-LISTED_CLASSES:])}."
+    )

@@ -24,7 +24,15 @@ from kd_mlflow.report.page import page
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
-from kd_mlflow.steps.tracked import BALANCE, describe_run, numbered, train, workers_of
+from kd_mlflow.steps.tracked import (
+    BALANCE,
+    RECALL,
+    describe_run,
+    numbered,
+    run_name,
+    train,
+    workers_of,
+)
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking.packaging import StudentModule, log_student
@@ -60,7 +68,7 @@ def distill_step(
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
-    with tracker.run("distill", f"distill {dataset.table.name}", parent=parent) as run:
+    with tracker.run("distill", run_name("distill", dataset), parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
         run.log(tags=ensemble.tags)
@@ -119,9 +127,10 @@ def _log_and_register(
     """Log the comparison and the student, register it last of all; return the version."""
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
-    example, params = dataset.features("train"), StudentRecipe.part_of(config).as_text()
-    model_id = log_student(run, module=student, example=example, params=params)
+    params = StudentRecipe.part_of(config).as_text()
+    model_id = log_student(run, module=student, example=evidence.example, params=params)
     run.document(split.balance(table), BALANCE)
+    run.document(comparison.recall_by_class(), RECALL)
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
     note = notes.distill_note(
         table.name, comparison, temperature=config.temperature, alpha=config.alpha

@@ -55,11 +55,10 @@ def promote_step(
         registry.record(client, version, promoted=promoted, reason=reason, seen=seen)
         answer = "promoted" if promoted else "rejected"
         comparison = notes.against_production(seen, production, logged)
-        registry.describe(client, version, f"**{answer.capitalize()}.** {comparison}")
-        run.log(
-            tags={"kd.promotion": answer, "kd.model_version": number},
-            note=notes.promotion_note(model_name, number, promoted=promoted, reason=reason),
+        note = notes.promotion_note(
+            model_name, number, promoted=promoted, reason=reason, comparison=comparison
         )
+        run.log(tags={"kd.promotion": answer, "kd.model_version": number}, note=note)
     return Decision(
         model_name=model_name,
         version=number,
@@ -67,6 +66,7 @@ def promote_step(
         reason=reason,
         checks=checks,
         replaced=seen if promoted else None,
+        note=note,
     )
 
 

@@ -10,7 +10,8 @@ from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
-from kd_mlflow.tracking.packaging import EXAMPLE_ROWS, StudentModule, rehearse
+from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
+from kd_mlflow.tracking.packaging import StudentModule, rehearse
 
 STUDENT = (8,)
 """Hidden widths of the student that is packaged: what fails does not depend on them."""
@@ -30,15 +31,16 @@ def rehearse_student(dataset: Dataset, encoding: Encoding) -> None:
     encoding.encode(dataset.features("test"))
     sizes = (Scaler(encoding).width, *STUDENT, len(encoding.classes))
     module = StudentModule(encoding, Population.initialised(sizes, seeds=[0]).member(0))
-    example = dataset.features("train").head(EXAMPLE_ROWS)
+    train = dataset.features("train")
+    example, rows = made_rows(train, encoding.columns), train.head(EXAMPLE_ROWS)
     try:
-        answer = rehearse(module, example=example)
+        answer = rehearse(module, example=example, rows=rows)
     except Exception as error:  # whatever a library makes of odd names and values
         raise DataError(
             f"a student of this table cannot be packaged and asked: {first_line(error)}; "
             "rename columns or classes, or convert their values to numbers or plain texts"
         ) from error
-    assert len(answer) == EXAMPLE_ROWS
+    assert len(answer) == len(rows)
 
 
 def check_memory(

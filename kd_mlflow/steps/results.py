@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 
 from kd_mlflow.distillation.teachers import Ensemble
@@ -12,14 +12,22 @@ from kd_mlflow.options import text_value
 from kd_mlflow.report.words import (
     accuracy_with_error,
     gain_text,
+    kind_text,
+    majority_text,
+    one_line,
     p_values,
     percent,
     points,
+    rarest_classes,
+    recall_text,
     recovered_text,
 )
 
 Row = tuple[str, str]
 """A line of a closing table: what it is called, and what it says."""
+
+RAREST_CLASSES = 10
+"""Classes whose recall stands in the closing table of an imbalanced table."""
 
 SWEEP_COLUMNS = [
     "val log loss",
@@ -32,7 +40,8 @@ SWEEP_COLUMNS = [
 class TeachersResult:
     """An ensemble and its metrics on test rows; ``reused`` where an earlier run trained it.
 
-    ``teacher_accuracies`` are those of each teacher on the test rows.
+    ``teacher_accuracies`` are those of each teacher on the test rows; of an ``imbalanced`` table
+    one class has so many rows that accuracy says little.
     """
 
     run_id: str
@@ -40,6 +49,7 @@ class TeachersResult:
     ensemble: Ensemble
     teacher_accuracies: tuple[float, ...]
     metrics: Metrics
+    imbalanced: bool = False
 
     def __repr__(self) -> str:
         return teachers_table(self)
@@ -114,7 +124,10 @@ class MainResult:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Decision:
-    """What the gate said of a version; ``replaced`` is the version that left production, if any."""
+    """What the gate said of a version; ``replaced`` is the version that left production, if any.
+
+    ``note`` is the description of the promotion's run.
+    """
 
     model_name: str
     version: str
@@ -122,6 +135,7 @@ class Decision:
     reason: str
     checks: tuple[Check, ...]
     replaced: str | None
+    note: str
 
     def __repr__(self) -> str:
         return decision_table(self)
@@ -130,7 +144,8 @@ class Decision:
 def main_table(result: MainResult) -> str:
     """Everything that ``main`` found, and what to do next."""
     return _table(
-        _teachers_rows(result.taught)
+        _imbalance_rows(result.distill)
+        + _teachers_rows(result.taught)
         + _distill_rows(result.distill)
         + _decision_rows(result.decision)
     ) + _next_steps(result.distill.model_name, "production" if result.decision.promoted else None)
@@ -139,13 +154,16 @@ def main_table(result: MainResult) -> str:
 def teachers_table(result: TeachersResult) -> str:
     """Each teacher and the ensemble."""
     run = ("ensemble run", result.run_id + (" (reused)" if result.reused else ""))
-    return _table([*_teachers_rows(result), run])
+    balanced = result.metrics["ensemble_test_balanced_accuracy"]
+    first = [("ensemble, balanced accuracy", percent(balanced))] if result.imbalanced else []
+    return _table([*first, *_teachers_rows(result), run])
 
 
 def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
     runs = [("distill run", result.run_id), ("teachers", result.taught_by)]
-    return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
+    rows = _imbalance_rows(result) + _distill_rows(result) + runs
+    return _table(rows) + _next_steps(result.model_name, "candidate")
 
 
 def sweep_table(result: SweepResult) -> str:
@@ -229,14 +247,13 @@ def _distill_rows(result: DistillResult) -> list[Row]:
     seeds = len(comparison.students["distilled"])
     baselines = [
         (
-            f"{kind.replace('_', ' ')} students",
+            f"{kind_text(kind)} students",
             accuracy_with_error(metrics, f"{kind}_test_accuracy"),
         )
         for kind in comparison.gains
     ]
     gains = [
-        (f"gain over {kind.replace('_', ' ')}", gain_text(gain))
-        for kind, gain in comparison.gains.items()
+        (f"gain over {kind_text(kind)}", gain_text(gain)) for kind, gain in comparison.gains.items()
     ]
     return [
         ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
@@ -246,7 +263,7 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         *gains,
         ("gap to the ensemble", points(comparison.gap)),
         ("knowledge recovered", recovered_text(comparison)),
-        *_beside_accuracy(metrics, ("ensemble", *comparison.students)),
+        *_beside_accuracy(comparison),
         ("registered, McNemar's p", p_values(comparison)),
         ("agreement", percent(metrics["test_agreement"])),
         ("student parameters", f"{metrics['student_parameters']:,.0f}"),
@@ -265,9 +282,40 @@ def _compression_text(metrics: Metrics) -> str:
     return f"{metrics['compression_ratio']:.1f}x"
 
 
-def _beside_accuracy(metrics: Metrics, models: Sequence[str]) -> list[Row]:
+def _imbalance_rows(result: DistillResult) -> list[Row]:
+    """Balanced accuracy and the rarest classes' recall; nothing of a table without a majority."""
+    comparison = result.comparison
+    if not comparison.imbalanced:
+        return []
+    names, rows = list(comparison.class_rows), list(comparison.class_rows.values())
+    places, metrics = rarest_classes(comparison), comparison.summary
+    balanced = [
+        (kind_text(who), percent(metrics[f"{who}_test_balanced_accuracy"]))
+        for who in comparison.recalls
+    ]
+    recalls = [
+        (
+            f"{one_line(names[place], 30)}, {rows[place]:,} rows",
+            " / ".join(recall_text(recalls[place]) for recalls in comparison.recalls.values()),
+        )
+        for place in places[:RAREST_CLASSES]
+    ]
+    more = len(places) - RAREST_CLASSES
+    return [
+        ("", f"balanced accuracy on test rows: {majority_text(comparison)}"),
+        *balanced,
+        ("", f"recall by class: {' / '.join(map(kind_text, comparison.recalls))}"),
+        *recalls,
+        *([("", f"and {more:,} more, in class_recall.json")] if more > 0 else []),
+    ]
+
+
+def _beside_accuracy(comparison: Comparison) -> list[Row]:
     """Metrics that class imbalance cannot flatter, of ensemble and students."""
-    names = ("balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece")
+    metrics, models = comparison.summary, ("ensemble", *comparison.students)
+    names = ["balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece"]
+    if comparison.imbalanced:
+        names.remove("balanced_accuracy")  # stands above
     return [
         (
             name.replace("_", " "),
@@ -289,7 +337,8 @@ def _decision_rows(decision: Decision) -> list[Row]:
 def _next_steps(model_name: str, alias: str | None) -> str:
     lines = ["", "look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
     if alias:
-        lines.append(f'pull it:     mlflow.pyfunc.load_model("models:/{model_name}@{alias}")')
+        uri = json.dumps(f"models:/{model_name}@{alias}", ensure_ascii=False)
+        lines.append(f"pull it:     mlflow.pyfunc.load_model({uri})")
     return "\n".join(["", *lines])
 
 

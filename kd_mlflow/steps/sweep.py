@@ -32,7 +32,7 @@ from kd_mlflow.population.training import History
 from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.results import Cell, SweepResult
-from kd_mlflow.steps.tracked import describe_run, workers_of
+from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.lookup import choose_run
@@ -68,7 +68,7 @@ def sweep_step(
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
-    with tracker.run("sweep", f"sweep {dataset.table.name}") as run:
+    with tracker.run("sweep", run_name("sweep", dataset)) as run:
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
         run.log(tags=ensemble.tags)

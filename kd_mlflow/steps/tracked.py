@@ -12,6 +12,7 @@ from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.options import Options
 from kd_mlflow.population.training import History, Task
 from kd_mlflow.population.workers import Workers
+from kd_mlflow.report.words import one_line
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
@@ -19,6 +20,20 @@ from kd_mlflow.tracking.runs import TrackedRun, data_set_input
 
 BALANCE = "class_balance.json"
 """Rows per class on each side of the split, beside every ensemble and comparison."""
+
+RECALL = "class_recall.json"
+"""Recall of each class by model, beside every comparison; null for a class without a test row."""
+
+PARAM_LENGTH = 6000
+"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH)."""
+
+RUN_NAME_LENGTH = 250
+"""Characters of a run's name: MLflow's column, ``SqlRun.name``; a file's name may have 255."""
+
+
+def run_name(step: str, dataset: Dataset) -> str:
+    """Name the run of a step on a table."""
+    return one_line(f"{step} {dataset.table.name}", RUN_NAME_LENGTH)
 
 
 def describe_run(
@@ -37,8 +52,9 @@ def describe_run(
     table = dataset.table
     mark = mark or fingerprint(dataset.identity, config.as_text())
     sides = {f"{name}_rows": len(rows) for name, rows in vars(dataset.split).items()}
+    params = {**config.as_text(), "data": table.source, **sides, **own}
     run.log(
-        params={**config.as_text(), "data": table.source, **sides, **own},
+        params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
         tags={
             "kd.fingerprint": mark,
             **{f"kd.{name}": digest for name, digest in dataset.identity._asdict().items()},

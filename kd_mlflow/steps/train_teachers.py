@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from kd_mlflow.config import TeachersConfig
 from kd_mlflow.distillation.identity import teachers_fingerprint
 from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
-from kd_mlflow.evaluation.comparison import evaluate_ensemble, validation_metrics
+from kd_mlflow.evaluation.comparison import (
+    IMBALANCED_SHARE,
+    evaluate_ensemble,
+    validation_metrics,
+)
 from kd_mlflow.figures.style import png
 from kd_mlflow.figures.training_curves import teacher_curves
 from kd_mlflow.population.training import History
@@ -17,7 +22,14 @@ from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import TeachersResult
-from kd_mlflow.steps.tracked import BALANCE, describe_run, numbered, train, workers_of
+from kd_mlflow.steps.tracked import (
+    BALANCE,
+    describe_run,
+    numbered,
+    run_name,
+    train,
+    workers_of,
+)
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble, teacher_accuracies
 from kd_mlflow.tracking.runs import Run, TrackedRun, Tracker
@@ -44,11 +56,11 @@ def teachers_step(
             with tracker.run("teachers", "teachers", reused_run_id=found.info.run_id) as run:
                 describe_run(run, config, dataset, mark, note=notes.reused_note(found.info.run_id))
                 run.log(metrics=found.data.metrics)
-        return _reused(tracker, found)
+        return _reused(tracker, found, dataset)
     return _train_teachers(config, dataset, mark, tracker, listener, parent)
 
 
-def _reused(tracker: Tracker, run: Run) -> TeachersResult:
+def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
     run_id = run.info.run_id
     return TeachersResult(
         run_id=run_id,
@@ -56,7 +68,13 @@ def _reused(tracker: Tracker, run: Run) -> TeachersResult:
         ensemble=load_ensemble(tracker, run_id),
         teacher_accuracies=teacher_accuracies(tracker, run_id),
         metrics=dict(run.data.metrics),
+        imbalanced=_imbalanced(dataset),
     )
+
+
+def _imbalanced(dataset: Dataset) -> bool:
+    counts = np.bincount(dataset.table.labels)
+    return bool(counts.max() > IMBALANCED_SHARE * counts.sum())
 
 
 def _curves(
@@ -82,7 +100,7 @@ def _train_teachers(
     rehearse_student(dataset, encoding)
     task = teacher_task(config, encoding, dataset)
     names = numbered("teacher", config.n_teachers)
-    with tracker.run("teachers", f"teachers {dataset.table.name}", parent=parent) as run:
+    with tracker.run("teachers", run_name("teachers", dataset), parent=parent) as run:
         describe_run(run, config, dataset, mark)
         with tracker.children("teacher", names, parent=run) as members:
             for member, seed in zip(members, task.seeds, strict=True):
@@ -112,6 +130,7 @@ def _train_teachers(
             teachers=config.n_teachers,
             hidden=config.teacher_hidden,
             epochs=config.teacher_epochs,
+            imbalanced=_imbalanced(dataset),
         )
         run.log(metrics=metrics.ensemble, note=note)
     return TeachersResult(
@@ -120,4 +139,5 @@ def _train_teachers(
         ensemble=ensemble,
         teacher_accuracies=tuple(final["test_accuracy"] for final in metrics.members),
         metrics=metrics.ensemble,
+        imbalanced=_imbalanced(dataset),
     )

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from mlflow.models import Model
 from mlflow.types import DataType
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from torch import Tensor
 
 from kd_mlflow.distillation.respondent import Respondent, one_line
@@ -27,6 +28,9 @@ from kd_mlflow.tracking.runs import Tracker
 
 CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
+
+NAMED_MODELS = 3
+"""Models named where people read; all of them stand in the run's parameter ``kd.teachers``."""
 
 CHUNK_ROWS = 65_536
 """Rows handed to a model at once."""
@@ -68,8 +72,10 @@ class ModelTeachers:
 
     @property
     def source(self) -> str:
-        """The models as they were named."""
-        return ", ".join(member.uri for member in self.members)
+        """The models as they were named; of many the first ones."""
+        named = ", ".join(member.uri for member in self.members[:NAMED_MODELS])
+        more = len(self.members) - NAMED_MODELS
+        return f"{named} and {more:,} more models" if more > 0 else named
 
     @property
     def identity(self) -> str:
@@ -82,10 +88,15 @@ class ModelTeachers:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a run that they taught is tagged with."""
+        """What a run that they taught is tagged with: as many models as a tag has room for."""
         known = ("uri", "resolved", "model_id", "digest", "parameters")
         members = [{name: getattr(member, name) for name in known} for member in self.members]
-        return {"kd.teachers": json.dumps(members)}
+        for left_out in range(len(members) + 1):
+            rest = [{"left_out": left_out}] if left_out else []
+            text = json.dumps(members[: len(members) - left_out] + rest)
+            if len(text) <= MAX_TAG_VAL_LENGTH:
+                break
+        return {"kd.teachers": text}
 
     def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
         """Score raw rows with the members' average: of log probabilities or of probabilities.

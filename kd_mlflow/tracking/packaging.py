@@ -28,9 +28,6 @@ from kd_mlflow import scoring
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.tracking.runs import TrackedRun
 
-EXAMPLE_ROWS = 2
-"""A single example row would freeze the exported graph's batch size at 1."""
-
 
 class StudentModule(nn.Module):
     """A student with its scaler.  Shape: encoded columns (n, columns) -> logits (n, classes)."""
@@ -112,12 +109,12 @@ def save_model(
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
-def rehearse(module: StudentModule, *, example: pd.DataFrame) -> pd.DataFrame:
-    """Package a student, load it as anyone would, and return its answer to the example."""
+def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Package a student with an example, load it as anyone would, and return its answer to rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "student")
         save_model(path, Model(), module=module, example=example)
-        answer: pd.DataFrame = mlflow.pyfunc.load_model(path).predict(example)
+        answer: pd.DataFrame = mlflow.pyfunc.load_model(path).predict(rows)
     return answer
 
 
@@ -126,6 +123,7 @@ def log_student(
 ) -> str:
     """Log the student on a run, with its parameters, and return its model id.
 
+    ``example`` needs two rows or more of raw columns; everyone who pulls the model sees them.
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
     logged = run.client.create_logged_model(
@@ -141,7 +139,7 @@ def log_student(
         flavor=sys.modules[__name__],
         run_id=run.id,
         module=module,
-        example=example.head(EXAMPLE_ROWS),
+        example=example,
     )
     return str(info.model_id)
 

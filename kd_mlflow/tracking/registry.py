@@ -117,12 +117,6 @@ def reproduce(model_name: str, version: str, rows: TestRows) -> float | Unavaila
         return Unavailable(f"version {version} does not load and score: {first_line(error)}")
 
 
-def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
-    """Add a paragraph to a version's model card."""
-    card = f"{(version.description or '').rstrip()}\n\n{text}\n"
-    client.update_model_version(version.name, version.version, description=card)
-
-
 def record(
     client: MlflowClient,
     version: ModelVersion,

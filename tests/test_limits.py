@@ -1,0 +1,111 @@
+"""What MLflow's databases would refuse or cut: no run of ours is so long, whatever the table."""
+
+import json
+import logging
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import MainConfig
+from kd_mlflow.table.dataset import split_rows
+from kd_mlflow.table.loading import load_table
+from kd_mlflow.tracking.model_teachers import MAX_TAG_VAL_LENGTH, FetchedModel, ModelTeachers
+
+CLASSES, COLUMNS = 3000, 2000
+LONG = "a long name with | and ` in it " * 6
+QUICK = {
+    "n_teachers": 1,
+    "teacher_epochs": 1,
+    "teacher_hidden": (2,),
+    "n_students": 1,
+    "student_epochs": 1,
+    "student_hidden": (2,),
+    "augment": "none",
+    "student_mixup": 0.0,
+    "batch_size": 4096,
+    "max_accuracy_gap": 1.0,
+    "min_compression": 0.01,
+}
+
+
+def many_classes():
+    """Two columns and 3,000 classes, each on every side of the split, which values decide."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(20_000, 2)), columns=["x", "y"])
+    split = split_rows(load_table(frame.assign(**{LONG: np.arange(20_000) % 2}), LONG), 0.1)
+    labels = np.empty(len(frame), dtype=object)
+    for rows in vars(split).values():
+        labels[rows] = [f"class {i % CLASSES} {LONG}" for i in range(len(rows))]
+    return frame.assign(**{LONG: labels})
+
+
+def many_columns():
+    """2,000 columns with long names and two classes."""
+    rng = np.random.default_rng(0)
+    names = [f"{LONG} {i}" for i in range(COLUMNS)]
+    frame = pd.DataFrame(rng.normal(size=(60, COLUMNS)), columns=names)
+    return frame.assign(**{LONG: np.arange(60) % 2})
+
+
+def too_long(path):
+    """Columns of a database that declare a length, and hold longer texts; SQLite lets them."""
+    with sqlite3.connect(path) as database:
+        tables = [name for (name,) in database.execute("select name from sqlite_master")]
+        found = {}
+        for table in tables:
+            for _, column, kind, *_ in database.execute(f"pragma table_info('{table}')"):
+                if not kind.startswith("VARCHAR("):
+                    continue
+                (most,) = database.execute(f"select max(length({column})) from {table}").fetchone()
+                if most and most > int(kind[8:-1]):
+                    found[f"{table}.{column}"] = (most, kind)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [many_classes, many_columns])
+def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, make):
+    """A main on 3,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
+    caplog.set_level(logging.WARNING, "mlflow")
+    result = pipeline.run_main(MainConfig(data=make(), target=LONG, model_name="m" * 256, **QUICK))
+    assert result.decision.promoted
+    assert too_long(tmp_path / "mlflow.db") == {}
+    assert "truncated" not in caplog.text
+
+
+def test_a_file_with_a_long_name_gives_runs_a_name(store, tmp_path):
+    """A table's file may have 255 characters; the names of its runs have at most 250."""
+    path = tmp_path / ("t" * 251 + ".csv")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "y": np.arange(60) % 2})
+    frame.to_csv(path, index=False)
+    pipeline.run_main(MainConfig(data=str(path), target="y", **QUICK))
+    assert too_long(tmp_path / "mlflow.db") == {}
+
+
+@pytest.mark.parametrize("count", [2, 3, 200])
+def test_many_teachers_fit_a_tag(count):
+    """The tag kd.teachers is JSON within MLflow's length, and counts the models it leaves out."""
+    members = tuple(
+        FetchedModel(
+            uri=f"models:/teacher-{i}@champion",
+            resolved=f"models:/teacher-{i}/1",
+            model_id=f"m-{i:032d}",
+            digest="0" * 64,
+            parameters=None,
+            respondent=None,
+        )
+        for i in range(count)
+    )
+    teachers = ModelTeachers(encoding=None, members=members)
+    (tag,) = teachers.tags.values()
+    assert len(tag) <= MAX_TAG_VAL_LENGTH
+    *shown, last = json.loads(tag)
+    left_out = last.get("left_out", 0)
+    assert len(shown) + (left_out or 1) == count
+    assert shown[0]["uri"] == "models:/teacher-0@champion"
+    assert len(teachers.source) < 150
+    assert (f"and {count - 3} more models" in teachers.source) == (count > 3)
