@@ -126,8 +126,9 @@ def identity_of(run: Run) -> Identity:
 
 
 def data_options(run: Run, data: Source) -> DataOptions:
-    """How to read a run's table from ``data``: an option that the run knew nothing of has its
-    default, and one of CSV files where ``data`` is none.
+    """How to read a run's table from ``data``.
+
+    An option that the run knew nothing of has its default; one of CSV files where ``data`` is none.
     """
     given = {
         field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
