@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pandas._libs.parsers import STR_NA_VALUES
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.delimited import ROWS_AT_ONCE
@@ -66,6 +67,8 @@ HIDDEN = {
     "commas in every cell": (";", "a;b;y\n1,5;2,5;0\n3,5;4,5;1\n"),
     "sentences between tabs": ("\t", "b\ty\nwell, yes; no, a, b\t1\nno, this; that\t0\n"),
     "nothing but gaps": (";", "a;b;y\n;;0\n1;;1\n"),
+    "a quote behind a semicolon": ("|", '"a ""b""; c;"|b|y\n1|"a;";"|0\n2|x|1\n'),
+    "quotes that end before a cell": (",", '"a"b,c,y\n1,2,0\n'),
     "fewer cells in some rows": (";", "a;b;y\n1;2;0\n" + "3;4;1\n" * 20 + "5;6\n"),
     "a comma in one name": (";", "a, in m;b;y\n1,5;2;0\n2,5;1;1\n"),
 }
@@ -77,7 +80,6 @@ def test_a_separator_is_found_by_the_cells_that_it_makes(read, case):
     separator, text = HIDDEN[case]
     header, _, rows = text.partition("\n")
     text = f"{header}\n{rows * 10}"
-    assert list(read(text).columns) == header.split(separator)
     pd.testing.assert_frame_equal(read(text), read(text, separator=separator))
 
 
@@ -294,13 +296,12 @@ def test_large_whole_numbers_are_a_tables_features(write):
 
 # Any table, any notation
 
-GAPS = {"n/a", "na", "nan", "null", "none", "-nan", "#n/a", "#na", "<na>", "1.#ind", "1.#qnan"}
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 COLUMNS = {
     "whole": st.integers(-(2**63), 2**63 - 1),
     "small": st.integers(-5, 5),
     "floats": st.floats(allow_nan=False, allow_infinity=False),
-    "texts": WORDS.filter(lambda text: text.strip("-# ").lower() not in GAPS | {"", "ind", "qnan"}),
+    "texts": WORDS.filter(lambda text: text not in STR_NA_VALUES),
     "cells": st.sampled_from(['a,b;c\td|e', '"', '""', "'x', 'y'", "1,5", "1.234,5", "l\nm", "\r"]),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,13 +52,7 @@ def find_layout(path: Path, encoding: str, separator: str = "") -> Layout:
 
     Raises DataError for a file of one column, of blank lines, of doubled names or of binary data.
     """
-    sample, whole = _sample(path, encoding)
-    given = SEPARATORS.get(separator, separator)
-    read = {each: _records(sample, each, whole) for each in given or FOUND}
-    if not all(read.values()):
-        raise DataError(f"not a readable CSV file: {path} (it holds blank lines alone)")
-    best = max(read, key=lambda each: _fit(read[each]))
-    records = read[best]
+    best, records = _best(path, encoding, SEPARATORS.get(separator, separator) or FOUND)
     if len(_without_blank_end(records[0])) < 2:
         raise _one_column(path, records[0][0], separator)
     if records[1:] and all(len(each) == 1 for each in records[1:]):
@@ -67,10 +62,21 @@ def find_layout(path: Path, encoding: str, separator: str = "") -> Layout:
             "for another, or mend the header"
         )
     names = [name or f"Unnamed: {i}" for i, name in enumerate(records[0])]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
+    if doubled := sorted(name for name, times in Counter(names).items() if times > 1):
         raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
     blank = [name for name, written in zip(names, records[0], strict=True) if not written]
     return Layout(encoding=encoding, separator=best, names=names, blank=blank)
+
+
+def _best(path: Path, encoding: str, separators: str) -> tuple[str, list[Record]]:
+    """The separator that fits best, and the first records with it."""
+    sample, whole = _sample(path, encoding)
+    for strict in (True, False):
+        read = {each: _records(sample, each, whole, strict=strict) for each in separators}
+        if any(read.values()):
+            best = max(read, key=lambda each: _fit(read[each]))
+            return best, read[best]
+    raise DataError(f"not a readable CSV file: {path} (it holds blank lines alone)")
 
 
 def _open(path: Path, mode: str, **options: Any) -> IO[Any]:
@@ -89,32 +95,38 @@ def _sample(path: Path, encoding: str) -> tuple[str, bool]:
         return head, not file.read(1)
 
 
-def _records(sample: str, separator: str, whole: bool) -> list[Record]:
-    """The first records of a sample, blank lines left out and the last one if it may be cut."""
+def _records(sample: str, separator: str, whole: bool, *, strict: bool) -> list[Record]:
+    """The first records of a sample, blank lines left out and the last one if it may be cut.
+
+    Strictly they end where a quoted cell ends before its separator, as it does with a wrong one.
+    """
     records: list[Record] = []
-    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator)
+    lines = io.StringIO(sample, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=strict)
     try:
         for record in islice(reader, SAMPLE_RECORDS):
             if len(record) > 1 or any(map(str.strip, record)):
                 records.append(record)
         cut = not whole and next(reader, None) is None
-    except csv.Error:  # a cell longer than the reader takes: what stands before it counts
+    except csv.Error:  # or a cell is longer than the reader takes: what stands before it counts
         cut = False
     return records[:-1] if cut and len(records) > 1 else records
 
 
-def _fit(records: list[Record]) -> tuple[bool, int]:
-    """Whether nearly all records have the cells that the first one names, and how many it names.
+def _fit(records: list[Record]) -> tuple[bool, int, int]:
+    """Whether nearly all records have the cells that the first one names; how many cells, records.
 
     Separators that end a line name no cell.
 
     Not ``csv.Sniffer``, which pandas asks too (``sep=None``): it takes the neighbour of a quote for
     the separator, a comma in ``['a', 'b'];1`` and a semicolon in ``"say ""a;b"";c",1``.
     """
+    if not records:
+        return False, 0, 0
     most = len(records[0])
     least = len(_without_blank_end(records[0]))
     agree = sum(len(each) >= least and not any(each[most:]) for each in records)
-    return least > 1 and agree >= NEARLY_ALL * len(records), least
+    return least > 1 and agree >= NEARLY_ALL * len(records), least, agree
 
 
 def _without_blank_end(record: Record) -> Record:
