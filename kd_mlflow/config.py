@@ -21,6 +21,7 @@ from kd_mlflow.options import (
     STORED_TEXT,
     TEMPERATURES,
     Options,
+    Rule,
     Shrinking,
     by_recipe,
     one_of,
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | Path | pd.DataFrame"
 """Where a table comes from."""
+
+SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+"""Words for separators that a shell or a reader would not see."""
+
+SEPARATOR: Rule = (
+    "one ASCII character or one of tab, comma, semicolon, pipe",
+    lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
+)
+DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
 """Metrics of which more is better; the last two need two classes."""
@@ -49,6 +59,12 @@ class DataOptions(Options):
     )
     target: str = option(
         "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
+    )
+    separator: str = option(
+        "", "Separator of a CSV file's cells; found in the file where none is given.", SEPARATOR
+    )
+    decimal: str = option(
+        "", "Decimal mark of a CSV file; found in its columns where none is given.", DECIMAL
     )
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE

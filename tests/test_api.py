@@ -18,7 +18,10 @@ from kd_mlflow import api, pipeline
 from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps import results
-from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.steps.promote import dataset_of
+from kd_mlflow.steps.tracked import describe_run
+from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.tracking.runs import Tracker
 
 FUNCTIONS = {
     "train_teachers": "teachers",
@@ -211,6 +214,48 @@ def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
     passing = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0)
     assert "cannot be read again" in pipeline.run_promote(passing).reason
     assert pipeline.run_promote(dataclasses.replace(passing, data=str(new))).promoted
+
+
+def logged(options):
+    """A run that says how it read its table."""
+    tracker = Tracker()
+    with tracker.run("teachers", "any") as run:
+        describe_run(run, options, read_dataset(options))
+    return tracker.get(run.id)
+
+
+@pytest.mark.parametrize("separator", ["\t", r"\t", "tab", " ", "|"])
+def test_promote_reads_a_table_as_its_run_did(store, tmp_path, separator):
+    """Options of a CSV file that were given count again, white space too."""
+    path = tmp_path / "points.csv"
+    mark = {r"\t": "\t", "tab": "\t"}.get(separator, separator)
+    POINTS.to_csv(path, index=False, sep=mark, decimal=",")
+    run = logged(DataOptions(data=str(path), target="kind", separator=separator, decimal=","))
+    found = dataset_of(run)
+    assert isinstance(found, Dataset), found
+    pd.testing.assert_frame_equal(found.table.features, POINTS[["a", "b"]])
+
+
+def test_promote_takes_the_same_table_in_another_form(store, tmp_path):
+    """A separator that the run was given is none of a Parquet file or a DataFrame in its place."""
+    path, moved = tmp_path / "points.csv", tmp_path / "points.parquet"
+    POINTS.to_csv(path, index=False, sep=":")
+    POINTS.to_parquet(moved)
+    run = logged(DataOptions(data=str(path), target="kind", separator=":"))
+    for data in ("", str(moved), POINTS):
+        found = dataset_of(run, data)
+        assert isinstance(found, Dataset), found
+
+
+def test_a_run_that_knew_no_separator_has_it_found(store, tmp_path):
+    """The table of a run that was logged before there was the option is read by default."""
+    path = tmp_path / "points.csv"
+    POINTS.to_csv(path, index=False, sep=";")
+    options = DataOptions(data=str(path), target="kind")
+    run = logged(options)
+    for name in ("separator", "decimal"):
+        del run.data.params[f"kd.{name}"]
+    assert isinstance(dataset_of(run), Dataset)
 
 
 def test_strict_makes_a_rejection_an_error(own_main):

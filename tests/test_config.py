@@ -44,6 +44,12 @@ REFUSED = [
     ("student_hidden", (), r"\(\)"),
     ("val_fraction", 0, "0"),
     ("val_fraction", 1, "1"),
+    ("separator", "::", "'::'"),
+    ("separator", "§", "'§'"),
+    ("separator", '"', "'\"'"),
+    ("separator", None, "None"),
+    ("decimal", "point", "'point'"),
+    ("decimal", None, "None"),
     ("dropout", 1, "1"),
     ("dropout", -0.1, "-0.1"),
     ("teacher_weight_decay", -1e-4, "-0.0001"),
@@ -104,6 +110,12 @@ def test_lists_of_a_sweep_are_read_from_text():
         ("max_accuracy_gap", 0.0),
         ("student_weight_decay", 0.0),
         ("schedule", "cosine"),
+        ("separator", "tab"),
+        ("separator", r"\t"),
+        ("separator", "\t"),
+        ("separator", ";"),
+        ("separator", ""),
+        ("decimal", ","),
     ],
 )
 def test_a_value_on_its_bound_is_taken(name, value):
@@ -222,6 +234,8 @@ def test_as_text_names_every_option():
     assert DataOptions(data="wine").as_text() == {
         "data": "wine",
         "target": "",
+        "separator": "",
+        "decimal": "",
         "val_fraction": "0.1",
         "drop_rare_classes": "false",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from conftest import ROOT
 from imports import LAYERS, MODULE_AND_ENTRY, MODULES, between_rooms, imported, name_of, room_of
 from mlflow import MlflowClient
+from mlflow.projects._project_spec import load_project
 from setuptools import find_packages
 
 from kd_mlflow.config import ENTRY_POINTS
@@ -50,6 +52,15 @@ def test_command_passes_each_parameter(command):
     assert sorted(zip(words[4::2], words[5::2], strict=True)) == sorted(
         zip(handed[::2], handed[1::2], strict=True)
     )
+
+
+@pytest.mark.parametrize("value", ["", ",", ";", "|", "\t", r"\t", "tab", "'", " "])
+def test_mlflow_run_hands_over_any_separator(value):
+    """What a shell would take for its own reaches the command as it was given."""
+    entry = load_project(str(ROOT)).get_entry_point("main")
+    words = shlex.split(entry.compute_command({"separator": value, "decimal": ","}, None))
+    assert words[words.index("--separator") + 1] == value
+    assert words[words.index("--decimal") + 1] == ","
 
 
 def test_conda_file_has_the_projects_dependencies():

@@ -13,6 +13,7 @@ from kd_mlflow.evaluation.gate import Check, gate, verdict
 from kd_mlflow.report import notes
 from kd_mlflow.steps.results import Decision
 from kd_mlflow.table.dataset import Dataset, Identity, TestRows, read_dataset
+from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.loading import FRAME
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking.registry import ModelVersion
@@ -107,7 +108,7 @@ def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
             "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
         )
     try:
-        dataset = read_dataset(dataclasses.replace(data_options(run), data=data))
+        dataset = read_dataset(data_options(run, data))
     except DataError as error:
         return Unavailable(f"the test rows cannot be read again: {error}")
     if dataset.identity != identity_of(run):
@@ -124,11 +125,15 @@ def identity_of(run: Run) -> Identity:
     return Identity(tags["kd.data_digest"], tags.get("kd.split", ""))
 
 
-def data_options(run: Run) -> DataOptions:
-    """How a run read its table; an option that it knew nothing of has its default."""
+def data_options(run: Run, data: Source) -> DataOptions:
+    """How to read a run's table from ``data``.
+
+    An option that the run knew nothing of has its default; one of CSV files where ``data`` is none.
+    """
     given = {
         field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
         for field in dataclasses.fields(DataOptions)
         if f"kd.{field.name}" in run.data.params
     }
-    return DataOptions(**given)
+    csv = {} if is_csv(data) else {"separator": "", "decimal": ""}
+    return DataOptions(**given | csv | {"data": data})

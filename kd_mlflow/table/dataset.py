@@ -246,7 +246,9 @@ def read_dataset(config: DataOptions) -> Dataset:
 
     Raises DataError for whatever is wrong with it.
     """
-    table = load_table(config.data, config.target)
+    table = load_table(
+        config.data, config.target, separator=config.separator, decimal=config.decimal
+    )
     if config.drop_rare_classes and (rare := rare_classes(table)):
         _log.warning("left out, rows of rare classes: %s", named_classes(rare))
         table = without_classes(table, rare)

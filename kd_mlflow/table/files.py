@@ -1,35 +1,21 @@
-"""CSV and Parquet files as tables: separator, encoding and decimal mark found in the file."""
+"""CSV and Parquet files as tables, as they are."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
-import re
-import warnings
-import zlib
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow
 
+from kd_mlflow.config import Source
 from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.table.delimited import read_delimited
 
-DECIMAL_COMMA = re.compile(r"(?m)(?:^|[;\t|])\s*-?\d+,\d+\s*(?:[;\t|]|$)")
-"""A cell such as 3,14 where the comma does not separate cells."""
+CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 
 ONE_COPY = {"self_destruct": True, "split_blocks": True}
 """Arrow gives each column away as it is converted, so a table is never twice in memory."""
-
-_UNREADABLE = (
-    pd.errors.ParserError,
-    pd.errors.ParserWarning,
-    pd.errors.EmptyDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-)
 
 
 def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
@@ -50,83 +36,54 @@ def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
     return path
 
 
-def read_file(path: Path, target: str) -> pd.DataFrame:
+def is_csv(data: Source) -> bool:
+    """Whether a table is read from text, so that a separator and a decimal mark say something."""
+    if not isinstance(data, str | Path):
+        return False
+    suffixes = [each.lower() for each in Path(data).suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in CSV
+
+
+def refuse_csv_options(what: str, separator: str, decimal: str) -> None:
+    """Raise DataError where an option for CSV files comes with another table."""
+    for name, value in (("separator", separator), ("decimal", decimal)):
+        if value:
+            raise DataError(
+                f"{name} is for CSV files; received {value!r} with {what}: leave it out"
+            )
+
+
+def read_file(path: Path, target: str, *, separator: str = "", decimal: str = "") -> pd.DataFrame:
     """Read a CSV or Parquet file, all of it before types are decided.
 
     Raises DataError for an unreadable file, one without rows or features, doubled columns, or a
     target that is none of them.
     """
-    frame = _read(path)
+    if is_csv(path):
+        frame = read_delimited(path, separator, decimal)
+    elif path.suffix.lower() in PARQUET:
+        refuse_csv_options(path.name, separator, decimal)
+        frame = _read_parquet(path)
+    else:
+        raise DataError(
+            f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
+            "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
+        )
     check_columns(frame, path.name, target)
     return frame
 
 
-def _read(path: Path) -> pd.DataFrame:
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] in (".parquet", ".pq"):
-        try:
-            frame: pd.DataFrame = pd.read_parquet(
-                path, engine="pyarrow", pre_buffer=False, to_pandas_kwargs=ONE_COPY
-            )
-            pyarrow.default_memory_pool().release_unused()
-        except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
-            raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
-        return frame.set_axis(frame.columns.map(str), axis=1)
-    kinds = [s for s in suffixes if s != ".gz"]
-    if kinds and kinds[-1] in (".csv", ".tsv", ".txt"):
-        return _read_csv(path)
-    raise DataError(
-        f"unknown format {''.join(suffixes) or '(no suffix)'!r} of {path.name}; "
-        "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
-    )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every row before types are decided; find separator and encoding in the file."""
-    errors = (UnicodeDecodeError, UnicodeError)
-    for encoding in ("utf-8-sig", "latin-1"):
-        try:
-            head = _head(path, encoding)
-            separator = _separator(head)
-            options: dict[str, Any] = {"sep": separator, "encoding": encoding}
-            if separator != "," and DECIMAL_COMMA.search(head):
-                options["decimal"] = ","
-            _check_header(path, options)
-            with warnings.catch_warnings():  # rows longer than the header: never shift or cut them
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame: pd.DataFrame = pd.read_csv(
-                    path, low_memory=False, index_col=False, **options
-                )
-            return frame
-        except errors:
-            continue
-        except _UNREADABLE as error:
-            raise DataError(f"not a readable CSV file: {path} ({first_line(error)})") from None
-    raise DataError(f"not a text file in UTF-8 or Latin-1: {path}")
-
-
-def _head(path: Path, encoding: str) -> str:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rt", encoding=encoding, newline="") as file:
-        head = file.read(65536)
-    if "\0" in head:
-        raise DataError(f"not a readable CSV file: {path} (it holds binary data)")
-    return str(head)
-
-
-def _separator(head: str) -> str:
-    lines = head.splitlines()
+def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        return csv.Sniffer().sniff("\n".join(lines[:50]), delimiters=",;\t|").delimiter
-    except csv.Error:
-        return max(",;\t|", key=lines[0].count) if lines else ","
-
-
-def _check_header(path: Path, options: dict[str, Any]) -> None:
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
-    names = header.iloc[0]
-    if doubled := sorted(set(names[names.duplicated()])):
-        raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
+        frame: pd.DataFrame = pd.read_parquet(
+            path, engine="pyarrow", pre_buffer=False, to_pandas_kwargs=ONE_COPY
+        )
+        pyarrow.default_memory_pool().release_unused()
+    except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
+        raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
+    return frame.set_axis(frame.columns.map(str), axis=1)
 
 
 def check_columns(frame: pd.DataFrame, name: str, target: str) -> None:

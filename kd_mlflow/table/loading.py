@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.files import check_columns, existing_file, read_file
+from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
 from kd_mlflow.table.hashing import split_hashes, table_digest
 from kd_mlflow.table.kinds import Label, Typed, typed
 
@@ -80,21 +80,27 @@ BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
 }
 
 
-def load_table(data: str | Path | pd.DataFrame, target: str = "") -> Table:
+def load_table(
+    data: str | Path | pd.DataFrame, target: str = "", *, separator: str = "", decimal: str = ""
+) -> Table:
     """Take a DataFrame, or read a built-in table by name or a CSV or Parquet file by path.
 
     A DataFrame is split as a file of the same rows is; its index is not looked at.
+    ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
     if isinstance(data, pd.DataFrame):
+        refuse_csv_options("a DataFrame", separator, decimal)
         name = source = FRAME
         frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
         check_columns(frame, "the DataFrame", target)
     elif data in BUILT_IN:
+        refuse_csv_options(f"the built-in table {data}", separator, decimal)
         return _built_in(str(data), target)
     else:
         path = existing_file(str(data), built_in=tuple(BUILT_IN))
-        name, source, frame = path.name, str(path.resolve()), read_file(path, target)
+        name, source = path.name, str(path.resolve())
+        frame = read_file(path, target, separator=separator, decimal=decimal)
     labels, classes = _labels(frame[target])
     features = frame.drop(columns=target)
     columns = {column: typed(features[column]) for column in features.columns}

@@ -1,0 +1,177 @@
+"""CSV files as tables: read whole, then decimal commas, thousands and large numbers put right."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from kd_mlflow.config import SEPARATORS
+from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.table.layout import Layout, encodings, find_layout
+from kd_mlflow.table.numerals import (
+    Marks,
+    decimal_commas,
+    is_number,
+    may_be_rounded,
+    read_texts,
+    whole_numbers,
+    with_fractions,
+)
+
+_log = logging.getLogger(__name__)
+
+FIRST_ROWS = 2000
+"""Rows that mostly show a decimal comma, so that a file is read once."""
+
+ROWS_AT_ONCE = 1 << 18
+"""Columns that are read again come in such parts, or a large file would be in memory twice."""
+
+UNREADABLE = (
+    pd.errors.ParserError,
+    pd.errors.ParserWarning,
+    pd.errors.EmptyDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A CSV file whose layout is known."""
+
+    path: Path
+    layout: Layout
+
+    def read(self, **options: Any) -> Any:
+        """Read with pandas: a DataFrame, or parts of one.
+
+        pandas reads floats exactly from 3.1 on, a decimal comma or not.
+        """
+        return pd.read_csv(
+            self.path,
+            encoding=self.layout.encoding,
+            sep=self.layout.separator,
+            names=self.layout.names,
+            header=0,
+            index_col=False,
+            **options,
+        )
+
+    def frame(self, decimal: str, rows: int | None = None) -> pd.DataFrame:
+        """Read all columns, every row before types are decided; never shift or cut a row.
+
+        Empty columns without a name are left out: separators that end each line.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame: pd.DataFrame = self.read(low_memory=False, decimal=decimal, nrows=rows)
+        empty = [name for name in self.layout.blank if frame[name].isna().all()]
+        return frame.drop(columns=empty) if empty else frame
+
+    def texts(self, names: list[str]) -> pd.DataFrame:
+        """Read some columns again, as they are written."""
+        with self.read(usecols=names, dtype=str, chunksize=ROWS_AT_ONCE) as parts:
+            frame: pd.DataFrame = pd.concat(parts)
+        return frame
+
+
+def read_delimited(path: Path, separator: str = "", decimal: str = "") -> pd.DataFrame:
+    """Read a CSV file; find its encoding, and separator and decimal mark where none is given.
+
+    A line in the log says what was found but commas between cells and points in numbers.
+    Raises DataError for a file that is no text, or that has rows longer than its header.
+    """
+    try:
+        for encoding in encodings(path):
+            with suppress(UnicodeError):
+                file = _File(path, find_layout(path, encoding, separator))
+                return _read(file, separator, decimal)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    raise DataError(f"not a text file in UTF-8, UTF-16 or Latin-1: {path}")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = first_line(error).removeprefix("Error tokenizing data. C error: ")
+    if isinstance(error, pd.errors.ParserWarning):
+        reason = "its rows have more cells than the header names"
+    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
+        reason += "; give separator=... if another character separates its cells"
+    return DataError(f"not a readable CSV file: {path} ({reason})")
+
+
+def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
+    marks = Marks()
+    if decimal:
+        frame = file.frame(decimal)
+        marks = read_texts(frame, decimal, given=True)
+    elif file.layout.separator == ",":
+        frame = file.frame(".")
+    else:
+        frame, certain = _with_mark_found(file)
+        commas = with_fractions(frame, certain) if certain else []
+        marks = read_texts(frame, "," if certain else ".", given=False)
+        marks.decimal_comma += commas
+    _read_large(frame, file)
+    _say_what_was_found(
+        file.path.name,
+        "," if separator else file.layout.separator,
+        {
+            "decimal comma": marks.decimal_comma,
+            "thousands comma": marks.thousands[","],
+            "thousands point": marks.thousands["."],
+        },
+    )
+    for name, text in marks.left.items():
+        _log.warning(
+            "column %r stays text: nearly all of it are numbers with commas, %r is none", name, text
+        )
+    return frame
+
+
+def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:
+    """Read a file with its decimal mark; columns that can only have a comma for it, if some can.
+
+    Where one can, all are read so: 1,234 is 1.234 beside 3,14.
+    """
+    if certain := decimal_commas(file.frame(".", rows=FIRST_ROWS)):
+        frame = file.frame(",")
+        if any(is_number(frame[name], ",") for name in certain):
+            return frame, certain
+        del frame  # two of a large one are more than memory
+    frame = file.frame(".")
+    if certain := decimal_commas(frame):
+        del frame
+        frame = file.frame(",")
+    return frame, certain
+
+
+def _read_large(frame: pd.DataFrame, file: _File) -> None:
+    """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
+    names = [name for name in frame.columns if may_be_rounded(frame[name])]
+    if not names:
+        return
+    texts = file.texts(names)
+    for name in names:
+        if (whole := whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
+            frame[name] = whole
+
+
+def _say_what_was_found(file: str, separator: str, marks: dict[str, list[str]]) -> None:
+    """Log one line about a file that is not commas between cells and points in numbers."""
+    words = {mark: word for word, mark in SEPARATORS.items()}
+    found = [] if separator == "," else [f"separator {words[separator]}"]
+    found += [f"{mark} in {', '.join(map(repr, names))}" for mark, names in marks.items() if names]
+    if found:
+        _log.warning(
+            "%s: found %s; the options separator and decimal overrule it", file, "; ".join(found)
+        )

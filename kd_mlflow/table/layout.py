@@ -1,0 +1,148 @@
+"""How a CSV file is written: its encoding, separator and header, found in its first records."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from kd_mlflow.config import SEPARATORS
+from kd_mlflow.errors import DataError
+
+FOUND = "\t;|,"
+"""Separators that are looked for.  Of two that fit alike the first: texts hold commas."""
+
+SAMPLE_CHARACTERS = 1 << 20
+SAMPLE_RECORDS = 2000
+"""A separator is found in so much of a file, whichever ends first."""
+
+NEARLY_ALL = 0.9
+"""Share of records that must have the header's cells: a few ragged ones do not hide a separator."""
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+Record = list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Encoding, separator and names of a CSV file; ``blank`` are columns whose name is empty."""
+
+    encoding: str
+    separator: str
+    names: list[str]
+    blank: list[str]
+
+
+def encodings(path: Path) -> tuple[str, ...]:
+    """Encodings to try in turn: UTF-16 where the file says so, else UTF-8, then Latin-1."""
+    with _open(path, "rb") as file:
+        utf_16 = file.read(2) in UTF_16
+    return ("utf-16",) if utf_16 else ("utf-8-sig", "latin-1")
+
+
+def find_layout(path: Path, encoding: str, separator: str = "") -> Layout:
+    """Find how a file is written; a separator that is given is taken.
+
+    Raises DataError for a file of one column, of blank lines, of doubled names or of binary data.
+    """
+    best, records = _best(path, encoding, SEPARATORS.get(separator, separator) or FOUND)
+    if len(_without_blank_end(records[0])) < 2:
+        raise _one_column(path, records[0][0], separator)
+    if records[1:] and all(len(each) == 1 for each in records[1:]):
+        raise DataError(
+            f"the header of {path.name} names {len(records[0])} columns and its rows have one "
+            f"cell with separator {best!r}, such as {records[1][0][:80]!r}; give separator=... "
+            "for another, or mend the header"
+        )
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(records[0])]
+    if doubled := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
+    blank = [name for name, written in zip(names, records[0], strict=True) if not written]
+    return Layout(encoding=encoding, separator=best, names=names, blank=blank)
+
+
+def _best(path: Path, encoding: str, separators: str) -> tuple[str, list[Record]]:
+    """The separator that fits best, and the first records with it."""
+    sample, whole = _sample(path, encoding)
+    for strict in (True, False):
+        read = {each: _records(sample, each, whole, strict=strict) for each in separators}
+        if any(read.values()):
+            best = max(read, key=lambda each: _fit(read[each]))
+            return best, read[best]
+    raise DataError(f"not a readable CSV file: {path} (it holds blank lines alone)")
+
+
+def _open(path: Path, mode: str, **options: Any) -> IO[Any]:
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    file: IO[Any] = opener(path, mode, **options)
+    return file
+
+
+def _sample(path: Path, encoding: str) -> tuple[str, bool]:
+    """The first lines of a file, and whether they are all of it."""
+    with _open(path, "rt", encoding=encoding, newline="") as file:
+        head = file.read(SAMPLE_CHARACTERS)
+        if "\0" in head:
+            raise DataError(f"not a readable CSV file: {path} (it holds binary data)")
+        head += file.readline()
+        return head, not file.read(1)
+
+
+def _records(sample: str, separator: str, whole: bool, *, strict: bool) -> list[Record]:
+    """The first records of a sample, blank lines left out and the last one if it may be cut.
+
+    Strictly they end where a quoted cell ends before its separator, as it does with a wrong one.
+    """
+    records: list[Record] = []
+    lines = io.StringIO(sample, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=strict)
+    try:
+        for record in islice(reader, SAMPLE_RECORDS):
+            if len(record) > 1 or any(map(str.strip, record)):
+                records.append(record)
+        cut = not whole and next(reader, None) is None
+    except csv.Error:  # or a cell is longer than the reader takes: what stands before it counts
+        cut = False
+    return records[:-1] if cut and len(records) > 1 else records
+
+
+def _fit(records: list[Record]) -> tuple[bool, int, int]:
+    """Whether nearly all records have the cells that the first one names; how many cells, records.
+
+    Separators that end a line name no cell.
+
+    Not ``csv.Sniffer``, which pandas asks too (``sep=None``): it takes the neighbour of a quote for
+    the separator, a comma in ``['a', 'b'];1`` and a semicolon in ``"say ""a;b"";c",1``.
+    """
+    if not records:
+        return False, 0, 0
+    most = len(records[0])
+    least = len(_without_blank_end(records[0]))
+    agree = sum(len(each) >= least and not any(each[most:]) for each in records)
+    return least > 1 and agree >= NEARLY_ALL * len(records), least, agree
+
+
+def _without_blank_end(record: Record) -> Record:
+    end = len(record)
+    while end and not record[end - 1]:
+        end -= 1
+    return record[:end]
+
+
+def _one_column(path: Path, name: str, separator: str) -> DataError:
+    if separator:
+        return DataError(
+            f"{path.name} has one column, {name[:80]!r}, with the given separator {separator!r}; "
+            "give the one it has, or none to have it found"
+        )
+    return DataError(
+        f"{path.name} has one column, {name[:80]!r}: its first line must name two or more with "
+        "comma, semicolon, tab or | between them; give separator=... for another character"
+    )

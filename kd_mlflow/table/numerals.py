@@ -1,0 +1,199 @@
+"""Numbers that pandas leaves as text or rounds: 1.234,56 and 1,234 and large whole ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+THOUSANDS = {",": ".", ".": ","}
+"""The mark between thousands by the decimal mark: 1.234,56 and 1,234.56."""
+
+FIRST = 1000
+"""So many cells tell a column of words, without a look at the others."""
+
+NEARLY_ALL = 0.95
+"""Share of numbers from which a column that stays text is worth a warning."""
+
+EXACT = 2**53
+"""float64 holds each whole number below."""
+
+
+def _number(decimal: str) -> str:
+    """The pattern of a number; thousands never begin with a zero: 0,125."""
+    mark, thousands = re.escape(decimal), re.escape(THOUSANDS[decimal])
+    whole = rf"(\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+)"
+    finite = rf"({whole}({mark}\d*)?|{mark}\d+)([eE][+-]?\d+)?"
+    return rf"^\s*[+-]?({finite}|(?i:inf|infinity))\s*$"
+
+
+TEXT = {
+    pa.string(): pd.StringDtype(na_value=np.nan),
+    pa.large_string(): pd.StringDtype(na_value=np.nan),
+}.get
+
+NUMBERS = {decimal: _number(decimal) for decimal in THOUSANDS}
+WHOLE = r"^\s*[+-]?\d+\s*$"
+WHOLE_OR_EMPTY = rf"{WHOLE}|^$"
+
+
+@dataclass
+class Marks:
+    """Names of columns of text: those made numbers by the marks found in them, and the others."""
+
+    decimal_comma: list[str] = field(default_factory=list)
+    thousands: dict[str, list[str]] = field(default_factory=lambda: {",": [], ".": []})
+    left: dict[str, str] = field(default_factory=dict)
+    """The text that keeps a column of numbers from being one, by the column."""
+
+
+def decimal_commas(frame: pd.DataFrame) -> list[str]:
+    """Columns of text whose commas can only be decimal marks.
+
+    Nearly each cell is a number, and some have other than three digits behind the comma: 3,14.
+    """
+    columns = [(name, _numbers_among(texts)) for name, texts in _columns_of_text(frame)]
+    return [name for name, texts in columns if _readings(texts) == {","} and _holds(texts, ",")]
+
+
+def is_number(series: pd.Series, decimal: str) -> bool:
+    """Whether a column read with a decimal mark is of numbers, if with marks between thousands."""
+    if isinstance(series.dtype, pd.StringDtype):
+        return _all_match(pa.array(series, from_pandas=True), NUMBERS[decimal])
+    return pd.api.types.is_numeric_dtype(series)
+
+
+def with_fractions(frame: pd.DataFrame, certain: list[str]) -> list[str]:
+    """Columns that have a decimal mark, by their fractions; others of which it is known."""
+    return [
+        name
+        for name in frame.columns
+        if frame[name].dtype == np.float64
+        and (name in certain or any(map(_has_fraction, (frame[name][:FIRST], frame[name]))))
+    ]
+
+
+def _has_fraction(series: pd.Series) -> bool:
+    return bool((series.dropna() % 1 != 0).any())
+
+
+def read_texts(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
+    """Turn columns of text that are numbers with thousands into numbers, in place.
+
+    ``frame`` was read with this decimal mark; where it is not given but found in other columns,
+    a column may have the other one.
+    """
+    marks = Marks()
+    for name, texts in _columns_of_text(frame):
+        possible = _readings(texts) & ({decimal} if given else {".", decimal})
+        mark = decimal if decimal in possible else "."
+        separated = _holds(texts, THOUSANDS[mark])
+        if possible and (separated or decimal == ","):
+            frame[name] = _numbers(texts, mark)
+            if separated:
+                marks.thousands[THOUSANDS[mark]].append(name)
+            if mark == "," and not given and _holds(texts, ","):
+                marks.decimal_comma.append(name)
+        elif decimal == "," and len(_numbers_among(texts)) < len(texts) - texts.null_count:
+            frame[name] = _with_points(texts, decimal)
+            marks.decimal_comma += [] if given else [name]
+        elif not given and (text := _exception(texts)) is not None:
+            marks.left[name] = text
+    return marks
+
+
+def _numbers_among(texts: pa.Array) -> pa.Array:
+    """The texts that are numbers where nearly all are, else all texts; without gaps."""
+    texts = texts.drop_null()
+    numbers = pc.match_substring_regex(texts, "|".join(NUMBERS.values()))
+    return texts.filter(numbers) if (pc.mean(numbers).as_py() or 0) >= NEARLY_ALL else texts
+
+
+def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
+    """Write the numbers among texts with a decimal point: who reads on knows no other mark."""
+    plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[decimal], "")
+    plain = pc.replace_substring(plain, decimal, ".")
+    number = pc.match_substring_regex(texts, NUMBERS[decimal])
+    series: pd.Series = pc.if_else(number, plain, texts).to_pandas(types_mapper=TEXT)
+    return series
+
+
+def _columns_of_text(frame: pd.DataFrame) -> list[tuple[str, pa.Array]]:
+    return [
+        (name, pa.array(frame[name], from_pandas=True))
+        for name in frame.columns
+        if isinstance(frame[name].dtype, pd.StringDtype)
+    ]
+
+
+def _readings(texts: pa.Array) -> set[str]:
+    """Decimal marks with which each text of a column is a number."""
+    return {mark for mark, pattern in NUMBERS.items() if _all_match(texts, pattern)}
+
+
+def _all_match(texts: pa.Array, pattern: str) -> bool:
+    """Whether each text of a column has a pattern; the first ones mostly tell."""
+    return all(
+        pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py()
+        for part in (texts.slice(0, FIRST), texts)
+    )
+
+
+def _holds(texts: pa.Array, mark: str) -> bool:
+    return bool(pc.any(pc.match_substring(texts, mark)).as_py())
+
+
+def _exception(texts: pa.Array) -> str | None:
+    """The first text that is no number in a column of numbers with commas; None for any other."""
+    either = "|".join(NUMBERS.values())
+    for part in (texts.slice(0, FIRST), texts):
+        number = pc.match_substring_regex(part, either)
+        if (pc.mean(number).as_py() or 0) < NEARLY_ALL:
+            return None
+    others = texts.filter(pc.invert(number))
+    return str(others[0]) if len(others) and _holds(texts.filter(number), ",") else None
+
+
+def _numbers(texts: pa.Array, decimal: str) -> pd.Series:
+    """Numbers from text, exact: whole ones where none has a decimal mark."""
+    plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[decimal], "")
+    plain = pc.replace_substring(plain, decimal, ".")
+    if (whole := whole_numbers(plain)) is not None:
+        return whole
+    series: pd.Series = pc.cast(plain, pa.float64()).to_pandas()
+    return series
+
+
+def whole_numbers(texts: pa.Array) -> pd.Series | None:
+    """Whole numbers from text, none rounded; None where a text is no such number of 64 bits.
+
+    With gaps they are float64 where that holds them, else Int64 or UInt64.
+    """
+    if not _all_match(texts, WHOLE):
+        return None
+    plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"^\+", "")
+    for kind, nullable in ((pa.int64(), pd.Int64Dtype()), (pa.uint64(), pd.UInt64Dtype())):
+        try:
+            values = pc.cast(plain, kind)
+        except pa.ArrowInvalid:
+            continue
+        span = pc.min_max(values).as_py()
+        large = values.null_count and max(span["max"], -span["min"]) >= EXACT
+        series: pd.Series = values.to_pandas(types_mapper={kind: nullable}.get if large else None)
+        return series
+    return None
+
+
+def may_be_rounded(series: pd.Series) -> bool:
+    """Whether a column with gaps may have had whole numbers that pandas could not keep.
+
+    Those of 53 bits and more are rounded to float64; those of 64 become text, their gaps "".
+    """
+    if isinstance(series.dtype, pd.StringDtype):
+        texts = pa.array(series, from_pandas=True)
+        return not series.hasnans and _all_match(texts, WHOLE_OR_EMPTY)
+    return series.dtype == np.float64 and series.hasnans and bool((series.abs() >= EXACT).any())
