@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -21,7 +22,10 @@ NATURAL: Rule = ("0 or more", lambda v: v >= 0)
 SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
 OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
 RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
-NAME: Rule = ("a name without / and :", lambda v: bool(v) and not set(v) & set("/:"))
+NAME: Rule = (
+    "a name of 1 to 256 characters, without / : ? @ ' and line breaks, not . or beginning with ..",
+    lambda v: nameable(v),
+)
 SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
 TEMPERATURES: Rule = (
     "numbers above 0 with commas, such as 1,3,5",
@@ -44,6 +48,27 @@ NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
     bool: ("true or false", bool),
 }
 """Types that a caller from Python may mistake; the command line reads them from text."""
+
+
+MOST_CHARACTERS = 256
+"""Characters of a registered model's name, at most: MLflow's databases hold so many."""
+
+
+def nameable(name: str) -> bool:
+    """Whether MLflow can address a registered model of a name.
+
+    ``models:/name/1`` ends a name at / and ? and @ and drops line breaks, searches end it at a
+    quote, databases refuse control characters, and . and .. are folders in an address.
+    """
+    kinds = {unicodedata.category(character) for character in name}
+    return (
+        bool(name.strip())
+        and len(name) <= MOST_CHARACTERS
+        and name != "."
+        and not name.startswith("..")
+        and not set(name) & set("/:?@'")
+        and not kinds & {"Cc", "Cs", "Zl", "Zp"}
+    )
 
 
 def one_of(*values: str) -> Rule:
