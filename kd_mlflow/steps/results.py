@@ -50,7 +50,8 @@ class DistillResult:
     """A comparison and the version that its first student became.
 
     ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
-    ensemble that was trained here.
+    ensemble that was trained here. ``page`` is the address of the run on the tracking server, None
+    where the store is a file or a database.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class DistillResult:
     model_name: str
     version: str
     test_rows: int
+    page: str | None = None
 
     def __repr__(self) -> str:
         return distill_table(self)
@@ -133,7 +135,7 @@ def main_table(result: MainResult) -> str:
         _teachers_rows(result.taught)
         + _distill_rows(result.distill)
         + _decision_rows(result.decision)
-    ) + _next_steps(result.distill.model_name, "production" if result.decision.promoted else None)
+    ) + _next_steps(result.distill, "production" if result.decision.promoted else None)
 
 
 def teachers_table(result: TeachersResult) -> str:
@@ -145,7 +147,7 @@ def teachers_table(result: TeachersResult) -> str:
 def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
     runs = [("distill run", result.run_id), ("teachers", result.taught_by)]
-    return _table(_distill_rows(result) + runs) + _next_steps(result.model_name, "candidate")
+    return _table(_distill_rows(result) + runs) + _next_steps(result, "candidate")
 
 
 def sweep_table(result: SweepResult) -> str:
@@ -286,11 +288,16 @@ def _decision_rows(decision: Decision) -> list[Row]:
     return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
 
 
-def _next_steps(model_name: str, alias: str | None) -> str:
-    lines = ["", "look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+def _next_steps(result: DistillResult, alias: str | None) -> str:
+    """Where to look at a run, on the server that has it, and how to pull its student."""
+    if result.page:
+        lines = [f"look at it:  {result.page}"]
+    else:
+        lines = ["look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
     if alias:
-        lines.append(f'pull it:     mlflow.pyfunc.load_model("models:/{model_name}@{alias}")')
-    return "\n".join(["", *lines])
+        uri = f"models:/{result.model_name}@{alias}"
+        lines.append(f'pull it:     mlflow.pyfunc.load_model("{uri}")')
+    return "\n".join(["", "", *lines])
 
 
 def _table(rows: list[Row]) -> str:
