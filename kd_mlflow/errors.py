@@ -28,6 +28,10 @@ class RunError(KDError):
 class StoreError(KDError):
     """The tracking store cannot be reached or answers with an error."""
 
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+
 
 class RegistryError(KDError):
     """A registered model or version does not exist, or cannot be moved as asked."""

@@ -166,15 +166,20 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     settings = [SETTINGS[name] for name in asked.values()]
     if getattr(error, "error_code", "") in NOT_LET_IN:
         settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]
-    no_answer = isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
-    fault = "cannot be reached" if no_answer or unreachable(error) else "answers with an error"
-    return StoreError(f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}")
+    away = unreachable(error)
+    away |= isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
+    fault = "cannot be reached" if away else "answers with an error"
+    return StoreError(
+        f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}",
+        unreachable=away,
+    )
 
 
 def unreachable(error: BaseException) -> bool:
     """Whether a failure is that of the way to the store, not an answer of the store's."""
     return any(
         isinstance(link, RequestException)
+        or (isinstance(link, StoreError) and link.unreachable)
         or (isinstance(link, DBAPIError) and not isinstance(link.orig, sqlite3.Error))
         for link in _chain(error)
     )
