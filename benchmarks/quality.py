@@ -30,7 +30,7 @@ from kd_mlflow.config import DataOptions, StudentRecipe, TeachersConfig
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
-from kd_mlflow.evaluation.comparison import Figures, evaluate_students
+from kd_mlflow.evaluation.comparison import Metrics, evaluate_students
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population.network import Population
@@ -119,7 +119,7 @@ def train_ensemble(dataset: Dataset, recipe: str, seed: int) -> Ensemble:
 
 def compare(
     dataset: Dataset, ensemble: Ensemble, run: Run, *, seed: int, student_seeds: int
-) -> Figures:
+) -> Metrics:
     """Train students and baselines as the entry point ``distill`` does; return their figures."""
     recipe = StudentRecipe(
         recipe=run.students, student_hidden=run.hidden, n_students=student_seeds, seed=seed
@@ -149,8 +149,8 @@ def compare(
     return comparison.summary
 
 
-def alone(population: Population, inputs: Tensor, ensemble: Tensor, dataset: Dataset) -> Figures:
-    """Figures of distilled students without baselines.  Shape: (n, d_in), (n, classes)."""
+def alone(population: Population, inputs: Tensor, ensemble: Tensor, dataset: Dataset) -> Metrics:
+    """Metrics of distilled students without baselines.  Shape: (n, d_in), (n, classes)."""
     logits, labels = population.logits(inputs), torch.from_numpy(dataset.labels("test"))
     return {
         "ensemble_test_accuracy": float(agreements(ensemble[None], labels)),
@@ -162,9 +162,9 @@ def alone(population: Population, inputs: Tensor, ensemble: Tensor, dataset: Dat
 
 def measure(
     dataset: Dataset, runs: Sequence[Run], *, teacher_seeds: int, student_seeds: int
-) -> dict[str, list[Figures]]:
-    """Figures of each run, one a teacher seed."""
-    found: dict[str, list[Figures]] = {run.name: [] for run in runs}
+) -> dict[str, list[Metrics]]:
+    """Metrics of each run, one a teacher seed."""
+    found: dict[str, list[Metrics]] = {run.name: [] for run in runs}
     for seed in range(teacher_seeds):
         ensembles: dict[str, Ensemble] = {}
         for run in runs:
@@ -176,7 +176,7 @@ def measure(
     return found
 
 
-def cell(figures: Sequence[Figures], name: str) -> str:
+def cell(figures: Sequence[Metrics], name: str) -> str:
     """Mean and standard error over teacher seeds, in percent."""
     if name not in figures[0]:
         return "-"
@@ -194,7 +194,7 @@ COLUMNS = {
 }
 
 
-def table(found: Mapping[str, Sequence[Figures]], head: str) -> str:
+def table(found: Mapping[str, Sequence[Metrics]], head: str) -> str:
     """A Markdown table of accuracies in percent."""
     lines = [
         f"| {head} | {' | '.join(COLUMNS)} | parameters |",
@@ -207,7 +207,7 @@ def table(found: Mapping[str, Sequence[Figures]], head: str) -> str:
     return "\n".join(lines)
 
 
-def gains(found: Mapping[str, Sequence[Figures]]) -> str:
+def gains(found: Mapping[str, Sequence[Metrics]]) -> str:
     """What distilled students have over strong baselines, over draws: mean and 95 % interval."""
     values = np.array(
         [

@@ -16,6 +16,7 @@ HEAD = """\
 
 Every option of every entry point, from `kd_mlflow/config.py`. With `mlflow run` write
 `-P option=value`, with `kd-mlflow` write `--option value`; from Python they are keyword arguments.
+On the command line an option that is true or false may stand alone: `--force` is `--force true`.
 `recipe` stands for the default of the chosen recipe, in the order *reference* / *best*. The last
 columns say which entry points take an option.
 """

@@ -72,7 +72,10 @@ def _or_recipe(kind: type) -> Callable[[str], Any]:
 
 
 def options_of(config: type[Options]) -> Callable[[Any], Any]:
-    """Make one click option per field; ``--n-teachers`` and ``--n_teachers`` are the same."""
+    """Make one click option per field; ``--n-teachers`` and ``--n_teachers`` are the same.
+
+    Truth values take one too, since ``mlflow run -P`` always gives one; alone they are true.
+    """
 
     def decorate(command: Any) -> Any:
         for field in reversed(dataclasses.fields(config)):
@@ -83,6 +86,11 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
             shown = text_value(field.default)
             rule = field.metadata["rule"][0]
             bound = "" if rule == ANY[0] else f"  Must be {rule}."
+            alone: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
+                if kind is bool
+                else {}
+            )
             by = [f"{recipe} {text_value(v)}" for recipe, v in (recipes or {}).items()]
             command = click.option(
                 f"--{name.replace('_', '-')}",
@@ -92,6 +100,7 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
                 default=shown if recipes or kind is str else field.default,
                 show_default=f"recipe: {'; '.join(by)}" if recipes else True,
                 help=field.metadata["help"] + bound,
+                **alone,
             )(command)
         return command
 

@@ -25,6 +25,14 @@ class RunError(KDError):
     """A tracked run does not exist or is not what a step needs."""
 
 
+class StoreError(KDError):
+    """The tracking store cannot be reached or answers with an error."""
+
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+
+
 class RegistryError(KDError):
     """A registered model or version does not exist, or cannot be moved as asked."""
 
@@ -43,6 +51,6 @@ class Unavailable:
     reason: str
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters; its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -22,15 +23,9 @@ SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
 OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
 RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
 NAME: Rule = (
-    "a name of at most 256 printable characters without / : ?",
-    lambda v: (
-        0 < len(v.strip()) <= len(v) <= 256
-        and v.isprintable()
-        and not set(v) & set("/:?")
-        and v not in (".", "..")
-    ),
+    "a name of 1 to 256 characters, without / : ? @ ' and line breaks, not . or beginning with ..",
+    lambda v: nameable(v),
 )
-"""What MLflow registers and its URIs ``models:/name@alias`` lead back to; 256 is its column's."""
 STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
 """A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
 SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
@@ -55,6 +50,27 @@ NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
     bool: ("true or false", bool),
 }
 """Types that a caller from Python may mistake; the command line reads them from text."""
+
+
+MOST_CHARACTERS = 256
+"""Characters of a registered model's name, at most: MLflow's databases hold so many."""
+
+
+def nameable(name: str) -> bool:
+    """Whether MLflow can address a registered model of a name.
+
+    ``models:/name/1`` ends a name at / and ? and @ and drops line breaks, searches end it at a
+    quote, databases refuse control characters, and . and .. are folders in an address.
+    """
+    kinds = {unicodedata.category(character) for character in name}
+    return (
+        bool(name.strip())
+        and len(name) <= MOST_CHARACTERS
+        and name != "."
+        and not name.startswith("..")
+        and not set(name) & set("/:?@'")
+        and not kinds & {"Cc", "Cs", "Zl", "Zp"}
+    )
 
 
 def one_of(*values: str) -> Rule:

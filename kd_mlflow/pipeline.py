@@ -1,7 +1,8 @@
 """The straight line: data -> teachers -> soft targets -> students -> evaluation -> registry.
 
 One function per entry point. Each takes its configuration, those that train a listener too, and
-returns what it found as data; printing is the command line's.
+returns what it found as data; printing is the command line's. Each makes its tracker first, so that
+no table is read for a store that is not there, and raises StoreError where MLflow's store fails.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from kd_mlflow.tracking.lookup import (
 from kd_mlflow.tracking.model_teachers import load_models
 from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.store import store_errors
 
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
@@ -46,10 +48,11 @@ def _read(config: C) -> tuple[Dataset, C]:
     return dataset, config.resolved(len(dataset.split.train))
 
 
+@store_errors()
 def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
-    dataset, config = _read(config)
-    return teachers_step(config, dataset, Tracker(), listener)
+    tracker, (dataset, config) = Tracker(), _read(config)
+    return teachers_step(config, dataset, tracker, listener)
 
 
 def _teacher(teachers: str, dataset: Dataset, tracker: Tracker) -> Teacher:
@@ -61,22 +64,25 @@ def _teacher(teachers: str, dataset: Dataset, tracker: Tracker) -> Teacher:
     return load_ensemble(tracker, run.info.run_id)
 
 
+@store_errors()
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
-    (dataset, config), tracker = _read(config), Tracker()
+    tracker, (dataset, config) = Tracker(), _read(config)
     config = take_sweep(config, tracker, dataset.identity)
     teacher = _teacher(config.teachers, dataset, tracker)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)
 
 
+@store_errors()
 def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
-    (dataset, config), tracker = _read(config), Tracker()
+    tracker, (dataset, config) = Tracker(), _read(config)
     teacher = _teacher(config.teachers, dataset, tracker)
     return sweep_step(config, dataset, teacher, tracker, listener)
 
 
+@store_errors()
 def run_promote(config: PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
@@ -85,9 +91,11 @@ def run_promote(config: PromoteConfig) -> Decision:
     return promote_step(config, version, run, dataset_of(run, config.data), tracker)
 
 
+@store_errors()
 def run_rollback(config: RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
     tracker = Tracker()
+    registry.find_rollback(tracker.client, config.model_name)  # its errors need no run
     with tracker.run("rollback", "rollback") as run:
         run.log(params=config.as_text())
         moved = registry.rollback(tracker.client, config.model_name)
@@ -99,14 +107,16 @@ def run_rollback(config: RollbackConfig) -> Rollback:
     return moved
 
 
+@store_errors()
 def load_production(model_name: str) -> Any:
     """Load the version in production as a pyfunc model."""
     return registry.load_production(Tracker().client, model_name)
 
 
+@store_errors()
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
-    (dataset, config), tracker = _read(config), Tracker()
+    tracker, (dataset, config) = Tracker(), _read(config)
     teachers_config = TeachersConfig.part_of(config)
     with tracker.run("pipeline", run_name("pipeline", dataset)) as parent:
         describe_run(parent, config, dataset)

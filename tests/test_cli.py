@@ -6,11 +6,12 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, forget_store, use_store
 
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config import ENTRY_POINTS, DistillConfig
 from kd_mlflow.options import text_value
+from kd_mlflow.steps import results
 
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
 PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
@@ -74,14 +75,34 @@ def test_the_word_recipe_leaves_an_option_to_the_recipe(run, monkeypatch, text, 
     assert seen[0].teacher_epochs == value
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
-def test_a_boolean_takes_a_value(run, monkeypatch, text, value):
-    """``--strict true`` and ``--strict false`` are read as what they say."""
-    seen = []
-    monkeypatch.setattr("kd_mlflow.steps.results.decision_table", lambda decision: "")
-    monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
-    assert run("promote", "--strict", text)[0] == 0
-    assert seen[0].strict is value
+BOOLEANS = [
+    (command, field.name)
+    for command, config in ENTRY_POINTS.items()
+    for field in dataclasses.fields(config)
+    if bool in (field.metadata.get("type"), type(field.default))
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["{}", "true"], True),
+        (["{}", "false"], False),
+        (["{}=false"], False),
+        (["{}"], True),
+        (["{}", "{other}", "1"], True),
+        (["{other}", "1", "{}"], True),
+    ],
+)
+@pytest.mark.parametrize(("command", "name"), BOOLEANS)
+def test_a_boolean_takes_a_value_or_stands_alone(command, name, words, value):
+    """``--force``, alone or before another option, is ``--force true``; false stays false."""
+    other = "--min-compression" if command == "promote" else "--batch-size"
+    for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
+        given = [word.format(spelling, other=other) for word in words]
+        parsed = cli.cli.commands[command].make_context(command, given).params
+        assert parsed[name] is value
+        assert other not in given or parsed[other[2:].replace("-", "_")] == 1
 
 
 def _keep(seen):
@@ -104,7 +125,8 @@ def _keep(seen):
         ["teachers", "--n-teachers", "many"],
         ["teachers", "--n-teachers", "2.5"],
         ["teachers", "--force", "perhaps"],
-        ["promote", "--strict"],
+        ["promote", "--strict", "twice"],
+        ["teachers", "--n-teachers"],
         ["distil"],
     ],
 )
@@ -132,6 +154,7 @@ def test_a_misused_option_exits_2(run, arguments):
         (["distill", "--temperature", "0"], "temperature must be a number above 0"),
         (["distill", "--alpha", "1.5"], "alpha must be between 0 and 1"),
         (["distill", "--model-name", "a/b"], "model_name must be"),
+        (["main", "--model-name", "a?b"], "model_name must be"),
         (["distill", "--teachers", "feedbeef"], "feedbeef"),
         (["distill", "--data", "wine"], "no finished ensemble"),
         (["distill", "--from-sweep", "latest"], "no finished sweep"),
@@ -161,6 +184,18 @@ def test_a_users_mistake_is_one_line_and_exit_1(run, own_main, arguments, words)
     assert words in line
 
 
+def test_a_store_that_is_not_there_is_one_line(run, monkeypatch, tmp_path):
+    """An address where nobody listens is exit 1 and one line, without the password in it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    use_store(monkeypatch, "http://me:hush@127.0.0.1:9", tmp_path)
+    code, out, err = run("distill")
+    forget_store()
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("Error: the tracking store http://me:***@127.0.0.1:9 cannot be reached")
+    assert "MLFLOW_TRACKING_URI" in line
+
+
 @pytest.mark.parametrize(("strict", "code"), [("true", 1), ("false", 0)])
 def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
     """A rejected candidate exits 1 with strict and 0 without; either way the table says why."""
@@ -183,6 +218,26 @@ def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
         0,
         "kd-student: production is version 1 again; version 2 is now previous\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "shown", "not_shown"),
+    [
+        (None, "mlflow ui", "/#/"),
+        (
+            "http://host/#/experiments/1/runs/2",
+            "look at it:  http://host/#/",
+            "mlflow ui",
+        ),
+    ],
+)
+def test_the_closing_lines_lead_to_the_store_in_use(finished, page, shown, not_shown):
+    """They name the run's page on the tracking server, or ``mlflow ui`` where there is none."""
+    distilled = dataclasses.replace(finished.result.distill, page=page)
+    whole = dataclasses.replace(finished.result, distill=distilled)
+    for table in (results.distill_table(distilled), results.main_table(whole)):
+        assert shown in table
+        assert not_shown not in table
 
 
 def test_main_prints_figures_and_how_to_pull_the_student(run, store):

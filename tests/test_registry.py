@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from conftest import SMALL, use_store
 
+import kd_mlflow as kd
 from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
-from kd_mlflow.errors import RegistryError
+from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
 from kd_mlflow.steps import promote
 from kd_mlflow.table.dataset import TestRows
@@ -300,3 +301,60 @@ def test_the_gate_compares_the_metric_it_is_told_to(waiting):
     assert {"registered_test_balanced_accuracy", "ensemble_test_balanced_accuracy"} <= set(
         check.metrics
     )
+
+
+@pytest.mark.parametrize("call", [kd.load_production, kd.promote, kd.rollback])
+def test_an_error_before_a_run_makes_no_experiment(store, call):
+    """Where there is nothing to load, promote or roll back, the store stays as it was."""
+    before = [experiment.name for experiment in store.search_experiments()]
+    with pytest.raises(RegistryError, match="no registered model 'kd-student'"):
+        call()
+    assert [experiment.name for experiment in store.search_experiments()] == before
+
+
+def test_loading_makes_no_experiment(own_main, monkeypatch):
+    """Who only pulls the model in production leaves no trace in the store."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mistyped")
+    kd.load_production()
+    assert own_main.client.get_experiment_by_name("mistyped") is None
+
+
+@pytest.mark.parametrize("version", ["9" * 30, "-1", "0", "1.0", "", "newest"])
+def test_no_number_of_a_version_is_a_failure_of_the_store(finished, version):
+    """What is no version's number is said so, whatever a database makes of it."""
+    with pytest.raises(RegistryError, match=r"has no version '.*'; it has: 1"):
+        pipeline.run_promote(PromoteConfig(version=version))
+
+
+WORKING = ["a#b", "a%b", "a%20b", "a..b", ".a", 'a"b', "a`b", "a&b+c=d;e,f", "a\\b", "1", "-a"]
+WORKING += ["(a)[b]{c}|<d>*$!~", "modèle", "模型", "😀", " a ", "a b", "a" * 256]
+
+REFUSED = [".", "..", "...", "..a", "a/b", "a:b", "a?b", "?", "a@b", "@", "a'b"]
+REFUSED += ["", " ", "a\nb", "a\tb", "a\x00b", "a\x7fb", "a\u2028b", "\udcff", "a" * 257]
+
+
+@pytest.fixture(scope="module")
+def model_uri(finished_main):
+    """The logged student of a finished main."""
+    version = finished_main.client.get_model_version(NAME, "1")
+    return version.source
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_name_that_is_taken_can_be_addressed(own_main, model_uri, name):
+    """A version of any name that the rule allows is found by number, alias and search."""
+    RollbackConfig(model_name=name)
+    client = own_main.client
+    client.create_registered_model(name)
+    client.create_model_version(name, source=model_uri)
+    client.set_registered_model_alias(name, "production", "1")
+    assert len(client.search_model_versions(f"name='{name}'")) == 1
+    for uri in (f"models:/{name}/1", f"models:/{name}@production"):
+        assert Path(mlflow.artifacts.download_artifacts(uri)).joinpath("MLmodel").is_file()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_name_that_cannot_be_addressed_is_refused(name):
+    """Names that MLflow refuses or resolves to another model are refused before any work."""
+    with pytest.raises(ConfigError, match="model_name must be a name of 1 to 256 characters"):
+        MainConfig(model_name=name)

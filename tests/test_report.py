@@ -293,7 +293,7 @@ def test_no_name_is_markup_anywhere(hostile):
             name=name,
             target=name,
             column=name,
-            model_name=name.replace("/", "").replace("\n", ""),
+            model_name=re.sub(r"[/\n']", "", name),
             teachers=name,
         )
         for name in ("plain", hostile)

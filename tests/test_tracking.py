@@ -1,15 +1,21 @@
 """Runs open, attach and close as they should, and curves arrive whole and in few requests."""
 
+import json
 import time
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from kd_mlflow.errors import RunError
+from kd_mlflow.errors import RunError, StoreError
+from kd_mlflow.table.dataset import Split
+from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.runs import Tracker, data_set_input
+from kd_mlflow.tracking.store import run_page
 
 
 def given_run(store, monkeypatch, experiment="theirs"):
@@ -43,6 +49,52 @@ def test_first_run_attaches_to_the_run_that_mlflow_run_made(store, monkeypatch):
     assert store.get_experiment_by_name("kd-mlflow") is None
 
 
+def test_a_second_call_under_one_run_id_is_a_run_of_its_own(store, monkeypatch):
+    """Whoever comes later under the same MLFLOW_RUN_ID opens a new run in its experiment."""
+    given = given_run(store, monkeypatch)
+    opened = []
+    for kind in ("teachers", "distill", "promotion"):
+        tracker = Tracker()
+        assert tracker.attaches is (not opened)
+        with tracker.run(kind, kind) as run:
+            opened.append(run)
+    assert opened[0].id == given.info.run_id
+    assert len({run.id for run in opened}) == 3
+    assert {run.experiment_id for run in opened} == {given.info.experiment_id}
+    kinds = [store.get_run(run.id).data.tags["kd.kind"] for run in opened]
+    assert kinds == ["teachers", "distill", "promotion"]
+    assert store.get_run(opened[1].id).info.run_name == "distill"
+
+
+def test_one_of_two_trackers_at_once_gets_the_given_run(store, monkeypatch):
+    """Two that both see the given run free, as two processes may, do not both attach to it."""
+    given = given_run(store, monkeypatch)
+    first, second = Tracker(), Tracker()
+    untouched = store.get_run(given.info.run_id)
+    with monkeypatch.context() as patch:
+        read, stale = MlflowClient.get_run, []
+        patch.setattr(
+            MlflowClient, "get_run", lambda self, i: stale.pop() if stale else read(self, i)
+        )
+        ids = []
+        for tracker in (first, second):
+            stale.append(untouched)
+            ids.append(tracker.open("teachers", "t").id)
+    assert ids[0] == given.info.run_id
+    assert ids[1] != given.info.run_id
+
+
+@pytest.mark.parametrize("fault", ["unknown", "deleted"])
+def test_a_given_run_that_is_not_there_is_said(store, monkeypatch, fault):
+    """An MLFLOW_RUN_ID that leads to no run raises RunError, which names the variable."""
+    given = given_run(store, monkeypatch)
+    store.delete_run(given.info.run_id)
+    if fault == "unknown":
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(RunError, match="unset MLFLOW_RUN_ID"):
+        Tracker().open("teachers", "t")
+
+
 @pytest.mark.parametrize("name", [None, "mine"])
 def test_experiment_is_the_named_one_or_the_default(store, monkeypatch, name):
     """Runs go to MLFLOW_EXPERIMENT_NAME, made where it is missing, else to kd-mlflow."""
@@ -64,7 +116,7 @@ def test_deleted_experiment_is_refused(store):
     """A deleted experiment raises RunError, which says how to go on."""
     store.delete_experiment(store.create_experiment("kd-mlflow"))
     with pytest.raises(RunError, match="deleted; restore it"):
-        Tracker()
+        Tracker().open("teachers", "t")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +150,116 @@ def test_an_attached_run_fails_with_its_block(store, monkeypatch):
     with pytest.raises(ValueError, match="broken"), Tracker().run("pipeline", "p"):
         raise ValueError("broken")
     assert store.get_run(given.info.run_id).info.status == "FAILED"
+
+
+def failing_ends(monkeypatch, times):
+    """Make ending the second run opened from now on fail so many times; count its tries."""
+    ended, tries, original = [], [], MlflowClient.set_terminated
+
+    def set_terminated(self, run_id, status=None, end_time=None):
+        if run_id not in ended:
+            ended.append(run_id)
+        if ended.index(run_id) == 1:
+            tries.append(run_id)
+            if len(tries) <= times:
+                raise MlflowException("http://me:hush@host is away")
+        original(self, run_id, status, end_time)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", set_terminated)
+    return tries
+
+
+def opened_and_ended(error=None):
+    """Open a parent with three children and leave the block, with an error if one is given."""
+    tracker, runs = Tracker(), []
+    with tracker.run("teachers", "parent") as parent:
+        runs.append(parent)
+        with tracker.children("teacher", "abc", parent=parent) as children:
+            runs.extend(children)
+            if error:
+                raise error
+
+
+def statuses(store):
+    """How the runs of the default experiment ended, by their names."""
+    experiment = store.get_experiment_by_name("kd-mlflow").experiment_id
+    return {run.info.run_name: run.info.status for run in store.search_runs([experiment])}
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (ValueError("x"), "FAILED")])
+def test_one_failing_request_leaves_no_run_running(store, monkeypatch, error, status):
+    """A request that fails once as runs are ended is made again; nobody notices."""
+    tries = failing_ends(monkeypatch, times=1)
+    if error:
+        with pytest.raises(ValueError, match="x") as caught:
+            opened_and_ended(error)
+        assert not hasattr(caught.value, "__notes__")
+    else:
+        opened_and_ended()
+    assert statuses(store) == dict.fromkeys(["parent", *"abc"], status)
+    assert len(tries) == 2
+
+
+def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, monkeypatch):
+    """The other runs end; the failure is a StoreError that names the run that did not."""
+    tries = failing_ends(monkeypatch, times=9)
+    with pytest.raises(StoreError, match=r"left RUNNING: .*me:\*\*\*@host is away") as caught:
+        opened_and_ended()
+    assert tries[0] in str(caught.value)
+    left = {"parent": "FAILED", "a": "FINISHED", "b": "RUNNING", "c": "FINISHED"}
+    assert statuses(store) == left
+
+
+def test_a_failure_at_the_end_hides_no_earlier_error(store, monkeypatch):
+    """What went wrong first is what is raised; what went wrong at the end is a note on it."""
+    tries = failing_ends(monkeypatch, times=9)
+    with pytest.raises(ValueError, match="first of all") as caught:
+        opened_and_ended(ValueError("first of all"))
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"run {tries[0]} is left RUNNING")
+    assert "hush" not in note
+    assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "RUNNING", "c": "FAILED"}
+
+
+def test_a_child_that_cannot_be_opened_ends_those_before_it(store, monkeypatch):
+    """Children opened before one that fails end FAILED, as their parent does."""
+    original, made = MlflowClient.create_run, []
+
+    def create_run(self, *given, **named):
+        made.append(named["run_name"])
+        if named["run_name"] == "c":
+            raise MlflowException("no more")
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_run)
+    with pytest.raises(MlflowException, match="no more"):
+        opened_and_ended()
+    assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "FAILED"}
+
+
+def test_looking_makes_no_experiment(store):
+    """A tracker that only reads leaves the store as it is."""
+    tracker = Tracker()
+    assert tracker.newest("teachers") == []
+    assert tracker.children_of("0" * 32) == []
+    assert store.get_experiment_by_name("kd-mlflow") is None
+    with tracker.run("teachers", "t"):
+        pass
+    assert [run.info.run_name for run in tracker.newest("teachers")] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        ("http://host:5000", "http://host:5000/#/experiments/1/runs/2"),
+        ("https://me:hush@host/mlflow/", "https://host/mlflow/#/experiments/1/runs/2"),
+        ("sqlite:///mlflow.db", None),
+        ("postgresql://me:hush@host/db", None),
+    ],
+)
+def test_a_runs_page_is_on_the_server(uri, page):
+    """The address of a run's page has the server's prefix and none of its credentials."""
+    assert run_page(uri, "1", "2") == page
 
 
 def test_children_lie_below_their_parent_in_order(store):
@@ -228,3 +390,15 @@ def _train_slowly(curves):
 
 def _disk_full(self, run_id, **batch):
     raise OSError("disk full")
+
+
+def test_the_schema_of_a_wide_table_is_json_of_its_first_columns():
+    """A data set of more columns than MLflow keeps lists those that fit, as valid JSON."""
+    frame = pd.DataFrame(np.arange(6000).reshape(2, 3000)).add_prefix("a column with a long name ")
+    table = load_table(frame.assign(y=[0, 1]), "y")
+    rows = np.arange(1)
+    entity = data_set_input(table, Split(train=rows, val=rows, test=rows)).dataset
+    listed = json.loads(entity.schema)["mlflow_colspec"]
+    assert 500 < len(listed) < 3000
+    assert len(entity.schema) <= 65_535
+    assert [column["name"] for column in listed] == list(table.features)[: len(listed)]

@@ -103,6 +103,7 @@ def distill_step(
         model_name=config.model_name,
         version=version,
         test_rows=len(dataset.split.test),
+        page=tracker.page(run),
     )
 
 

@@ -60,7 +60,8 @@ class DistillResult:
     """A comparison and the version that its first student became.
 
     ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
-    ensemble that was trained here.
+    ensemble that was trained here. ``page`` is the address of the run on the tracking server, None
+    where the store is a file or a database.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class DistillResult:
     model_name: str
     version: str
     test_rows: int
+    page: str | None = None
 
     def __repr__(self) -> str:
         return distill_table(self)
@@ -148,7 +150,7 @@ def main_table(result: MainResult) -> str:
         + _teachers_rows(result.taught)
         + _distill_rows(result.distill)
         + _decision_rows(result.decision)
-    ) + _next_steps(result.distill.model_name, "production" if result.decision.promoted else None)
+    ) + _next_steps(result.distill, "production" if result.decision.promoted else None)
 
 
 def teachers_table(result: TeachersResult) -> str:
@@ -163,7 +165,7 @@ def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
     runs = [("distill run", result.run_id), ("teachers", result.taught_by)]
     rows = _imbalance_rows(result) + _distill_rows(result) + runs
-    return _table(rows) + _next_steps(result.model_name, "candidate")
+    return _table(rows) + _next_steps(result, "candidate")
 
 
 def sweep_table(result: SweepResult) -> str:
@@ -334,12 +336,16 @@ def _decision_rows(decision: Decision) -> list[Row]:
     return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
 
 
-def _next_steps(model_name: str, alias: str | None) -> str:
-    lines = ["", "look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+def _next_steps(result: DistillResult, alias: str | None) -> str:
+    """Where to look at a run, on the server that has it, and how to pull its student."""
+    if result.page:
+        lines = [f"look at it:  {result.page}"]
+    else:
+        lines = ["look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
     if alias:
-        uri = json.dumps(f"models:/{model_name}@{alias}", ensure_ascii=False)
+        uri = json.dumps(f"models:/{result.model_name}@{alias}", ensure_ascii=False)
         lines.append(f"pull it:     mlflow.pyfunc.load_model({uri})")
-    return "\n".join(["", *lines])
+    return "\n".join(["", "", *lines])
 
 
 def _table(rows: list[Row]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.tracking.runs import TrackedRun, point
+from kd_mlflow.tracking.store import FAILURES, store_error
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -67,6 +68,8 @@ class CurveWriter:
             while not self._stop.wait(self._flush_s):
                 self._flush()
             self._flush()
+        except FAILURES as failure:  # what it came from would be lost on its way between threads
+            self._failure = store_error(failure)
         except Exception as failure:  # handed to the thread that trains
             self._failure = failure
 

@@ -25,6 +25,7 @@ from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.store import masked, store_error, unreachable
 
 CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
@@ -144,9 +145,11 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
             model = mlflow.pyfunc.load_model(str(folder))
         parameters = _parameters(folder, description, model)
     except Exception as error:  # stores, networks and unpickling may raise anything
+        if unreachable(error):
+            raise store_error(error) from None
         raise RunError(
-            f"teacher {uri} cannot be loaded: {one_line(error)}; teachers takes URIs of MLflow "
-            "models, such as models:/name/1, models:/name@alias or runs:/id/path"
+            f"teacher {uri} cannot be loaded: {masked(one_line(error))}; teachers takes URIs of "
+            "MLflow models, such as models:/name/1, models:/name@alias or runs:/id/path"
         ) from None
     return FetchedModel(
         uri=uri,

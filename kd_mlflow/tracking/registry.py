@@ -14,6 +14,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.errors import RegistryError, Unavailable, first_line
 from kd_mlflow.table.dataset import Identity, TestRows
+from kd_mlflow.tracking.store import absent, store_error, unreachable
+
+MOST_DIGITS = 9
+"""Digits of a version number, at most."""
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 
@@ -39,7 +43,7 @@ def register(
         client.create_registered_model(model_name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+            raise store_error(error) from None
     created = client.create_model_version(
         model_name,
         source=f"models:/{model_id}",
@@ -70,15 +74,10 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
         raise RegistryError(
             f"nothing to promote: {model_name!r} has no candidate; distil one first"
         )
-    if found is None:
-        try:
-            found = client.get_model_version(model_name, version)
-        except MlflowException:
-            known = client.search_model_versions(f"name='{model_name}'")
-            listed = ", ".join(map(str, sorted(int(v.version) for v in known))) or "none"
-            raise RegistryError(
-                f"{model_name!r} has no version {version!r}; it has: {listed}"
-            ) from None
+    if found is None and (found := _numbered(client, model_name, version)) is None:
+        known = client.search_model_versions(f"name='{model_name}'")
+        listed = ", ".join(map(str, sorted(int(v.version) for v in known))) or "none"
+        raise RegistryError(f"{model_name!r} has no version {version!r}; it has: {listed}")
     if version_in_production(client, model_name) == str(found.version):
         raise RegistryError(
             f"nothing to promote: version {found.version} of {model_name!r} "
@@ -87,14 +86,26 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     return found
 
 
+def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
+    """The version of a number, if there is one."""
+    if len(version) > MOST_DIGITS:  # more than a database's integers, which stores refuse unclearly
+        return None
+    try:
+        return client.get_model_version(model_name, version)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise store_error(error) from None
+
+
 def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion | None:
     """The version under an alias, if the alias is set."""
     try:
         return client.get_model_version_by_alias(model_name, alias)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if absent(error):
             return None
-        raise
+        raise store_error(error) from None
 
 
 def version_in_production(client: MlflowClient, model_name: str) -> str | None:
@@ -114,6 +125,8 @@ def reproduce(model_name: str, version: str, rows: TestRows) -> float | Unavaila
         predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
         return float((predictions == rows.labels).mean())
     except Exception as error:  # what does not load and score is an answer, whatever it says
+        if unreachable(error):
+            raise store_error(error) from None
         return Unavailable(f"version {version} does not load and score: {first_line(error)}")
 
 
@@ -138,18 +151,23 @@ def record(
     client.set_model_version_tag(name, number, "kd.promotion_reason", reason)
 
 
-def rollback(client: MlflowClient, model_name: str) -> Rollback:
-    """Exchange ``production`` and ``previous``; return the version restored and the one replaced.
-
-    Raises RegistryError where nothing was promoted before.
-    """
+def find_rollback(client: MlflowClient, model_name: str) -> Rollback:
+    """What a rollback would do.  Raises RegistryError where nothing was promoted before."""
     _require_model(client, model_name)
     production = aliased(client, model_name, PRODUCTION)
     previous = aliased(client, model_name, PREVIOUS)
     if production is None or previous is None:
         what = "nothing is in production" if production is None else "production had no predecessor"
         raise RegistryError(f"nothing to roll back to: {what} under {model_name!r}")
-    restored, replaced = str(previous.version), str(production.version)
+    return Rollback(restored=str(previous.version), replaced=str(production.version))
+
+
+def rollback(client: MlflowClient, model_name: str) -> Rollback:
+    """Exchange ``production`` and ``previous``; return the version restored and the one replaced.
+
+    Raises RegistryError where nothing was promoted before.
+    """
+    restored, replaced = find_rollback(client, model_name)
     _move(client, model_name, {PREVIOUS: replaced, PRODUCTION: restored}, seen=replaced)
     client.set_model_version_tag(
         model_name, replaced, "kd.promotion_reason", f"rolled back to version {restored}"
@@ -193,7 +211,9 @@ def _move(
 def _require_model(client: MlflowClient, model_name: str) -> None:
     try:
         client.get_registered_model(model_name)
-    except MlflowException:
+    except MlflowException as error:
+        if not absent(error):
+            raise store_error(error) from None
         known = [model.name for model in client.search_registered_models()]
         listed = ", ".join(known) or "none; distil a student first"
         raise RegistryError(

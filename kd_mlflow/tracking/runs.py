@@ -7,8 +7,11 @@ import json
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,29 @@ from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
 
-from kd_mlflow.errors import RunError
+from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
+from kd_mlflow.tracking.store import (
+    FAILURES,
+    absent,
+    check_stores,
+    impatient,
+    masked,
+    run_page,
+    store_error,
+    unreachable,
+)
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
+ATTACHED = "kd.attached"
+"""A parameter of MLFLOW_RUN_ID's run: some run was opened as this one already."""
+
 PARAMS_A_BATCH = 100
 NOTHING: Mapping[str, Any] = {}
+SCHEMA_LENGTH = 65_535
+"""Of a data set's schema, which lists its first columns: the least that a database's text holds."""
+
 DIGEST_LENGTH = 36
 """MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
 
@@ -89,33 +108,84 @@ class TrackedRun:
 class Tracker:
     """The current store and experiment; opens runs and closes what it opened.
 
-    Under ``mlflow run`` the first run opened is the one that MLflow made (MLFLOW_RUN_ID).
+    Under ``mlflow run`` the first run opened is the one that MLflow made (MLFLOW_RUN_ID); later
+    ones, of this or any other tracker or process, are new runs in its experiment. Raises StoreError
+    where the store gives no sign of life.
     """
 
     def __init__(self) -> None:
-        self.client = MlflowClient()
+        check_stores()
         self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
-        self.experiment_id = self._experiment()
+        self._experiment: str | None = None
+        self._closing_failed = False
 
-    def _experiment(self) -> str:
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client; its first use makes a store that is a new file."""
+        return MlflowClient()
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment that runs are opened in; made where it is missing."""
+        if self._known_experiment() is None:
+            self._experiment = str(self.client.create_experiment(_experiment_name()))
+        return str(self._experiment)
+
+    def _known_experiment(self) -> str | None:
+        """The experiment, where it is there already."""
+        if self._experiment is None:
+            self._experiment = self._find_experiment()
+        return self._experiment
+
+    def _find_experiment(self) -> str | None:
+        """Look the experiment up.  Raises RunError where it is deleted."""
         if self._given_run_id:
-            return str(self.client.get_run(self._given_run_id).info.experiment_id)
+            return str(self._given_run(self._given_run_id).info.experiment_id)
         if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return given
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+        name = _experiment_name()
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            return str(self.client.create_experiment(name))
+            return None
         if found.lifecycle_stage != "active":
             raise RunError(
                 f"experiment {name!r} is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME"
             )
         return str(found.experiment_id)
 
+    def _given_run(self, run_id: str) -> Run:
+        """The run of MLFLOW_RUN_ID.  Raises RunError where it is missing or deleted."""
+        try:
+            run = self.get(run_id)
+        except RunError as error:
+            raise RunError(f"{error}; unset MLFLOW_RUN_ID") from None
+        if run.info.lifecycle_stage != "active":
+            raise RunError(f"run {run_id!r} is deleted; restore it, or unset MLFLOW_RUN_ID")
+        return run
+
     @property
     def attaches(self) -> bool:
         """Whether the next run opened is one that ``mlflow run`` made."""
-        return self._given_run_id is not None
+        given = self._given_run_id
+        return given is not None and ATTACHED not in self._given_run(given).data.params
+
+    def _attach(self) -> Run | None:
+        """The run of MLFLOW_RUN_ID, where nobody attached to it before.
+
+        Who comes first leaves a parameter: MLflow lets no second value replace it, whichever
+        process it comes from.
+        """
+        if not self.attaches:
+            return None
+        given = str(self._given_run_id)
+        try:
+            self.client.log_batch(given, params=[Param(ATTACHED, uuid.uuid4().hex)])
+        except MlflowException:
+            if self.attaches:
+                raise
+            return None
+        self.client.update_run(given, status="RUNNING")
+        return self.get(given)
 
     @contextmanager
     def run(
@@ -123,17 +193,8 @@ class Tracker:
     ) -> Iterator[TrackedRun]:
         """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
         run = self.open(kind, name, parent=parent, **tags)
-        status = "FINISHED"
-        try:
+        with self._ended([run]):
             yield run
-        except (KeyboardInterrupt, SystemExit):
-            status = "KILLED"
-            raise
-        except BaseException:
-            status = "FAILED"
-            raise
-        finally:
-            self.close(run, status)
 
     @contextmanager
     def children(
@@ -141,29 +202,58 @@ class Tracker:
     ) -> Iterator[list[TrackedRun]]:
         """Open one run per name below ``parent``; all end as the block ends."""
         runs: list[TrackedRun] = []
-        status = "FAILED"
-        try:
+        with self._ended(runs, links=False):
             for name in names:
                 runs.append(self.open(kind, name, parent=parent))
             yield runs
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
-            status = "KILLED"
+
+    @contextmanager
+    def _ended(self, runs: Sequence[TrackedRun], *, links: bool = True) -> Iterator[None]:
+        """End all runs with the block, whether or not one of them cannot be ended.
+
+        The block's own error is what is raised, with a note on each run left RUNNING.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self._closing_failed = self._closing_failed or unreachable(error)
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            status = "KILLED" if interrupted else "FAILED"
+            for run_id, failure in self._end(runs, status, links=links).items():
+                error.add_note(f"run {run_id} is left RUNNING: {store_error(failure)}")
             raise
-        finally:
-            with _without_links():
-                for run in runs:
-                    self.close(run, status)
+        if left := self._end(runs, "FINISHED", links=links):
+            failure = store_error(next(iter(left.values())))
+            raise StoreError(f"{', '.join(left)} left RUNNING: {failure}")
+
+    def _end(self, runs: Sequence[TrackedRun], status: str, *, links: bool) -> dict[str, Exception]:
+        """End each run; return the failures of those that cannot be ended at a second try either.
+
+        After one failure MLflow's patience, minutes per request, is spent on no other.
+        """
+        failures: dict[str, Exception] = {}
+        secret = self.client.tracking_uri != masked(self.client.tracking_uri)
+        with nullcontext() if links and not secret else _without_links():
+            for run in runs:
+                for _ in range(2):
+                    try:
+                        with impatient() if self._closing_failed else nullcontext():
+                            self.close(run, status)
+                    except Exception as failure:  # the others are to be ended all the same
+                        failures[run.id], self._closing_failed = failure, True
+                    else:
+                        failures.pop(run.id, None)
+                        self._closing_failed = False
+                        break
+        return failures
 
     def open(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
     ) -> TrackedRun:
         """Open a run without closing it."""
         given = {"kd.kind": kind, **{f"kd.{key}": value for key, value in tags.items()}}
-        if self._given_run_id:
-            run = TrackedRun(self.client, self.client.get_run(self._given_run_id))
-            self._given_run_id = None
-            self.client.update_run(run.id, status="RUNNING")
+        if self._given_run_id and not parent and (attached := self._attach()):
+            run = TrackedRun(self.client, attached)
             run.log(tags=given)
             return run
         if parent:
@@ -176,11 +266,17 @@ class Tracker:
         """End a run that this tracker opened."""
         self.client.set_terminated(run.id, status=status)
 
+    def page(self, run: TrackedRun) -> str | None:
+        """The address of a run's page, without credentials; None where no server is in use."""
+        return run_page(self.client.tracking_uri, run.experiment_id, run.id)
+
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
         try:
             return self.client.get_run(run_id)
-        except MlflowException:
+        except MlflowException as error:
+            if not absent(error):
+                raise store_error(error) from None
             raise RunError(f"no run {run_id!r} in this tracking store") from None
 
     def newest(self, kind: str, **tags: str) -> list[Run]:
@@ -188,21 +284,22 @@ class Tracker:
         wanted = {"kind": kind, **tags}
         clauses = [f"tags.`kd.{key}` = '{value}'" for key, value in wanted.items()]
         clauses.append(f"attributes.status = '{RunStatus.to_string(RunStatus.FINISHED)}'")
-        return list(
-            self.client.search_runs(
-                [self.experiment_id],
-                " and ".join(clauses),
-                max_results=50,
-                order_by=["attributes.start_time DESC"],
-            )
-        )
+        return self._search(" and ".join(clauses), "DESC", max_results=50)
 
     def children_of(self, run_id: str) -> list[Run]:
         """Runs directly below a run, in the order they were opened."""
-        clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", "ASC", max_results=1000)
+
+    def _search(self, clause: str, order: str, *, max_results: int) -> list[Run]:
+        experiment = self._known_experiment()
+        if experiment is None:
+            return []
         return list(
             self.client.search_runs(
-                [self.experiment_id], clause, order_by=["attributes.start_time ASC"]
+                [experiment],
+                clause,
+                max_results=max_results,
+                order_by=[f"attributes.start_time {order}"],
             )
         )
 
@@ -210,8 +307,22 @@ class Tracker:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
         try:
             return Path(self.client.download_artifacts(run_id, path))
-        except (MlflowException, OSError) as error:
+        except FAILURES as error:
+            failure = error
+        except OSError as error:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
+        # MLflow says "does not exist" of whatever went wrong on the way: ask what the run has
+        try:
+            listed = {entry.path for entry in self.client.list_artifacts(run_id)}
+        except FAILURES as error:
+            raise store_error(error) from None
+        if path in listed:
+            raise store_error(failure) from None
+        raise RunError(f"run {run_id} has no artifact {path!r}") from None
+
+
+def _experiment_name() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
 
 
 def data_set_input(table: Table, split: Split) -> DatasetInput:
@@ -226,7 +337,7 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
         digest=table.digest[:DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": table.source}),
-        schema=json.dumps({"mlflow_colspec": columns})[:65535],
+        schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
         profile=json.dumps(
             {
                 "num_rows": rows,
@@ -238,6 +349,12 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
         ),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def _fitting(columns: Sequence[Mapping[str, Any]], length: int) -> int:
+    """How many columns' descriptions fit into so many characters of JSON."""
+    ends = accumulate(len(json.dumps(column)) + 2 for column in columns)
+    return sum(end <= length - len('{"mlflow_colspec": []}') for end in ends)
 
 
 def point(name: str, value: float, epoch: int) -> Metric:

@@ -1,0 +1,241 @@
+"""Whether MLflow's stores answer, and one line without a password for when they do not."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import mlflow
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+from requests.exceptions import InvalidURL, RequestException, Timeout
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from kd_mlflow.errors import StoreError, first_line
+
+PATIENCE_S = 4
+"""How long stores may take to show that they are there, before anything is read or trained."""
+
+NO_ANSWER = f"no answer within {PATIENCE_S} seconds"
+
+TRACKING, REGISTRY = "tracking store", "registry"
+
+QUESTIONS = {
+    TRACKING: ("/api/2.0/mlflow/experiments/search", "POST", "json"),
+    REGISTRY: ("/api/2.0/mlflow/registered-models/search", "GET", "params"),
+}
+"""What a server is asked: the path, the method, and where its arguments go."""
+
+SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
+"""Where MLflow is told of each."""
+
+FAILURES = (MlflowException, RequestException, SQLAlchemyError)
+"""What MLflow's calls raise."""
+
+NOT_LET_IN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+"""MLflow's codes for wrong credentials."""
+
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for what is not there and for what cannot be the name of anything."""
+
+PASSWORD = re.compile(r"(\w:?//[^\s/:@]*):(?!\d+(?:[/\s]|$))(?:[^\s/]*|\S*?)@")
+TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s/:@]+@")
+SECRET_PARAMETER = re.compile(
+    r"([?&][^=&\s]*(?:token|passw|pwd|secret|key|sig|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
+)
+CONNECTION = re.compile(r"^HTTPS?Connection\w*\(.*?\): (?:Failed to establish a new connection: )?")
+
+
+def masked(text: str) -> str:
+    """The text with what its addresses hold of passwords and tokens replaced by ``***``.
+
+    >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
+    'no answer from postgresql://me:***@db/runs?sslkey=***'
+    """
+    text = TOKEN_AS_USER.sub(r"\1***@", PASSWORD.sub(r"\1:***@", text))
+    return SECRET_PARAMETER.sub(r"\1***", text)
+
+
+def check_stores() -> None:
+    """Ask the tracking store and the registry once for a sign of life.
+
+    MLflow itself tries for minutes, which suits a long training and no mistyped address. Raises
+    StoreError where one of them gives none within ``PATIENCE_S``.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    for uri, name in _in_use().items():
+        failures: list[Exception] = []
+        thread = threading.Thread(
+            target=copy_context().run, args=(_ask, uri, name, failures), daemon=True
+        )
+        thread.start()
+        thread.join(max(0.0, deadline - time.monotonic()))  # looking a name up knows no timeout
+        if thread.is_alive():
+            failures.append(TimeoutError(NO_ANSWER))
+        if failures:
+            raise store_error(failures[0], uri) from None
+
+
+def _in_use() -> dict[str, str]:
+    """The address of the tracking store, and of the registry where it is another; their names."""
+    tracking = mlflow.get_tracking_uri()
+    try:
+        registry = mlflow.get_registry_uri()
+    except ValueError:  # the tracking store's address, which the registry's is made of, is none
+        registry = tracking
+    return {tracking: TRACKING} | ({registry: REGISTRY} if registry != tracking else {})
+
+
+def _ask(uri: str, name: str, failures: list[Exception]) -> None:
+    """Ask one store; what it raises is put into ``failures``."""
+    try:
+        scheme = urlsplit(uri).scheme
+        if scheme in ("http", "https"):
+            _ask_server(uri, *QUESTIONS[name])
+        elif scheme.partition("+")[0] == "sqlite":
+            _ask_file(make_url(uri).database)
+        elif scheme.partition("+")[0] in DATABASE_ENGINES:
+            engine = create_sqlalchemy_engine(uri)
+            engine.connect().close()
+            engine.dispose()
+    except Exception as error:  # drivers and networks may raise anything
+        failures.append(error)
+
+
+def _ask_server(uri: str, path: str, method: str, place: str) -> None:
+    arguments = {place: {"max_results": 1}}
+    response = http_request(
+        get_default_host_creds(uri), path, method, max_retries=0, timeout=PATIENCE_S, **arguments
+    )
+    verify_rest_response(response, path)
+
+
+def _ask_file(path: str | None) -> None:
+    """Look at an sqlite file without making it: MLflow would make even its folder."""
+    if not path or path == ":memory:" or path.startswith("file:"):
+        return
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"the folder {file.parent} does not exist")
+    if not file.exists():
+        try:
+            tempfile.TemporaryFile(dir=file.parent).close()
+        except OSError as error:
+            fault = f"no file can be made in {file.parent}: {error.strerror}"
+            raise PermissionError(fault) from None
+        return
+    try:
+        read_only = f"{file.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(read_only, uri=True, timeout=0)) as database:
+            database.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:  # who is busy is there
+            raise
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise what MLflow's calls raise in the block, or the decorated function, as StoreError."""
+    try:
+        yield
+    except FAILURES as error:
+        raise store_error(error) from None  # a traceback would show addresses as they are
+
+
+def store_error(error: BaseException, uri: str | None = None) -> StoreError:
+    """What to raise for a failure of a store, by default of those in use: one line."""
+    asked = {store: name for store, name in _in_use().items() if uri in (None, store)}
+    stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
+    settings = [SETTINGS[name] for name in asked.values()]
+    if getattr(error, "error_code", "") in NOT_LET_IN:
+        settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]
+    away = unreachable(error)
+    away |= isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
+    fault = "cannot be reached" if away else "answers with an error"
+    return StoreError(
+        f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}",
+        unreachable=away,
+    )
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether a failure is that of the way to the store, not an answer of the store's."""
+    return any(
+        isinstance(link, RequestException)
+        or (isinstance(link, StoreError) and link.unreachable)
+        or (isinstance(link, DBAPIError) and not isinstance(link.orig, sqlite3.Error))
+        for link in _chain(error)
+    )
+
+
+def absent(error: MlflowException) -> bool:
+    """Whether MLflow says that there is nothing of the name that it was given."""
+    return error.error_code in ABSENT
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Try requests of the block once and shortly: for a server that has failed already."""
+    settings = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, MLFLOW_HTTP_REQUEST_TIMEOUT: PATIENCE_S}
+    given = {setting: os.environ.get(setting.name) for setting in settings}
+    for setting, value in settings.items():
+        setting.set(value)
+    try:
+        yield
+    finally:
+        for setting, text in given.items():
+            if text is None:
+                setting.unset()
+            else:
+                os.environ[setting.name] = text
+
+
+def run_page(uri: str, experiment_id: str, run_id: str) -> str | None:
+    """The address of a run's page on a server, without credentials; None for other stores."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    host, path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/"
+    page = f"/experiments/{experiment_id}/runs/{run_id}"
+    return urlunsplit((parts.scheme, host, path, "", page))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was made of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a few words: libraries wrap the reason in addresses of objects and advice."""
+    for link in _chain(error):
+        if isinstance(link, Timeout):
+            return NO_ANSWER
+        if isinstance(link, InvalidURL) or (link is error and isinstance(link, ValueError)):
+            return "that is no address"  # the reason would show parts of it, password and all
+        if isinstance(link, RequestException):
+            inner = getattr(link.args[0], "reason", link) if link.args else link
+            return CONNECTION.sub("", str(inner))
+        if isinstance(link, DBAPIError):
+            return first_line(link.orig or link)
+        if isinstance(link, ImportError):
+            return f"it needs the Python package {link.name}, which is not installed"
+    return first_line(error).partition(". Response body")[0].strip()

@@ -1,0 +1,302 @@
+"""A store that fails is one line within seconds, which names it and shows no password."""
+
+import os
+import socket
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import mlflow
+import pytest
+from conftest import forget_store, use_store
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
+from sqlalchemy.exc import OperationalError
+
+import kd_mlflow as kd
+from kd_mlflow import pipeline
+from kd_mlflow.config import PromoteConfig
+from kd_mlflow.errors import RunError, StoreError
+from kd_mlflow.tracking import registry
+from kd_mlflow.tracking import store as stores
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.runs import Tracker
+
+SECRET = "hush"
+
+
+@pytest.fixture
+def no_store(tmp_path, monkeypatch):
+    """Point MLflow at an address; forget it when the test ends."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield lambda uri: use_store(monkeypatch, uri, tmp_path)
+    forget_store()
+
+
+@contextmanager
+def server(status, body):
+    """A web server that answers every request alike; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+@contextmanager
+def closed_port():
+    """An address where nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def fails(words, uri):
+    """Using a store raises StoreError soon: one line with these words and no secret."""
+    started = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        kd.train_teachers(data="wine", n_teachers=1, teacher_epochs=1)
+    said = str(caught.value)
+    assert time.monotonic() - started < stores.PATIENCE_S + 2
+    assert words in said
+    assert stores.masked(uri) in said
+    assert "check MLFLOW_TRACKING_URI" in said
+    assert SECRET not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_refuses_connections(no_store, scheme):
+    """A port where nobody listens is said as such, at once."""
+    with closed_port() as address:
+        no_store(uri := f"{scheme}://me:{SECRET}@{address}")
+        fails("cannot be reached: [Errno 111] Connection refused", uri)
+
+
+def test_a_server_that_hangs(no_store):
+    """A server that takes the connection and never answers is given up within seconds."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        no_store(uri := f"http://me:{SECRET}@127.0.0.1:{silent.getsockname()[1]}")
+        fails("cannot be reached: no answer within", uri)
+
+
+def test_a_name_that_takes_minutes_to_look_up(no_store, monkeypatch):
+    """Looking a name up, which no timeout of a request covers, is given up too."""
+    done = threading.Event()
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(stores, "_ask_server", lambda *question: done.wait(30))
+    no_store(uri := f"http://me:{SECRET}@nowhere.invalid")
+    fails("cannot be reached: no answer within", uri)
+    done.set()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b"<html>\n<h1>none</h1></html>", "failed with error code 404"),
+        (200, b"<html>\n<h1>welcome</h1></html>", "not in a valid JSON format"),
+        (401, b"You are not let in", "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD"),
+        (500, b"{}", "too many 500 error responses"),
+    ],
+)
+def test_a_server_that_is_no_mlflow_server(no_store, status, body, words):
+    """What answers in another way than MLflow does is a failure in one line, not a traceback."""
+    with server(status, body) as address:
+        no_store(uri := f"http://me:{SECRET}@{address}")
+        fails(words, uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("sqlite:///nowhere/mlflow.db", "the folder nowhere does not exist"),
+        ("sqlite:////proc/mlflow.db", "no file can be made in /proc"),
+        ("sqlite:///table.csv", "file is not a database"),
+        (f"postgresql+psycopg2://me:{SECRET}@db/x", "the Python package psycopg2, which is not"),
+        (f"postgresql://me:{SECRET}@db:port/x", "that is no address"),
+        (f"http://me:{SECRET}/{SECRET}@db", "that is no address"),
+        (f"nosuch://me:{SECRET}@db/x", "unsupported URI"),
+    ],
+)
+def test_a_store_that_cannot_be_opened(no_store, tmp_path, uri, words):
+    """Missing folders, other files, missing drivers and bad addresses are said in one line."""
+    (tmp_path / "table.csv").write_text("x,y\n1,0\n" * 100)
+    no_store(uri)
+    fails(words, uri)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv"]
+
+
+def test_a_database_that_refuses(no_store, monkeypatch):
+    """A database's own first line is the reason; MLflow does not get to try for minutes."""
+    refusal = Exception("connection refused\n\tIs the server running?")
+    monkeypatch.setattr(stores, "create_sqlalchemy_engine", lambda uri: _Refusing(refusal))
+    no_store(uri := f"postgresql://me:{SECRET}@db/x")
+    fails("cannot be reached: connection refused; ", uri)
+
+
+class _Refusing:
+    """An engine whose database refuses connections."""
+
+    def __init__(self, refusal):
+        self.refusal = refusal
+
+    def connect(self):
+        raise OperationalError("connect", {}, self.refusal)
+
+
+def test_a_busy_database_is_there(store, tmp_path):
+    """A database file that another process writes is no failure."""
+    with sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        stores.check_stores()
+        other.execute("ROLLBACK")
+    other.close()
+
+
+def test_a_registry_elsewhere_is_asked_too(store, monkeypatch):
+    """With another MLFLOW_REGISTRY_URI, that one is asked and named."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with closed_port() as address:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"http://me:{SECRET}@{address}")
+        with pytest.raises(StoreError) as caught:
+            kd.promote()
+    words = f"the registry http://me:***@{address} cannot be reached: [Errno 111]"
+    assert str(caught.value).startswith(words)
+    assert str(caught.value).endswith("check MLFLOW_REGISTRY_URI")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:pw@host:5000/x", "http://me:***@host:5000/x"),
+        ("http://me:p@w@host", "http://me:***@host"),
+        ("http://me:123@host", "http://me:***@host"),
+        ("http://pw@host", "http://***@host"),
+        ("postgresql+psycopg://me:p/w@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql//me:pw@host", "postgresql//me:***@host"),
+        ("http://host:5000/models/a@b", "http://host:5000/models/a@b"),
+        ("from http://a:pw@b and http://c:pw@d", "from http://a:***@b and http://c:***@d"),
+        ("https://host/x?a=1&api_key=pw&b=2", "https://host/x?a=1&api_key=***&b=2"),
+        ("https://host/x?X-Amz-Signature=pw", "https://host/x?X-Amz-Signature=***"),
+        ("models:/name@production", "models:/name@production"),
+    ],
+)
+def test_credentials_are_masked(text, shown):
+    """Passwords, tokens as users and secrets in queries are replaced; nothing else is."""
+    assert stores.masked(text) == shown
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_patience_comes_back(monkeypatch, given):
+    """MLflow's own settings are as they were once the impatient requests are done."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    if given:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", given)
+    before = dict(os.environ)
+    with stores.impatient():
+        during = os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+    assert during == "0"
+    assert dict(os.environ) == before
+
+
+def failing(monkeypatch, name, code=INTERNAL_ERROR):
+    """Make one call of MLflow's client fail; its message holds a password."""
+
+    def call(self, *arguments, **options):
+        raise MlflowException(f"http://me:{SECRET}@host broke\nand more", error_code=code)
+
+    monkeypatch.setattr(MlflowClient, name, call)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("get_run", lambda: Tracker().get("0" * 32)),
+        ("list_artifacts", lambda: Tracker().download("0" * 32, "ensemble")),
+        ("get_registered_model", lambda: kd.rollback()),
+        ("get_model_version", lambda: pipeline.run_promote(PromoteConfig(version="7"))),
+        ("get_model_version_by_alias", lambda: pipeline.run_promote(PromoteConfig())),
+        ("get_model_version_by_alias", lambda: kd.load_production()),
+        ("search_runs", lambda: kd.train_teachers(data="wine")),
+        ("create_run", lambda: kd.train_teachers(data="wine", force=True)),
+    ],
+)
+@pytest.mark.parametrize("code", [INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE])
+def test_a_failure_is_never_an_absence(finished, monkeypatch, name, use, code):
+    """What MLflow cannot say is a StoreError with the reason, not a run or model that is not."""
+    failing(monkeypatch, name, code)
+    with pytest.raises(StoreError) as caught:
+        use()
+    assert "answers with an error: http://me:***@host broke; check" in str(caught.value)
+
+
+def test_an_outage_rejects_no_candidate(finished, monkeypatch):
+    """A store that goes away while the gate loads a version is an error, not a rejection."""
+
+    def away(uri):
+        raise MlflowException("away") from OperationalError("select", {}, Exception("server away"))
+
+    monkeypatch.setattr(registry.mlflow.pyfunc, "load_model", away)
+    with pytest.raises(StoreError, match="cannot be reached: server away"):
+        registry.reproduce("kd-student", "1", None)
+
+
+def test_a_store_that_goes_away_while_models_train(store, monkeypatch):
+    """What curves meet is said as it is, and no run that ends afterwards waits for minutes."""
+
+    def away(self, run_id, metrics=(), **rest):
+        if metrics:
+            try:
+                raise OperationalError("insert", {}, Exception("server away"))
+            except OperationalError:
+                raise MlflowException("a long story") from None
+
+    patience = []
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    monkeypatch.setattr(
+        MlflowClient,
+        "set_terminated",
+        lambda *given, **named: patience.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")),
+    )
+    monkeypatch.setattr("kd_mlflow.tracking.curves.CurveWriter.__init__", _writing_at_once)
+    with pytest.raises(StoreError, match="cannot be reached: server away;"):
+        kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=5000, teacher_hidden=(4,))
+    assert patience[0] == "0"
+
+
+def _writing_at_once(self, runs, original=CurveWriter.__init__):
+    original(self, runs, flush_s=0.01)
+
+
+def test_an_artifact_that_does_not_come_is_not_missing(finished, monkeypatch):
+    """A folder that the run has and MLflow cannot fetch is the store's failure."""
+    run_id = finished.result.taught.run_id
+    failing(monkeypatch, "download_artifacts")
+    with pytest.raises(StoreError, match="broke"):
+        Tracker().download(run_id, "ensemble")
+    with pytest.raises(RunError, match="has no artifact 'other'"):
+        Tracker().download(run_id, "other")
+
+
+def test_the_stores_in_use_are_left_alone(finished):
+    """Asking for a sign of life changes no setting and makes no experiment."""
+    before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ))
+    stores.check_stores()
+    assert before == (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ))
