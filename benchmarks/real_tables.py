@@ -1,7 +1,7 @@
 """Real tables that Python packages bring along, as datasets with seeded partitions.
 
 An entry says where a table lies, which column is its label and which columns may not be looked at.
-The first twelve are those that the default recipe was developed on.
+The first twelve are those that changes of the default recipe are tried out on.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ TABLES = {
 }
 
 DEVELOPMENT = tuple(TABLES)[:12]
-"""What the default recipe was developed on: its figures there flatter it."""
+"""What changes of the default recipe are tried out on: its figures there flatter it."""
 
 
 def partition(table: Table, split: int, *, rows: int = 0) -> Dataset:

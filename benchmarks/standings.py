@@ -1,24 +1,21 @@
 """What benchmarks/tables.py found, summed up: differences, wins beyond noise, ranks, costs.
 
-Lines of a results file in, text and a figure out; nothing is trained here.
+Lines of a results file in, text out; nothing is trained here.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata, studentized_range
 
 from kd_mlflow.evaluation.intervals import standard_error
-from kd_mlflow.figures.style import GREY, INK, LOOKS, canvas, headline
 
 LARGE = 8_000
 """Tables of so many training rows are summed up apart from smaller ones."""
@@ -142,9 +139,6 @@ def cliques(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
     return found
 
 
-# text
-
-
 def summary(lines: pd.DataFrame) -> str:
     """All that a results file says, as Markdown."""
     parts = [_conditions(lines)]
@@ -177,13 +171,13 @@ def _conditions(lines: pd.DataFrame) -> str:
     rows, students = lines["rows"].iloc[0], lines["students"].iloc[0]
     limit = f"at most {rows:,} training rows" if rows else "all training rows"
     return (
-        f"{limit}, {lines['split'].nunique()} splits, {students} students of each kind; "
+        f"{limit}; splits: {lines['split'].nunique()}; students of each kind: {students}; "
         f"commit {', '.join(commits)}; measured {' and '.join(dict.fromkeys([days[0], days[-1]]))}"
     )
 
 
 def against(lines: pd.DataFrame, other: str) -> str:
-    """Every model minus one of them: means over tables with their standard errors, and wins."""
+    """Every model minus one of them, over tables: means ± standard errors, a median, wins."""
     rows = []
     for model in (m for m in models_of(lines) if m != other):
         found = differences(lines, model, other)
@@ -199,12 +193,14 @@ def against(lines: pd.DataFrame, other: str) -> str:
                 model,
                 str(len(found)),
                 f"{losses.mean():+.4f} ± {standard_error(losses):.4f}",
+                f"{np.median(losses):+.4f}",
                 f"{points.mean():+.2f} ± {standard_error(points):.2f}",
                 *(f"{better} / {worse}" for better, worse in wins),
             ]
         )
-    head = ["log loss", "accuracy, points", "log loss better / worse", "accuracy better / worse"]
-    return markdown([f"minus {other}", "tables", *head], rows)
+    wins_head = ["log loss better / worse", "accuracy better / worse"]
+    head = ["tables", "log loss", "its median", "accuracy, points", *wins_head]
+    return markdown([f"minus {other}", *head], rows)
 
 
 def standings(lines: pd.DataFrame) -> str:
@@ -256,47 +252,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-# figure
-
-
-def critical_difference_figure(ranks: Mapping[str, float], tables: int) -> Figure:
-    """Mean ranks in log loss on a line; a bar joins models that may differ by chance alone.
-
-    Demsar (2006), figure 1.
-    """
-    names = sorted(ranks, key=lambda name: ranks[name])
-    values, k = [ranks[name] for name in names], len(names)
-    least = critical_difference(k, tables)
-    half, bars = (k + 1) // 2, cliques(values, least)
-    figure, axes = canvas(1.5 + 0.24 * half + 0.14 * len(bars))
-    each: Axes = axes[0, 0]
-    each.axis("off")
-    each.set(xlim=(-0.1 * k, 1.1 * k + 1), ylim=(-0.34 * len(bars) - 0.6 * half - 0.5, 1.5))
-    each.plot([1, k], [0, 0], color=INK, linewidth=1)
-    for rank in range(1, k + 1):
-        each.plot([rank, rank], [0, 0.15], color=INK, linewidth=1)
-        each.text(rank, 0.25, str(rank), ha="center", fontsize=9, color=INK)
-    end = 1 + min(least, k - 1)
-    each.plot([1, end], [1.0, 1.0], "|-", color=GREY, linewidth=1.5)
-    each.text(end + 0.1, 1.0, f"critical difference {least:.2f}", va="center", fontsize=9)
-    for place, (first, last) in enumerate(bars, 1):
-        ends = [values[first] - 0.04, values[last] + 0.04]
-        each.plot(ends, [-0.34 * place] * 2, color=GREY, linewidth=4, solid_capstyle="butt")
-    for place, (name, rank) in enumerate(zip(names, values, strict=True)):
-        left = place < half
-        level = -0.34 * len(bars) - 0.6 * (place + 1 if left else k - place)
-        _named_rank(each, name, rank, level, end=0.8 if left else k + 0.2)
-    headline(figure, f"Mean rank in log loss over {tables} tables, 1 is best")
-    return figure
-
-
-def _named_rank(axes: Axes, name: str, rank: float, level: float, *, end: float) -> None:
-    """Draw a line from a rank down to its level and out to its name."""
-    kind = name.partition(",")[0].replace("student", "distilled")
-    colour = LOOKS[kind].colour if kind in LOOKS else INK
-    axes.plot([rank, rank, end], [0, level, level], color=colour, linewidth=1)
-    side = "right" if end < rank else "left"
-    text = f" {name}  {rank:.2f} "
-    axes.text(end, level, text, ha=side, va="center", fontsize=9, color=colour)

@@ -25,9 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from contenders import OWN, RIVALS, Measured, own_models, own_names, rival
+from measured import Measured
+from own_models import OWN, own_models, own_names
+from rank_figure import critical_difference_figure
 from real_tables import TABLES, partition
-from standings import critical_difference_figure, mean_ranks, pack, read, summary
+from rivals import RIVALS, rival
+from standings import mean_ranks, pack, read, summary
 
 from kd_mlflow.figures.style import png
 from kd_mlflow.table.dataset import Dataset

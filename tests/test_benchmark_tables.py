@@ -1,8 +1,12 @@
 """The benchmark of real tables: fair splits, honest sums, a run that goes on where it stopped."""
 
+import dataclasses
 import itertools
 import json
+import re
+import runpy
 import sys
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -10,9 +14,12 @@ import pytest
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
-import contenders
+import measured
+import own_models
+import rivals
 import standings
 import tables
+from rank_figure import critical_difference_figure
 from real_tables import DEVELOPMENT, TABLES, partition
 from standings import critical_difference, differences, mean_ranks, pack, read, summary
 
@@ -60,7 +67,7 @@ def test_a_known_difference_is_found_and_is_beyond_noise(results):
     found = differences(results(*ours, *theirs), "student", "LightGBM")
     assert found["log_loss"].tolist() == pytest.approx([-0.125] * 3)
     text = summary(results(*ours, *theirs))
-    assert "| student | 3 | -0.1250 ± 0.0000 | +0.00 ± 0.00 | 3 / 0 | 0 / 0 |" in text
+    assert "| student | 3 | -0.1250 ± 0.0000 | -0.1250 | +0.00 ± 0.00 | 3 / 0 | 0 / 0 |" in text
 
 
 def test_noise_is_no_win(results):
@@ -72,7 +79,7 @@ def test_noise_is_no_win(results):
     found = differences(lines, "student", "LightGBM")
     assert found["log_loss"].item() == pytest.approx(-0.0625)
     assert -standings.NOISE < found["log_loss_z"].item() < 0
-    assert "-0.0625 ± 0.0000 | +0.00 ± 0.00 | 0 / 0 | 0 / 0" in summary(lines)
+    assert "-0.0625 ± 0.0000 | -0.0625 | +0.00 ± 0.00 | 0 / 0 | 0 / 0" in summary(lines)
 
 
 def test_a_tie_is_no_win_and_shares_a_rank(results):
@@ -161,7 +168,7 @@ def test_critical_difference_shrinks_with_tables():
 def test_the_figure_names_every_model_and_joins_those_within_the_difference():
     """Models that may differ by chance alone hang on one bar."""
     ranks = {"student": 1.2, "LightGBM": 1.9, "baseline": 2.9}
-    figure = standings.critical_difference_figure(ranks, 12)
+    figure = critical_difference_figure(ranks, 12)
     shown = " ".join(text.get_text() for text in figure.axes[0].texts)
     assert all(f"{name}  {rank:.2f}" in shown for name, rank in ranks.items())
     assert standings.cliques(sorted(ranks.values()), critical_difference(3, 12)) == [(0, 1)]
@@ -207,7 +214,7 @@ def test_every_table_loads_with_its_target(name):
 
 
 def test_development_tables_are_the_first_twelve():
-    """The tables that the recipe was tuned on are known, and others stand beside them."""
+    """The tables that recipes are tried out on are known, and others stand beside them."""
     assert len(DEVELOPMENT) == 12
     assert "vehicle" in DEVELOPMENT
     assert len(TABLES) >= 15
@@ -219,41 +226,41 @@ def test_other_libraries_see_categories_of_training_rows_alone():
     dataset = partition(table, 0, rows=200)
     features = table.features.copy()
     features.loc[dataset.split.test[0], "sex"] = "unseen"
-    changed = type(table)(**{**vars(table), "features": features})
-    sides = contenders.Sides.of(type(dataset)(table=changed, split=dataset.split))
+    changed = dataclasses.replace(table, features=features)
+    sides = rivals.Sides.of(dataclasses.replace(dataset, table=changed))
     assert sides.train["sex"].cat.categories.tolist() == ["female", "male"]
     assert sides.test["sex"].isna().tolist() == [True] + [False] * (len(sides.test) - 1)
     assert sides.both()[0].index.tolist() == [*dataset.split.train, *dataset.split.val]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", contenders.RIVALS)
+@pytest.mark.parametrize("name", rivals.RIVALS)
 def test_every_rival_answers_with_probabilities(name, monkeypatch):
     """Each library trains on a table of numbers, texts and gaps, and says what it costs."""
-    for package in {"LightGBM": ["lightgbm"], "XGBoost": ["xgboost"]}.get(name, []):
-        pytest.importorskip(package)
-    monkeypatch.setattr(contenders, "CALLS", 3)
+    if name in ("LightGBM", "XGBoost"):
+        pytest.importorskip(name.lower())
+    monkeypatch.setattr(measured, "CALLS", 3)
     dataset = partition(TABLES["titanic"].load(), 0, rows=200)
-    measured = contenders.rival(name, dataset, seed=1)
-    assert measured.probabilities.shape == (1, 262, 2)
-    np.testing.assert_allclose(measured.probabilities.sum(axis=2), 1, atol=1e-6)
+    found = rivals.rival(name, dataset, seed=1)
+    assert found.probabilities.shape == (1, 262, 2)
+    np.testing.assert_allclose(found.probabilities.sum(axis=2), 1, atol=1e-6)
     labels = dataset.labels("test")
-    assert tables.scored(measured, labels)["accuracy"] > 0.6
-    assert min(measured.latency_ms, measured.size_bytes, measured.fitted_numbers) > 0
+    assert tables.scored(found, labels)["accuracy"] > 0.6
+    assert min(found.latency_ms, found.size_bytes, found.fitted_numbers) > 0
 
 
 @pytest.mark.slow
 def test_own_models_are_what_main_trains(monkeypatch):
     """Ensemble, students and both baselines, as many seeds of each, answer the test rows."""
-    monkeypatch.setattr(contenders, "CALLS", 3)
+    monkeypatch.setattr(measured, "CALLS", 3)
     dataset = partition(TABLES["titanic"].load(), 0, rows=60)
-    found = contenders.own_models(dataset, recipe="best", seed=1, students=2)
-    assert list(found) == contenders.own_names("best")
-    seeds = {name: measured.probabilities.shape[0] for name, measured in found.items()}
+    found = own_models.own_models(dataset, recipe="best", seed=1, students=2)
+    assert list(found) == own_models.own_names("best")
+    seeds = {name: each.probabilities.shape[0] for name, each in found.items()}
     assert seeds == {"ensemble": 1, "student": 2, "baseline": 2, "strong_baseline": 2}
     assert found["student"].fitted_numbers == found["baseline"].fitted_numbers
     assert found["student"].fitted_numbers < found["ensemble"].fitted_numbers / 10
-    assert "strong_baseline" not in contenders.own_names("reference")
+    assert "strong_baseline" not in own_models.own_names("reference")
 
 
 def run(monkeypatch, path, *words):
@@ -268,20 +275,20 @@ QUICK = ("--tables", "titanic", "--models", MODELS, "--rows", "200", "--splits",
 
 def test_a_run_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     """What stands in the file is not measured again; what is missing is."""
-    monkeypatch.setattr(contenders, "CALLS", 2)
+    monkeypatch.setattr(measured, "CALLS", 2)
     path, plot = tmp_path / "results.jsonl", tmp_path / "ranks.png"
     run(monkeypatch, path, *QUICK)
     whole = path.read_text().splitlines()
     first = json.loads(whole[0])
     assert (first["split"], first["model"]) == (0, "HistGradientBoosting")
-    assert first["commit"] != "unknown"
+    assert first["commit"]
     path.write_text("\n".join(whole[1:]) + "\n")
     run(monkeypatch, path, *QUICK, "--plot", str(plot))
     lines = path.read_text().splitlines()
     assert lines[:-1] == whole[1:]
     assert json.loads(lines[-1])["log_loss"] == first["log_loss"]
     assert plot.stat().st_size
-    assert "at most 200 training rows, 2 splits" in capsys.readouterr().out
+    assert "at most 200 training rows; splits: 2" in capsys.readouterr().out
 
 
 def test_results_of_other_conditions_are_not_mixed(monkeypatch, tmp_path, capsys):
@@ -305,3 +312,39 @@ def test_rows_can_be_taken_elsewhere(monkeypatch, tmp_path):
         frame = pd.read_parquet(folder / f"{side}.parquet")
         assert frame[unit["target"]].tolist() == dataset.labels(side).tolist()
         assert unit[f"{side}_rows"] == len(frame)
+
+
+class StandIn:
+    """Answers like AutoGluon's predictor, whatever it is asked."""
+
+    def __init__(self, label, **options):
+        self.label = label
+
+    def fit(self, train, **options):
+        self.classes = sorted(train[self.label].unique())
+
+    def predict_proba(self, rows):
+        share = 1 / len(self.classes)
+        return pd.DataFrame(share, index=rows.index, columns=self.classes)
+
+    def disk_usage(self):
+        return 1000
+
+
+def test_the_script_for_autogluon_writes_what_the_summary_reads(monkeypatch, tmp_path, capsys):
+    """The script of docs/tables.md turns exported rows into lines beside those measured here."""
+    page = (ROOT / "docs/tables.md").read_text()
+    script, rows, results = tmp_path / "measure.py", tmp_path / "rows", tmp_path / "out.jsonl"
+    script.write_text(re.search(r"```python\n(.*?)```", page, re.S)[1])
+    shared = ["--tables", "titanic", "--splits", "1", "--rows", "200"]
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--export", str(rows), *shared])
+    tables.main()
+    stand_in = ModuleType("autogluon.tabular")
+    stand_in.TabularPredictor = StandIn
+    monkeypatch.setitem(sys.modules, "autogluon", ModuleType("autogluon"))
+    monkeypatch.setitem(sys.modules, "autogluon.tabular", stand_in)
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(rows), str(results)])
+    runpy.run_path(str(script))
+    run(monkeypatch, results, *shared, "--models", "LogisticRegression")
+    assert read(results)["log_loss"].iloc[0] == pytest.approx(np.log(2))
+    assert "| AutoGluon | 2.00 | 2.00 |" in capsys.readouterr().out

@@ -1,8 +1,8 @@
-"""The models of benchmarks/tables.py: ours and those that a user would take instead.
+"""Other libraries' models in benchmarks/tables.py, as a user would set them.
 
-Each is trained on a dataset's train side, may look at its validation side, and answers its test
-side. Networks and boosted trees stop, or choose, by the validation rows; a forest and a logistic
-regression, which have nothing to choose, are trained on both sides.
+Each is trained on a dataset's train side and may look at its validation side. Boosted trees stop by
+the validation rows; a forest and a logistic regression, which have nothing to choose, are trained
+on both sides.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import mlflow
 import numpy as np
 import pandas as pd
-import torch
-from mlflow.models import Model
+from measured import Measured, folder_bytes, latency_ms
 from numpy.typing import NDArray
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -27,147 +25,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from torch import Tensor
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
-from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
-from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
-from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
-from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.packaging import StudentModule, save_model
 
 LEARNING_RATE, ROUNDS, PATIENCE = 0.05, 5_000, 50
 """Of LightGBM and XGBoost: more rounds than any table here needs before it stops."""
-
-CALLS, CALLS_S = 200, 3.0
-"""One-row answers that a median is taken of, and how long they may take together."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a model answers on the test rows, and what it costs.
-
-    Shape: probabilities (seeds, n, classes). ``train_s`` and the rest are one model's;
-    ``fitted_numbers`` are weights, or thresholds and leaf values.
-    """
-
-    probabilities: Floats
-    train_s: float
-    latency_ms: float
-    size_bytes: int
-    fitted_numbers: int
-
-
-def latency_ms(answer: Callable[[pd.DataFrame], object], rows: pd.DataFrame) -> float:
-    """Median time of the answer to one row, after one that does not count."""
-    answer(rows.iloc[[0]])
-    times, start = [], time.perf_counter()
-    while len(times) < CALLS and time.perf_counter() < start + CALLS_S:
-        row = rows.iloc[[len(times) % len(rows)]]
-        before = time.perf_counter()
-        answer(row)
-        times.append(time.perf_counter() - before)
-    return 1000 * float(np.median(times))
-
-
-def folder_bytes(folder: Path) -> int:
-    """Size of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-# ours
-
-
-def own_models(dataset: Dataset, *, recipe: str, seed: int, students: int) -> dict[str, Measured]:
-    """Train what ``main`` trains: the ensemble, then students of each kind as one population.
-
-    A student's time is the ensemble's, its soft targets' and its share of its population's; a
-    baseline's is that share alone.
-    """
-    start = time.perf_counter()
-    ensemble, averaging = _ensemble(dataset, recipe, seed)
-    ensemble_s = time.perf_counter() - start
-    options = StudentRecipe(recipe=recipe, n_students=students, seed=seed)
-    options = options.resolved(len(dataset.split.train))
-    groups = student_groups(options, member_seeds(seed, STUDENT_STREAM, students))
-    lessons = transfer_set(options, dataset, ensemble)
-    taught_s = time.perf_counter() - start
-    members = [member for group in groups.values() for member in group]
-    task = student_task(options, lessons, members, options.student_hidden)
-    task.fit()
-    population = calibrated(options, task, lessons)
-    share_s = (time.perf_counter() - start - taught_s) / len(members)
-    found = {"ensemble": _measured_ensemble(ensemble, averaging, dataset, ensemble_s)}
-    for i, kind in enumerate(groups):
-        of_kind = population.members(slice(i * students, (i + 1) * students))
-        train_s = share_s + (taught_s if kind == "distilled" else 0.0)
-        found[KINDS[kind]] = _measured_students(of_kind, ensemble, dataset, train_s)
-    return found
-
-
-KINDS = {"distilled": "student", "baseline": "baseline", "strong_baseline": "strong_baseline"}
-"""What the package's kinds of student are called here."""
-
-OWN = ("ensemble", *KINDS.values())
-
-
-def own_names(recipe: str) -> list[str]:
-    """Which models a recipe has: without mixup there is no strong baseline."""
-    strong = StudentRecipe(recipe=recipe).resolved(1).student_mixup
-    return [name for name in OWN if strong or name != "strong_baseline"]
-
-
-def _ensemble(dataset: Dataset, recipe: str, seed: int) -> tuple[Ensemble, str]:
-    config = TeachersConfig(recipe=recipe, seed=seed).resolved(len(dataset.split.train))
-    encoding = teachers_encoding(config, dataset)
-    task = teacher_task(config, encoding, dataset)
-    task.fit()
-    return Ensemble(encoding=encoding, population=task.population.cpu()), config.averaging
-
-
-def _measured_ensemble(
-    ensemble: Ensemble, averaging: str, dataset: Dataset, train_s: float
-) -> Measured:
-    rows = dataset.features("test")
-    with tempfile.TemporaryDirectory() as folder:
-        ensemble.save(Path(folder))
-        size = folder_bytes(Path(folder))
-    return Measured(
-        probabilities=_softmax(ensemble.score(rows, averaging)[None]),
-        train_s=train_s,
-        latency_ms=latency_ms(lambda row: ensemble.score(row, averaging), rows),
-        size_bytes=size,
-        fitted_numbers=ensemble.parameters,
-    )
-
-
-def _measured_students(
-    population: Population, ensemble: Ensemble, dataset: Dataset, train_s: float
-) -> Measured:
-    """Measure students of one kind; the first one's package tells size and latency."""
-    rows, encoding = dataset.features("test"), ensemble.encoding
-    with tempfile.TemporaryDirectory() as folder:
-        module, example = StudentModule(encoding, population.member(0)), rows.head(2)
-        save_model(folder, Model(), module=module, example=example)
-        size = folder_bytes(Path(folder))
-        latency = latency_ms(mlflow.pyfunc.load_model(folder).predict, rows)
-    return Measured(
-        probabilities=_softmax(population.logits(encoding.inputs(rows))),
-        train_s=train_s,
-        latency_ms=latency,
-        size_bytes=size,
-        fitted_numbers=population.parameters_per_member,
-    )
-
-
-def _softmax(logits: Tensor) -> Floats:
-    return torch.softmax(logits.double(), dim=-1).numpy()
-
-
-# others'
 
 
 @dataclass(frozen=True, kw_only=True)
