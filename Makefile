@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench quality notebooks screenshots docs clean
+.PHONY: run test test-fast ui check bench bench-tables quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -29,6 +29,10 @@ bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debi
 	python benchmarks/scale.py
 	python benchmarks/serving.py
 
+bench-tables: $(VENV)/benchmarked  ## Compare with other libraries on real tables; a stopped run goes on
+	mkdir -p build
+	OMP_WAIT_POLICY=PASSIVE python benchmarks/tables.py --out build/tables.jsonl --plot build/tables.png
+
 quality: $(VENV)/tested  ## Measure students against ensembles and baselines, with little noise
 	python benchmarks/quality.py
 
@@ -48,6 +52,10 @@ clean:  ## Remove the environment; the store stays
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/benchmarked: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmark]"
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
