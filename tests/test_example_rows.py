@@ -164,3 +164,16 @@ def test_real_rows_are_shown_where_they_are_asked_for(ledger):
     frame, contents = ledger(example_rows="real")
     assert len(rows_shown(contents["input_example.json"], frame)) == 2
     assert len(rows_shown(contents["report.html"], frame)) == 1
+
+
+def test_a_category_without_a_value_in_training_is_shown_as_a_gap():
+    """A column of text that only test rows fill has no category to show."""
+    frame = pd.DataFrame({"a": np.arange(9.0), "town": [None] * 9}).astype({"town": object})
+    encoding = fit_encoding(
+        frame,
+        target="y",
+        classes=(0, 1),
+        max_categories=4,
+        kinds={"a": "numeric", "town": "category"},
+    )
+    assert made_rows(frame, encoding.columns)["town"].isna().all()

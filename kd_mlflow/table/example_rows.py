@@ -83,7 +83,7 @@ def _categories(series: pd.Series, column: Column) -> list[Any]:
     """The most frequent categories in turn, as they stand in the table."""
     counts = series.value_counts()
     found = counts.index[counts > 0].tolist()[:CANDIDATES]
-    return [found[step % len(found)] for step in STEPS]
+    return [found[step % len(found)] if found else None for step in STEPS]
 
 
 def _dates(series: pd.Series, column: Column) -> list[Any]:
