@@ -192,15 +192,25 @@ def against(lines: pd.DataFrame, other: str) -> str:
             [
                 model,
                 str(len(found)),
-                f"{losses.mean():+.4f} ± {standard_error(losses):.4f}",
+                with_error(losses, digits=4),
                 f"{np.median(losses):+.4f}",
-                f"{points.mean():+.2f} ± {standard_error(points):.2f}",
+                with_error(points, digits=2),
                 *(f"{better} / {worse}" for better, worse in wins),
             ]
         )
     wins_head = ["log loss better / worse", "accuracy better / worse"]
     head = ["tables", "log loss", "its median", "accuracy, points", *wins_head]
     return markdown([f"minus {other}", *head], rows)
+
+
+def with_error(values: Floats, *, digits: int) -> str:
+    """A mean and its standard error, which a single value does not have.
+
+    >>> with_error(np.array([0.25]), digits=2), with_error(np.array([0.0, 2.0]), digits=1)
+    ('+0.25', '+1.0 ± 1.0')
+    """
+    error = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():+.{digits}f}{error}"
 
 
 def standings(lines: pd.DataFrame) -> str:
