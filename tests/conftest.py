@@ -93,9 +93,18 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes a second a comparison: outside test_report tests of comparisons leave it."""
+    """Rendering takes a second: outside test_report tests of comparisons leave it."""
     if request.module.__name__ != "test_report":
         monkeypatch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
+
+
+@pytest.fixture(autouse=True)
+def unrehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal packages a student: only tests of what it is for do it once per training."""
+    if request.module.__name__ not in ("test_rehearsal", "test_random_tables", "test_tables"):
+        monkeypatch.setattr(
+            "kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows
+        )
 
 
 @pytest.fixture

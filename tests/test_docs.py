@@ -229,11 +229,13 @@ def test_every_page_of_docs_is_linked_from_the_readme():
     assert [p.name for p in PAGES[1:] if f"docs/{p.name}" not in readme] == []
 
 
+@pytest.mark.slow
 def test_the_options_page_is_what_config_declares():
     """docs/options.md is what docs/options.py writes."""
     execute(ROOT, [sys.executable, "docs/options.py", "--check"])
 
 
+@pytest.mark.slow
 def test_the_api_page_is_what_the_docstrings_say():
     """docs/api.md is what docs/api.py writes."""
     execute(ROOT, [sys.executable, "docs/api.py", "--check"])

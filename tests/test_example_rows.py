@@ -149,6 +149,7 @@ def ledger(store, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_no_artifact_of_a_run_holds_a_training_row(ledger):
     """Report, input example, encoding, graph: no file of main has all values of any row."""
     frame, contents = ledger()
@@ -159,6 +160,7 @@ def test_no_artifact_of_a_run_holds_a_training_row(ledger):
         assert rows_shown(content, frame) == [], name
 
 
+@pytest.mark.slow
 def test_real_rows_are_shown_where_they_are_asked_for(ledger):
     """With example_rows real report and input example have the first training rows."""
     frame, contents = ledger(example_rows="real")

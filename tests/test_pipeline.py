@@ -411,6 +411,7 @@ def notes_by_kind(client):
     }
 
 
+@pytest.mark.slow
 def test_an_imbalanced_table_is_told_by_balanced_accuracy(store):
     """Where one class has most rows it comes first in table, notes and card, then recalls."""
     result = pipeline.run_main(MainConfig(data=rare_classes(2), target="c", **SMALL))
@@ -430,6 +431,7 @@ def test_an_imbalanced_table_is_told_by_balanced_accuracy(store):
     assert teachers.index("balanced accuracy **") < teachers.index("%**, accuracy **")
 
 
+@pytest.mark.slow
 def test_the_closing_table_ends_recalls_at_ten_classes(store):
     """Of many rare classes ten stand in the closing table, and it counts the others."""
     distilled = pipeline.run_main(MainConfig(data=rare_classes(13, 8000), target="c", **SMALL))

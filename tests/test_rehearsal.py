@@ -46,6 +46,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_columns_end_in_a_student_that_scores_the_frame(store, name):
     """From the frame as its user has it to production, and back: the student scores it."""

@@ -88,6 +88,7 @@ def test_a_server_that_refuses_connections(no_store, scheme):
         fails("cannot be reached: [Errno 111] Connection refused", uri)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs(no_store):
     """A server that takes the connection and never answers is given up within seconds."""
     with socket.socket() as silent:

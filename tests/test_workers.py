@@ -119,6 +119,7 @@ def test_a_worker_killed_half_way_changes_nothing(scheduler):
     assert_same_training(here, there)
 
 
+@pytest.mark.slow
 def test_an_address_where_nothing_listens_is_an_error(monkeypatch):
     """A scheduler that does not answer is one clear line and exit code 1."""
     monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
