@@ -131,3 +131,17 @@ def test_numbers_in_an_object_column_are_interpolated():
     frame = pd.DataFrame({"x": pd.Series([1, 2.5], dtype=object)})
     pairs = Pairs(first=np.array([0]), second=np.array([1]), share=np.array([0.5]))
     assert made(frame, pairs)["x"].tolist() == [1.75]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64"])
+def test_no_new_row_leaves_the_range_of_its_whole_numbers(dtype):
+    """Between a sentinel of 64 bits and a small number lie one of them, never its negative."""
+    largest = 2**63 - 1
+    frame = pd.DataFrame({"x": pd.array([largest, largest, 7], dtype=dtype)})
+    pairs = Pairs(
+        first=np.array([0, 0, 2]), second=np.array([1, 2, 2]), share=np.array([0.5, 0.9, 0.3])
+    )
+    values = made(frame, pairs)["x"].tolist()
+    assert values[0] == largest
+    assert values[1] in (largest, 7)
+    assert values[2] == 7
