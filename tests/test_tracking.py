@@ -14,7 +14,8 @@ from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.runs import Tracker, data_set_input
+from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import run_page
 
 

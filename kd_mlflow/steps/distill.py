@@ -35,8 +35,9 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import StudentModule, log_student
-from kd_mlflow.tracking.runs import TrackedRun, Tracker
+from kd_mlflow.tracking.runs import Tracker
 
 RUN_KINDS = {
     "distilled": "student",

@@ -16,8 +16,10 @@ from kd_mlflow.table.dataset import Dataset, Identity, TestRows, read_dataset
 from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.loading import FRAME
 from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.registry import ModelVersion
-from kd_mlflow.tracking.runs import Run, TrackedRun, Tracker, data_set_input
+from kd_mlflow.tracking.runs import Run, Tracker
 
 _log = logging.getLogger(__name__)
 

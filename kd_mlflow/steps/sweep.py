@@ -36,7 +36,8 @@ from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.lookup import choose_run
-from kd_mlflow.tracking.runs import TrackedRun, Tracker
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Tracker
 
 ROUNDING = 1e-9
 """Accuracies are shares of whole rows; their sums are not exact."""

@@ -16,7 +16,8 @@ from kd_mlflow.report.words import one_line
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.runs import TrackedRun, data_set_input
+from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.open_run import TrackedRun
 
 BALANCE = "class_balance.json"
 """Rows per class on each side of the split, beside every ensemble and comparison."""

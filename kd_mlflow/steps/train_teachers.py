@@ -32,7 +32,8 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble, teacher_accuracies
-from kd_mlflow.tracking.runs import Run, TrackedRun, Tracker
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Run, Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

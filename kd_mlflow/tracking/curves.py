@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.tracking.runs import TrackedRun, point
+from kd_mlflow.tracking.open_run import TrackedRun, point
 from kd_mlflow.tracking.store import FAILURES, store_error
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from kd_mlflow import scoring
 from kd_mlflow.table.encoding import Encoding, Scaler
-from kd_mlflow.tracking.runs import TrackedRun
+from kd_mlflow.tracking.open_run import TrackedRun
 
 
 class StudentModule(nn.Module):

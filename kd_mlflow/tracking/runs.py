@@ -1,29 +1,23 @@
-"""Runs, their parameters, metrics, tags and artifacts: writes MLflow, computes nothing."""
+"""Opens runs, closes what it opened, and finds finished ones."""
 
 from __future__ import annotations
 
 import getpass
-import json
 import os
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Param, RunStatus
 from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.table.dataset import Split
-from kd_mlflow.table.loading import Table
+from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.store import (
     FAILURES,
     absent,
@@ -38,71 +32,6 @@ from kd_mlflow.tracking.store import (
 DEFAULT_EXPERIMENT = "kd-mlflow"
 ATTACHED = "kd.attached"
 """A parameter of MLFLOW_RUN_ID's run: some run was opened as this one already."""
-
-PARAMS_A_BATCH = 100
-NOTHING: Mapping[str, Any] = {}
-SCHEMA_LENGTH = 65_535
-"""Of a data set's schema, which lists its first columns: the least that a database's text holds."""
-
-DIGEST_LENGTH = 36
-"""MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
-
-
-class TrackedRun:
-    """One open run: what is logged goes to it by its id, never to an ambient active run."""
-
-    def __init__(self, client: MlflowClient, run: Run) -> None:
-        self.client = client
-        self.id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
-
-    def log(
-        self,
-        *,
-        params: Mapping[str, object] = NOTHING,
-        metrics: Mapping[str, float] = NOTHING,
-        tags: Mapping[str, str] = NOTHING,
-        note: str = "",
-        model_id: str | None = None,
-    ) -> None:
-        """Log, in one request: parameters (under the prefix ``kd.``), final metrics, tags.
-
-        ``note`` is the description that the UI shows on the run's page; with ``model_id`` the
-        metrics are that logged model's too.
-        """
-        now = _now_ms()
-        given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        first, *more = _batched([Param(f"kd.{k}", str(v)) for k, v in params.items()])
-        self.client.log_batch(
-            self.id,
-            metrics=[
-                Metric(name, float(value), now, 0, model_id=model_id)
-                for name, value in metrics.items()
-            ],
-            params=first,
-            tags=[RunTag(name, value) for name, value in given.items()],
-        )
-        for batch in more:
-            self.client.log_batch(self.id, params=batch)
-
-    def data_set(self, entity: DatasetInput) -> None:
-        """Log the data set as an input of the run."""
-        self.client.log_inputs(self.id, datasets=[entity])
-
-    def document(self, content: Any, path: str) -> None:
-        """Log a JSON document as an artifact."""
-        self.client.log_dict(self.id, content, path)
-
-    def file(self, content: bytes, path: str) -> None:
-        """Log an artifact by its content."""
-        *folders, name = path.split("/")
-        self.folder(lambda f: f.joinpath(name).write_bytes(content), "/".join(folders) or None)
-
-    def folder(self, write: Callable[[Path], object], path: str | None) -> None:
-        """Log the files that ``write`` puts into an empty folder."""
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            self.client.log_artifacts(self.id, folder, path)
 
 
 class Tracker:
@@ -325,43 +254,6 @@ def _experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
 
 
-def data_set_input(table: Table, split: Split) -> DatasetInput:
-    """Describe a table as MLflow shows data sets, with our own digest of every value."""
-    columns = [
-        {"type": str(table.features[name].dtype), "name": str(name), "required": True}
-        for name in table.features.columns
-    ]
-    rows = len(table.labels)
-    entity = Dataset(
-        name=table.name,
-        digest=table.digest[:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": table.source}),
-        schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
-        profile=json.dumps(
-            {
-                "num_rows": rows,
-                "num_elements": rows * (table.features.shape[1] + 1),
-                "train_rows": len(split.train),
-                "validation_rows": len(split.val),
-                "test_rows": len(split.test),
-            }
-        ),
-    )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
-
-
-def _fitting(columns: Sequence[Mapping[str, Any]], length: int) -> int:
-    """How many columns' descriptions fit into so many characters of JSON."""
-    ends = accumulate(len(json.dumps(column)) + 2 for column in columns)
-    return sum(end <= length - len('{"mlflow_colspec": []}') for end in ends)
-
-
-def point(name: str, value: float, epoch: int) -> Metric:
-    """One value of a curve, taken now."""
-    return Metric(name, value, _now_ms(), epoch)
-
-
 @contextmanager
 def _without_links() -> Iterator[None]:
     """A server's client prints a link to each run it ends: dozens would bury the closing table."""
@@ -371,13 +263,3 @@ def _without_links() -> Iterator[None]:
         yield
     finally:
         NO_LINKS.set(given)
-
-
-def _batched(params: list[Param]) -> list[list[Param]]:
-    """Parameters in the portions that one request takes; at least one portion."""
-    ends = range(PARAMS_A_BATCH, len(params) + PARAMS_A_BATCH, PARAMS_A_BATCH)
-    return [params[end - PARAMS_A_BATCH : end] for end in ends] or [[]]
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
