@@ -196,6 +196,7 @@ def test_a_store_that_is_not_there_is_one_line(run, monkeypatch, tmp_path):
     assert "MLFLOW_TRACKING_URI" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strict", "code"), [("true", 1), ("false", 0)])
 def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
     """A rejected candidate exits 1 with strict and 0 without; either way the table says why."""
@@ -207,6 +208,7 @@ def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
     assert err == ("Error: the candidate was rejected and strict is true\n" if code else "")
 
 
+@pytest.mark.slow
 def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
     """``promote`` names the version replaced; ``rollback`` names both."""
     pipeline.run_distill(DistillConfig(**STUDENTS))

@@ -241,6 +241,7 @@ def bits(values):
     return np.asarray(values, dtype=np.float64).view(np.uint64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ",")])
 def test_floats_are_read_to_the_last_bit(tmp_path, separator, decimal):
     """A CSV and a Parquet file of one DataFrame give the same float64 bits."""
@@ -335,6 +336,7 @@ def plain(series):
     ]
 
 
+@pytest.mark.slow
 @given(frame=frames(), separator=st.sampled_from(",;\t|"), decimal=st.sampled_from(".,"))
 @settings(
     max_examples=150,

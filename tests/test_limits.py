@@ -76,6 +76,7 @@ def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, mak
     assert "truncated" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_file_with_a_long_name_gives_runs_a_name(store, tmp_path):
     """A table's file may have 255 characters; the names of its runs have at most 250."""
     path = tmp_path / ("t" * 251 + ".csv")

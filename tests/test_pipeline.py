@@ -229,6 +229,7 @@ def test_force_trains_anew_to_the_same_figures(own_main):
     assert result.metrics == own_main.result.taught.metrics
 
 
+@pytest.mark.slow
 def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypatch):
     """The run that ``mlflow run`` made finishes, points at the ensemble, and is a valid teacher."""
     client, first = own_main.client, own_main.result.taught.run_id
@@ -278,6 +279,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     assert torch.equal(theirs, trained.member_logits(inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["latest", "run id"])
 def test_distill_finds_its_ensemble(own_main, how):
     """``latest`` and a run id both lead to the ensemble, and to the next version."""
@@ -358,6 +360,7 @@ def test_a_failure_in_main_fails_every_open_run(store):
     assert store.search_registered_models() == []
 
 
+@pytest.mark.slow
 def test_undefined_recovery_is_said_in_words(own_main, monkeypatch):
     """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why."""
     monkeypatch.setattr(comparison, "knowledge_recovered", lambda *correct: None)

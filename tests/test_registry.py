@@ -142,6 +142,7 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
     assert gate._accuracy_check(figures, "accuracy", gap).passed is promoted
 
 
+@pytest.mark.slow
 def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):
     """A logged accuracy that the loaded version does not reach is a rejection."""
     result = second_version(own_main)
@@ -152,6 +153,7 @@ def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):
     assert aliases(own_main.client)["production"] == "1"
 
 
+@pytest.mark.slow
 def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
     """A version that does not load is rejected, not an error."""
     result = second_version(own_main)
