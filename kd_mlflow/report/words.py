@@ -246,7 +246,7 @@ def counts_text(class_rows: Mapping[str, int]) -> str:
     ordered = sorted(class_rows.items(), key=lambda item: -item[1])
 
     def listed(items: Sequence[tuple[str, int]]) -> str:
-        return ", ".join(f"{safe(name, 40)} {count:,}" for name, count in items)
+        return ", ".join(f"{safe(name, 40)} ({count:,})" for name, count in items)
 
     if len(ordered) <= 2 * LISTED_CLASSES:
         return f"Rows per class: {listed(list(class_rows.items()))}."
