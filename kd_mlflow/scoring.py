@@ -294,9 +294,10 @@ def _leave_unchecked() -> None:
     def enforce(data: Any, schema: Any, flavor: str | None = None) -> Any:
         if isinstance(data, pd.DataFrame) and schema.has_input_names():
             names, frame = schema.input_names(), _named_by_text(data)
-            known = set(names) <= set(frame.columns)
+            given = list(frame.columns)
+            known = names == given or set(names) <= set(given)
             if known and all(isinstance(column.type, AnyType) for column in schema.inputs):
-                return frame if names == list(frame.columns) else frame[names]
+                return frame if names == given else frame[names]
         return check(data, schema, flavor)
 
     enforce.leaves_any = True  # type: ignore[attr-defined]
@@ -304,7 +305,7 @@ def _leave_unchecked() -> None:
 
 
 def _named_by_text(frame: pd.DataFrame) -> pd.DataFrame:
-    if all(isinstance(name, str) for name in frame.columns):
+    if frame.columns.inferred_type == "string":
         return frame
     return frame.set_axis(frame.columns.map(str), axis=1)
 
