@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
@@ -64,8 +65,8 @@ def distill_step(
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
-    students = sum(map(len, groups.values()))
-    check_memory(dataset, ensemble.encoding, members=students, hidden=config.student_hidden)
+    members = [member for some in groups.values() for member in some]
+    check_memory(dataset, ensemble.encoding, members=len(members), hidden=config.student_hidden)
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
@@ -73,13 +74,7 @@ def distill_step(
         lessons = transfer_set(config, dataset, ensemble)
         describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
         run.log(tags=ensemble.tags)
-        with ExitStack() as open_runs:
-            runs, members = [], []
-            for kind, some in groups.items():
-                names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
-                opened = tracker.children(RUN_KINDS[kind], names, parent=run)
-                runs += open_runs.enter_context(opened)
-                members += some
+        with _student_runs(tracker, groups, parent=run) as runs:
             for member_run, member in zip(runs, members, strict=True):
                 _describe_member(member_run, member, config, dataset, mark)
             task = student_task(config, lessons, members, config.student_hidden)
@@ -91,7 +86,7 @@ def distill_step(
             evidence = compare(
                 config, dataset, ensemble, trained, teacher_accuracies=teacher_accuracies
             )
-            finals = [each for some in evidence.comparison.students.values() for each in some]
+            finals = chain.from_iterable(evidence.comparison.students.values())
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         student = StudentModule(ensemble.encoding, population.member(0))
@@ -106,6 +101,20 @@ def distill_step(
         test_rows=len(dataset.split.test),
         page=tracker.page(run),
     )
+
+
+@contextmanager
+def _student_runs(
+    tracker: Tracker, groups: Mapping[str, Sequence[StudentSetting]], *, parent: TrackedRun
+) -> Iterator[list[TrackedRun]]:
+    """Open one run per student, kind by kind; all end as the block ends."""
+    with ExitStack() as open_runs:
+        runs: list[TrackedRun] = []
+        for kind, some in groups.items():
+            names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
+            opened = tracker.children(RUN_KINDS[kind], names, parent=parent)
+            runs += open_runs.enter_context(opened)
+        yield runs
 
 
 def _describe_member(

@@ -88,6 +88,15 @@ def _curves(
     return teacher_curves(history, ensemble=level, rows=len(labels))
 
 
+def _describe_teacher(
+    run: TrackedRun, seed: int, config: TeachersConfig, dataset: Dataset, mark: str
+) -> None:
+    note = notes.teacher_note(
+        dataset.table.name, teachers=config.n_teachers, epochs=config.teacher_epochs, seed=seed
+    )
+    describe_run(run, config, dataset, mark, note=note, member_seed=seed)
+
+
 def _train_teachers(
     config: TeachersConfig,
     dataset: Dataset,
@@ -105,13 +114,7 @@ def _train_teachers(
         describe_run(run, config, dataset, mark)
         with tracker.children("teacher", names, parent=run) as members:
             for member, seed in zip(members, task.seeds, strict=True):
-                note = notes.teacher_note(
-                    dataset.table.name,
-                    teachers=config.n_teachers,
-                    epochs=config.teacher_epochs,
-                    seed=seed,
-                )
-                describe_run(member, config, dataset, mark, note=note, member_seed=seed)
+                _describe_teacher(member, seed, config, dataset, mark)
             history = train(task, members, workers_of(config), label="teachers", listener=listener)
             ensemble = Ensemble(encoding=encoding, population=task.population.cpu(), run_id=run.id)
             metrics = evaluate_ensemble(
