@@ -37,6 +37,19 @@ SMALL = {
 }
 """A ``main`` of one or two seconds whose student passes the gate."""
 
+TINY = {
+    "n_teachers": 1,
+    "teacher_epochs": 1,
+    "teacher_hidden": (4,),
+    "n_students": 1,
+    "student_epochs": 1,
+    "student_hidden": (4,),
+    "augment_factor": 1,
+    "max_accuracy_gap": 1.0,
+    "min_compression": 0.01,
+}
+"""A ``main`` whose models are trained for one epoch, for tests of what is around training."""
+
 
 @dataclass(frozen=True)
 class Finished:

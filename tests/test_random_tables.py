@@ -5,7 +5,7 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from conftest import use_store
+from conftest import TINY, use_store
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_tables import tables, written
@@ -14,17 +14,6 @@ from kd_mlflow.config import MainConfig
 from kd_mlflow.errors import KDError
 from kd_mlflow.pipeline import run_main
 
-TINY = {
-    "n_teachers": 1,
-    "teacher_epochs": 1,
-    "teacher_hidden": (4,),
-    "n_students": 1,
-    "student_epochs": 1,
-    "student_hidden": (4,),
-    "augment_factor": 1,
-    "max_accuracy_gap": 1.0,
-    "min_compression": 0.01,
-}
 TABLES = int(os.environ.get("KD_RANDOM_TABLES", "12"))
 """How many tables are drawn; by hand a thousand."""
 

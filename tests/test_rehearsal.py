@@ -5,6 +5,7 @@ import uuid
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import TINY
 
 from kd_mlflow import pipeline
 from kd_mlflow.config import DataOptions, MainConfig, TeachersConfig
@@ -14,17 +15,6 @@ from kd_mlflow.steps import rehearsal
 from kd_mlflow.table.dataset import read_dataset
 
 N = 300
-TINY = {
-    "n_teachers": 1,
-    "teacher_epochs": 1,
-    "teacher_hidden": (4,),
-    "n_students": 1,
-    "student_epochs": 1,
-    "student_hidden": (4,),
-    "augment": "none",
-    "max_accuracy_gap": 1.0,
-    "min_compression": 0.01,
-}
 
 
 def frame(**columns):

@@ -168,6 +168,13 @@ def test_every_class_is_on_every_side():
     assert len(dataset.split.test) / len(labels) == pytest.approx(0.2, abs=0.02)
 
 
+@pytest.mark.parametrize("fraction", [0.99, 0.99999])
+def test_a_built_in_class_without_a_row_to_train_on_is_refused(fraction):
+    """A validation side that takes all rows of a class is one line, not a training without it."""
+    with pytest.raises(DataError, match=r"no row to train on at val_fraction .*lower val_frac"):
+        read_dataset(DataOptions(data="wine", val_fraction=fraction))
+
+
 def test_a_frequent_class_is_split_by_hash_alone():
     """Rows of classes that have enough of their own do not move for the sake of rare ones."""
     frame = customers(400)

@@ -98,7 +98,16 @@ def split_rows(table: Table, val_fraction: float) -> Split:
 def _reference_split(table: Table, val_fraction: float) -> Split:
     rows = np.arange(len(table.labels))
     rest, test = train_test_split(rows, test_size=TEST_FRACTION, random_state=SPLIT_SEED)
-    train, val = train_test_split(rest, test_size=val_fraction, random_state=SPLIT_SEED)
+    try:
+        train, val = train_test_split(rest, test_size=val_fraction, random_state=SPLIT_SEED)
+    except ValueError:  # no row is left
+        train, val = rest[:0], rest
+    counts = np.bincount(table.labels[train], minlength=len(table.classes))
+    if not counts.all():
+        raise DataError(
+            f"class {table.classes[int(counts.argmin())]!r} has no row to train on at "
+            f"val_fraction {val_fraction:g}; lower val_fraction"
+        )
     return Split(train=np.sort(train), val=np.sort(val), test=np.sort(test))
 
 
