@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import torch
@@ -14,29 +15,55 @@ from torch import Tensor
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
-from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
 from kd_mlflow.population.network import Population
+from kd_mlflow.population.workers import HERE
+from kd_mlflow.steps.distill import choose
+from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.packaging import StudentModule, save_model
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.tracking.packaging import save_model
+
+STEPS: dict[str, dict[str, Any]] = {
+    "today": {"teacher_patience": 0},
+    "stops": {},
+    "boosting": {"teacher_families": "mlp,boosting"},
+    "inputs": {"teacher_families": "mlp,boosting", "teacher_bins": None},
+    "weights": {"teacher_families": "mlp,boosting", "teacher_bins": None, "weighting": "greedy"},
+}
+"""Ensembles from networks on plain inputs to the whole recipe: what each step adds."""
+
+
+def ensemble_step(dataset: Dataset, step: str, *, seed: int) -> Measured:
+    """Train an ensemble of the recipe ``best`` as far as a step."""
+    options = {"teacher_families": "mlp", "teacher_bins": 0, "weighting": "equal", **STEPS[step]}
+    config = TeachersConfig(seed=seed, **options).resolved(len(dataset.split.train))
+    start = time.perf_counter()
+    ensemble = train_ensemble(config, dataset)
+    train_s = time.perf_counter() - start
+    return _measured_ensemble(ensemble, config.averaging, dataset, train_s)
 
 
 def own_models(dataset: Dataset, *, recipe: str, seed: int, students: int) -> dict[str, Measured]:
     """Train what ``main`` trains: the ensemble, then students of each kind as one population.
 
-    A student's time is the ensemble's, its soft targets' and its share of its population's; a
-    baseline's is that share alone.
+    A student's time is the ensemble's, its soft targets', the menu's and its share of its
+    population's; a baseline's is that share alone.
     """
     start = time.perf_counter()
     ensemble, averaging = _ensemble(dataset, recipe, seed)
     ensemble_s = time.perf_counter() - start
     options = StudentRecipe(recipe=recipe, n_students=students, seed=seed)
     options = options.resolved(len(dataset.split.train))
-    groups = student_groups(options, member_seeds(seed, STUDENT_STREAM, students))
+    seeds = member_seeds(seed, STUDENT_STREAM, students)
     lessons = transfer_set(options, dataset, ensemble)
+    options, _ = choose(options, lessons, seed=seeds[0], workers=HERE, listener=Silence())
+    groups, encoding = student_groups(options, seeds), lessons.binned(options.student_bins)
     taught_s = time.perf_counter() - start
     members = [member for group in groups.values() for member in group]
-    task = student_task(options, lessons, members, options.student_hidden)
+    task = student_task(options, lessons, members, encoding, options.student_hidden)
     task.fit()
     population = calibrated(options, task, lessons)
     share_s = (time.perf_counter() - start - taught_s) / len(members)
@@ -44,7 +71,7 @@ def own_models(dataset: Dataset, *, recipe: str, seed: int, students: int) -> di
     for i, kind in enumerate(groups):
         of_kind = population.members(slice(i * students, (i + 1) * students))
         train_s = share_s + (taught_s if kind == "distilled" else 0.0)
-        found[KINDS[kind]] = _measured_students(of_kind, ensemble, dataset, train_s)
+        found[KINDS[kind]] = _measured_students(of_kind, encoding, dataset, train_s)
     return found
 
 
@@ -62,10 +89,7 @@ def own_names(recipe: str) -> list[str]:
 
 def _ensemble(dataset: Dataset, recipe: str, seed: int) -> tuple[Ensemble, str]:
     config = TeachersConfig(recipe=recipe, seed=seed).resolved(len(dataset.split.train))
-    encoding = teachers_encoding(config, dataset)
-    task = teacher_task(config, encoding, dataset)
-    task.fit()
-    return Ensemble(encoding=encoding, population=task.population.cpu()), config.averaging
+    return train_ensemble(config, dataset), config.averaging
 
 
 def _measured_ensemble(
@@ -85,10 +109,10 @@ def _measured_ensemble(
 
 
 def _measured_students(
-    population: Population, ensemble: Ensemble, dataset: Dataset, train_s: float
+    population: Population, encoding: Encoding, dataset: Dataset, train_s: float
 ) -> Measured:
     """Measure students of one kind; the first one's package tells size and latency."""
-    rows, encoding = dataset.features("test"), ensemble.encoding
+    rows = dataset.features("test")
     with tempfile.TemporaryDirectory() as folder:
         module, example = StudentModule(encoding, population.member(0)), rows.head(2)
         save_model(folder, Model(), module=module, example=example)

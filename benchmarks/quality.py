@@ -29,11 +29,14 @@ from torch import Tensor
 from kd_mlflow.config import DataOptions, StudentRecipe, TeachersConfig
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
-from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
 from kd_mlflow.evaluation.comparison import Metrics, evaluate_students
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population.network import Population
+from kd_mlflow.population.workers import HERE
+from kd_mlflow.steps.distill import choose
+from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import Dataset, Split, read_dataset
 from kd_mlflow.table.loading import Table
 
@@ -60,12 +63,15 @@ DRAWS = [
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe for teachers and one for students, the student's widths, whether to compare."""
+    """A recipe for teachers and one for students, the student's widths, whether to compare.
+
+    Students of given widths have plain inputs; without any the menu chooses both.
+    """
 
     name: str
     teachers: str
     students: str
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: tuple[int, ...] | None = (64, 32)
     baselines: bool = True
 
 
@@ -108,13 +114,10 @@ def from_package(package: str, name: str, target: str) -> Dataset:
         return read_dataset(DataOptions(data=str(path), target=target))
 
 
-def train_ensemble(dataset: Dataset, recipe: str, seed: int) -> Ensemble:
-    """Train twelve teachers as the entry point ``teachers`` does."""
+def ensemble_of(dataset: Dataset, recipe: str, seed: int) -> Ensemble:
+    """Train an ensemble as the entry point ``teachers`` does."""
     config = TeachersConfig(recipe=recipe, seed=seed).resolved(len(dataset.split.train))
-    encoding = teachers_encoding(config, dataset)
-    task = teacher_task(config, encoding, dataset)
-    task.fit()
-    return Ensemble(encoding=encoding, population=task.population.cpu())
+    return train_ensemble(config, dataset)
 
 
 def compare(
@@ -122,26 +125,35 @@ def compare(
 ) -> Metrics:
     """Train students and baselines as the entry point ``distill`` does; return their figures."""
     recipe = StudentRecipe(
-        recipe=run.students, student_hidden=run.hidden, n_students=student_seeds, seed=seed
+        recipe=run.students,
+        student_hidden=run.hidden,
+        student_bins=0 if run.hidden else None,
+        n_students=student_seeds,
+        seed=seed,
     ).resolved(len(dataset.split.train))
     if run.teachers != run.students:  # the averaging belongs to the ensemble
         recipe = replace(
             recipe, averaging="logits" if run.teachers == "reference" else "probabilities"
         )
-    groups = student_groups(recipe, member_seeds(seed, STUDENT_STREAM, student_seeds))
+    seeds, lessons = (
+        member_seeds(seed, STUDENT_STREAM, student_seeds),
+        transfer_set(recipe, dataset, ensemble),
+    )
+    recipe, _ = choose(recipe, lessons, seed=seeds[0], workers=HERE, listener=Silence())
+    groups, encoding = student_groups(recipe, seeds), lessons.binned(recipe.student_bins)
     if not run.baselines:
         groups = {"distilled": groups["distilled"]}
-    lessons = transfer_set(recipe, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
-    task = student_task(recipe, lessons, members, run.hidden)
+    task = student_task(recipe, lessons, members, encoding, recipe.student_hidden)
     task.fit()
     population = calibrated(recipe, task, lessons)
-    inputs = ensemble.encoding.inputs(dataset.features("test"))
+    features = dataset.features("test")
+    inputs, taught = encoding.inputs(features), ensemble.score(features, recipe.averaging)
     if not run.baselines:
-        return alone(population, inputs, ensemble.logits(inputs, recipe.averaging), dataset)
+        return alone(population, inputs, taught, dataset)
     comparison = evaluate_students(
         dict(zip(groups, population.logits(inputs).chunk(len(groups)), strict=True)),
-        ensemble.logits(inputs, recipe.averaging),
+        taught,
         dataset.labels("test"),
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
@@ -169,7 +181,7 @@ def measure(
         ensembles: dict[str, Ensemble] = {}
         for run in runs:
             if run.teachers not in ensembles:
-                ensembles[run.teachers] = train_ensemble(dataset, run.teachers, seed)
+                ensembles[run.teachers] = ensemble_of(dataset, run.teachers, seed)
             ensemble = ensembles[run.teachers]
             figures = compare(dataset, ensemble, run, seed=seed, student_seeds=student_seeds)
             found[run.name].append(figures)
@@ -240,7 +252,7 @@ def main() -> None:
         found = measure(generated(), PROTOCOL, **seeds)
         print(table(found, f"low-noise protocol, {TEST:,} test rows"), flush=True)
     if "draws" in parts:
-        best = Run("best", "best", "best")
+        best = Run("best", "best", "best", hidden=None)
         found = {}
         for draw in DRAWS[: options.draws]:
             name = ", ".join(map(str, draw.values()))
@@ -254,7 +266,7 @@ def main() -> None:
         datasets |= {name: from_package(package, name, y) for package, name, y in FILES}
         for name, dataset in datasets.items():
             for recipe in ("reference", "best"):
-                one = measure(dataset, [Run(recipe, recipe, recipe)], **seeds)
+                one = measure(dataset, [Run(recipe, recipe, recipe, hidden=None)], **seeds)
                 rows = len(dataset.split.test)
                 found[f"{name}, {recipe}, {rows:,} test rows"] = one[recipe]
         print("\n" + table(found, "table"), flush=True)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_mlflow.config import MainConfig
+from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.pipeline import run_main
 from kd_mlflow.population.losses import average_probabilities
@@ -46,18 +47,29 @@ from served import served
 STUDENT = "models:/kd-student@production"
 
 
-class EnsembleModule(nn.Module):
-    """Teachers with their scaler.  Shape: encoded columns (n, columns) -> logits (n, classes)."""
+class NetworksModule(nn.Module):
+    """An ensemble's networks with their scalers.
+
+    Shape: encoded columns (n, columns) -> logits (n, classes).
+    """
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
-        self.scaler = Scaler(ensemble.encoding)
-        population = ensemble.population
-        self.teachers = nn.ModuleList(population.member(i).eval() for i in range(population.k))
+        families = [family for family in ensemble.families if isinstance(family, Networks)]
+        self.scalers = nn.ModuleList(Scaler(family.encoding) for family in families)
+        self.teachers = nn.ModuleList(
+            nn.ModuleList(family.population.member(i).eval() for i in range(family.population.k))
+            for family in families
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = self.scaler(x)
-        return average_probabilities(torch.stack([teacher(inputs) for teacher in self.teachers]))
+        answers = [
+            teacher(inputs)
+            for scaler, teachers in zip(self.scalers, self.teachers, strict=True)
+            for inputs in [scaler(x)]
+            for teacher in teachers
+        ]
+        return average_probabilities(torch.stack(answers))
 
 
 class Identity(mlflow.pyfunc.PythonModel):
@@ -162,7 +174,7 @@ def main() -> None:
         mlflow.set_tracking_uri(uri)
         result = run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0))
         rows = read_dataset(MainConfig()).features("test").reset_index(drop=True)
-        ensemble = EnsembleModule(result.taught.ensemble)
+        ensemble = NetworksModule(result.taught.ensemble)
         packaging.save_model(
             str(folder / "ensemble"), Model(), module=ensemble, example=rows.head(2)
         )

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
-from kd_mlflow.distillation.inputs import training_rows
+from kd_mlflow.distillation.networks import Networks, NetworkTraining
 from kd_mlflow.distillation.students import (
     StudentSetting,
     TransferSet,
@@ -46,7 +46,9 @@ from kd_mlflow.distillation.students import (
     student_task,
     transfer_set,
 )
-from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings
+from kd_mlflow.population.losses import average_logits
+from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset, read_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +120,7 @@ def targets_in_turn(models: Sequence[nn.Module], x: Tensor) -> Tensor:
 def pipeline_in_turn() -> None:
     """Twelve teachers, their soft targets, a distilled student, a baseline; nothing is logged."""
     dataset, config = reference()
-    x = training_rows(teachers_encoding(config, dataset), dataset).train
+    x = network_training(dataset, config).task.rows.train.values
     y = torch.from_numpy(dataset.labels("train"))
     logits = targets_in_turn(teachers_in_turn(x, y, 12, 30), x)
     students_in_turn(x, y, logits, (ALPHA, 0.0), 50)
@@ -152,14 +154,15 @@ def products(k: int, steps: int) -> None:
         thread.join()
 
 
-def material() -> tuple[Tensor, Tensor, TransferSet, Ensemble]:
-    """Training rows, labels, what students learn from, and an untrained ensemble."""
+def material() -> tuple[Tensor, Tensor, TransferSet, Population]:
+    """Training rows, labels, what students learn from, and untrained teachers."""
     dataset, config = reference()
-    encoding = teachers_encoding(config, dataset)
-    task = teacher_task(config, encoding, dataset)
-    ensemble = Ensemble(encoding=encoding, population=task.population)
+    training = network_training(dataset, config)
+    family = Networks(encoding=training.encoding, population=training.task.population)
+    ensemble = Ensemble(encoding=training.encoding, families=(family,))
     lessons = transfer_set(recipe(), dataset, ensemble)
-    return task.rows.train, torch.from_numpy(dataset.labels("train")), lessons, ensemble
+    x, y = training.task.rows.train.values, torch.from_numpy(dataset.labels("train"))
+    return x, y, lessons, family.population
 
 
 def reference() -> tuple[Dataset, TeachersConfig]:
@@ -176,7 +179,14 @@ def recipe() -> StudentRecipe:
 def train_teachers() -> None:
     """Train twelve teachers as one population."""
     dataset, config = reference()
-    teacher_task(config, teachers_encoding(config, dataset), dataset).fit()
+    network_training(dataset, config).task.fit()
+
+
+def network_training(dataset: Dataset, config: TeachersConfig) -> NetworkTraining:
+    """The training of the reference ensemble: one population."""
+    (training,) = teacher_trainings(config, dataset)
+    assert isinstance(training, NetworkTraining)
+    return training
 
 
 def teachers_stage() -> tuple[Sides, list[Ratio]]:
@@ -207,12 +217,12 @@ def students_stage() -> tuple[Sides, list[Ratio]]:
 
 def targets_stage() -> tuple[Sides, list[Ratio]]:
     """Soft targets of 40,000 rows."""
-    x, _, _, ensemble = material()
+    x, _, _, teachers = material()
     rows = x.repeat(-(-40_000 // len(x)), 1)[:40_000]
-    models = [ensemble.population.member(i).eval() for i in range(12)]
+    models = [teachers.member(i).eval() for i in range(12)]
     sides: Sides = {
         "in turn": partial(targets_in_turn, models, rows),
-        "population": partial(ensemble.logits, rows, "logits"),
+        "population": lambda: average_logits(teachers.logits(rows)),
     }
     return sides, [("times faster than in turn", "in turn", "population", 1.0)]
 

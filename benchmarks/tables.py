@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from measured import Measured
-from own_models import OWN, own_models, own_names
+from own_models import OWN, STEPS, ensemble_step, own_models, own_names
 from rank_figure import critical_difference_figure
 from real_tables import TABLES, partition
 from rivals import RIVALS, rival
@@ -84,6 +84,14 @@ def trainings(options: argparse.Namespace) -> Iterator[tuple[list[str], Training
             return {labelled(name, recipe): measured for name, measured in found.items()}
 
         yield [labelled(name, recipe) for name in wanted], ours
+    for step in STEPS:
+        if (name := f"ensemble:{step}") in options.models:
+            yield (
+                [name],
+                lambda data, seed, name=name, step=step: {
+                    name: ensemble_step(data, step, seed=seed)
+                },
+            )
     for name in RIVALS:
         if name in options.models:
             yield [name], lambda data, seed, name=name: {name: rival(name, data, seed=seed)}
@@ -175,9 +183,10 @@ def parse() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     models, recipes = [*OWN, *RIVALS], ["best", "reference"]
+    steps = [f"ensemble:{step}" for step in STEPS]
     parser.add_argument("--out", type=Path, help="results, one JSON line per unit and model")
     parser.add_argument("--tables", type=names_from(list(TABLES)), default=list(TABLES))
-    parser.add_argument("--models", type=names_from(models), default=models)
+    parser.add_argument("--models", type=names_from([*models, *steps]), default=models)
     parser.add_argument("--recipe", type=names_from(recipes), default=["best"])
     parser.add_argument("--splits", type=int, default=3, help="partitions of each table")
     parser.add_argument("--rows", type=int, default=0, help="training rows at most; 0 for all")

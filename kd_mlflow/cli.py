@@ -22,7 +22,7 @@ from kd_mlflow.errors import KDError
 from kd_mlflow.options import ANY, RECIPE, Options, text_value
 
 if TYPE_CHECKING:
-    from kd_mlflow.population.training import OnEpoch
+    from kd_mlflow.population.history import OnEpoch
 
 LINE_EVERY_S = 5.0
 """How often a line reports on training where there is no terminal to draw a bar on."""

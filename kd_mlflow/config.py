@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kd_mlflow.options import (
     AT_LEAST_ONE,
+    AT_LEAST_TWO,
     NAME,
     NATURAL,
     NOT_NEGATIVE,
@@ -20,6 +21,8 @@ from kd_mlflow.options import (
     SIZES,
     STORED_TEXT,
     TEMPERATURES,
+    ByRows,
+    Menu,
     Options,
     Rule,
     Shrinking,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | Path | pd.DataFrame"
 """Where a table comes from."""
 
+LARGE, VERY_LARGE, HUGE = 8_000, 20_000, 60_000
+"""Training rows from which the recipe trains fewer models, in larger batches, for fewer epochs."""
+
 SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 """Words for separators that a shell or a reader would not see."""
 
@@ -43,6 +49,14 @@ SEPARATOR: Rule = (
     lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
 )
 DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
+
+MLP, BOOSTING = "mlp", "boosting"
+"""The families of teachers that are trained here."""
+
+FAMILIES: Rule = (
+    f"{MLP}, {BOOSTING} or both with a comma",
+    lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
+)
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
 """Metrics of which more is better; the last two need two classes."""
@@ -84,20 +98,37 @@ class TrainingOptions(Options):
         "or best; an option that is given wins.",
         one_of("reference", "best"),
     )
-    learning_rate: float = by_recipe(1e-3, 3e-3, "Adam's learning rate.", POSITIVE)
+    learning_rate: float = by_recipe(
+        1e-3,
+        ByRows(3e-3, ((VERY_LARGE, 4e-3), (HUGE, 6e-3))),
+        "Adam's learning rate.",
+        POSITIVE,
+    )
     schedule: str = by_recipe(
         "constant",
         "cosine",
         "Course of the learning rate: constant, or cosine (falls to 0 at the end).",
         one_of("constant", "cosine"),
     )
-    batch_size: int = option(64, "Rows per training step.", AT_LEAST_ONE)
+    batch_size: int = by_recipe(
+        64,
+        ByRows(64, ((LARGE, 128), (VERY_LARGE, 256), (HUGE, 1_024))),
+        "Rows per training step of networks.",
+        AT_LEAST_ONE,
+    )
     seed: int = option(42, "Seed of initialisation, shuffling and dropout.", NATURAL)
     averaging: str = by_recipe(
         "logits",
         "probabilities",
         "What the ensemble averages over its members: logits or probabilities.",
         one_of("logits", "probabilities"),
+    )
+    weighting: str = by_recipe(
+        "equal",
+        "greedy",
+        "How much each family of teachers, or each of your own models, counts: equal, or greedy: "
+        "chosen by log loss on rows that it was not trained on.",
+        one_of("equal", "greedy"),
     )
 
 
@@ -117,16 +148,58 @@ class WorkerOptions(Options):
 class EnsembleOptions(Options):
     """The teachers."""
 
-    n_teachers: int = option(12, "Number of teachers in the ensemble.", AT_LEAST_ONE)
+    teacher_families: str = by_recipe(
+        MLP,
+        f"{MLP},{BOOSTING}",
+        "What the teachers are: mlp (networks), boosting (boosted trees) or both.",
+        FAMILIES,
+    )
+    n_teachers: int = by_recipe(
+        12, ByRows(12, ((LARGE, 4), (HUGE, 2))), "Number of networks in the ensemble.", AT_LEAST_ONE
+    )
     teacher_epochs: int = by_recipe(
-        30, Shrinking(80, 30), "Epochs each teacher is trained.", AT_LEAST_ONE
+        30,
+        ByRows(120, ((LARGE, Shrinking(40, 6, 30_000)),)),
+        "Epochs each network is trained, at most.",
+        AT_LEAST_ONE,
+    )
+    teacher_patience: int = by_recipe(
+        0,
+        ByRows(40, ((LARGE, 15), (VERY_LARGE, 8))),
+        "Each network leaves out a fold of the training rows, keeps the weights of its best epoch "
+        "on it and ends after so many epochs without a better one; 0: no rows are left out.",
+        NATURAL,
+    )
+    teacher_bins: int = by_recipe(
+        0,
+        ByRows(8, ((3_000, 16),)),
+        "Bins of the numbers in the inputs of every second network, piecewise linear; 0 for none.",
+        NATURAL,
+    )
+    n_boosted: int = by_recipe(
+        6, ByRows(6, ((LARGE, 4),)), "Number of boosted models in the ensemble.", AT_LEAST_ONE
+    )
+    boosting_rounds: int = by_recipe(
+        400,
+        400,
+        "Rounds of each boosted model, at most; it stops by the fold that it leaves out.",
+        AT_LEAST_ONE,
+    )
+    boosting_rate: float = by_recipe(
+        0.06, ByRows(0.06, ((LARGE, 0.1),)), "Learning rate of the boosted models.", POSITIVE
+    )
+    boosting_leaves: int = by_recipe(
+        15, ByRows(15, ((LARGE, 31),)), "Leaves of each tree of a boosted model.", AT_LEAST_TWO
     )
     teacher_hidden: tuple[int, ...] = option(
-        (256, 128, 64), "Hidden layer widths of a teacher, with commas.", SIZES
+        (256, 128, 64), "Hidden layer widths of a network that teaches, with commas.", SIZES
     )
-    dropout: float = by_recipe(0.3, 0.1, "Dropout rate of the teachers' hidden layers.", RATE)
+    dropout: float = by_recipe(0.3, 0.1, "Dropout rate of their hidden layers.", RATE)
     teacher_mixup: float = by_recipe(
-        0.0, 0.4, "Beta parameter of the teachers' mixup on labels; 0 for none.", NOT_NEGATIVE
+        0.0,
+        ByRows(0.4, ((LARGE, 0.0),)),
+        "Beta parameter of the networks' mixup on labels; 0 for none.",
+        NOT_NEGATIVE,
     )
     max_categories: int = option(
         64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
@@ -138,7 +211,10 @@ class EnsembleOptions(Options):
         one_of("auto", "each", "common"),
     )
     teacher_weight_decay: float = by_recipe(
-        0.0, 3e-4, "L2 weight decay of the teachers.", NOT_NEGATIVE
+        0.0,
+        ByRows(3e-4, ((LARGE, 1e-5),)),
+        "L2 weight decay of the networks that teach.",
+        NOT_NEGATIVE,
     )
 
 
@@ -146,27 +222,65 @@ class EnsembleOptions(Options):
 class StudentOptions(Options):
     """The students, distilled and baseline."""
 
-    temperature: float = option(3.0, "Temperature T of both sides' logits.", POSITIVE)
-    alpha: float = option(0.7, "Weight of the soft loss; the hard loss has the rest.", SHARE)
-    student_hidden: tuple[int, ...] = option(
-        (64, 32), "Hidden layer widths of a student, with commas.", SIZES
+    temperature: float = by_recipe(
+        3.0,
+        ByRows(Menu((1.0, 2.0, 3.0)), ((LARGE, 2.0),)),
+        "Temperature T of both sides' logits.",
+        POSITIVE,
+    )
+    alpha: float = by_recipe(
+        0.7, 1.0, "Weight of the soft loss; the hard loss has the rest.", SHARE
+    )
+    student_hidden: tuple[int, ...] = by_recipe(
+        (64, 32),
+        Menu(((64, 32), (128, 64))),
+        "Hidden layer widths of a student, with commas.",
+        SIZES,
+    )
+    student_bins: int = by_recipe(
+        0,
+        ByRows(
+            Menu((0, 8)),
+            ((3_000, Menu((0, 16))), (LARGE, Menu((0, 16, 64))), (HUGE, Menu((0, 64)))),
+        ),
+        "Bins of the numbers in a student's inputs, piecewise linear; 0 for none.",
+        NATURAL,
+    )
+    menu_tolerance: float = option(
+        0.0005,
+        "Where several students may be chosen, the smallest is whose divergence from the ensemble "
+        "on validation rows is so much above the least, in nats.",
+        NOT_NEGATIVE,
     )
     student_epochs: int = by_recipe(
         50,
-        Shrinking(200, 30),
+        Shrinking(120, 8, 20_000),
         "Epochs each student is trained, counted in training rows of the table.",
         AT_LEAST_ONE,
     )
-    n_students: int = option(
-        5, "Seeds: so many distilled students and so many of each baseline.", AT_LEAST_ONE
+    student_patience: int = by_recipe(
+        0,
+        ByRows(40, ((LARGE, 25),)),
+        "Each student keeps the weights of its best epoch on validation rows and ends after so "
+        "many epochs without a better one; 0: it keeps the last.",
+        NATURAL,
+    )
+    n_students: int = by_recipe(
+        5,
+        ByRows(5, ((LARGE, 3), (VERY_LARGE, 2))),
+        "Seeds: so many distilled students and so many of each baseline.",
+        AT_LEAST_ONE,
     )
     student_weight_decay: float = by_recipe(
-        1e-4, 3e-4, "L2 weight decay of the students, baselines included.", NOT_NEGATIVE
+        1e-4,
+        ByRows(3e-4, ((LARGE, 1e-5),)),
+        "L2 weight decay of the students, baselines included.",
+        NOT_NEGATIVE,
     )
 
     augment: str = by_recipe(
         "none",
-        "mixup",
+        ByRows("mixup", ((LARGE, "none"),)),
         "New rows that the ensemble labels for the distilled students: none, mixup (between any "
         "two rows) or neighbours (between near rows).",
         one_of("none", "mixup", "neighbours"),
@@ -179,12 +293,12 @@ class StudentOptions(Options):
     )
     student_mixup: float = by_recipe(
         0.0,
-        0.4,
+        ByRows(0.4, ((LARGE, 0.0),)),
         "Beta parameter of the strong baselines' mixup on labels; 0 for no strong baselines.",
         NOT_NEGATIVE,
     )
-    calibrate: bool = by_recipe(
-        False, True, "Scale each student's logits by one temperature fitted on validation rows."
+    calibrate: bool = option(
+        False, "Scale each student's logits by one temperature fitted on validation rows."
     )
 
 
@@ -225,6 +339,9 @@ class GateOptions(Options):
     min_compression: float = option(
         10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE
     )
+    allow_worse_than_baseline: bool = option(
+        False, "Promote a student even where a baseline, trained without teachers, beats it."
+    )
     strict: bool = option(False, "Exit with 1 when the candidate is rejected.")
 
 
@@ -235,7 +352,8 @@ class TeacherChoice(Options):
     teachers: str = option(
         "latest",
         "The run id of an ensemble; latest: the newest finished one trained on this data; or your "
-        "own models as MLflow URIs with commas, such as models:/forest@champion,models:/boost/2.",
+        "own models as MLflow URIs with commas, such as models:/forest@champion,models:/boost/2; "
+        "one ensemble may stand among them.",
     )
 
 

@@ -18,6 +18,7 @@ Rule = tuple[str, Callable[[Any], bool]]
 POSITIVE: Rule = ("a number above 0", lambda v: math.isfinite(v) and v > 0)
 NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >= 0)
 AT_LEAST_ONE: Rule = ("1 or more", lambda v: v >= 1)
+AT_LEAST_TWO: Rule = ("2 or more", lambda v: v >= 2)
 NATURAL: Rule = ("0 or more", lambda v: v >= 0)
 SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
 OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
@@ -91,17 +92,45 @@ FULL_ROWS = 4000
 
 @dataclass(frozen=True)
 class Shrinking:
-    """A whole number that falls as training rows grow beyond 4,000, so that work stays level."""
+    """A whole number that falls as training rows grow beyond some, so that work stays level."""
 
     most: int
     least: int
+    rows: int = FULL_ROWS
 
     def for_rows(self, rows: int) -> int:
         """The number for so many training rows."""
-        return max(self.least, round(self.most * FULL_ROWS / max(rows, FULL_ROWS)))
+        return max(self.least, round(self.most * self.rows / max(rows, self.rows)))
 
     def __str__(self) -> str:
-        return f"{self.most}, fewer above {FULL_ROWS:,} rows"
+        return f"{self.most}, fewer above {self.rows:,} rows"
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """A value for small tables, and others from so many training rows on."""
+
+    small: Any
+    larger: tuple[tuple[int, Any], ...]
+
+    def for_rows(self, rows: int) -> Any:
+        """The value for so many training rows."""
+        value = [self.small, *(value for least, value in self.larger if rows >= least)][-1]
+        return value.for_rows(rows) if isinstance(value, Shrinking) else value
+
+    def __str__(self) -> str:
+        larger = "".join(f", from {least:,} rows {value}" for least, value in self.larger)
+        return f"{self.small}{larger}"
+
+
+@dataclass(frozen=True)
+class Menu:
+    """Values of which one is chosen for a table, by its validation rows: None until then."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"chosen: {' or '.join(map(text_value, self.values))}"
 
 
 def by_recipe(reference: Any, best: Any, text: str, rule: Rule = ANY) -> Any:
@@ -125,20 +154,21 @@ class Options:
         for field in fields(self):
             rule, holds = field.metadata["rule"]
             value = getattr(self, field.name)
+            kind = field.metadata.get("type", type(field.default))
             if value is None and "recipes" in field.metadata:
                 continue
             try:
-                if isinstance(field.default, tuple) and isinstance(value, str | list):
-                    kind = type(field.default[0])
+                if issubclass(kind, tuple) and isinstance(value, str | list):
+                    known: Any = field.default or field.metadata["recipes"]["reference"]
+                    entry = type(known[0])
                     parts = value.split(",") if isinstance(value, str) else value
-                    value = tuple(kind(part) for part in parts)
+                    value = tuple(entry(part) for part in parts)
                     object.__setattr__(self, field.name, value)
                 valid = holds(value)
             except (TypeError, ValueError):
                 valid = False
             if not valid:
                 raise ConfigError(f"{field.name} must be {rule}; received {value!r}")
-            kind = field.metadata.get("type", type(field.default))
             words, types = NUMBERS_AND_TRUTH.get(kind, ("", object))
             if not isinstance(value, types):
                 raise ConfigError(f"{field.name} must be {words}; received {value!r}")
@@ -149,15 +179,25 @@ class Options:
         return cls(**{field.name: getattr(other, field.name) for field in fields(cls)})
 
     def resolved(self, rows: int) -> Self:
-        """Fill what is left to the recipe, for so many training rows."""
+        """Fill what is left to the recipe, for so many training rows, but for menus."""
         values = {}
         for field in fields(self):
             if getattr(self, field.name) is None:
-                default = field.metadata["recipes"][getattr(self, RECIPE)]
-                values[field.name] = (
-                    default.for_rows(rows) if isinstance(default, Shrinking) else default
-                )
+                default = self._default(field.name, rows)
+                values[field.name] = None if isinstance(default, Menu) else default
         return dataclasses.replace(self, **values)
+
+    def menu(self, name: str, rows: int) -> tuple[Any, ...]:
+        """The values that an option may take: the one that was given, or the recipe's menu."""
+        if (given := getattr(self, name)) is not None:
+            return (given,)
+        default = self._default(name, rows)
+        return default.values if isinstance(default, Menu) else (default,)
+
+    def _default(self, name: str, rows: int) -> Any:
+        """The recipe's value of an option for so many training rows."""
+        default = self.__dataclass_fields__[name].metadata["recipes"][getattr(self, RECIPE)]
+        return default.for_rows(rows) if isinstance(default, Shrinking | ByRows) else default
 
     @classmethod
     def read(cls, name: str, text: str) -> Any:
@@ -178,7 +218,7 @@ def text_value(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    written = isinstance(value, str | Path | Real | Shrinking)
+    written = isinstance(value, str | Path | Real | Shrinking | ByRows | Menu)
     return str(value) if written else type(value).__name__  # a DataFrame by its type
 
 

@@ -7,7 +7,7 @@ no table is read for a store that is not there, and raises StoreError where MLfl
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kd_mlflow.config import (
     DistillConfig,
@@ -39,6 +39,8 @@ from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import store_errors
 
+TeachingConfig: TypeAlias = DistillConfig | SweepConfig
+
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
 
@@ -55,21 +57,23 @@ def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> Teac
     return teachers_step(config, dataset, tracker, listener)
 
 
-def _teacher(teachers: str, dataset: Dataset, tracker: Tracker) -> Teacher:
-    """Resolve the option ``teachers``: model URIs have a slash or a comma, run ids have none."""
-    if "/" in teachers or "," in teachers:
-        encoding = teachers_encoding(TeachersConfig(), dataset)
-        return load_models(tracker, teachers, encoding, dataset.features("train"))
-    run = choose_ensemble(tracker, teachers, dataset.identity)
-    return load_ensemble(tracker, run.info.run_id)
+def _teacher(config: TeachingConfig, dataset: Dataset, tracker: Tracker) -> Teacher:
+    """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
+    teachers = config.teachers
+    if "/" not in teachers and "," not in teachers:
+        run = choose_ensemble(tracker, teachers, dataset.identity)
+        return load_ensemble(tracker, run.info.run_id)
+    encoding = teachers_encoding(TeachersConfig(), dataset)
+    models = load_models(tracker, teachers, encoding, dataset)
+    return models.weighed(dataset, config.averaging) if config.weighting == "greedy" else models
 
 
 @store_errors()
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
-    tracker, (dataset, config) = Tracker(), _read(config)
-    config = take_sweep(config, tracker, dataset.identity)
-    teacher = _teacher(config.teachers, dataset, tracker)
+    tracker, dataset = Tracker(), read_dataset(config)
+    config = take_sweep(config, tracker, dataset.identity).resolved(len(dataset.split.train))
+    teacher = _teacher(config, dataset, tracker)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)
 
@@ -78,7 +82,7 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
 def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     tracker, (dataset, config) = Tracker(), _read(config)
-    teacher = _teacher(config.teachers, dataset, tracker)
+    teacher = _teacher(config, dataset, tracker)
     return sweep_step(config, dataset, teacher, tracker, listener)
 
 
@@ -140,14 +144,8 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             tracker,
             parent,
         )
-        about_students = notes.distill_note(
-            dataset.table.name,
-            distilled.comparison,
-            temperature=config.temperature,
-            alpha=config.alpha,
-        )
         parent.log(
             tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
-            note=notes.pipeline_note(about_students, decision.note),
+            note=notes.pipeline_note(distilled.note, decision.note),
         )
     return MainResult(taught=taught, distill=distilled, decision=decision)

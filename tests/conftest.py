@@ -6,13 +6,14 @@ import gc
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kd_mlflow.config import MainConfig
+from kd_mlflow.options import Options
 
 if TYPE_CHECKING:  # the process that hands tests out to others needs none of these
     from mlflow import MlflowClient
@@ -28,11 +29,16 @@ SMALL = {
     "n_teachers": 3,
     "teacher_epochs": 3,
     "teacher_hidden": (32, 16),
+    "n_boosted": 2,
+    "boosting_rounds": 10,
     "n_students": 2,
     "student_epochs": 4,
     "student_hidden": (4,),
+    "student_bins": 0,
+    "temperature": 3.0,
     "augment_factor": 2,
     "max_accuracy_gap": 1.0,
+    "allow_worse_than_baseline": True,
     "min_compression": 1.0,
 }
 """A ``main`` of one or two seconds whose student passes the gate."""
@@ -41,14 +47,25 @@ TINY = {
     "n_teachers": 1,
     "teacher_epochs": 1,
     "teacher_hidden": (4,),
+    "n_boosted": 1,
+    "boosting_rounds": 2,
     "n_students": 1,
     "student_epochs": 1,
     "student_hidden": (4,),
+    "student_bins": 0,
+    "temperature": 3.0,
     "augment_factor": 1,
     "max_accuracy_gap": 1.0,
+    "allow_worse_than_baseline": True,
     "min_compression": 0.01,
 }
 """A ``main`` whose models are trained for one epoch, for tests of what is around training."""
+
+
+def part_of(options: type[Options]) -> dict[str, Any]:
+    """Those of ``SMALL`` that an entry point or a step takes."""
+    known = {field.name for field in fields(options)}
+    return {name: value for name, value in SMALL.items() if name in known}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, part_of
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline
-from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig
+from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig, StudentRecipe
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps import results
 from kd_mlflow.steps.promote import dataset_of
@@ -32,9 +32,7 @@ FUNCTIONS = {
 }
 """Functions and their entry points."""
 
-STUDENTS = {
-    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
-}
+STUDENTS = part_of(StudentRecipe)
 EXAMPLES = [test for test in doctest.DocTestFinder().find(api) if test.examples]
 POINTS = pd.DataFrame(
     {

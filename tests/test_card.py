@@ -19,6 +19,7 @@ from test_report import evidence
 
 from kd_mlflow.config import DataOptions, RegistryOptions
 from kd_mlflow.distillation.students import StudentSetting
+from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.report import model_card as model_card_module
@@ -107,12 +108,11 @@ def note_texts(name):
                 "mean_teacher_test_accuracy": 0.9,
                 "best_teacher_test_accuracy": 0.9,
             },
-            teachers=2,
+            parts=[Part("networks", 2, 1.0)],
             hidden=(4,),
-            epochs=1,
             imbalanced=True,
         ),
-        "teacher": notes.teacher_note(name, teachers=2, epochs=1, seed=0),
+        "teacher": notes.teacher_note(name, "networks", teachers=2, seed=0),
         "student": notes.student_note(
             name, StudentSetting(seed=0, temperature=1, alpha=0), epochs=1
         ),
@@ -246,7 +246,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
             f"{kind}_test_balanced_accuracy": 0.5,
         }
     recalls = {**comparison.recalls, **dict.fromkeys(more, comparison.recalls["baseline"])}
-    comparison = replace(comparison, gains=more, summary=summary, recalls=recalls)
+    comparison = replace(comparison, gains=more, loss_gains=more, summary=summary, recalls=recalls)
     assert comparison.imbalanced is imbalanced
     shown = replace(
         shown,

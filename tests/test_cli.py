@@ -6,10 +6,10 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, SMALL, forget_store, use_store
+from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import ENTRY_POINTS, DistillConfig
+from kd_mlflow.config import ENTRY_POINTS, DistillConfig, TeachersConfig
 from kd_mlflow.options import text_value
 from kd_mlflow.steps import results
 
@@ -178,7 +178,7 @@ def test_a_users_mistake_is_one_line_and_exit_1(run, own_main, arguments, words)
     assert code == 1
     lines = err.splitlines()
     if "1e30" in arguments:  # training had begun and said so
-        lines = [line for line in lines if not line.startswith("teachers: ")]
+        lines = [line for line in lines if not line.startswith("networks: ")]
     (line,) = lines
     assert line.startswith("Error: ")
     assert words in line
@@ -258,7 +258,7 @@ def test_main_prints_figures_and_how_to_pull_the_student(run, store):
 
 def test_reuse_is_said(run, own_main):
     """``teachers`` says that it reused an ensemble, and which run's."""
-    options = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
+    options = part_of(TeachersConfig)
     given = [f"--{name}={text_value(value)}" for name, value in options.items()]
     code, out, err = run("teachers", *given)
     assert code == 0

@@ -166,7 +166,7 @@ def test_a_given_option_wins_over_the_recipe(recipe):
 def test_epochs_of_best_fall_as_rows_grow():
     """Work stays level above 4,000 rows, down to the least number of epochs."""
     epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 4000, 8000, 10**6)]
-    assert epochs == [200, 200, 100, 30]
+    assert epochs == [120, 120, 60, 30]
 
 
 def test_configurations_are_frozen():
@@ -245,4 +245,4 @@ def test_as_text_names_every_option():
 def test_a_default_that_depends_on_rows_says_how():
     """Help and options page show a number that falls with rows in words, not a type's name."""
     (field,) = [each for each in fields(StudentOptions) if each.name == "student_epochs"]
-    assert text_value(field.metadata["recipes"]["best"]) == "200, fewer above 4,000 rows"
+    assert text_value(field.metadata["recipes"]["best"]) == "120, fewer above 4,000 rows"

@@ -271,7 +271,7 @@ def test_the_way_of_one_row_is_there():
     """Each function on the way of one row is defined in the file that it is said to be in."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     way = re.findall(r"^\d+\. `([\w/]+)\.py:([\w.]+)`", text, re.M)
-    assert 10 <= len(way) <= 15
+    assert 10 <= len(way) <= 18
     for module, function in way:
         found = importlib.import_module(f"kd_mlflow.{module.replace('/', '.')}")
         for name in function.split("."):

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL
+from conftest import part_of
 from mlflow.models import infer_signature
 from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -17,10 +18,18 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
+from torch.nn.functional import cross_entropy
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import DataOptions, DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
+from kd_mlflow.config import (
+    DataOptions,
+    DistillConfig,
+    PromoteConfig,
+    StudentRecipe,
+    SweepConfig,
+    TeachersConfig,
+)
 from kd_mlflow.distillation.respondent import FLOOR, Respondent
 from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import RunError
@@ -29,9 +38,8 @@ from kd_mlflow.tracking import model_teachers
 from kd_mlflow.tracking.model_teachers import load_models
 from kd_mlflow.tracking.runs import Tracker
 
-STUDENTS = {
-    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
-}
+TEACHERS = part_of(TeachersConfig)
+STUDENTS = part_of(StudentRecipe)
 
 
 def mixed_table(rows=400):
@@ -98,7 +106,7 @@ def load(teachers):
     """Load teachers for the mixed table."""
     dataset = read_dataset(DataOptions(**DATA))
     encoding = teachers_encoding(TeachersConfig(), dataset)
-    return load_models(Tracker(), teachers, encoding, dataset.features("train")), dataset
+    return load_models(Tracker(), teachers, encoding, dataset), dataset
 
 
 @pytest.mark.slow
@@ -334,9 +342,10 @@ def test_a_model_that_cannot_teach_is_refused_before_any_run(store, tmp_path, ki
         ("runs:/feedbeef/model", "feedbeef"),
         ("/no/such/folder", "cannot be loaded"),
         ("xyz:/a/b", "cannot be loaded"),
-        ("models:/forest/1,latest", "received 'latest', that is no URI"),
-        ("models:/forest/1,", "received '', that is no URI"),
-        ("models:/forest/1, models:/forest/1", "received 'models:/forest/1', twice"),
+        ("models:/forest/1,latest", "no finished ensemble trained on this data"),
+        ("models:/forest/1,latest,feedbeef", "one ensemble at most, .* received 'models"),
+        ("models:/forest/1,", "'' not found|no run ''"),
+        ("models:/forest/1, models:/forest/1", "each once, .* received 'models"),
     ],
 )
 def test_a_model_that_is_not_there_is_named(committee, teachers, words):
@@ -379,7 +388,7 @@ def test_a_network_with_a_tensor_signature_gets_a_matrix(store, tmp_path):
     )
     dataset = read_dataset(DataOptions(data=table, target="bought"))
     encoding = teachers_encoding(TeachersConfig(), dataset)
-    teachers = load_models(Tracker(), path, encoding, dataset.features("train"))
+    teachers = load_models(Tracker(), path, encoding, dataset)
     rows = dataset.features("test")
     scored = torch.softmax(teachers.score(rows, "probabilities"), dim=1)
     expected = network(torch.from_numpy(rows.to_numpy(np.float32))).detach()
@@ -395,8 +404,46 @@ def test_a_model_fitted_on_a_matrix_takes_the_tables_columns_in_order(store, tmp
     path = save(tmp_path, model)
     dataset = read_dataset(DataOptions(data=table, target="bought"))
     encoding = teachers_encoding(TeachersConfig(), dataset)
-    teachers = load_models(Tracker(), path, encoding, dataset.features("train"))
+    teachers = load_models(Tracker(), path, encoding, dataset)
     rows = dataset.features("test")
     scored = torch.softmax(teachers.score(rows, "probabilities"), dim=1)
     expected = model.predict_proba(rows.to_numpy())
     np.testing.assert_allclose(scored.numpy(), expected, rtol=1e-4, atol=2 * FLOOR)
+
+
+def test_models_weigh_by_their_log_loss_on_validation_rows(committee, tmp_path):
+    """A model that knows nothing gets no weight, and the others' shares sum to 1."""
+    guess = on_raw_columns(DummyClassifier(strategy="uniform", random_state=0))
+    register(tmp_path, guess.fit(FEATURES, LABELS), "guess")
+    teachers, dataset = load("models:/guess/1,models:/forest/1,models:/boost/1")
+    weighed = teachers.weighed(dataset, "probabilities")
+    assert weighed.shares[0] == 0
+    assert sum(weighed.shares) == pytest.approx(1)
+    rows, labels = dataset.features("val"), torch.from_numpy(dataset.labels("val"))
+    losses = [
+        float(cross_entropy(each.score(rows, "probabilities"), labels))
+        for each in (teachers, weighed)
+    ]
+    assert losses[1] < losses[0]
+    kept = json.loads(weighed.tags["kd.teachers"])
+    assert [member["weight"] for member in kept] == pytest.approx(weighed.shares, abs=1e-4)
+
+
+def test_an_ensemble_teaches_beside_models_of_ones_own(committee):
+    """``latest`` among URIs: its share and the models' make one teacher, on one run."""
+    taught = pipeline.run_teachers(TeachersConfig(**DATA, **TEACHERS))
+    found = pipeline.run_distill(
+        DistillConfig(**DATA, **STUDENTS, teachers="latest,models:/forest@champion")
+    )
+    run = committee.get_run(found.run_id)
+    assert run.data.tags["kd.teachers_run_id"] == taught.run_id
+    (member,) = json.loads(run.data.tags["kd.teachers"])
+    assert member["resolved"] == "models:/forest/1"
+    assert found.taught_by == f"run {taught.run_id}, models:/forest@champion"
+    teachers, dataset = load("latest,models:/forest/1")
+    rows = dataset.features("test")
+    each = torch.softmax(teachers.each(rows, "probabilities"), dim=2)
+    ours = torch.softmax(taught.ensemble.score(rows, "probabilities").double(), dim=1)
+    torch.testing.assert_close(each[0], ours)
+    scored = torch.softmax(teachers.score(rows, "probabilities").double(), dim=1)
+    torch.testing.assert_close(scored, each.mean(dim=0))

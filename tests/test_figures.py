@@ -41,7 +41,7 @@ def history(epochs, k, names=training_curves.CURVES):
 def curves_of_teachers(epochs=6, k=3):
     """Teachers' curves as a figure."""
     return training_curves.teacher_curves(
-        history(epochs, k), ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=400
+        {"networks": history(epochs, k)}, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=400
     )
 
 
@@ -214,7 +214,7 @@ def test_teacher_curves_are_the_given_ones():
     """One line a teacher, in percent and nats, and the ensemble's level in both."""
     given = history(5, 3)
     figure = training_curves.teacher_curves(
-        given, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40
+        {"networks": given}, ensemble={"val_accuracy": 0.9, "val_loss": 0.3}, rows=40
     )
     for axes, name, scale in zip(figure.axes, ("val_accuracy", "val_loss"), (100, 1), strict=True):
         *own, level = axes.lines

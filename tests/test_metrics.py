@@ -13,6 +13,7 @@ from kd_mlflow.evaluation.intervals import (
     _resampled_accuracies,
     accuracy_difference,
     knowledge_recovered,
+    loss_difference,
     mcnemar_p,
     standard_error,
 )
@@ -312,3 +313,75 @@ def test_imbalance_starts_above_nine_tenths(majority, imbalanced):
     """A table is imbalanced where one class has more than 90 % of its rows."""
     labels = [0] * majority + [1] * (100 - majority)
     assert compared(labels, distilled=[labels], baseline=[labels]).imbalanced is imbalanced
+
+
+def test_a_difference_of_losses_has_the_interval_of_its_formula():
+    """The variance over rows of the seeds' means, plus that over seeds; 0 of equal losses."""
+    rng = np.random.default_rng(3)
+    first, second = rng.random((4, 300)), rng.random((4, 300)) + 0.1
+    found = loss_difference(first, second)
+    difference = first - second
+    rows, seeds = difference.mean(axis=0), difference.mean(axis=1)
+    error = math.sqrt(rows.var(ddof=1) / 300 + seeds.var(ddof=1) / 4)
+    assert found.value == pytest.approx(difference.mean())
+    assert found.high - found.value == pytest.approx(1.959964 * error)
+    assert found.value - found.low == pytest.approx(1.959964 * error)
+    same = loss_difference(first, first)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_an_interval_of_a_loss_difference_covers_the_truth():
+    """Of 400 samples of two equally good models about one in twenty excludes 0."""
+    rng = np.random.default_rng(5)
+    decided = [
+        loss_difference(rng.exponential(size=(1, 200)), rng.exponential(size=(1, 200))).decided
+        for _ in range(400)
+    ]
+    assert 0.02 < np.mean(decided) < 0.09
+
+
+def scored(shift, seed, rows=600):
+    """Three seeds' logits on rows of two classes: better the larger the shift."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(3, rows, 2, generator=generator)
+    labels = torch.arange(rows) % 2
+    return noise + shift * torch.nn.functional.one_hot(labels, 2)
+
+
+def weighed(distilled, baseline, boosting=None):
+    """Students of a shift each against an ensemble that is better than all."""
+    labels = np.arange(600) % 2
+    return evaluate_students(
+        {"distilled": scored(distilled, 1), "baseline": scored(baseline, 2)},
+        scored(4, 3)[0],
+        labels,
+        student_parameters=10,
+        ensemble_parameters=100,
+        boosting=None if boosting is None else scored(boosting, 4)[0],
+    )
+
+
+def test_who_is_worse_than_a_baseline_is_known():
+    """Beyond noise by accuracy or log loss; a tie and a better student are not."""
+    assert weighed(1, 3).worse_than == ("baseline",)
+    assert weighed(3, 1).worse_than == ()
+    assert weighed(2, 2).worse_than == ()
+
+
+def test_log_loss_gains_are_positive_where_students_are_better():
+    """A gain is the other's log loss minus the students', in the summary with its bounds."""
+    comparison = weighed(3, 1, boosting=2)
+    summary = comparison.summary
+    gain = comparison.loss_gains["baseline"]
+    assert gain.low > 0
+    expected = summary["baseline_test_log_loss"] - summary["distilled_test_log_loss"]
+    assert summary["log_loss_gain_over_baseline"] == pytest.approx(expected) == gain.value
+    assert summary["log_loss_gain_over_baseline_low"] == gain.low
+    gap = summary["distilled_test_log_loss"] - summary["ensemble_test_log_loss"]
+    assert summary["log_loss_gap"] == pytest.approx(gap)
+    over = summary["boosting_test_log_loss"] - summary["distilled_test_log_loss"]
+    assert summary["log_loss_gain_over_boosting"] == pytest.approx(over)
+    assert comparison.over_boosting[0].value == pytest.approx(
+        summary["distilled_test_accuracy"] - summary["boosting_test_accuracy"]
+    )
+    assert not any("boosting" in name for name in weighed(3, 1).summary)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, part_of
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config import DistillConfig, MainConfig, StudentRecipe, TeachersConfig
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
@@ -22,15 +22,14 @@ from kd_mlflow.steps import results, tracked
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 
-TEACHERS = {key: SMALL[key] for key in ("n_teachers", "teacher_epochs", "teacher_hidden")}
-STUDENTS = {
-    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
-}
+TEACHERS = part_of(TeachersConfig)
+STUDENTS = part_of(StudentRecipe)
 
 CURVES = {
-    "teacher": {"train_loss", "val_loss", "val_accuracy"},
+    "teacher": {"train_loss", "held_out_loss", "val_loss", "val_accuracy"},
     "student": {
         "train_loss",
+        "held_out_loss",
         "soft_loss",
         "hard_loss",
         "val_loss",
@@ -46,7 +45,7 @@ TWO_CLASS = ("accuracy", "balanced_accuracy", "log_loss", "ece", "roc_auc", "ave
 
 FINAL = {
     "pipeline": set(),
-    "teacher": {*(f"test_{name}" for name in TWO_CLASS), "parameters"},
+    "teacher": {*(f"test_{name}" for name in TWO_CLASS), "parameters", "weight", "best_epoch"},
     "teachers": {
         *(f"ensemble_test_{name}" for name in TWO_CLASS),
         *(
@@ -63,7 +62,14 @@ FINAL = {
     "distill": {
         *(
             f"{who}_test_{name}"
-            for who in ("ensemble", "distilled", "baseline", "strong_baseline", "registered")
+            for who in (
+                "ensemble",
+                "distilled",
+                "baseline",
+                "strong_baseline",
+                "registered",
+                "boosting",
+            )
             for name in TWO_CLASS
         ),
         *(
@@ -78,6 +84,11 @@ FINAL = {
                 "knowledge_recovered",
                 "gain_over_baseline",
                 "gain_over_strong_baseline",
+                "gain_over_boosting",
+                "log_loss_gap",
+                "log_loss_gain_over_baseline",
+                "log_loss_gain_over_strong_baseline",
+                "log_loss_gain_over_boosting",
             )
             for bound in ("", "_low", "_high")
         ),
@@ -87,7 +98,7 @@ FINAL = {
         "ensemble_parameters",
         "compression_ratio",
     },
-    "promotion": {"gate.accuracy", "gate.compression", "gate.reproduction"},
+    "promotion": {"gate.accuracy", "gate.baseline", "gate.compression", "gate.reproduction"},
 }
 FINAL["baseline"] = FINAL["strong_baseline"] = FINAL["student"]
 
@@ -121,6 +132,7 @@ def test_main_is_one_run_with_three_children(finished):
     ("kind", "name", "above", "number"),
     [
         ("teacher", "teacher", "teachers", 3),
+        ("teacher", "boosting", "teachers", 2),
         ("student", "student", "distill", 2),
         ("baseline", "baseline", "distill", 2),
         ("strong_baseline", "strong", "distill", 2),
@@ -130,9 +142,10 @@ def test_every_model_is_a_numbered_run_below_its_step(finished, kind, name, abov
     """Each teacher, student and baseline has a run named teacher-01 and on, below its step."""
     runs = runs_by_kind(finished.client)
     (step,) = runs[above]
-    names = sorted(run.info.run_name for run in runs[kind])
+    own = [run for run in runs[kind] if run.info.run_name.startswith(name)]
+    names = sorted(run.info.run_name for run in own)
     assert names == [f"{name}-{i:02d}" for i in range(1, number + 1)]
-    assert {parent_of(run) for run in runs[kind]} == {step.info.run_id}
+    assert {parent_of(run) for run in own} == {step.info.run_id}
 
 
 def test_all_runs_finish(finished):
@@ -159,7 +172,7 @@ def test_runs_have_the_metrics_of_the_design(finished, kind):
 def test_curves_have_one_value_an_epoch_from_one(finished, kind, epochs):
     """A curve's steps are the epochs, counted from 1."""
     for run in runs_by_kind(finished.client)[kind]:
-        for name in CURVES[kind]:
+        for name in CURVES[kind] if run.data.tags.get("kd.family") != "boosting" else ():
             history = finished.client.get_metric_history(run.info.run_id, name)
             steps = sorted(metric.step for metric in history)
             assert (name, steps) == (name, list(range(1, epochs + 1)))
@@ -244,14 +257,19 @@ def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypat
 
 
 def test_ensemble_files_hold_no_pickle(finished):
-    """The ensemble is JSON files and an npz of plain arrays."""
+    """The ensemble is JSON files, npz files of plain arrays, and the trees' text files."""
     folder = Tracker().download(finished.result.taught.run_id, "ensemble")
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["encoding.json", "ensemble.json", "weights.npz"]
-    with np.load(folder / "weights.npz", allow_pickle=False) as weights:
-        assert {weights[name].dtype.kind for name in weights} <= {"f"}
-    with zipfile.ZipFile(folder / "weights.npz") as archive:
-        assert all(archive.read(name).startswith(b"\x93NUMPY") for name in archive.namelist())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".npz", ".txt"}
+    for path in files:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as weights:
+                assert {weights[name].dtype.kind for name in weights} <= {"f"}
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                assert all(archive.read(name).startswith(b"\x93NUMPY") for name in names)
+        else:
+            assert path.read_text(encoding="utf-8").startswith(("{", "tree"))
 
 
 @pytest.mark.slow
@@ -265,7 +283,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
         "from kd_mlflow.distillation.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
         "features = pipeline.read_dataset(DataOptions()).features('test')\n"
-        "torch.save(ensemble.member_logits(ensemble.encoding.inputs(features)), sys.argv[2])\n"
+        "torch.save(ensemble.member_logits(features), sys.argv[2])\n"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(folder), str(tmp_path / "logits.pt")],
@@ -275,8 +293,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     )
     theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
     trained = finished.result.taught.ensemble
-    inputs = trained.encoding.inputs(dataset.features("test"))
-    assert torch.equal(theirs, trained.member_logits(inputs))
+    assert torch.equal(theirs, trained.member_logits(dataset.features("test")))
 
 
 @pytest.mark.slow
@@ -376,8 +393,9 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
     features = pipeline.read_dataset(finished.config).features("val")
     assert isinstance(loaded, Ensemble)
     trained = finished.result.taught.ensemble
-    expected = trained.logits(trained.encoding.inputs(features), "logits")
-    assert torch.equal(loaded.logits(loaded.encoding.inputs(features), "logits"), expected)
+    for averaging in ("logits", "probabilities"):
+        expected = trained.score(features, averaging)
+        assert torch.equal(loaded.score(features, averaging), expected)
 
 
 def test_recall_of_each_class_is_logged(finished, tmp_path):

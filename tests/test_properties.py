@@ -14,16 +14,17 @@ from mlflow.models import Model
 from random_tables import tables, written
 
 from kd_mlflow.config import TeachersConfig
+from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import Sampling
+from kd_mlflow.population.sampling import Inputs, Sampling
 from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.tracking.packaging import StudentModule, save_model
+from kd_mlflow.tracking.packaging import save_model
 
 
 def _trained(dataset: Dataset) -> StudentModule:
@@ -41,7 +42,7 @@ def _trained(dataset: Dataset) -> StudentModule:
     population = Population.initialised((train.shape[1], 8, len(table.classes)), seeds=[1])
     Task(
         population=population,
-        rows=Rows(train=train, val=val),
+        rows=Rows(train=Inputs(train), val=Inputs(val)),
         loss=LabelLoss(labels),
         schedule=Schedule(epochs=2, batch_size=16, learning_rate=1e-2),
         seeds=[1],

@@ -21,7 +21,8 @@ from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
-PASSING = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0)
+ALLOWED = {"max_accuracy_gap": 1.0, "allow_worse_than_baseline": True}
+PASSING = PromoteConfig(**ALLOWED, min_compression=1.0)
 
 
 def aliases(client):
@@ -111,7 +112,7 @@ def test_rejection_moves_nothing_and_is_recorded(waiting):
     """A rejected version leaves every alias; version and promotion run say why."""
     client = waiting.client
     before = aliases(client)
-    decision = pipeline.run_promote(PromoteConfig(max_accuracy_gap=1.0, min_compression=1000))
+    decision = pipeline.run_promote(PromoteConfig(**ALLOWED, min_compression=1000))
     assert not decision.promoted
     assert aliases(client) == before
     tags = client.get_model_version(NAME, "2").tags
@@ -122,12 +123,19 @@ def test_rejection_moves_nothing_and_is_recorded(waiting):
     assert run.info.status == "FINISHED"
     assert run.data.tags["kd.promotion"] == "rejected"
     gates = {key: value for key, value in run.data.metrics.items() if key.startswith("gate.")}
-    assert gates == {"gate.accuracy": 1, "gate.compression": 0, "gate.reproduction": 1}
+    assert gates == {
+        "gate.accuracy": 1,
+        "gate.baseline": 1,
+        "gate.compression": 0,
+        "gate.reproduction": 1,
+    }
 
 
 def test_the_reason_of_a_rejection_names_failed_checks_only(waiting):
     """A check that passed is no reason to reject."""
-    decision = pipeline.run_promote(PromoteConfig(max_accuracy_gap=0, min_compression=1))
+    decision = pipeline.run_promote(
+        PromoteConfig(max_accuracy_gap=0, min_compression=1, allow_worse_than_baseline=True)
+    )
     assert decision.reason == decision.checks[0].reason
 
 
@@ -296,7 +304,7 @@ def test_production_that_moved_meanwhile_stays(waiting):
 def test_the_gate_compares_the_metric_it_is_told_to(waiting):
     """With gate_metric balanced_accuracy the promotion run holds that figure of both sides."""
     decision = pipeline.run_promote(
-        PromoteConfig(gate_metric="balanced_accuracy", max_accuracy_gap=1.0, min_compression=1.0)
+        PromoteConfig(gate_metric="balanced_accuracy", **ALLOWED, min_compression=1.0)
     )
     assert "balanced accuracy" in decision.reason
     (check,) = [check for check in decision.checks if check.name == "accuracy"]

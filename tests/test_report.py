@@ -17,9 +17,9 @@ import torch
 from kd_mlflow.config import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.students import TransferSet
+from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Logits, evaluate_students
 from kd_mlflow.figures import gallery
-from kd_mlflow.population.training import Rows
 from kd_mlflow.report import page as report
 from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
 from kd_mlflow.table.dataset import Dataset, Split
@@ -125,13 +125,16 @@ def evidence(
     )
     curves = rng.uniform(size=(3, 4))
     train = torch.zeros(third, len(classes))
+    encoding = fit_encoding(
+        frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
+    )
     lessons = TransferSet(
-        rows=Rows(train=train, val=train),
-        logits=train,
-        labels=torch.from_numpy(dataset.labels("train")),
+        encoding=encoding,
+        encoded=torch.zeros(2 * third, frame.shape[1]),
+        logits=torch.cat([train, train]),
+        labels=torch.from_numpy(labels[: 2 * third]),
         labelled_rows=third,
-        val_logits=train,
-        val_labels=torch.from_numpy(dataset.labels("val")),
+        val_rows=third,
     )
     comparison = evaluate_students(
         students,
@@ -143,11 +146,10 @@ def evidence(
             zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True)
         ),
     )
-    encoding = fit_encoding(
-        frame, target=table.target, classes=table.classes, max_categories=9, scaling="auto"
-    )
     return Evidence(
-        config=DistillConfig(**config).resolved(third),
+        config=DistillConfig(**{"student_hidden": (4,), "temperature": 2.0, **config}).resolved(
+            third
+        ),
         dataset=dataset,
         encoding=encoding,
         comparison=comparison,
@@ -155,6 +157,7 @@ def evidence(
         history=dict.fromkeys(("val_accuracy", "val_loss", "val_agreement"), curves),
         lessons=lessons,
         example=made_rows(frame, encoding.columns),
+        parts=[Part("networks", 2, 1.0)],
     )
 
 
@@ -181,7 +184,7 @@ def test_single_models_leave_no_figures(finished, distill_run):
     runs = client.search_runs([distill_run.info.experiment_id])
     parents = {result.taught.run_id, result.distill.run_id}
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in parents]
-    assert len(below) == 9
+    assert len(below) == 11
     assert not [file for run in below for file in client.list_artifacts(run.info.run_id)]
 
 
@@ -258,7 +261,7 @@ def test_the_page_tells_data_and_recipe(finished, html):
     assert "0 1,791 213 495 " in words
     accuracies = finished.result.taught.teacher_accuracies
     assert f"test accuracy {percent(min(accuracies))} to {percent(max(accuracies))}" in words
-    assert "T 3, alpha 0.7" in words
+    assert "T 3, alpha 1" in words
     ratio = finished.result.distill.comparison.summary["compression_ratio"]
     assert f"label from an ensemble {ratio:.1f} times as large, score" in words
 

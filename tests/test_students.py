@@ -8,15 +8,16 @@ import torch
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
 from kd_mlflow.distillation import students
+from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble
-from kd_mlflow.population.losses import UNLABELLED
+from kd_mlflow.population.losses import AVERAGES, UNLABELLED
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 
 RECIPE = StudentRecipe(
-    augment_factor=2, student_epochs=2, n_students=2, student_hidden=(4,)
+    augment_factor=2, student_epochs=2, n_students=2, student_hidden=(4,), temperature=2.0
 ).resolved(100)
 
 
@@ -32,7 +33,8 @@ def ensemble(dataset):
     features = dataset.features("train")
     encoding = fit_encoding(features, target="y", classes=dataset.table.classes, max_categories=4)
     sizes = (features.shape[1], 8, 3)
-    return Ensemble(encoding=encoding, population=Population.initialised(sizes, seeds=[1, 2]))
+    family = Networks(encoding=encoding, population=Population.initialised(sizes, seeds=[1, 2]))
+    return Ensemble(encoding=encoding, families=(family,))
 
 
 @pytest.mark.parametrize("augment", ["mixup", "neighbours"])
@@ -43,18 +45,24 @@ def test_the_ensemble_scores_every_row_of_the_transfer_set(dataset, ensemble, au
     lessons = transfer_set(recipe, dataset, ensemble)
     n = len(dataset.split.train)
     assert lessons.labelled_rows == n
-    assert len(lessons.labels) == len(lessons.rows.train) == len(lessons.logits) == 3 * n
+    m = len(dataset.split.val)
+    assert lessons.taught_rows == 3 * n
+    assert len(lessons.labels) == len(lessons.encoded) == len(lessons.logits) == 3 * n + m
     np.testing.assert_array_equal(lessons.labels[:n], dataset.labels("train"))
-    assert set(lessons.labels[n:].tolist()) == {UNLABELLED}
-    expected = ensemble.logits(lessons.rows.train, averaging)
+    assert set(lessons.labels[n : 3 * n].tolist()) == {UNLABELLED}
+    np.testing.assert_array_equal(lessons.val_labels, dataset.labels("val"))
+    (family,) = ensemble.families
+    rows = lessons.rows(lessons.encoding)
+    expected = AVERAGES[averaging](family.population.logits(rows.train))
     torch.testing.assert_close(lessons.logits, expected)
-    assert len(torch.unique(lessons.rows.train, dim=0)) > 2 * n
+    assert torch.equal(rows.train[3 * n :], rows.val[:])
+    assert len(torch.unique(lessons.encoded, dim=0)) > 2 * n
 
 
 def test_without_augmentation_the_transfer_set_is_the_table(dataset, ensemble):
     """``augment=none`` adds no row."""
     lessons = transfer_set(dataclasses.replace(RECIPE, augment="none"), dataset, ensemble)
-    assert len(lessons.labels) == lessons.labelled_rows == len(dataset.split.train)
+    assert lessons.taught_rows == lessons.labelled_rows == len(dataset.split.train)
 
 
 def test_new_rows_are_bounded_in_memory(dataset, ensemble, monkeypatch):
@@ -62,13 +70,13 @@ def test_new_rows_are_bounded_in_memory(dataset, ensemble, monkeypatch):
     row_bytes = 4 * (dataset.table.features.shape[1] + 3)
     monkeypatch.setattr(students, "POOL_BYTES", 50 * row_bytes)
     lessons = transfer_set(dataclasses.replace(RECIPE, augment_factor=1000), dataset, ensemble)
-    assert len(lessons.labels) - lessons.labelled_rows == 50
+    assert lessons.taught_rows - lessons.labelled_rows == 50
 
 
 def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
     """New rows follow from the seed."""
     first, again, other = (
-        transfer_set(dataclasses.replace(RECIPE, seed=seed), dataset, ensemble).rows.train
+        transfer_set(dataclasses.replace(RECIPE, seed=seed), dataset, ensemble).encoded
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -80,11 +88,12 @@ def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
-    task = student_task(RECIPE, lessons, members, RECIPE.student_hidden)
+    task = student_task(RECIPE, lessons, members, lessons.encoding, RECIPE.student_hidden)
     n = lessons.labelled_rows
     assert list(groups) == ["distilled", "baseline", "strong_baseline"]
     assert task.seeds == [7, 8] * 3
-    assert task.sampling.pools == (3 * n, 3 * n, n, n, n, n)
+    assert [len(pool) for pool in task.sampling.pools] == [3 * n, 3 * n, n, n, n, n]
+    assert all(list(pool) == list(range(len(pool))) for pool in task.sampling.pools)
     assert task.sampling.mixup == (0, 0, 0, 0, 0.4, 0.4)
     assert task.sampling.epoch_rows == n
     for weights in task.population.parameters():
@@ -104,10 +113,10 @@ def test_calibration_lowers_validation_log_loss_and_keeps_answers(dataset, ensem
     recipe = dataclasses.replace(RECIPE, calibrate=calibrate)
     lessons = transfer_set(recipe, dataset, ensemble)
     members = [member for group in student_groups(recipe, [7]).values() for member in group]
-    task = student_task(recipe, lessons, members, (4,))
+    task = student_task(recipe, lessons, members, lessons.encoding, (4,))
     task.fit()
-    before = task.population.logits(lessons.rows.val)
-    after = calibrated(recipe, task, lessons).logits(lessons.rows.val)
+    before = task.population.logits(task.rows.val)
+    after = calibrated(recipe, task, lessons).logits(task.rows.val)
     assert torch.equal(after.argmax(dim=2), before.argmax(dim=2))
     if not calibrate:
         assert torch.equal(after, before)

@@ -5,19 +5,17 @@ import math
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import part_of
 from matplotlib.colors import to_hex
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.config import DistillConfig, StudentRecipe, SweepConfig
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.figures import accuracy, style
 from kd_mlflow.steps import results
 from kd_mlflow.steps.sweep import CRITERION
 
-STUDENTS = {
-    key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden", "augment_factor")
-}
+STUDENTS = part_of(StudentRecipe)
 GRID = {"temperatures": (1.0, 4.0), "alphas": (0.2, 0.7, 1.0), "sizes": "6;3"}
 
 

@@ -10,9 +10,10 @@ from torch import nn
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population import training
+from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import MixupWeights, Sampling, row_orders
+from kd_mlflow.population.sampling import Inputs, MixupWeights, Sampling, row_orders
 from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.population.workers import Workers
 
@@ -28,6 +29,11 @@ def table(n=N, seed=0):
     return x, torch.randint(SIZES[-1], (n,), generator=generator)
 
 
+def numbers(n):
+    """The numbers of the first n rows."""
+    return np.arange(n, dtype=np.int32)
+
+
 X, LABELS = table()
 VAL_X, VAL_LABELS = table(40, seed=1)
 
@@ -41,7 +47,7 @@ def trained(seeds, *, dropout=0.0, sizes=SIZES, fit=None, **parts):
     """Draw and train a population; return it and its curves."""
     population = Population.initialised(sizes, seeds=seeds, dropout=dropout)
     ordinary = {
-        "rows": Rows(train=X, val=VAL_X),
+        "rows": Rows(train=Inputs(X), val=Inputs(VAL_X)),
         "loss": LabelLoss(LABELS),
         "schedule": SCHEDULE,
         "seeds": seeds,
@@ -198,7 +204,7 @@ def test_a_separable_problem_is_learnt():
         [1, 2, 3],
         dropout=0.1,
         sizes=(4, 16, 2),
-        rows=Rows(train=x, val=x),
+        rows=Rows(train=Inputs(x), val=Inputs(x)),
         loss=LabelLoss(labels),
         schedule=Schedule(epochs=20, batch_size=32, learning_rate=0.01),
         sampling=Sampling.whole(200, 3),
@@ -287,7 +293,7 @@ def test_mixup_is_what_its_paper_says():
     optimizer = torch.optim.Adam(
         network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    orders = row_orders(seed, N, N)
+    orders = row_orders(seed, numbers(N), N)
     weights = MixupWeights([seed], sampling)
     one_hot = nn.functional.one_hot(LABELS).float()
     for _ in range(schedule.epochs):
@@ -310,7 +316,8 @@ def test_mixup_is_what_its_paper_says():
 def test_members_of_unlike_sampling_are_as_if_alone():
     """A member that mixes and one with a smaller pool learn what each learns alone."""
     seeds = [5, 6, 7]
-    sampling = Sampling(pools=(N, 30, N), mixup=(0.0, 0.0, 0.4), epoch_rows=40)
+    pools = (numbers(N), numbers(30), numbers(N))
+    sampling = Sampling(pools=pools, mixup=(0.0, 0.0, 0.4), epoch_rows=40)
     together, _ = trained(seeds, sampling=sampling)
     for i, seed in enumerate(seeds):
         alone, _ = trained([seed], sampling=sampling.members(slice(i, i + 1)))
@@ -320,7 +327,7 @@ def test_members_of_unlike_sampling_are_as_if_alone():
 @pytest.mark.parametrize(("pool", "epoch_rows"), [(10, 4), (4, 10), (6, 6)])
 def test_every_row_of_a_pool_is_drawn_before_any_comes_again(pool, epoch_rows):
     """Epochs cut the stream of shuffled pools, whatever the two sizes."""
-    orders = row_orders(3, pool, epoch_rows)
+    orders = row_orders(3, numbers(pool), epoch_rows)
     stream = np.concatenate([next(orders) for _ in range(10 * pool)])
     turns = stream[: len(stream) // pool * pool].reshape(-1, pool)
     assert (np.sort(turns, axis=1) == np.arange(pool)).all()
@@ -335,9 +342,96 @@ def test_curves_leave_out_rows_without_a_value():
     loss = DistillationLoss(
         ensemble, labels, temperature=torch.ones(2), alpha=torch.tensor([0.5, 0.0])
     )
-    sampling = Sampling(pools=(N, 40), mixup=(0.0, 0.4), epoch_rows=40)
+    sampling = Sampling(pools=(numbers(N), numbers(40)), mixup=(0.0, 0.4), epoch_rows=40)
     _, curves = trained([1, 2], loss=loss, sampling=sampling)
     assert np.isnan(curves["soft_loss"][:, 1]).all()
     assert np.isfinite(curves["soft_loss"][:, 0]).all()
     assert np.isfinite(curves["hard_loss"]).all()
     assert np.isfinite(curves["train_loss"]).all()
+
+
+FOLDS = tuple(np.flatnonzero(np.arange(N) % 3 == i).astype(np.int32) for i in range(3))
+
+
+def held_out_loss(population, i):
+    """A member's mean cross-entropy on the rows that it left out."""
+    rows = torch.from_numpy(FOLDS[i])
+    logits = population.member(i).eval()(X[rows]).detach()
+    return float(nn.functional.cross_entropy(logits, LABELS[rows]))
+
+
+def stopping(patience=0, epochs=12, **parts):
+    """Train three members that leave out a third of the rows each."""
+    schedule = Schedule(epochs=epochs, batch_size=16, learning_rate=0.02, patience=patience)
+    sampling = Sampling.leaving_out(N, FOLDS)
+    ordinary = {"schedule": schedule, "sampling": sampling, "dropout": 0.2}
+    return trained([1, 2, 3], **{**ordinary, **parts})
+
+
+def test_members_keep_the_weights_of_their_best_epoch():
+    """A trained member scores its left-out rows as in the epoch of its least held-out loss."""
+    population, history = stopping()
+    least = history[HELD_OUT].min(axis=0)
+    assert (best_epochs(history) < 12).all()
+    for i in range(3):
+        assert held_out_loss(population, i) == pytest.approx(least[i], rel=1e-6)
+
+
+def test_a_member_ends_when_its_patience_does():
+    """Its curves stop so many epochs after its best one; the training ends with the last member."""
+    _, history = stopping()
+    _, short = stopping(patience=2)
+    best = best_epochs(short)
+    ended = np.isfinite(short["train_loss"]).sum(axis=0)
+    assert (ended == np.minimum(best + 2, 12)).all()
+    assert len(short["train_loss"]) == ended.max() < 12
+    for name, values in short.items():
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(short["train_loss"]))
+        np.testing.assert_array_equal(
+            values[: ended.min()], history[name][: ended.min()], err_msg=name
+        )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_stopped_members_are_as_if_alone(monkeypatch, workers):
+    """Whoever is trained beside it, a member stops at the same epoch with the same bits."""
+    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    together, curves = stopping(patience=2, fit={"workers": Workers(count=workers)})
+    for i, seed in enumerate([1, 2, 3]):
+        alone, own = trained(
+            [seed],
+            dropout=0.2,
+            schedule=Schedule(epochs=12, batch_size=16, learning_rate=0.02, patience=2),
+            sampling=Sampling.leaving_out(N, FOLDS).members(slice(i, i + 1)),
+        )
+        assert_same_member(together, i, alone, 0, atol=0, rtol=0)
+        assert best_epochs(curves)[i] == best_epochs(own)[0]
+        length = len(own[HELD_OUT])
+        np.testing.assert_array_equal(curves[HELD_OUT][:length, i], own[HELD_OUT][:, 0])
+
+
+def test_left_out_rows_train_nobody():
+    """Other labels on a member's left-out rows change when it stops, never what it learns."""
+    labels = LABELS.clone()
+    labels[torch.from_numpy(FOLDS[0])] = (labels[torch.from_numpy(FOLDS[0])] + 1) % SIZES[-1]
+    _, history = stopping()
+    _, other = stopping(loss=LabelLoss(labels))
+    np.testing.assert_array_equal(history["train_loss"][:, 0], other["train_loss"][:, 0])
+    assert (history[HELD_OUT][:, 0] != other[HELD_OUT][:, 0]).all()
+    assert (history["train_loss"][:, 1] != other["train_loss"][:, 1]).any()
+
+
+def test_rows_encoded_as_they_are_needed_train_the_same():
+    """Inputs made batch by batch and inputs made at once give the same weights and curves."""
+
+    def encode(values):
+        return torch.cat([values, values.abs()], dim=1)
+
+    sizes = (2 * SIZES[0], *SIZES[1:])
+    dense = Rows(train=Inputs(encode(X)), val=Inputs(encode(VAL_X)))
+    made = Rows(train=Inputs(X, encode), val=Inputs(VAL_X, encode))
+    (first, curves), (second, again) = (stopping(rows=rows, sizes=sizes) for rows in (dense, made))
+    for i in range(3):
+        assert_same_member(first, i, second, i, atol=0, rtol=0)
+    for name, values in curves.items():
+        np.testing.assert_array_equal(values, again[name])

@@ -16,19 +16,22 @@ import pytest
 import torch
 
 from kd_mlflow.config import TeachersConfig
-from kd_mlflow.distillation.teachers import teacher_task, teachers_encoding
+from kd_mlflow.distillation.teachers import teacher_trainings
 from kd_mlflow.errors import ClusterError
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.dataset import read_dataset
 
-CONFIG = TeachersConfig(n_teachers=4, teacher_hidden=(32, 16)).resolved(3600)
+CONFIG = TeachersConfig(
+    n_teachers=4, teacher_hidden=(32, 16), teacher_families="mlp", teacher_bins=0
+).resolved(3600)
 
 
 def task(epochs):
     """A short training of four teachers on the reference data."""
     config = replace(CONFIG, teacher_epochs=epochs)
     dataset = read_dataset(config)
-    return teacher_task(config, teachers_encoding(config, dataset), dataset)
+    (training,) = teacher_trainings(config, dataset)
+    return training.task
 
 
 @contextmanager

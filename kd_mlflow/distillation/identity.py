@@ -12,10 +12,10 @@ import torch
 from kd_mlflow.config import DataOptions, TeachersConfig, WorkerOptions
 from kd_mlflow.table.dataset import Identity
 
-FORMAT = 2
+FORMAT = 3
 """How an ensemble is stored: one of another format is trained anew, not misread."""
 
-TRAINING = 2
+TRAINING = 3
 """What training does with a table and its options, down to the numbers.
 
 A test compares trained weights with recorded ones and fails until this is raised with them: what an
@@ -25,7 +25,7 @@ older version trained is then no longer taken for the same.
 TORCH = ".".join(torch.__version__.split(".")[:2])
 """Its minor version: another one may round otherwise."""
 
-TEACHER_STREAM, STUDENT_STREAM, NEW_ROWS_STREAM = 0, 1, 2
+TEACHER_STREAM, STUDENT_STREAM, NEW_ROWS_STREAM, BOOSTING_STREAM, FOLDS_STREAM = range(5)
 """Spawn keys of the option ``seed``; a sweep's students have the seeds of those of ``distill``."""
 
 

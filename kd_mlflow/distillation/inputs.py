@@ -6,17 +6,43 @@ import torch
 from torch import Tensor
 
 from kd_mlflow.config import TrainingOptions
+from kd_mlflow.population.sampling import Inputs
 from kd_mlflow.population.training import Rows, Schedule
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.encoding import ENCODED_ROWS, Encoding, Scaler
+
+DENSE_BYTES = 2**29
+"""Inputs of a table beyond this are not kept: they are made of its encoded columns as needed."""
+
+
+def training_device() -> torch.device:
+    """Where models are trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def training_rows(encoding: Encoding, dataset: Dataset) -> Rows:
-    """Scaled inputs of the train and validation rows, on the device that trains."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    split, features = dataset.split, dataset.table.features
-    train, val = (encoding.inputs(features, rows).to(device) for rows in (split.train, split.val))
+    """Inputs of the train and validation rows, on the device that trains."""
+    train, val = (
+        inputs_of(encoding, torch.from_numpy(encoding.encode(dataset.features(side))))
+        for side in ("train", "val")
+    )
     return Rows(train=train, val=val)
+
+
+def inputs_of(encoding: Encoding, encoded: Tensor) -> Inputs:
+    """Rows as inputs, on the device that trains: kept, or made batch by batch if they are many.
+
+    A piecewise-linear column has as many inputs as bins.  Shape: encoded (n, columns).
+    """
+    encoded, scaler = encoded.to(training_device()), Scaler(encoding).to(training_device())
+    many = Inputs(encoded, scaler)
+    if 4 * len(encoded) * scaler.width > DENSE_BYTES:
+        return many
+    inputs = encoded.new_empty(len(encoded), scaler.width)
+    for start in range(0, len(encoded), ENCODED_ROWS):
+        part = slice(start, start + ENCODED_ROWS)
+        inputs[part] = many[part]
+    return Inputs(inputs)
 
 
 def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_mlflow.config import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
-from kd_mlflow.distillation.inputs import label_tensors, schedule_of, training_rows
+from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.evaluation.comparison import validation_metrics
 from kd_mlflow.evaluation.metrics import agreements
@@ -23,26 +23,53 @@ from kd_mlflow.population.sampling import Sampling
 from kd_mlflow.population.training import Rows, Task
 from kd_mlflow.table import new_rows
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.encoding import Encoding, Scaler, piecewise_linear
 
 POOL_BYTES = 2**28
-"""Bound of what new rows take in memory: inputs and soft targets."""
+"""Bound of what new rows take in memory: encoded columns and soft targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSet:
-    """Rows that students learn from: those of the table first, then new ones without a label.
+    """Rows that students learn from, as their teacher scored them.
 
-    Shape: rows.train (n, d_in); logits, the ensemble's, (n, classes); labels (n,), UNLABELLED from
-    row ``labelled_rows`` on; val_logits (m, classes); val_labels (m,).
+    The table's training rows come first, then new ones without a label; last its validation rows,
+    from which nobody learns.
+    Shape: encoded (n, columns); logits, the teacher's, (n, classes); labels (n,), UNLABELLED for
+    new rows.
     """
 
-    rows: Rows
+    encoding: Encoding
+    encoded: Tensor
     logits: Tensor
     labels: Tensor
     labelled_rows: int
-    val_logits: Tensor
-    val_labels: Tensor
+    val_rows: int
+
+    @property
+    def taught_rows(self) -> int:
+        """Training rows and new ones."""
+        return len(self.labels) - self.val_rows
+
+    @property
+    def val_logits(self) -> Tensor:
+        """The teacher's logits on the validation rows.  Shape: (val_rows, classes)."""
+        return self.logits[self.taught_rows :]
+
+    @property
+    def val_labels(self) -> Tensor:
+        """Labels of the validation rows.  Shape: (val_rows,)."""
+        return self.labels[self.taught_rows :]
+
+    def binned(self, bins: int) -> Encoding:
+        """The encoding with numbers in at most so many bins, by the table's training rows."""
+        encoded = self.encoded[: self.labelled_rows].cpu().numpy()
+        return piecewise_linear(self.encoding, encoded, bins)
+
+    def rows(self, encoding: Encoding) -> Rows:
+        """Its rows as inputs of an encoding."""
+        val = self.encoded[self.taught_rows :]
+        return Rows(train=inputs_of(encoding, self.encoded), val=inputs_of(encoding, val))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,39 +107,43 @@ def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, lis
 
 def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> TransferSet:
     """Encode the table's rows, add new ones as the recipe says, and let the teacher score all."""
-    rows, averaging = training_rows(ensemble.encoding, dataset), recipe.averaging
-    device = rows.train.device
+    encoding, device = ensemble.encoding, training_device()
     labels, val_labels = label_tensors(dataset, device)
-    inputs = [rows.train]
-    logits = [ensemble.score(dataset.features("train"), averaging).to(device)]
-    for frame in _new_rows(recipe, dataset, ensemble.encoding, rows.train):
-        inputs.append(ensemble.encoding.inputs(frame).to(device))
-        logits.append(ensemble.score(frame, averaging).to(device))
-    pool, new = torch.cat(inputs), sum(map(len, inputs[1:]))
+    encoded, logits = [], []
+
+    def add(frame: pd.DataFrame) -> None:
+        encoded.append(torch.from_numpy(encoding.encode(frame)).to(device))
+        logits.append(ensemble.score(frame, recipe.averaging).to(device))
+
+    add(dataset.features("train"))
+    for frame in _new_rows(recipe, dataset, encoding, encoded[0]):
+        add(frame)
+    new = sum(map(len, encoded[1:]))
+    add(dataset.features("val"))
     return TransferSet(
-        rows=Rows(train=pool, val=rows.val),
+        encoding=encoding,
+        encoded=torch.cat(encoded),
         logits=torch.cat(logits),
-        labels=torch.cat([labels, labels.new_full((new,), UNLABELLED)]),
+        labels=torch.cat([labels, labels.new_full((new,), UNLABELLED), val_labels]),
         labelled_rows=len(labels),
-        val_logits=ensemble.score(dataset.features("val"), averaging).to(device),
-        val_labels=val_labels,
+        val_rows=len(val_labels),
     )
 
 
 def _new_rows(
-    recipe: StudentRecipe, dataset: Dataset, encoding: Encoding, inputs: Tensor
+    recipe: StudentRecipe, dataset: Dataset, encoding: Encoding, encoded: Tensor
 ) -> Iterator[pd.DataFrame]:
     """Make new raw rows, in chunks; none without augmentation."""
     if recipe.augment == "none":
         return iter(())
     features = dataset.features("train")
-    row_bytes = 4 * (inputs.shape[1] + len(encoding.classes))
+    row_bytes = 4 * (encoded.shape[1] + len(encoding.classes))
     count = min(recipe.augment_factor * len(features), POOL_BYTES // row_bytes)
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(NEW_ROWS_STREAM,)))
     pairs = (
         new_rows.any_pairs(len(features), count, rng)
         if recipe.augment == "mixup"
-        else new_rows.near_pairs(inputs.cpu().numpy(), count, rng)
+        else new_rows.near_pairs(encoding.inputs(features).numpy(), count, rng)
     )
     return new_rows.rows_between(features, pairs, rng, dataset.table.kinds)
 
@@ -121,35 +152,46 @@ def student_task(
     recipe: StudentRecipe,
     lessons: TransferSet,
     members: Sequence[StudentSetting],
+    encoding: Encoding,
     hidden: tuple[int, ...],
 ) -> Task:
-    """The training of one population of students on a transfer set."""
-    train, classes = lessons.rows.train, lessons.logits.shape[1]
-    device, seeds = train.device, [member.seed for member in members]
-    population = Population.initialised((train.shape[1], *hidden, classes), seeds=seeds)
-    ensemble_classes = lessons.val_logits.argmax(dim=1)
+    """The training of one population of students on a transfer set.
+
+    With patience each keeps its best epoch, by its own loss on the validation rows.
+    """
+    device, seeds = lessons.logits.device, [member.seed for member in members]
+    sizes = (Scaler(encoding).width, *hidden, lessons.logits.shape[1])
+    val_logits, val_labels = lessons.val_logits, lessons.val_labels
+    classes = val_logits.argmax(dim=1)
+    everything = np.arange(len(lessons.labels), dtype=np.int32)
+    taught, labelled = everything[: lessons.taught_rows], everything[: lessons.labelled_rows]
+    val = everything[lessons.taught_rows :]
 
     def evaluate(logits: Tensor) -> dict[str, Tensor]:
-        agreement = agreements(logits, ensemble_classes)
-        return {**validation_metrics(logits, lessons.val_labels), "val_agreement": agreement}
+        return {
+            **validation_metrics(logits, val_labels),
+            "val_agreement": agreements(logits, classes),
+        }
 
+    schedule = schedule_of(
+        recipe, epochs=recipe.student_epochs, weight_decay=recipe.student_weight_decay
+    )
     return Task(
-        population=population.to(device),
-        rows=lessons.rows,
+        population=Population.initialised(sizes, seeds=seeds).to(device),
+        rows=lessons.rows(encoding),
         loss=DistillationLoss(
             lessons.logits,
             lessons.labels,
             temperature=torch.tensor([m.temperature for m in members], device=device),
             alpha=torch.tensor([m.alpha for m in members], device=device),
         ),
-        schedule=schedule_of(
-            recipe, epochs=recipe.student_epochs, weight_decay=recipe.student_weight_decay
-        ),
+        schedule=replace(schedule, patience=recipe.student_patience),
         seeds=seeds,
         sampling=Sampling(
-            pools=tuple(len(train) if m.taught else lessons.labelled_rows for m in members),
+            pools=tuple(taught if m.taught else labelled for m in members),
             mixup=tuple(m.mixup for m in members),
             epoch_rows=lessons.labelled_rows,
+            held_out=(val,) * len(members) if recipe.student_patience else (),
         ),
         evaluate=evaluate,
     )
@@ -159,6 +201,6 @@ def calibrated(recipe: StudentRecipe, task: Task, lessons: TransferSet) -> Popul
     """The trained population, with temperatures fitted on validation rows if the recipe says so."""
     population = task.population
     if recipe.calibrate:
-        logits = population.logits(lessons.rows.val)
+        logits = population.logits(task.rows.val)
         population.cool_(fit_temperatures(logits.cpu(), lessons.val_labels.cpu()))
     return population.cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,11 +15,17 @@ from kd_mlflow.evaluation.intervals import (
     Interval,
     accuracy_difference,
     knowledge_recovered,
+    loss_difference,
     mcnemar_p,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import agreements, class_recalls, probability_metrics
-from kd_mlflow.population.losses import AVERAGES
+from kd_mlflow.evaluation.metrics import (
+    Floats,
+    Hits,
+    agreements,
+    class_recalls,
+    probability_metrics,
+)
 
 Metrics = dict[str, float]
 
@@ -44,7 +50,10 @@ class Comparison:
     """Students by kind, distilled and baselines, of the same seeds, and the ensemble.
 
     ``recovery`` is None where ensemble and baseline tie. ``gap`` is the ensemble's accuracy minus
-    the distilled students' mean; ``gains`` are theirs minus each kind of baseline's.
+    the distilled students' mean; ``gains`` are theirs minus each kind of baseline's. The same of
+    log losses, better being positive too: ``loss_gap``, the students' minus the ensemble's, and
+    ``loss_gains``, each kind's minus theirs. ``over_boosting`` are both gains over boosted trees
+    alone, which are in the summary too.
     ``recalls`` are shares of each class's test rows, by model; shape (classes,), NaN for a class
     without a test row. ``class_rows`` are the whole table's rows by class, in the same order.
     """
@@ -54,8 +63,20 @@ class Comparison:
     recovery: Interval | None
     gap: Interval
     gains: Mapping[str, Interval]
+    loss_gap: Interval
+    loss_gains: Mapping[str, Interval]
     class_rows: Mapping[str, int]
     recalls: Mapping[str, NDArray[np.float64]] = field(compare=False)  # arrays: == is no bool
+    over_boosting: tuple[Interval, Interval] | None = None
+
+    @property
+    def worse_than(self) -> tuple[str, ...]:
+        """Kinds of baselines that beat the distilled students beyond noise, by either measure."""
+        return tuple(
+            kind
+            for kind, gain in self.gains.items()
+            if gain.high < 0 or self.loss_gains[kind].high < 0
+        )
 
     @property
     def imbalanced(self) -> bool:
@@ -77,12 +98,15 @@ class Comparison:
 class Logits:
     """The logits of ensemble and students on the test rows, and these rows' labels.
 
-    Shape: labels (n,), ensemble (n, classes), students (seeds, n, classes) of each kind.
+    ``boosting`` are those of boosted trees alone.
+    Shape: labels (n,), ensemble and boosting (n, classes), students (seeds, n, classes) of each
+    kind.
     """
 
     labels: NDArray[np.int64]
     ensemble: Tensor
     students: Mapping[str, Tensor]
+    boosting: Tensor | None = None
 
 
 def majority_share(class_rows: Mapping[str, int]) -> float:
@@ -107,16 +131,26 @@ def validation_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def evaluate_ensemble(
-    member_logits: Tensor, labels: NDArray[np.int64], *, parameters: int, averaging: str
+    member_logits: Tensor,
+    averages: Mapping[str, Tensor],
+    labels: NDArray[np.int64],
+    *,
+    parameters: Sequence[int],
+    ensemble_parameters: int,
+    averaging: str,
 ) -> EnsembleMetrics:
-    """Score each teacher and their average on the same rows; ``parameters`` are one teacher's.
+    """Score each teacher and their averages on the same rows; ``averaging`` names the one in use.
 
-    Shape: member_logits (k, n, classes), labels (n,).
+    ``parameters`` are each teacher's. Shape: member_logits (k, n, classes), averages (n, classes)
+    each, labels (n,).
     """
-    members = tuple(_test_metrics(logits, labels, parameters) for logits in member_logits)
+    members = tuple(
+        _test_metrics(logits, labels, own)
+        for logits, own in zip(member_logits, parameters, strict=True)
+    )
     by_average = {
-        name: probability_metrics(_probabilities(average(member_logits)), labels)
-        for name, average in AVERAGES.items()
+        name: probability_metrics(_probabilities(logits), labels)
+        for name, logits in averages.items()
     }
     both = {
         f"ensemble_test_{metric}_averaged_{name}": found[metric]
@@ -131,8 +165,8 @@ def evaluate_ensemble(
             **both,
             "mean_teacher_test_accuracy": float(np.mean(accuracies)),
             "best_teacher_test_accuracy": max(accuracies),
-            "teacher_parameters": parameters,
-            "ensemble_parameters": parameters * len(members),
+            "teacher_parameters": float(np.mean(parameters)),
+            "ensemble_parameters": ensemble_parameters,
         },
     )
 
@@ -145,11 +179,13 @@ def evaluate_students(
     student_parameters: int,
     ensemble_parameters: int | None,
     class_rows: Mapping[str, int] | None = None,
+    boosting: Tensor | None = None,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     ``class_rows`` are the whole table's by class; those of ``labels`` where none are given.
-    Shape: students (seeds, n, classes) of each kind, ensemble (n, classes), labels (n,).
+    Shape: students (seeds, n, classes) of each kind, ensemble and boosting (n, classes), labels
+    (n,).
     """
     if class_rows is None:
         counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
@@ -166,8 +202,12 @@ def evaluate_students(
     gains = {
         kind: accuracy_difference(distilled, hits[kind]) for kind in students if kind != "distilled"
     }
+    losses = {kind: _row_losses(logits, labels) for kind, logits in students.items()}
+    loss_gap = loss_difference(losses["distilled"], _row_losses(ensemble[None], labels))
+    loss_gains = {kind: loss_difference(losses[kind], losses["distilled"]) for kind in gains}
     summary = _means(by_kind, probability_metrics(_probabilities(ensemble), labels)) | {
         **_with_bounds("accuracy_gap", gap),
+        **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
@@ -178,16 +218,48 @@ def evaluate_students(
         summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _with_bounds(f"gain_over_{kind}", gain)
+        summary |= _with_bounds(f"log_loss_gain_over_{kind}", loss_gains[kind])
         summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled[0], hits[kind][0])
+    over_boosting = None
+    if boosting is not None:
+        over_boosting = _gains_over(boosting, distilled, losses["distilled"], labels)
+        found = probability_metrics(_probabilities(boosting), labels)
+        summary |= {f"boosting_test_{name}": value for name, value in found.items()}
+        summary |= _with_bounds("gain_over_boosting", over_boosting[0])
+        summary |= _with_bounds("log_loss_gain_over_boosting", over_boosting[1])
     return Comparison(
         students=by_kind,
         summary=summary,
         recovery=recovery,
         gap=gap,
         gains=gains,
+        loss_gap=loss_gap,
+        loss_gains=loss_gains,
+        over_boosting=over_boosting,
         class_rows=class_rows,
         recalls=_recalls(students, ensemble, labels),
     )
+
+
+def _gains_over(
+    other: Tensor, hits: Hits, losses: Floats, labels: NDArray[np.int64]
+) -> tuple[Interval, Interval]:
+    """What students gain over another model: accuracy, and log loss.
+
+    Shape: other (n, classes), hits and losses (seeds, n), labels (n,).
+    """
+    right = other.argmax(dim=-1).numpy() == labels
+    return (
+        accuracy_difference(hits, right[None]),
+        loss_difference(_row_losses(other[None], labels), losses),
+    )
+
+
+def _row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
+    """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
+    every = torch.from_numpy(labels).expand(len(logits), -1)
+    losses: Floats = F.cross_entropy(logits.double().mT, every, reduction="none").numpy()
+    return losses
 
 
 def _recalls(

@@ -11,6 +11,11 @@ REPRODUCTION_TOLERANCE = 1e-6
 """Accuracies are shares of whole rows: one row more or less is far above this."""
 
 
+BASELINES = ("baseline", "strong_baseline")
+MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log loss against the"}
+"""Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One question of the gate, its answer in a sentence, and the numbers that were compared.
@@ -31,6 +36,7 @@ def gate(
     metric: str,
     max_accuracy_gap: float,
     min_compression: float,
+    allow_worse_than_baseline: bool = False,
 ) -> tuple[Check, ...]:
     """Ask every check of a distill run's metrics.
 
@@ -39,6 +45,7 @@ def gate(
     """
     return (
         _accuracy_check(metrics, metric, max_accuracy_gap),
+        _baseline_check(metrics, allow_worse_than_baseline),
         _compression_check(metrics, min_compression),
         _reproduction_check(metrics, reproduced),
     )
@@ -73,6 +80,31 @@ def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap:
             "accuracy_gap": gap,
             "max_accuracy_gap": max_accuracy_gap,
         },
+    )
+
+
+def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
+    """Whether plain training on the labels beats distillation beyond noise."""
+    compared = {
+        f"{measure}{kind}_high": f"{words} {kind.replace('_', ' ')}"
+        for kind in BASELINES
+        for measure, words in MEASURES.items()
+        if f"{measure}{kind}_high" in metrics
+    }
+    if not compared:
+        return Check(
+            name="baseline",
+            passed=None,
+            reason="baseline not checked: the run has no interval of a gain over one",
+            metrics={},
+        )
+    worse = [words for name, words in compared.items() if metrics[name] < 0]
+    reason = f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is better"
+    return Check(
+        name="baseline",
+        passed=not worse or allowed,
+        reason=f"{reason}{', which is allowed' if worse and allowed else ''}",
+        metrics={name: metrics[name] for name in compared},
     )
 
 

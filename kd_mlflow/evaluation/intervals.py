@@ -82,6 +82,22 @@ def accuracy_difference(first: Hits, second: Hits, *, seed: int = 0) -> Interval
     return Interval(value=float(first.mean() - second.mean()), low=low, high=high)
 
 
+def loss_difference(first: Floats, second: Floats) -> Interval:
+    """Mean loss of ``first`` minus ``second`` on the same rows, with seeds as they are paired.
+
+    The variance of the mean is that over rows, of each row's mean over seeds, plus that over
+    seeds.  Shape: (seeds or 1, n) each.
+
+    >>> loss_difference(np.full((1, 100), 0.5), np.full((1, 100), 0.75)).value
+    -0.25
+    """
+    difference = first - second
+    by_row, by_seed = difference.mean(axis=0), difference.mean(axis=1)
+    error = Z * float(np.hypot(standard_error(by_row), standard_error(by_seed)))
+    value = float(by_row.mean())
+    return Interval(value=value, low=value - error, high=value + error)
+
+
 def mcnemar_p(first: Hits, second: Hits) -> float:
     """P value of McNemar's exact test that two models err equally often on the rows they differ on.
 

@@ -52,8 +52,13 @@ def _ladder(evidence: Evidence) -> Figure:
     comparison = evidence.comparison
     to_ensemble = _turned(comparison.gap)
     gains = {f"distilled - {k.replace('_', ' ')}": gain for k, gain in comparison.gains.items()}
+    boosting = {}
+    if comparison.over_boosting:
+        boosting = {"boosting": [comparison.summary["boosting_test_accuracy"]]}
+        gains["distilled - boosted trees"] = comparison.over_boosting[0]
+    ensemble = {"ensemble": [comparison.summary["ensemble_test_accuracy"]]}
     return accuracy.ladder(
-        {**_accuracies(evidence), "ensemble": [comparison.summary["ensemble_test_accuracy"]]},
+        {**boosting, **_accuracies(evidence), **ensemble},
         {**gains, "distilled - ensemble": to_ensemble},
         rows=evidence.test_rows,
     )

@@ -39,6 +39,7 @@ LOOKS = {
     "distilled": Look("distilled students", "#0072B2", "o"),
     "baseline": Look("baseline students", "#E69F00", "s"),
     "strong_baseline": Look("strong baseline students", "#009E73", "^"),
+    "boosting": Look("boosted trees alone", "#CC79A7", "v"),
 }
 """Colours of Okabe & Ito (2008); no two kinds differ by colour alone."""
 

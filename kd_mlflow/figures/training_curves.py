@@ -12,7 +12,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.figures.style import LOOKS, canvas, ensemble_level, headline, label, legend_below
+from kd_mlflow.figures.style import (
+    INK,
+    LOOKS,
+    canvas,
+    ensemble_level,
+    headline,
+    label,
+    legend_below,
+)
+from kd_mlflow.population.history import HELD_OUT, best_epochs
 
 CURVES = {
     "val_accuracy": ("accuracy, %", 100.0),
@@ -23,25 +32,37 @@ CURVES = {
 
 
 def teacher_curves(
-    history: Mapping[str, Floats], *, ensemble: Mapping[str, float], rows: int
+    histories: Mapping[str, Mapping[str, Floats]], *, ensemble: Mapping[str, float], rows: int
 ) -> Figure:
     """Validation accuracy and log loss of each teacher by epoch, and the ensemble's level.
 
-    Shape of each curve: (epochs, teachers).
+    A dot marks the epoch that a teacher was taken from.
+    ``histories``: curves by kind of teacher.  Shape of each curve: (epochs, teachers).
     """
-    figure, axes = canvas(3.6, columns=2)
+    figure, axes = canvas(0.8 + 2.8 * len(histories), rows=len(histories), columns=2)
     look = LOOKS["teacher"]
-    for each, name in zip(axes.flat, ("val_accuracy", "val_loss"), strict=True):
-        text, scale = CURVES[name]
-        values = scale * np.ma.masked_invalid(history[name])
-        lines = each.plot(_epochs(values), values, color=look.colour, **_thin(values))
-        lines[0].set_label(f"{look.name}, one line each ({values.shape[1]})")
-        ensemble_level(each, scale * ensemble[name])
-        _zoom(each, [values], scale * ensemble[name], least=0.005 * scale)
-        label(each, x="epoch", y=text)
+    for row, (kind, history) in zip(axes, histories.items(), strict=True):
+        for each, name in zip(row, ("val_accuracy", "val_loss"), strict=True):
+            text, scale = CURVES[name]
+            values = scale * np.ma.masked_invalid(history[name])
+            lines = each.plot(_epochs(values), values, color=look.colour, **_thin(values))
+            lines[0].set_label("one teacher each")
+            if HELD_OUT in history:
+                _mark_best(each, history, values)
+            ensemble_level(each, scale * ensemble[name])
+            _zoom(each, [values], scale * ensemble[name], least=0.005 * scale)
+            x = "epoch" if row is axes[-1] else ""
+            label(each, x=x, y=text, title=f"{values.shape[1]} {kind}")
     headline(figure, f"Teachers on {rows:,} validation rows")
     legend_below(figure, axes[0, 0])
     return figure
+
+
+def _mark_best(axes: Axes, history: Mapping[str, Floats], values: Any) -> None:
+    """Put a dot on each curve at its member's best epoch.  Shape: values (epochs, teachers)."""
+    best = best_epochs(history)
+    heights = values[best - 1, np.arange(values.shape[1])]
+    axes.plot(best, heights, "o", color=INK, markersize=3, label="epoch taken, by left-out rows")
 
 
 def student_curves(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 BOUNDS = (0.5, 2.0)
 """A few dozen validation rows without an error would ask for infinite certainty."""
@@ -19,13 +20,21 @@ def fit_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
 
     Shape: logits (k, n, classes), labels (n,) -> (k,).
     """
-    return torch.tensor([_fit_temperature(member.double(), labels) for member in logits])
+    return torch.tensor([fit_temperature(member, labels) for member in logits])
 
 
-def _fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> float:
+    """The temperature of least log loss, rows counting by weight.
+
+    Shape: logits (n, classes), labels and weight (n,).
+    """
+    wide = logits.double()
+    share = torch.ones(len(wide)) if weight is None else weight
+    share = (share / share.sum()).to(wide)
+
     def log_loss(log_temperature: float) -> float:
-        scaled = logits / float(np.exp(log_temperature))
-        return float(torch.nn.functional.cross_entropy(scaled, labels))
+        scaled = wide / float(np.exp(log_temperature))
+        return float(share @ cross_entropy(scaled, labels, reduction="none"))
 
     found = minimize_scalar(log_loss, bounds=np.log(BOUNDS), method="bounded")
     return float(np.exp(found.x))

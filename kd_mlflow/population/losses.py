@@ -6,8 +6,7 @@ Hinton, Vinyals & Dean (2015), "Distilling the Knowledge in a Neural Network", a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,25 +15,37 @@ UNLABELLED = -100
 """The label of a row that has none; torch's own ``ignore_index``."""
 
 
-def average_logits(member_logits: Tensor) -> Tensor:
-    """Average the members' logits into the ensemble's.
+def average_logits(member_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Average the members' logits into the ensemble's, alike or by weights that sum to 1.
 
-    Shape: (k, batch, classes) -> (batch, classes).
+    Shape: (k, batch, classes), (k,) -> (batch, classes).
     """
-    return member_logits.mean(dim=0)
+    if weights is None:
+        return member_logits.mean(dim=0)
+    average: Tensor = torch.tensordot(weights.to(member_logits), member_logits, dims=1)
+    return average
 
 
-def average_probabilities(member_logits: Tensor) -> Tensor:
+def average_probabilities(member_logits: Tensor, weights: Tensor | None = None) -> Tensor:
     """Average the members' probabilities; return them as logits, log of the mean probability.
 
     The mean probability is the mixture's own prediction: its log loss is never above the members'
-    mean log loss.  Shape: (k, batch, classes) -> (batch, classes).
+    mean log loss.  Shape: (k, batch, classes), (k,) -> (batch, classes).
     """
-    k = member_logits.shape[0]
-    return torch.log_softmax(member_logits, dim=-1).logsumexp(dim=0) - math.log(k)
+    log_shares = torch.log_softmax(member_logits, dim=-1)
+    if weights is None:
+        return log_shares.logsumexp(dim=0) - math.log(len(member_logits))
+    return (log_shares + weights.to(member_logits).log()[:, None, None]).logsumexp(dim=0)
 
 
-AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
+class Average(Protocol):
+    """An ensemble's logits from its members', which count alike or by weights that sum to 1."""
+
+    def __call__(self, member_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Shape: (k, batch, classes), (k,) -> (batch, classes)."""
+
+
+AVERAGES: dict[str, Average] = {
     "logits": average_logits,
     "probabilities": average_probabilities,
 }

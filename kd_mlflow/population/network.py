@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from kd_mlflow.population.sampling import Inputs
+
 EVALUATION_ROWS, EVALUATION_MEMBERS = 4096, 8
 """At most 4,096 rows of 8 members are scored at once: bounds memory, changes no logit."""
 
@@ -86,12 +88,13 @@ class Population(nn.Module):
         logits: Tensor = last(h)
         return logits
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor | Inputs) -> Tensor:
         """Score rows without gradient or dropout, some members and some rows at a time.
 
         Shape: (batch, d_in) -> (k, batch, classes).
         """
-        logits = x.new_empty(self.k, len(x), self.sizes[-1])  # parts kept apart pin freed memory
+        like = self.stack[-1].bias  # one tensor for all: parts kept apart would pin freed memory
+        logits = like.new_empty(self.k, len(x), self.sizes[-1], requires_grad=False)
         with torch.no_grad():
             for first in range(0, self.k, EVALUATION_MEMBERS):
                 members = slice(first, first + EVALUATION_MEMBERS)

@@ -1,8 +1,8 @@
-"""Which rows each member sees, in which order, and how it mixes them."""
+"""Which rows each member sees, in which order, how it mixes them, and which it is judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,42 +17,93 @@ BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 """Largest weight of a mixed row: 1 says that a row is not mixed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+RowNumbers = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A table's rows as networks take them: as they lie, or encoded from what lies when asked for.
+
+    Shape: values (n, d_in), or with ``encode`` (n, columns) of which it makes (n, d_in).
+    """
+
+    values: Tensor
+    encode: Callable[[Tensor], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self._encoded(self.values[rows])
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Rows by their numbers.  Shape: (k, batch) -> (k, batch, d_in)."""
+        taken = self._encoded(self.values.index_select(0, rows.reshape(-1)))
+        return taken.view(*rows.shape, -1)
+
+    def _encoded(self, values: Tensor) -> Tensor:
+        return self.encode(values) if self.encode else values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sampling:
     """Which training rows each member sees, one value per member in each field.
 
-    Member i samples the first ``pools[i]`` rows without replacement; when all have come it starts
-    anew. It mixes each row with the one before in its batch by Beta(``mixup[i]``), 0 for not at
-    all. Every member's epoch has ``epoch_rows`` rows.
+    Member i samples the rows ``pools[i]`` without replacement; when all have come it starts anew.
+    It mixes each row with the one before in its batch by Beta(``mixup[i]``), 0 for not at all.
+    Every member's epoch has ``epoch_rows`` rows. By its loss on the rows ``held_out[i]``, none of
+    its pool, a member's best epoch is known; without any, its last epoch is its best.
 
-    >>> Sampling.whole(100, k=2).pools
-    (100, 100)
+    >>> Sampling.whole(3, k=2).pools
+    (array([0, 1, 2], dtype=int32), array([0, 1, 2], dtype=int32))
     """
 
-    pools: tuple[int, ...]
+    pools: tuple[RowNumbers, ...]
     mixup: tuple[float, ...]
     epoch_rows: int
+    held_out: tuple[RowNumbers, ...] = ()
 
     @classmethod
     def whole(cls, n: int, k: int, *, mixup: float = 0.0) -> Sampling:
         """All ``k`` members see all ``n`` rows once per epoch."""
-        return cls(pools=(n,) * k, mixup=(mixup,) * k, epoch_rows=n)
+        rows = np.arange(n, dtype=np.int32)
+        return cls(pools=(rows,) * k, mixup=(mixup,) * k, epoch_rows=n)
+
+    @classmethod
+    def leaving_out(cls, n: int, held_out: Sequence[RowNumbers], *, mixup: float = 0.0) -> Sampling:
+        """Each member sees those of ``n`` rows that it does not hold out, and is judged by these.
+
+        >>> sampling = Sampling.leaving_out(3, [np.array([1], dtype=np.int32)])
+        >>> sampling.pools, sampling.epoch_rows
+        ((array([0, 2], dtype=int32),), 2)
+        """
+        rows = np.arange(n, dtype=np.int32)
+        pools = tuple(np.setdiff1d(rows, own) for own in held_out)
+        return cls(
+            pools=pools,
+            mixup=(mixup,) * len(pools),
+            epoch_rows=max(map(len, pools)),
+            held_out=tuple(held_out),
+        )
 
     def members(self, members: slice) -> Sampling:
         """The sampling of some members."""
         return Sampling(
-            pools=self.pools[members], mixup=self.mixup[members], epoch_rows=self.epoch_rows
+            pools=self.pools[members],
+            mixup=self.mixup[members],
+            epoch_rows=self.epoch_rows,
+            held_out=self.held_out[members],
         )
 
 
-def row_orders(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int32]]:
+def row_orders(seed: int, pool: RowNumbers, epoch_rows: int) -> Iterator[RowNumbers]:
     """Yield the row numbers of one epoch after the other: shuffled pools, end to end.
 
     Shape of each: (epoch_rows,).
 
-    >>> orders = row_orders(seed=1, pool=3, epoch_rows=2)
+    >>> orders = row_orders(seed=1, pool=np.array([4, 5, 6], dtype=np.int32), epoch_rows=2)
     >>> first, second, third = next(orders), next(orders), next(orders)
-    >>> sorted([*first, second[0]]) == sorted([second[1], *third]) == [0, 1, 2]
+    >>> sorted([*first, second[0]]) == sorted([second[1], *third]) == [4, 5, 6]
     True
     """
     bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(ORDER_STREAM,)))
@@ -61,7 +112,7 @@ def row_orders(seed: int, pool: int, epoch_rows: int) -> Iterator[NDArray[np.int
     while True:
         parts = [left]
         while sum(map(len, parts)) < epoch_rows:
-            parts.append(shuffle.permutation(np.arange(pool, dtype=np.int32)))
+            parts.append(shuffle.permutation(pool))
         drawn = np.concatenate(parts)
         left = drawn[epoch_rows:]
         yield drawn[:epoch_rows]
@@ -99,7 +150,7 @@ class Batches:
     """Each member's own batches of rows, mixed where its sampling says so."""
 
     def __init__(
-        self, table: Tensor, sampling: Sampling, *, seeds: Sequence[int], batch_size: int
+        self, table: Inputs, sampling: Sampling, *, seeds: Sequence[int], batch_size: int
     ) -> None:
         self._table, self._rows, self._batch_size = table, sampling.epoch_rows, batch_size
         self._orders = [
@@ -114,12 +165,12 @@ class Batches:
 
         Shape of each: (k, batch, d_in), (k, batch) and (k, batch).
         """
-        device = self._table.device
+        device = self._table.values.device
         order = torch.from_numpy(np.stack([next(rows) for rows in self._orders])).to(device)
         weight = self._weights.draw(device)
         for start in range(0, self._rows, self._batch_size):
             batch = order[:, start : start + self._batch_size]
-            x = self._table.index_select(0, batch.reshape(-1)).view(*batch.shape, -1)
+            x = self._table.take(batch)
             if weight is None:
                 yield x, batch, None
                 continue

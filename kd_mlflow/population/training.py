@@ -17,22 +17,25 @@ from torch import Tensor
 
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.backprop import Backprop
+from kd_mlflow.population.history import (
+    HELD_OUT,
+    History,
+    OnEpoch,
+    Watch,
+    ignore_epoch,
+    replay,
+    side_by_side,
+)
 from kd_mlflow.population.losses import Losses
-from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import Batches, Sampling
+from kd_mlflow.population.network import EVALUATION_ROWS, Population
+from kd_mlflow.population.sampling import Batches, Inputs, Sampling
 from kd_mlflow.population.workers import HERE, Pool, Workers
-
-History = dict[str, NDArray[np.float64]]
-"""Curves by name.  Shape of each: (epochs, k)."""
 
 CHUNK_PARAMETERS = 300_000
 """Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
 
 THREAD_PARAMETERS = 150_000
 """Fewest weights that are worth a thread: with less, threads wait for Python's lock."""
-
-OnEpoch = Callable[[slice, int, dict[str, NDArray[np.float64]]], None]
-"""Receives which members, the epoch (from 1) and each curve's values, shape (members,)."""
 
 
 class Loss(Protocol):
@@ -56,6 +59,9 @@ Evaluate = Callable[[Tensor], dict[str, Tensor]]
 class Schedule:
     """How long and how fast to train: Adam with L2 weight decay.
 
+    A member ends after ``patience`` epochs without a lower loss on its held-out rows, if it has
+    any; 0: it is trained for all epochs.
+
     >>> schedule = Schedule(epochs=2, batch_size=64, learning_rate=0.1, decay="cosine")
     >>> [round(rate, 3) for rate in schedule.learning_rates(steps_per_epoch=2)]
     [0.1, 0.085, 0.05, 0.015]
@@ -66,6 +72,7 @@ class Schedule:
     learning_rate: float
     weight_decay: float = 0.0
     decay: str = "constant"
+    patience: int = 0
 
     def learning_rates(self, steps_per_epoch: int) -> Iterator[float]:
         """The rate of each step; cosine: Loshchilov & Hutter (2017), arXiv 1608.03983, eq. 5."""
@@ -79,15 +86,11 @@ class Schedule:
 class Rows:
     """What members are trained on and followed on; both encoded the same way.
 
-    Shape: train (n, d_in), val (m, d_in).
+    ``train`` also has the rows that members hold out.  Shape: train (n, d_in), val (m, d_in).
     """
 
-    train: Tensor
-    val: Tensor
-
-
-def ignore_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
-    """The null listener."""
+    train: Inputs
+    val: Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,39 +110,25 @@ class Task:
 
         Members are split into chunks, trained side by side with one intra-op thread each: as fast
         as several on a quiet machine, and nothing stalls on a busy one. A member's weights are the
-        same bit for bit however members are chunked.
+        same bit for bit however members are chunked. They are those of its best epoch, the one of
+        least ``held_out_loss``, where it holds rows out; its curves are NaN once it has ended.
 
         Raises TrainingError when a member's loss is no longer a finite number.
         """
         parts: dict[int, History] = {}
-        with workers.pool(self) as pool, _Watch(ignore_epoch if pool.remote else on_epoch) as watch:
+        with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             chunks = _chunks(self.population, pool)
             calls = (delayed(_fit_chunk)(self, members, watch) for members in chunks)
             for members, trained, history in pool(calls):
                 self.population.copy_members_(members, trained)
                 parts[members.start] = history
                 if pool.remote:
-                    _replay(members, history, on_epoch)
-        ordered = [parts[start] for start in sorted(parts)]
-        return {name: np.concatenate([p[name] for p in ordered], axis=1) for name in ordered[0]}
-
-
-class _Watch:
-    """Passes each epoch on, and stops all chunks at their next step once its block is left."""
-
-    def __init__(self, on_epoch: OnEpoch) -> None:
-        self.on_epoch = on_epoch
-        self.over = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.over = True
+                    replay(members, history, on_epoch)
+        return side_by_side([parts[start] for start in sorted(parts)])
 
 
 @torch.no_grad()
-def _fit_chunk(task: Task, members: slice, watch: _Watch) -> tuple[slice, Population, History]:
+def _fit_chunk(task: Task, members: slice, watch: Watch) -> tuple[slice, Population, History]:
     """Train copies of some members; each one's gradient is that of its own mean loss."""
     rows, schedule, loss = task.rows, task.schedule, task.loss.members(members)
     population, seeds = task.population.members(members), task.seeds[members]
@@ -151,6 +140,7 @@ def _fit_chunk(task: Task, members: slice, watch: _Watch) -> tuple[slice, Popula
         rows.train, task.sampling.members(members), seeds=seeds, batch_size=schedule.batch_size
     )
     rates = schedule.learning_rates(batches.per_epoch)
+    judge = _Judge(task, members, population)
     curves: list[dict[str, NDArray[np.float64]]] = []
     with _one_intra_op_thread():
         for epoch in range(1, schedule.epochs + 1):
@@ -164,17 +154,63 @@ def _fit_chunk(task: Task, members: slice, watch: _Watch) -> tuple[slice, Popula
                 optimizer.step()
                 means.add(losses.values)
             metrics = {**means.result(), **task.evaluate(population.logits(rows.val))}
-            curves.append({name: value.double().cpu().numpy() for name, value in metrics.items()})
-            _check_finite(curves[-1]["train_loss"], epoch, schedule.learning_rate)
+            curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
+            _check_finite(curve["train_loss"][~judge.ended], epoch, schedule.learning_rate)
+            curves.append(judge.look(population, curve))
             watch.on_epoch(members, epoch, curves[-1])
+            if judge.ended.all():
+                break
     history = {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
-    return members, population.members(slice(None)), history
+    return members, judge.best(population), history
 
 
-def _replay(members: slice, history: History, on_epoch: OnEpoch) -> None:
-    """Call ``on_epoch`` for each epoch of a chunk that was trained in another process."""
-    for epoch in range(1, len(history["train_loss"]) + 1):
-        on_epoch(members, epoch, {name: values[epoch - 1] for name, values in history.items()})
+class _Judge:
+    """Scores members on the rows that they hold out, keeps their best weights, ends them."""
+
+    def __init__(self, task: Task, members: slice, population: Population) -> None:
+        self._held_out = task.sampling.members(members).held_out
+        self._table, self._patience = task.rows.train, task.schedule.patience
+        self._losses = [
+            task.loss.members(slice(i, i + 1)) for i in range(members.start, members.stop)
+        ]
+        self._kept = population.members(slice(None)) if self._held_out else None
+        self._least = np.full(population.k, np.inf)
+        self._waited = np.zeros(population.k, dtype=np.int64)
+        self.ended = np.zeros(population.k, dtype=np.bool_)
+
+    def look(
+        self, population: Population, curve: dict[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Judge an epoch; give its curves with ``held_out_loss``, NaN for who had ended before."""
+        if self._kept is None:
+            return curve
+        found = np.full(population.k, np.nan)
+        over = self.ended.copy()
+        for i in np.flatnonzero(~over):
+            found[i] = self._loss_of(population, int(i))
+            better = found[i] < self._least[i]
+            self._waited[i] = 0 if better else self._waited[i] + 1
+            if better:
+                self._least[i] = found[i]
+                one = slice(int(i), int(i) + 1)
+                self._kept.copy_members_(one, population.members(one))
+        if self._patience:
+            self.ended |= self._waited >= self._patience
+        alive = {name: np.where(over, np.nan, values) for name, values in curve.items()}
+        return {**alive, HELD_OUT: found}
+
+    def best(self, population: Population) -> Population:
+        """Each member with the weights of its best epoch."""
+        return population.members(slice(None)) if self._kept is None else self._kept
+
+    def _loss_of(self, population: Population, i: int) -> float:
+        """Mean loss of one member on its rows, scored alone: the same bits whoever is beside it."""
+        member, loss, total = population.members(slice(i, i + 1)), self._losses[i], 0.0
+        rows = torch.from_numpy(self._held_out[i])[None].to(self._table.values.device)
+        for some in torch.split(rows, EVALUATION_ROWS, dim=1):
+            losses = loss(member(self._table.take(some)), some, None).values["train_loss"]
+            total += float(losses.double().sum())
+        return total / rows.shape[1]
 
 
 class _Means:

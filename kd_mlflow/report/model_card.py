@@ -10,7 +10,9 @@ from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
 from kd_mlflow.report.words import (
     augmentation,
+    composition,
     counts_text,
+    inputs_text,
     metrics_table,
     one_line,
     p_values,
@@ -18,6 +20,7 @@ from kd_mlflow.report.words import (
     safe,
     sides,
     size_text,
+    warning_text,
     whole_blocks,
 )
 from kd_mlflow.table.dataset import Split
@@ -69,8 +72,10 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
     table, split = evidence.dataset.table, evidence.dataset.split
     metrics, name = comparison.summary, safe(table.name)
     about_limits = " ".join(limits(table, split, comparison))
+    warning = warning_text(comparison)
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
+        *([f"**Warning:** {warning}."] if warning else []),
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}.",
         f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
         f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
@@ -82,7 +87,8 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
         f"{percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact test are "
         f"{p_values(comparison)}; it agrees with the ensemble on "
         f"{percent(comparison.students['distilled'][0]['test_agreement'])} of the test rows.",
-        f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
+        f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
+        f"{safe(composition(evidence.parts), TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
         f"**Limits.** {safe(about_limits, len(about_limits))}",
@@ -94,12 +100,19 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
 def _recipe(evidence: Evidence) -> str:
     config = evidence.config
     widths = one_line(", ".join(map(str, config.student_hidden)))
+    chosen = (
+        f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
+        f"rows, {evidence.trials[-1].divergence:.4f} nats. "
+        if evidence.trials
+        else ""
+    )
     return (
-        f"**Recipe.** `{config.recipe}`: hidden layers {widths}; "
+        f"**Recipe.** `{config.recipe}`: {inputs_text(config.student_bins)}, "
+        f"hidden layers {widths}; "
         f"T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, "
         f"{config.student_epochs} epochs, {config.schedule} learning rate "
         f"{config.learning_rate:g}, {augmentation(config.augment, config.augment_factor)}, "
-        f"seed {config.seed}. "
+        f"seed {config.seed}. {chosen}"
         "Baselines have the same architecture, steps, schedule and seeds."
     )
 

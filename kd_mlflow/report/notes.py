@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.students import StudentSetting
+from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.report.words import metrics_table, percent, safe, sides, size_text, whole_blocks
+from kd_mlflow.report.words import (
+    composition,
+    metrics_table,
+    percent,
+    safe,
+    sides,
+    size_text,
+    trial_text,
+    warning_text,
+    whole_blocks,
+)
 from kd_mlflow.table.dataset import Dataset
 
 NOTE_LENGTH = 8000
@@ -19,9 +31,8 @@ def teachers_note(
     dataset: Dataset,
     metrics: Mapping[str, float],
     *,
-    teachers: int,
+    parts: Sequence[Part],
     hidden: Sequence[int],
-    epochs: int,
     imbalanced: bool,
 ) -> str:
     """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
@@ -29,8 +40,8 @@ def teachers_note(
     name = safe(dataset.table.name)
     balanced = f"balanced accuracy **{percent(metrics['ensemble_test_balanced_accuracy'])}**, "
     return (
-        f"{teachers} teachers ({widths}) on **{name}** ({sides(dataset.split)}), "
-        f"{epochs} epochs each.\n\n"
+        f"An ensemble on **{name}** ({sides(dataset.split)}): {composition(parts)}; "
+        f"networks of {widths}.\n\n"
         f"Ensemble {balanced if imbalanced else ''}"
         f"accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
         f"teachers {percent(metrics['mean_teacher_test_accuracy'])} on average, "
@@ -43,9 +54,9 @@ def reused_note(run_id: str) -> str:
     return f"Reused: run {run_id} trained the same ensemble."
 
 
-def teacher_note(table: str, *, teachers: int, epochs: int, seed: int) -> str:
-    """Describe one teacher's run."""
-    return f"One of {teachers} teachers on **{safe(table)}**: {epochs} epochs, seed {seed}.\n"
+def teacher_note(table: str, kind: str, *, teachers: int, seed: int) -> str:
+    """Describe one teacher's run; ``kind`` is what its like are called."""
+    return f"One of {teachers} teachers on **{safe(table)}**, of the {kind}; seed {seed}.\n"
 
 
 def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
@@ -92,13 +103,23 @@ def sweep_note(
     )
 
 
-def distill_note(table: str, comparison: Comparison, *, temperature: float, alpha: float) -> str:
-    """Describe a comparison's run."""
+def distill_note(
+    table: str,
+    comparison: Comparison,
+    *,
+    temperature: float,
+    alpha: float,
+    trials: Sequence[Trial] = (),
+) -> str:
+    """Describe a comparison's run; a baseline that is better comes first."""
     seeds = len(comparison.students["distilled"])
+    warning = warning_text(comparison)
     blocks = [
+        *([f"**Warning:** {warning}."] if warning else []),
         f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
         f"alpha {alpha:g}, against {seeds} baselines of the same seeds.",
         f"{metrics_table(comparison)}\n{size_text(comparison)}",
+        *([f"Chosen of {len(trials)} sizes: {trial_text(trials[-1])}."] if trials else []),
     ]
     return whole_blocks(blocks, NOTE_LENGTH)
 

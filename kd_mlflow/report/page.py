@@ -23,6 +23,7 @@ MODELS = {
     "baseline": "baseline, mean",
     "strong_baseline": "strong baseline, mean",
     "registered": "registered student",
+    "boosting": "boosted trees alone",
 }
 """Columns of the table of metrics."""
 
@@ -137,6 +138,8 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     return [
         *_teachers_rows(evidence),
         ("recipe", config.recipe),
+        ("inputs", words.inputs_text(config.student_bins)),
+        *([("chosen", _menu_text(evidence))] if evidence.trials else []),
         ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
         ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
         ("ensemble averages", config.averaging),
@@ -153,17 +156,25 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
+def _menu_text(evidence: Evidence) -> str:
+    """What was tried before a student was kept."""
+    tried = "; ".join(words.trial_text(trial) for trial in evidence.trials[:-1])
+    kept = words.trial_text(evidence.trials[-1])
+    return f"{kept}{f'; larger than needed, or too far from it: {tried}' if tried else ''}"
+
+
 def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    """The teachers' size and range; who they are where they are not known one by one."""
+    """What the ensemble is made of; size and range of teachers that are known one by one."""
+    made_of = ("the ensemble is made of", words.composition(evidence.parts))
     teachers = evidence.teacher_accuracies
     whole = evidence.comparison.summary.get("ensemble_parameters")
     if not teachers or not whole:
-        return [("teachers", evidence.config.teachers)]
+        return [("teachers", evidence.config.teachers), made_of]
     text = (
-        f"{len(teachers)} of {whole / len(teachers):,.0f} parameters, {whole:,.0f} together; "
+        f"{len(teachers)}, {whole:,.0f} parameters together where they count; "
         f"test accuracy {words.percent(min(teachers))} to {words.percent(max(teachers))}"
     )
-    return [("teachers", text)]
+    return [("teachers", text), made_of]
 
 
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kd_mlflow.distillation.menu import Trial
+from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.table.dataset import Split
@@ -25,6 +27,7 @@ MARKUP = re.compile(
 )
 """Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
 
+LISTED_PARTS = 6
 LISTED_GAINS = 4
 LISTED_CLASSES = 3
 
@@ -69,6 +72,38 @@ def whole_blocks(blocks: Sequence[str], length: int) -> str:
     return text
 
 
+def composition(parts: Sequence[Part]) -> str:
+    """Say what an ensemble is made of.
+
+    >>> composition([Part("networks", 6, 0.75), Part("boosted models", 4, 0.25)])
+    '6 networks 75 %, 4 boosted models 25 %'
+    """
+    named = [
+        f"{f'{part.models} ' if part.models > 1 else ''}{part.name} {100 * part.share:.0f} %"
+        for part in parts[:LISTED_PARTS]
+    ]
+    more = len(parts) - LISTED_PARTS
+    return ", ".join([*named, *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def trial_text(trial: Trial) -> str:
+    """Say what a student of the menu is and how near its teacher it came."""
+    widths = ", ".join(map(str, trial.hidden))
+    return (
+        f"{inputs_text(trial.bins)}, hidden layers {widths}, T {trial.temperature:g}: "
+        f"{trial.parameters:,} parameters, divergence from the ensemble {trial.divergence:.4f} nats"
+    )
+
+
+def inputs_text(bins: int) -> str:
+    """Say what inputs a student has.
+
+    >>> inputs_text(0), inputs_text(16)
+    ('plain inputs', 'inputs of 16 bins')
+    """
+    return f"inputs of {bins} bins" if bins else "plain inputs"
+
+
 def percent(share: float) -> str:
     """Write a share with two decimals.
 
@@ -98,6 +133,47 @@ def gain_text(gain: Interval) -> str:
     return (
         f"no measurable gain (95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f} points)"
     )
+
+
+def both_gains_text(accuracy: Interval, loss: Interval) -> str:
+    """Say what was gained in accuracy and in log loss, or that nothing measurable was."""
+    return f"{gain_text(accuracy)}; log loss {loss_text(loss)}"
+
+
+def both_gaps_text(accuracy: Interval, loss: Interval) -> str:
+    """Say what is lost in accuracy and in log loss."""
+    return f"{points(accuracy)}; log loss {nats(loss)}"
+
+
+def loss_text(gain: Interval) -> str:
+    """Say how much lower a log loss is, or that it is not measurably lower.
+
+    >>> loss_text(Interval(value=0.0123, low=0.008, high=0.017))
+    'lower by 0.0123 (95 % interval +0.0080 to +0.0170)'
+    """
+    if not gain.decided:
+        return f"not measurably other: {nats(gain)}"
+    interval = nats(gain).partition(" ")[2]
+    return f"{'lower' if gain.value > 0 else 'higher'} by {abs(gain.value):.4f} {interval}"
+
+
+def nats(difference: Interval) -> str:
+    """Write a difference of log losses with its interval."""
+    return (
+        f"{difference.value:+.4f} (95 % interval {difference.low:+.4f} to {difference.high:+.4f})"
+    )
+
+
+def warning_text(comparison: Comparison) -> str:
+    """Say that a baseline beats the distilled students beyond noise; empty where none does."""
+    if not comparison.worse_than:
+        return ""
+    found = "; ".join(
+        f"the {kind_text(kind)}, trained without teachers, is measurably better: gain "
+        f"{both_gains_text(comparison.gains[kind], comparison.loss_gains[kind])}"
+        for kind in comparison.worse_than[:LISTED_GAINS]
+    )
+    return f"do not use this student: {found}"
 
 
 def p_values(comparison: Comparison) -> str:
@@ -186,6 +262,19 @@ def metrics_table(comparison: Comparison) -> str:
     gains = "".join(f"| gain over the {kind_text(k)} | {gain_text(gain)} |\n" for k, gain in listed)
     if more := len(comparison.gains) - len(listed):
         gains += f"| gains over {more:,} more | see report.html |\n"
+    losses = {
+        **{f"log loss gain over the {kind_text(k)}": comparison.loss_gains[k] for k, _ in listed},
+        "log loss gap, distilled - ensemble": comparison.loss_gap,
+    }
+    if comparison.over_boosting:
+        over, losses["log loss gain over boosted trees alone"] = comparison.over_boosting
+        gains += f"| gain over boosted trees alone | {gain_text(over)} |\n"
+    gains += "".join(f"| {name} | {nats(interval)} |\n" for name, interval in losses.items())
+    boosting = (
+        f"| boosted trees alone | {percent(metrics['boosting_test_accuracy'])} |\n"
+        if comparison.over_boosting
+        else ""
+    )
     return f"""\
 {imbalance_text(comparison)}\
 | model | test accuracy |
@@ -195,7 +284,7 @@ def metrics_table(comparison: Comparison) -> str:
 {accuracy_with_error(metrics, "distilled_test_accuracy")} |
 | baseline, mean ± standard error over seeds | \
 {accuracy_with_error(metrics, "baseline_test_accuracy")} |
-{strong}| accuracy gap, ensemble - distilled | {points(comparison.gap)} |
+{strong}{boosting}| accuracy gap, ensemble - distilled | {points(comparison.gap)} |
 | knowledge recovered | {recovered_text(comparison)} |
 {gains}"""
 

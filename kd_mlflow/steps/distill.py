@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from itertools import chain
+from typing import TypeVar
 
 from kd_mlflow.config import DistillConfig, StudentRecipe
+from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
+from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
+from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
+    TransferSet,
     calibrated,
     student_groups,
     student_task,
@@ -19,9 +26,11 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import png
+from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.page import page
+from kd_mlflow.report.words import trial_text
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
@@ -29,16 +38,21 @@ from kd_mlflow.steps.tracked import (
     BALANCE,
     RECALL,
     describe_run,
+    followed,
     numbered,
     run_name,
-    train,
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import StudentModule, log_student
+from kd_mlflow.tracking.packaging import log_student
 from kd_mlflow.tracking.runs import Tracker
+
+C = TypeVar("C", bound=StudentRecipe)
+
+MENU = "student_menu.json"
+"""The students that were tried before one was kept, beside a comparison; the kept one is last."""
 
 RUN_KINDS = {
     "distilled": "student",
@@ -64,33 +78,44 @@ def distill_step(
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
-    groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
-    members = [member for some in groups.values() for member in some]
-    check_memory(dataset, ensemble.encoding, members=len(members), hidden=config.student_hidden)
+    seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
+    widths = config.menu("student_hidden", len(dataset.split.train))
+    check_memory(dataset, ensemble.encoding, members=3 * len(seeds), hidden=max(widths))
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with tracker.run("distill", run_name("distill", dataset), parent=parent) as run:
         lessons = transfer_set(config, dataset, ensemble)
-        describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
+        config, trials = choose(
+            config, lessons, seed=seeds[0], workers=workers_of(config), listener=listener
+        )
+        describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
+        groups = student_groups(config, seeds)
         with _student_runs(tracker, groups, parent=run) as runs:
+            members = [member for some in groups.values() for member in some]
             for member_run, member in zip(runs, members, strict=True):
                 _describe_member(member_run, member, config, dataset, mark)
-            task = student_task(config, lessons, members, config.student_hidden)
-            history = train(task, runs, workers_of(config), label="students", listener=listener)
-            population = calibrated(config, task, lessons)
-            trained = TrainedStudents(
-                population=population, kinds=list(groups), history=history, lessons=lessons
-            )
+            trained = _train(config, lessons, groups, trials, runs, listener)
             evidence = compare(
-                config, dataset, ensemble, trained, teacher_accuracies=teacher_accuracies
+                config,
+                dataset,
+                ensemble,
+                trained,
+                boosting=_boosting_alone(config, dataset, ensemble, listener),
+                teacher_accuracies=teacher_accuracies,
             )
             finals = chain.from_iterable(evidence.comparison.students.values())
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
-        student = StudentModule(ensemble.encoding, population.member(0))
-        version = _log_and_register(evidence, ensemble, student, run)
+        note = notes.distill_note(
+            dataset.table.name,
+            evidence.comparison,
+            temperature=config.temperature,
+            alpha=config.alpha,
+            trials=trials,
+        )
+        version = _log_and_register(evidence, ensemble, trained.registered, run, note)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,
@@ -98,9 +123,63 @@ def distill_step(
         comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
+        trials=trials,
+        note=note,
         test_rows=len(dataset.split.test),
         page=tracker.page(run),
     )
+
+
+def choose(
+    config: C, lessons: TransferSet, *, seed: int, workers: Workers, listener: Listener
+) -> tuple[C, tuple[Trial, ...]]:
+    """Choose a student where the recipe leaves a choice; the configuration then names it."""
+    trials = choose_student(config, lessons, seed=seed, workers=workers, follow=listener.training)
+    n = lessons.labelled_rows
+    bins, hidden, temperature = (
+        (trials[-1].bins, trials[-1].hidden, trials[-1].temperature)
+        if trials
+        else (config.menu(name, n)[0] for name in ("student_bins", "student_hidden", "temperature"))
+    )
+    if trials:
+        listener.say(f"student chosen: {trial_text(trials[-1])}")
+    return replace(
+        config, student_bins=bins, student_hidden=hidden, temperature=temperature
+    ), trials
+
+
+def _train(
+    config: DistillConfig,
+    lessons: TransferSet,
+    groups: Mapping[str, Sequence[StudentSetting]],
+    trials: Sequence[Trial],
+    runs: Sequence[TrackedRun],
+    listener: Listener,
+) -> TrainedStudents:
+    """Train the students of all kinds as one population, into their runs."""
+    encoding = lessons.binned(config.student_bins)
+    members = [member for some in groups.values() for member in some]
+    task = student_task(config, lessons, members, encoding, config.student_hidden)
+    epochs = task.schedule.epochs
+    with followed(runs, listener, label="students", epochs=epochs) as on_epoch:
+        history = task.fit(workers_of(config), on_epoch)
+    return TrainedStudents(
+        population=calibrated(config, task, lessons),
+        encoding=encoding,
+        kinds=list(groups),
+        history=history,
+        lessons=lessons,
+        trials=trials,
+    )
+
+
+def _boosting_alone(
+    config: DistillConfig, dataset: Dataset, ensemble: Teacher, listener: Listener
+) -> Family:
+    """Train the boosted model that students are compared with."""
+    training = boosting_alone(dataset, ensemble.encoding, config.seed)
+    with listener.training("boosted trees alone", 1, training.epochs) as on_epoch:
+        return training.fit(workers_of(config), on_epoch).family
 
 
 @contextmanager
@@ -133,7 +212,7 @@ def _describe_member(
 
 
 def _log_and_register(
-    evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun
+    evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun, note: str
 ) -> str:
     """Log the comparison and the student, register it last of all; return the version."""
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
@@ -142,10 +221,9 @@ def _log_and_register(
     model_id = log_student(run, module=student, example=evidence.example, params=params)
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
+    if evidence.trials:
+        run.document([asdict(trial) for trial in evidence.trials], MENU)
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
-    note = notes.distill_note(
-        table.name, comparison, temperature=config.temperature, alpha=config.alpha
-    )
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
     run.log(metrics=of_run, note=note)
     run.log(metrics=of_model, model_id=model_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from kd_mlflow.population.training import OnEpoch, ignore_epoch
+from kd_mlflow.population.history import OnEpoch, ignore_epoch
 
 
 class Listener(Protocol):

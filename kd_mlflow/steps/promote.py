@@ -51,6 +51,7 @@ def promote_step(
             metric=config.gate_metric,
             max_accuracy_gap=config.max_accuracy_gap,
             min_compression=config.min_compression,
+            allow_worse_than_baseline=config.allow_worse_than_baseline,
         )
         production = _accuracy_in_production(model_name, seen, rows)
         run.log(metrics=_compared(checks, production))

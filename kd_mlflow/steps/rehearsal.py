@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 
+from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
-from kd_mlflow.tracking.packaging import StudentModule, rehearse
+from kd_mlflow.tracking.packaging import rehearse
 
 STUDENT = (8,)
 """Hidden widths of the student that is packaged: what fails does not depend on them."""

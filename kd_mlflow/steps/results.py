@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.comparison import CRITERION, Comparison, Metrics
 from kd_mlflow.evaluation.gate import Check
 from kd_mlflow.options import text_value
 from kd_mlflow.report.words import (
     accuracy_with_error,
-    gain_text,
+    both_gains_text,
+    both_gaps_text,
+    composition,
     kind_text,
     majority_text,
     one_line,
     p_values,
     percent,
-    points,
     rarest_classes,
     recall_text,
     recovered_text,
+    trial_text,
+    warning_text,
 )
 
 Row = tuple[str, str]
@@ -36,20 +42,32 @@ SWEEP_COLUMNS = [
 ]
 
 
+class TeacherResult(NamedTuple):
+    """A teacher's run by its name, its accuracy on the test rows, its share of the ensemble."""
+
+    name: str
+    accuracy: float
+    weight: float
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult:
     """An ensemble and its metrics on test rows; ``reused`` where an earlier run trained it.
 
-    ``teacher_accuracies`` are those of each teacher on the test rows; of an ``imbalanced`` table
-    one class has so many rows that accuracy says little.
+    Of an ``imbalanced`` table one class has so many rows that accuracy says little.
     """
 
     run_id: str
     reused: bool
     ensemble: Ensemble
-    teacher_accuracies: tuple[float, ...]
+    teachers: tuple[TeacherResult, ...]
     metrics: Metrics
     imbalanced: bool = False
+
+    @property
+    def teacher_accuracies(self) -> tuple[float, ...]:
+        """Each teacher's accuracy on the test rows."""
+        return tuple(teacher.accuracy for teacher in self.teachers)
 
     def __repr__(self) -> str:
         return teachers_table(self)
@@ -60,8 +78,9 @@ class DistillResult:
     """A comparison and the version that its first student became.
 
     ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
-    ensemble that was trained here. ``page`` is the address of the run on the tracking server, None
-    where the store is a file or a database.
+    ensemble that was trained here. ``trials`` are the students that were tried before, the kept
+    one last; ``note`` is the description of the run. ``page`` is the address of the run on the
+    tracking server, None where the store is a file or a database.
     """
 
     run_id: str
@@ -71,6 +90,8 @@ class DistillResult:
     model_name: str
     version: str
     test_rows: int
+    trials: Sequence[Trial] = ()
+    note: str = ""
     page: str | None = None
 
     def __repr__(self) -> str:
@@ -146,7 +167,8 @@ class Decision:
 def main_table(result: MainResult) -> str:
     """Everything that ``main`` found, and what to do next."""
     return _table(
-        _imbalance_rows(result.distill)
+        _warning_rows(result.distill)
+        + _imbalance_rows(result.distill)
         + _teachers_rows(result.taught)
         + _distill_rows(result.distill)
         + _decision_rows(result.decision)
@@ -164,7 +186,7 @@ def teachers_table(result: TeachersResult) -> str:
 def distill_table(result: DistillResult) -> str:
     """The comparison and the registered version."""
     runs = [("distill run", result.run_id), ("teachers", result.taught_by)]
-    rows = _imbalance_rows(result) + _distill_rows(result) + runs
+    rows = _warning_rows(result) + _imbalance_rows(result) + _distill_rows(result) + runs
     return _table(rows) + _next_steps(result, "candidate")
 
 
@@ -229,13 +251,14 @@ def _check_text(check: Check) -> str:
 
 def _teachers_rows(result: TeachersResult) -> list[Row]:
     each = [
-        (f"teacher-{i:02d}", percent(accuracy))
-        for i, accuracy in enumerate(result.teacher_accuracies, 1)
+        (teacher.name, f"{percent(teacher.accuracy)}, weight {percent(teacher.weight)}")
+        for teacher in result.teachers
     ]
     metrics = result.metrics
     return [
         ("", "test accuracy"),
         *each,
+        ("made of", composition(result.ensemble.parts)),
         (
             "ensemble" + (" (reused)" if result.reused else ""),
             percent(metrics["ensemble_test_accuracy"]),
@@ -255,19 +278,25 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         for kind in comparison.gains
     ]
     gains = [
-        (f"gain over {kind_text(kind)}", gain_text(gain)) for kind, gain in comparison.gains.items()
+        (f"gain over {kind_text(kind)}", both_gains_text(gain, comparison.loss_gains[kind]))
+        for kind, gain in comparison.gains.items()
     ]
+    boosting = [("boosted trees alone", percent(metrics["boosting_test_accuracy"]))]
+    if comparison.over_boosting:
+        gains.append(("gain over boosted trees", both_gains_text(*comparison.over_boosting)))
     return [
         ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
         ("ensemble", percent(metrics["ensemble_test_accuracy"])),
         ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),
         *baselines,
+        *(boosting if comparison.over_boosting else []),
         *gains,
-        ("gap to the ensemble", points(comparison.gap)),
+        ("gap to the ensemble", both_gaps_text(comparison.gap, comparison.loss_gap)),
         ("knowledge recovered", recovered_text(comparison)),
         *_beside_accuracy(comparison),
         ("registered, McNemar's p", p_values(comparison)),
         ("agreement", percent(metrics["test_agreement"])),
+        *([("student chosen", trial_text(result.trials[-1]))] if result.trials else []),
         ("student parameters", f"{metrics['student_parameters']:,.0f}"),
         ("compression ratio", _compression_text(metrics)),
         (
@@ -276,6 +305,12 @@ def _distill_rows(result: DistillResult) -> list[Row]:
             f"{percent(metrics['registered_test_accuracy'])}",
         ),
     ]
+
+
+def _warning_rows(result: DistillResult) -> list[Row]:
+    """What must be read before anything else: that a baseline is better."""
+    warning = warning_text(result.comparison)
+    return [("warning", warning)] if warning else []
 
 
 def _compression_text(metrics: Metrics) -> str:
@@ -314,7 +349,8 @@ def _imbalance_rows(result: DistillResult) -> list[Row]:
 
 def _beside_accuracy(comparison: Comparison) -> list[Row]:
     """Metrics that class imbalance cannot flatter, of ensemble and students."""
-    metrics, models = comparison.summary, ("ensemble", *comparison.students)
+    boosting = ["boosting"] if comparison.over_boosting else []
+    metrics, models = comparison.summary, ("ensemble", *comparison.students, *boosting)
     names = ["balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece"]
     if comparison.imbalanced:
         names.remove("balanced_accuracy")  # stands above

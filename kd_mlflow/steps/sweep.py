@@ -28,12 +28,14 @@ from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
 from kd_mlflow.options import text_value
 from kd_mlflow.population.calibration import fit_temperatures
-from kd_mlflow.population.training import History
+from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
+from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.results import Cell, SweepResult
 from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.lookup import choose_run
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -51,6 +53,7 @@ class _Scene:
     dataset: Dataset
     lessons: TransferSet
     ensemble_test_logits: Tensor
+    encoding: Encoding
     test_inputs: Tensor
     seeds: Sequence[int]
     mark: str
@@ -71,15 +74,21 @@ def sweep_step(
     features = dataset.features("test")
     with tracker.run("sweep", run_name("sweep", dataset)) as run:
         lessons = transfer_set(config, dataset, ensemble)
-        describe_run(run, config, dataset, mark, pool_rows=len(lessons.labels))
+        seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
+        config, _ = choose(
+            config, lessons, seed=seeds[0], workers=workers_of(config), listener=listener
+        )
+        encoding = lessons.binned(config.student_bins)
+        describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         scene = _Scene(
             config=config,
             dataset=dataset,
             lessons=lessons,
             ensemble_test_logits=ensemble.score(features, config.averaging),
-            test_inputs=ensemble.encoding.inputs(features),
-            seeds=member_seeds(config.seed, STUDENT_STREAM, config.n_students),
+            encoding=encoding,
+            test_inputs=encoding.inputs(features),
+            seeds=seeds,
             mark=mark,
             tracker=tracker,
             listener=listener,
@@ -114,8 +123,7 @@ def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> D
     if not config.from_sweep:
         return config
     for name in ("temperature", "alpha"):
-        default = DistillConfig.__dataclass_fields__[name].default
-        if (given := getattr(config, name)) != default:
+        if (given := getattr(config, name)) is not None:
             raise ConfigError(
                 f"from_sweep sets {name} too; received {given:g} beside it: give one of the two"
             )
@@ -138,14 +146,15 @@ def _train_cells(
         for t, alpha in settings
         for seed in scene.seeds
     ]
-    task = student_task(config, scene.lessons, members, hidden)
+    task = student_task(config, scene.lessons, members, scene.encoding, hidden)
     widths = "-".join(map(str, hidden))
     label = f"{len(settings)} settings of {widths}"
     with scene.listener.training(label, len(members), config.student_epochs) as heard:
         history = task.fit(workers_of(config), heard)
     population = calibrated(config, task, scene.lessons)
-    rows = scene.lessons.rows.val.cpu()
-    val, test = (torch.split(population.logits(x), k) for x in (rows, scene.test_inputs))
+    val, test = (
+        torch.split(population.logits(x).cpu(), k) for x in (task.rows.val, scene.test_inputs)
+    )
     cells = [
         Cell(
             temperature=t,

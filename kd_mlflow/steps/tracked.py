@@ -1,8 +1,9 @@
-"""What the steps do to their runs: describe one, train into several."""
+"""What the steps do to their runs: describe one, follow a training into several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from kd_mlflow.config import WorkerOptions
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.options import Options
-from kd_mlflow.population.training import History, Task
+from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.words import one_line
 from kd_mlflow.steps.listener import Listener
@@ -65,18 +66,19 @@ def describe_run(
     run.data_set(data_set_input(table, dataset.split))
 
 
-def train(
-    task: Task, runs: Sequence[TrackedRun], workers: Workers, *, label: str, listener: Listener
-) -> History:
-    """Train a population while its curves go to its runs and to the listener; return them."""
-    progress = listener.training(label, task.population.k, task.schedule.epochs)
+@contextmanager
+def followed(
+    runs: Sequence[TrackedRun], listener: Listener, *, label: str, epochs: int
+) -> Iterator[OnEpoch]:
+    """Follow a training: its curves go to its runs and to the listener."""
+    progress = listener.training(label, len(runs), epochs)
     with CurveWriter(runs) as curves, progress as heard:
 
         def on_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
             curves.on_epoch(members, epoch, values)
             heard(members, epoch, values)
 
-        return task.fit(workers, on_epoch)
+        yield on_epoch
 
 
 def workers_of(options: WorkerOptions) -> Workers:

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config import BOOSTING, TeachersConfig
+from kd_mlflow.distillation.families import Trained, Training
 from kd_mlflow.distillation.identity import teachers_fingerprint
-from kd_mlflow.distillation.teachers import Ensemble, teacher_task, teachers_encoding
+from kd_mlflow.distillation.teachers import (
+    Ensemble,
+    assembled,
+    teacher_trainings,
+    teachers_encoding,
+)
 from kd_mlflow.evaluation.comparison import (
     IMBALANCED_SHARE,
+    EnsembleMetrics,
     evaluate_ensemble,
     validation_metrics,
 )
 from kd_mlflow.figures.style import png
 from kd_mlflow.figures.training_curves import teacher_curves
-from kd_mlflow.population.training import History
+from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.results import TeachersResult
+from kd_mlflow.steps.results import TeacherResult, TeachersResult
 from kd_mlflow.steps.tracked import (
     BALANCE,
     describe_run,
+    followed,
     numbered,
     run_name,
-    train,
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble, teacher_accuracies
+from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
 
@@ -63,11 +71,15 @@ def teachers_step(
 
 def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
     run_id = run.info.run_id
+    ensemble = load_ensemble(tracker, run_id)
     return TeachersResult(
         run_id=run_id,
         reused=True,
-        ensemble=load_ensemble(tracker, run_id),
-        teacher_accuracies=teacher_accuracies(tracker, run_id),
+        ensemble=ensemble,
+        teachers=tuple(
+            TeacherResult(child.info.run_name, child.data.metrics["test_accuracy"], weight)
+            for child, weight in zip(tracker.children_of(run_id), ensemble.weights, strict=True)
+        ),
         metrics=dict(run.data.metrics),
         imbalanced=_imbalanced(dataset),
     )
@@ -76,25 +88,6 @@ def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
 def _imbalanced(dataset: Dataset) -> bool:
     counts = np.bincount(dataset.table.labels)
     return bool(counts.max() > IMBALANCED_SHARE * counts.sum())
-
-
-def _curves(
-    config: TeachersConfig, dataset: Dataset, ensemble: Ensemble, history: History
-) -> Figure:
-    """The teachers' curves and the ensemble's level on validation rows."""
-    logits = ensemble.logits(ensemble.encoding.inputs(dataset.features("val")), config.averaging)
-    labels = torch.from_numpy(dataset.labels("val"))
-    level = {name: float(v) for name, v in validation_metrics(logits[None], labels).items()}
-    return teacher_curves(history, ensemble=level, rows=len(labels))
-
-
-def _describe_teacher(
-    run: TrackedRun, seed: int, config: TeachersConfig, dataset: Dataset, mark: str
-) -> None:
-    note = notes.teacher_note(
-        dataset.table.name, teachers=config.n_teachers, epochs=config.teacher_epochs, seed=seed
-    )
-    describe_run(run, config, dataset, mark, note=note, member_seed=seed)
 
 
 def _train_teachers(
@@ -108,32 +101,27 @@ def _train_teachers(
     encoding = teachers_encoding(config, dataset)
     check_memory(dataset, encoding, members=config.n_teachers, hidden=config.teacher_hidden)
     rehearse_student(dataset, encoding)
-    task = teacher_task(config, encoding, dataset)
-    names = numbered("teacher", config.n_teachers)
+    trainings = teacher_trainings(config, dataset)
+    names = _names(trainings)
     with tracker.run("teachers", run_name("teachers", dataset), parent=parent) as run:
         describe_run(run, config, dataset, mark)
         with tracker.children("teacher", names, parent=run) as members:
-            for member, seed in zip(members, task.seeds, strict=True):
-                _describe_teacher(member, seed, config, dataset, mark)
-            history = train(task, members, workers_of(config), label="teachers", listener=listener)
-            ensemble = Ensemble(encoding=encoding, population=task.population.cpu(), run_id=run.id)
-            metrics = evaluate_ensemble(
-                ensemble.member_logits(encoding.inputs(dataset.features("test"))),
-                dataset.labels("test"),
-                parameters=ensemble.population.parameters_per_member,
-                averaging=config.averaging,
-            )
-            for member, final in zip(members, metrics.members, strict=True):
-                member.log(metrics=final)
+            trained = _train_each(trainings, members, config, dataset, mark, listener)
+            ensemble = assembled(config, dataset, trained, run_id=run.id)
+            metrics = _evaluated(ensemble, dataset, config.averaging)
+            best = [int(epoch) for each in trained for epoch in each.best]
+            for member, final, weight, epoch in zip(
+                members, metrics.members, ensemble.weights, best, strict=True
+            ):
+                member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ENSEMBLE)
-        run.file(png(_curves(config, dataset, ensemble, history)), CURVES)
+        run.file(png(_curves(config, dataset, ensemble, trainings, trained)), CURVES)
         note = notes.teachers_note(
             dataset,
             metrics.ensemble,
-            teachers=config.n_teachers,
+            parts=ensemble.parts,
             hidden=config.teacher_hidden,
-            epochs=config.teacher_epochs,
             imbalanced=_imbalanced(dataset),
         )
         run.log(metrics=metrics.ensemble, note=note)
@@ -141,7 +129,70 @@ def _train_teachers(
         run_id=run.id,
         reused=False,
         ensemble=ensemble,
-        teacher_accuracies=tuple(final["test_accuracy"] for final in metrics.members),
+        teachers=tuple(
+            TeacherResult(name, final["test_accuracy"], weight)
+            for name, final, weight in zip(names, metrics.members, ensemble.weights, strict=True)
+        ),
         metrics=metrics.ensemble,
         imbalanced=_imbalanced(dataset),
     )
+
+
+def _names(trainings: Sequence[Training]) -> list[str]:
+    """Names of the teachers' runs: networks are numbered through, boosted models too."""
+    families = [training.name for training in trainings for _ in training.seeds]
+    boosted = families.count(BOOSTING)
+    return numbered("teacher", len(families) - boosted) + numbered("boosting", boosted)
+
+
+def _train_each(
+    trainings: Sequence[Training],
+    members: Sequence[TrackedRun],
+    config: TeachersConfig,
+    dataset: Dataset,
+    mark: str,
+    listener: Listener,
+) -> list[Trained]:
+    """Describe the runs of each family's members and train it into them."""
+    ends = np.cumsum([len(training.seeds) for training in trainings])
+    own_runs = [members[end - len(t.seeds) : end] for t, end in zip(trainings, ends, strict=True)]
+    for training, runs in zip(trainings, own_runs, strict=True):
+        for member, seed in zip(runs, training.seeds, strict=True):
+            note = notes.teacher_note(
+                dataset.table.name, training.label, teachers=len(members), seed=seed
+            )
+            describe_run(member, config, dataset, mark, note=note, member_seed=seed)
+            member.log(tags={"kd.family": training.name})
+    trained = []
+    for training, runs in zip(trainings, own_runs, strict=True):
+        with followed(runs, listener, label=training.label, epochs=training.epochs) as on_epoch:
+            trained.append(training.fit(workers_of(config), on_epoch))
+    return trained
+
+
+def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleMetrics:
+    """Metrics of each teacher and of their averages on the test rows."""
+    member_logits = ensemble.member_logits(dataset.features("test"))
+    return evaluate_ensemble(
+        member_logits,
+        {name: ensemble.average(member_logits, name) for name in AVERAGES},
+        dataset.labels("test"),
+        parameters=[number for family in ensemble.families for number in family.parameters],
+        ensemble_parameters=ensemble.parameters,
+        averaging=averaging,
+    )
+
+
+def _curves(
+    config: TeachersConfig,
+    dataset: Dataset,
+    ensemble: Ensemble,
+    trainings: Sequence[Training],
+    trained: Sequence[Trained],
+) -> Figure:
+    """The teachers' curves, where each stopped, and the ensemble's level on validation rows."""
+    logits = ensemble.score(dataset.features("val"), config.averaging)
+    labels = torch.from_numpy(dataset.labels("val"))
+    level = {name: float(v) for name, v in validation_metrics(logits[None], labels).items()}
+    histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
+    return teacher_curves(histories, ensemble=level, rows=len(labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ class Column:
     A number is encoded as its distance from ``offset``, a date as days since ``origin``; ``mean``,
     ``scale``, ``median`` and the bounds ``low`` and ``high``, at which values are cut, are in that
     unit. ``gap_texts`` are
-    texts that count as gaps. ``codes`` are the category codes that occurred; each gets a one-hot
-    input, any other code is all zeros.
+    texts that count as gaps. ``edges`` are the bounds of its bins, ascending; a column that has
+    them is piecewise linear, its scaled number bent softly (see ``Scaler``). ``codes`` are the
+    category codes that occurred; each gets a one-hot input, any other code is all zeros.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Column:
     offset: float = 0.0
     origin: str = ""
     gap_texts: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
 
@@ -104,6 +107,12 @@ BLURRED = 1e-4
 median; others as they are.
 """
 
+IQR_OF_NORMAL = 1.349
+"""Interquartile range of a normal distribution in standard deviations."""
+
+SOFT = 3.0
+"""Scaled numbers of piecewise-linear columns stay within plus and minus this."""
+
 HEAVY, CLIP = 50.0, 10.0
 """A column with a value beyond HEAVY robust deviations is cut at CLIP and scaled by one of them."""
 
@@ -145,6 +154,47 @@ def fit_encoding(
         columns = [replace(c, scale=common) if c.kind == "numeric" else c for c in columns]
     columns = [replace(column, scale=column.scale or 1.0) for column in columns]
     return Encoding(target=target, classes=tuple(classes), columns=tuple(columns))
+
+
+def piecewise_linear(encoding: Encoding, encoded: NDArray[np.float32], bins: int) -> Encoding:
+    """Cut numbers and dates of more than two values into at most so many bins each.
+
+    These columns are scaled by median and interquartile range.  Shape: encoded (n, columns), of the
+    training rows. No bins: the encoding as it is.
+    """
+    columns = [
+        _binned(column, encoded[:, i].astype(np.float64), bins)
+        for i, column in enumerate(encoding.columns)
+    ]
+    return replace(encoding, columns=tuple(columns))
+
+
+def _binned(column: Column, values: NDArray[np.float64], bins: int) -> Column:
+    present = values[~np.isnan(values)]
+    if not bins or column.kind == "category" or not len(present):
+        return column
+    edges = _capped_quantiles(present, bins)
+    if not edges:
+        return column
+    low, median, high = np.percentile(present, [25, 50, 75])
+    scale = float(high - low) / IQR_OF_NORMAL or column.scale
+    return replace(column, edges=edges, mean=float(median), scale=scale)
+
+
+def _capped_quantiles(present: NDArray[np.float64], bins: int) -> tuple[float, ...]:
+    """Edges of at most so many bins of nearly equal counts; none for two values or fewer.
+
+    A value counts at most as often as one bin holds: a column that is mostly zero would have most
+    of its edges at zero otherwise.
+    """
+    values, counts = np.unique(present, return_counts=True)
+    if len(values) <= 2:
+        return ()
+    reached = np.cumsum(np.minimum(counts, len(present) / bins))
+    levels = np.linspace(0, reached[-1], bins + 1)
+    places = np.searchsorted(reached, levels * (1 - np.finfo(float).eps)).clip(0, len(values) - 1)
+    edges: list[float] = np.unique(values[places]).tolist()
+    return tuple(edges)
 
 
 def _fit_column(
@@ -231,10 +281,14 @@ def _encoded(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
 
 
 class Scaler(nn.Module):
-    """Fills gaps, cuts far outliers, scales numbers, one-hots codes; nothing in it is trained.
+    """Fills gaps, cuts far outliers, scales numbers, bins them, one-hots codes; nothing is trained.
+
+    A piecewise-linear column's scaled number z becomes z / sqrt(1 + (z / 3)^2), and each of its
+    bins gives how far a value has come through it, from 0 to 1 (Gorishniy et al., 2022, "On
+    Embeddings for Numerical Features in Tabular Deep Learning", arXiv 2203.05556, equation 1).
 
     Shape: encoded columns (n, columns) -> inputs (n, d_in): scaled numbers in column order, then
-    gap indicators, then one-hot codes.
+    gap indicators, then one-hot codes, then bins.
     """
 
     numbers: Tensor
@@ -243,9 +297,13 @@ class Scaler(nn.Module):
     scale: Tensor
     low: Tensor
     high: Tensor
+    soft: Tensor
     indicators: Tensor
     one_hot: Tensor
     codes: Tensor
+    bin_number: Tensor
+    bin_low: Tensor
+    bin_width: Tensor
 
     def __init__(self, encoding: Encoding) -> None:
         super().__init__()
@@ -258,25 +316,45 @@ class Scaler(nn.Module):
         self._keep("scale", [c.scale for _, c in numbers])
         self._keep("low", [c.low for _, c in numbers])
         self._keep("high", [c.high for _, c in numbers])
+        self._keep("soft", [1 / SOFT if c.edges else 0.0 for _, c in numbers])
+        self.bent = any(c.edges for _, c in numbers)
         self._keep("indicators", [i for i, c in numbers if c.indicator], torch.int64)
         one_hot = [(i, code) for i, c in places for code in c.codes]
         self._keep("one_hot", [i for i, _ in one_hot], torch.int64)
         self._keep("codes", [code for _, code in one_hot])
+        bins = [(i, *pair) for i, (_, c) in enumerate(numbers) for pair in pairwise(c.edges)]
+        self._keep("bin_number", [i for i, _, _ in bins], torch.int64)
+        self._keep("bin_low", [low for _, low, _ in bins])
+        self._keep("bin_width", [high - low for _, low, high in bins])
 
     def _keep(self, name: str, values: Sequence[float], dtype: torch.dtype = torch.float32) -> None:
         self.register_buffer(name, torch.tensor(values, dtype=dtype))
 
+    def without_bins(self) -> Scaler:
+        """The same scaler, its inputs without those of the bins."""
+        flat = Scaler(self.encoding)
+        for name in ("bin_number", "bin_low", "bin_width"):
+            flat.register_buffer(name, getattr(self, name).new_empty(0))
+        return flat
+
     @property
     def width(self) -> int:
         """Number of inputs of the network, d_in."""
-        return self.mean.numel() + self.indicators.numel() + self.codes.numel()
+        flat = self.mean.numel() + self.indicators.numel() + self.codes.numel()
+        return flat + self.bin_number.numel()
 
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.index_select(1, self.numbers)
         filled = torch.where(torch.isnan(numbers), self.median, numbers)
-        parts = [(torch.clamp(filled, self.low, self.high) - self.mean) / self.scale]
+        z = (torch.clamp(filled, self.low, self.high) - self.mean) / self.scale
+        if self.bent:
+            z = z / (1 + (z * self.soft).square()).sqrt()
+        parts = [z]
         if self.indicators.numel():
             parts.append(torch.isnan(x.index_select(1, self.indicators)).to(x.dtype))
         if self.codes.numel():
             parts.append((x.index_select(1, self.one_hot) == self.codes).to(x.dtype))
+        if self.bin_number.numel():
+            come = filled.index_select(1, self.bin_number) - self.bin_low
+            parts.append((come / self.bin_width).clamp(0.0, 1.0))
         return torch.cat(parts, dim=1)

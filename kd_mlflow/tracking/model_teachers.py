@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from torch import Tensor
 
 from kd_mlflow.distillation.respondent import Respondent, one_line
+from kd_mlflow.distillation.teachers import Ensemble, Part
 from kd_mlflow.errors import RunError
 from kd_mlflow.population.losses import AVERAGES
+from kd_mlflow.population.selection import Mixture, Unseen, choose
 from kd_mlflow.scoring import text_of
+from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.tracking.lookup import choose_ensemble, load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import masked, store_error, unreachable
 
@@ -60,76 +64,132 @@ class FetchedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTeachers:
-    """Models of any kind as one teacher, with the encoding that its students will have."""
+    """Models of any kind as one teacher, with the encoding that its students will have.
+
+    ``ours`` is an ensemble that was trained here and teaches with them. Without a ``mixture`` all
+    count alike.
+    """
 
     encoding: Encoding
     members: tuple[FetchedModel, ...]
+    ours: Ensemble | None = None
+    mixture: Mixture | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How much each counts, our ensemble first; they sum to 1."""
+        voices = len(self.members) + (self.ours is not None)
+        return self.mixture.shares if self.mixture else (1 / voices,) * voices
 
     @property
     def parameters(self) -> int | None:
-        """Trained values of all members; None where one's are unknown."""
-        counts = [member.parameters for member in self.members if member.parameters is not None]
-        return sum(counts) if len(counts) == len(self.members) else None
+        """Trained values of all that count; None where one's are unknown."""
+        own = [self.ours.parameters] if self.ours else []
+        every = [*own, *(member.parameters for member in self.members)]
+        counts = [count for count, share in zip(every, self.shares, strict=True) if share]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The models as they were named."""
+        names = [*(["an ensemble"] if self.ours else []), *(m.uri for m in self.members)]
+        return tuple(Part(n, 1, share) for n, share in zip(names, self.shares, strict=True))
 
     @property
     def source(self) -> str:
         """The models as they were named; of many the first ones."""
-        named = ", ".join(member.uri for member in self.members[:NAMED_MODELS])
-        more = len(self.members) - NAMED_MODELS
+        names = [*([self.ours.source] if self.ours else []), *(m.uri for m in self.members)]
+        more = len(names) - NAMED_MODELS
+        named = ", ".join(names[:NAMED_MODELS])
         return f"{named} and {more:,} more models" if more > 0 else named
 
     @property
     def identity(self) -> str:
         """What the models are, however they were named."""
-        return ",".join(member.digest for member in self.members)
+        own = [self.ours.identity] if self.ours else []
+        return ",".join([*own, *(member.digest for member in self.members)])
 
     @property
     def run_id(self) -> None:
-        """None: these models were trained elsewhere."""
+        """None: not all of it was trained here."""
 
     @property
     def tags(self) -> dict[str, str]:
         """What a run that they taught is tagged with: as many models as a tag has room for."""
         known = ("uri", "resolved", "model_id", "digest", "parameters")
-        members = [{name: getattr(member, name) for name in known} for member in self.members]
+        shares = self.shares[-len(self.members) :]
+        members = [
+            {**{name: getattr(member, name) for name in known}, "weight": round(share, 4)}
+            for member, share in zip(self.members, shares, strict=True)
+        ]
         for left_out in range(len(members) + 1):
             rest = [{"left_out": left_out}] if left_out else []
             text = json.dumps(members[: len(members) - left_out] + rest)
             if len(text) <= MAX_TAG_VAL_LENGTH:
                 break
-        return {"kd.teachers": text}
+        return {"kd.teachers": text, **(self.ours.tags if self.ours else {})}
 
     def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
-        """Score raw rows with the members' average: of log probabilities or of probabilities.
+        """Score raw rows with the models' average: of log probabilities or of probabilities.
 
         Shape: n rows -> (n, classes), logits.
         """
-        classes = [text_of(label) for label in self.encoding.classes]
-        chunks = []
+        average, mixture, chunks = AVERAGES[averaging], self.mixture, []
         for start in range(0, len(features), CHUNK_ROWS):
-            rows = features.iloc[start : start + CHUNK_ROWS]
-            each = [member.respondent.probabilities(rows, classes) for member in self.members]
-            chunks.append(AVERAGES[averaging](torch.from_numpy(np.log(each))))
+            each = self.each(features.iloc[start : start + CHUNK_ROWS], averaging)
+            if mixture is None:
+                chunks.append(average(each))
+                continue
+            tempered = each / torch.tensor(mixture.temperatures)[:, None, None]
+            chunks.append(average(tempered, torch.tensor(mixture.shares)) / mixture.temperature)
         return torch.cat(chunks).float()
+
+    def each(self, features: pd.DataFrame, averaging: str) -> Tensor:
+        """Score raw rows with each, our ensemble first.  Shape: n rows -> (voices, n, classes)."""
+        classes = [text_of(label) for label in self.encoding.classes]
+        answers = [member.respondent.probabilities(features, classes) for member in self.members]
+        logits = torch.from_numpy(np.log(answers))
+        if self.ours is None:
+            return logits
+        own = torch.log_softmax(self.ours.score(features, averaging).double(), dim=1)
+        return torch.cat([own[None], logits])
+
+    def weighed(self, dataset: Dataset, averaging: str) -> ModelTeachers:
+        """The same models, each counting by its log loss on the validation rows.
+
+        They are the only rows here that the models were surely not trained on.
+        """
+        each = self.each(dataset.features("val"), averaging)
+        none = each.new_empty(0, each.shape[2])
+        unseen = [Unseen(out_of_fold=none, val=logits[None]) for logits in each]
+        val_labels = torch.from_numpy(dataset.labels("val"))
+        return replace(self, mixture=choose(unseen, val_labels[:0], val_labels))
 
 
 def load_models(
-    tracker: Tracker, teachers: str, encoding: Encoding, features: pd.DataFrame
+    tracker: Tracker, teachers: str, encoding: Encoding, dataset: Dataset
 ) -> ModelTeachers:
     """Fetch the models of comma-separated URIs and try them on some of the table's raw rows.
 
+    One of them may be an ensemble that was trained here: latest, or its run id.
     Raises RunError for a model that is not there or cannot teach this table.
     """
-    uris = [uri.strip() for uri in teachers.split(",")]
-    for i, uri in enumerate(uris):
-        if "/" not in uri or uri in uris[:i]:
-            fault = "that is no URI" if "/" not in uri else "twice"
-            raise RunError(
-                "teachers with commas takes MLflow model URIs, each once, such as "
-                f"models:/name@alias; received {uri!r}, {fault}"
-            )
+    given = [text.strip() for text in teachers.split(",")]
+    uris, runs = [g for g in given if "/" in g], [g for g in given if "/" not in g]
+    if len(runs) > 1 or not uris or len(set(given)) < len(given):
+        raise RunError(
+            "teachers with commas takes MLflow model URIs, each once, such as "
+            "models:/name@alias, and one ensemble at most, latest or its run id; "
+            f"received {teachers!r}"
+        )
+    features = dataset.features("train")
+    ours = None
+    if runs:
+        run = choose_ensemble(tracker, runs[0], dataset.identity)
+        ours = load_ensemble(tracker, run.info.run_id)
     members = tuple(_load(tracker, uri, features) for uri in uris)
-    found = ModelTeachers(encoding=encoding, members=members)
+    found = ModelTeachers(encoding=ours.encoding if ours else encoding, members=members, ours=ours)
     found.score(features.head(PROBED_ROWS), "probabilities")
     return found
 

@@ -22,24 +22,11 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.utils import _save_example
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
-from torch import Tensor, nn
 
 from kd_mlflow import scoring
-from kd_mlflow.table.encoding import Encoding, Scaler
+from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.open_run import TrackedRun
-
-
-class StudentModule(nn.Module):
-    """A student with its scaler.  Shape: encoded columns (n, columns) -> logits (n, classes)."""
-
-    def __init__(self, encoding: Encoding, network: nn.Sequential) -> None:
-        super().__init__()
-        self.scaler = Scaler(encoding)
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.scaler(x))
-        return logits
 
 
 def requirements() -> list[str]:
@@ -75,7 +62,7 @@ def save_model(
 
     ``example`` needs two rows or more of raw columns.
     """
-    folder, encoding = Path(path), module.scaler.encoding
+    folder, encoding = Path(path), module.encoding
     encoded = encoding.encode(example)
     with _quiet():
         mlflow.pytorch.save_model(

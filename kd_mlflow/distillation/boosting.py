@@ -1,0 +1,329 @@
+"""Boosted trees as teachers: LightGBM's, each stopped by the rows that it leaves out.
+
+Ke et al. (2017), "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS. Its
+models are text files: an ensemble holds no pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import cpu_count, delayed
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_mlflow.config import BOOSTING, TeachersConfig
+from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
+from kd_mlflow.errors import TrainingError
+from kd_mlflow.population.history import (
+    HELD_OUT,
+    History,
+    OnEpoch,
+    Watch,
+    ignore_epoch,
+    replay,
+    side_by_side,
+)
+from kd_mlflow.population.sampling import RowNumbers
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
+
+if TYPE_CHECKING:  # it takes a third of a second, and commands that train nothing need none of it
+    from lightgbm import Booster
+    from lightgbm.callback import CallbackEnv
+
+SETTINGS = {
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+"""Of every boosted model."""
+
+SAMPLED = {"feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1}
+"""Of those whose trees see half of the columns and four fifths of the rows each."""
+
+ALONE_ROUNDS = 1_000
+"""Rounds of the model that students are compared with; few tables need more before they stop."""
+
+MOST_TREES = 4_000
+"""Trees of one model: each round adds one per class, and many classes would take minutes."""
+
+WORDS, SAMPLED_WORDS = "boosted models", "boosted models, columns sampled"
+
+PATIENCE = 20
+"""Rounds without a lower log loss after which a model is complete."""
+
+SIDES = {"train": "train_loss", "held_out": HELD_OUT, "val": "val_loss"}
+"""The rows that a booster is followed on, and the curves of its log loss there."""
+
+MOST_SEED = 2**31 - 1
+"""LightGBM's seeds are 32-bit integers with a sign."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trees:
+    """Boosted trees, with the encoding whose codes they take as they are."""
+
+    encoding: Encoding
+    boosters: tuple[Booster, ...]
+    sampled: bool = False
+    name: str = BOOSTING
+
+    @property
+    def words(self) -> str:
+        """What its members are, for people."""
+        return SAMPLED_WORDS if self.sampled else WORDS
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Thresholds and leaf values of each member: a tree has one threshold fewer than leaves."""
+        return tuple(
+            sum(2 * tree["num_leaves"] - 1 for tree in booster.dump_model()["tree_info"])
+            for booster in self.boosters
+        )
+
+    def members(self, members: slice) -> Trees:
+        """Some members as a family of their own."""
+        return replace(self, boosters=self.boosters[members])
+
+    def logits(self, features: pd.DataFrame) -> Tensor:
+        """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
+        matrix = self.encoding.encode(features)
+        raw = [np.asarray(booster.predict(matrix, raw_score=True)) for booster in self.boosters]
+        if len(self.encoding.classes) == 2:  # one number per row: the second class's log odds
+            raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
+        return torch.from_numpy(np.stack(raw).astype(np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Write ``trees-01.txt`` ... in LightGBM's own format, two documents beside them."""
+        write_json(folder / "trees.json", {"sampled": self.sampled})
+        for i, booster in enumerate(self.boosters, 1):
+            booster.save_model(folder / f"trees-{i:02d}.txt")
+        write_json(folder / ENCODING, self.encoding.to_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> Trees:
+        """Rebuild what ``save`` wrote, bit for bit."""
+        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("trees-*.txt"))]
+        return cls(
+            encoding=Encoding.from_dict(read_json(folder / ENCODING)),
+            boosters=tuple(map(_booster, texts)),
+            sampled=read_json(folder / "trees.json")["sampled"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoostingTraining:
+    """The training of boosted trees, a model per set of rows that one leaves out.
+
+    A model grows until its log loss on those rows has not fallen for ``patience`` rounds, or for
+    ``rounds``. Models are trained side by side, with one thread each unless ``threads`` says more.
+    Curves have a value per round. ``penalty`` is LightGBM's on leaf values, L2.
+    Shape: train (n, columns), val (m, columns), both encoded; labels (n,) and val_labels (m,).
+    """
+
+    encoding: Encoding
+    train: NDArray[np.float32]
+    val: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    val_labels: NDArray[np.int64]
+    held_out: tuple[RowNumbers, ...]
+    seeds: Sequence[int]
+    rounds: int
+    patience: int
+    leaves: int
+    rate: float
+    penalty: float = 1.0
+    threads: int = 1
+    sampled: bool = False
+    name: str = field(default=BOOSTING, init=False)
+
+    @property
+    def label(self) -> str:
+        """What is trained, for those who watch."""
+        return SAMPLED_WORDS if self.sampled else WORDS
+
+    @property
+    def epochs(self) -> int:
+        """Most rounds."""
+        return self.rounds
+
+    def fit(self, workers: Workers, on_epoch: OnEpoch) -> Trained:
+        """Train all models side by side, one core each.
+
+        Raises TrainingError for what LightGBM makes of a table.
+        """
+        models: dict[int, str] = {}
+        parts: dict[int, History] = {}
+        with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
+            calls = (delayed(_grow)(self, place, watch) for place in range(len(self.seeds)))
+            for place, text, history in pool(calls):
+                models[place], parts[place] = text, history
+                if pool.remote:
+                    replay(slice(place, place + 1), history, on_epoch)
+        places = sorted(models)
+        boosters = tuple(_booster(models[place]) for place in places)
+        return Trained(
+            family=Trees(encoding=self.encoding, boosters=boosters, sampled=self.sampled),
+            history=side_by_side([parts[place] for place in places]),
+            held_out=self.held_out,
+        )
+
+    def parameters(self, seed: int) -> dict[str, Any]:
+        """LightGBM's parameters for one model."""
+        classes = len(self.encoding.classes)
+        task = (
+            {"objective": "binary", "metric": ["binary_logloss", "binary_error"]}
+            if classes == 2
+            else {
+                "objective": "multiclass",
+                "num_class": classes,
+                "metric": ["multi_logloss", "multi_error"],
+            }
+        )
+        own = {
+            "learning_rate": self.rate,
+            "num_leaves": self.leaves,
+            "lambda_l2": self.penalty,
+            "num_threads": self.threads,
+            "seed": seed % MOST_SEED,
+        }
+        return {**SETTINGS, **task, **own, **(SAMPLED if self.sampled else {})}
+
+
+def boosting_training(
+    config: TeachersConfig,
+    encoding: Encoding,
+    dataset: Dataset,
+    *,
+    held_out: Sequence[RowNumbers],
+    seeds: Sequence[int],
+    sampled: bool,
+) -> BoostingTraining:
+    """The training of boosted models, each on the rows that it does not hold out.
+
+    A tree of a ``sampled`` one sees some of the columns and rows.
+    """
+    train, val = (encoding.encode(dataset.features(side)) for side in ("train", "val"))
+    return BoostingTraining(
+        encoding=encoding,
+        train=train,
+        val=val,
+        labels=dataset.labels("train"),
+        val_labels=dataset.labels("val"),
+        held_out=tuple(held_out),
+        seeds=seeds,
+        rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
+        patience=PATIENCE,
+        leaves=config.boosting_leaves,
+        rate=config.boosting_rate,
+        sampled=sampled,
+    )
+
+
+def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:
+    """What one would take instead of all this: one LightGBM, stopped by the validation rows.
+
+    Its settings are its own defaults, but for half the learning rate.
+    """
+    encoded = encoding.encode(dataset.features("train")), encoding.encode(dataset.features("val"))
+    labels = dataset.labels("train"), dataset.labels("val")
+    rows = np.arange(len(labels[0]) + len(labels[1]), dtype=np.int32)
+    return BoostingTraining(
+        encoding=encoding,
+        train=np.concatenate(encoded),
+        val=encoded[1],
+        labels=np.concatenate(labels),
+        val_labels=labels[1],
+        held_out=(rows[len(labels[0]) :],),
+        seeds=(seed,),
+        rounds=ALONE_ROUNDS,
+        patience=50,
+        leaves=31,
+        rate=0.05,
+        penalty=0.0,
+        threads=cpu_count(),
+    )
+
+
+def _grow(training: BoostingTraining, place: int, watch: Watch) -> tuple[int, str, History]:
+    """Train one model; its text, cut at its best round, and its curves."""
+    import lightgbm
+
+    held_out = training.held_out[place]
+    kept = np.setdiff1d(np.arange(len(training.labels)), held_out)
+    columns = enumerate(training.encoding.columns)
+    options = training.parameters(training.seeds[place])
+    follow = _Follow(slice(place, place + 1), watch, patience=training.patience)
+    try:
+        train = lightgbm.Dataset(
+            training.train[kept],
+            training.labels[kept],
+            categorical_feature=[i for i, column in columns if column.kind == "category"],
+            params=options,
+        )
+        booster = lightgbm.train(
+            options,
+            train,
+            training.rounds,
+            valid_sets=[
+                train,
+                train.create_valid(training.train[held_out], training.labels[held_out]),
+                train.create_valid(training.val, training.val_labels),
+            ],
+            valid_names=list(SIDES),
+            callbacks=[follow],
+        )
+    except lightgbm.basic.LightGBMError as error:
+        raise TrainingError(
+            f"boosted teachers cannot be trained on this table: {error}; "
+            "leave them out: teacher_families=mlp"
+        ) from None
+    text = booster.model_to_string(num_iteration=follow.best)
+    history = {n: np.array(values)[:, None] for n, values in follow.curves.items()}
+    return place, text, history
+
+
+class _Follow:
+    """Passes each round on, and ends a model that no longer gets better on its held-out rows."""
+
+    order = 30  # LightGBM calls smaller ones first; its own early stopping has this
+    before_iteration = False
+
+    def __init__(self, members: slice, watch: Watch, *, patience: int) -> None:
+        self._members, self._watch, self._patience = members, watch, patience
+        self.best, self._least = 0, np.inf
+        self.curves: dict[str, list[float]] = {}
+
+    def __call__(self, env: CallbackEnv) -> None:
+        from lightgbm.callback import EarlyStopException
+
+        if self._watch.over:
+            raise TrainingError("training was stopped")
+        results = env.evaluation_result_list or []
+        found = {(side, name): value for side, name, value, *_ in results}
+        values = {SIDES[side]: v for (side, name), v in found.items() if "logloss" in name}
+        error = next(v for (side, name), v in found.items() if side == "val" and "error" in name)
+        values["val_accuracy"] = 1 - error
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+        self._watch.on_epoch(
+            self._members, env.iteration + 1, {n: np.array([v]) for n, v in values.items()}
+        )
+        if values[HELD_OUT] < self._least:
+            self.best, self._least = env.iteration + 1, values[HELD_OUT]
+        elif env.iteration + 1 - self.best >= self._patience:
+            raise EarlyStopException(env.iteration, results)
+
+
+def _booster(text: str) -> Booster:
+    from lightgbm import Booster
+
+    return Booster(model_str=text)

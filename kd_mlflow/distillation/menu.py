@@ -1,0 +1,113 @@
+"""Which student: the smallest of a menu that says nearly what its teacher says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+
+import numpy as np
+
+from kd_mlflow.config import StudentRecipe
+from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
+from kd_mlflow.evaluation.metrics import teacher_student_kl
+from kd_mlflow.population.history import OnEpoch
+from kd_mlflow.population.training import Task
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.table.encoding import Scaler
+
+TRIED_ROWS, LEAST_EPOCHS = 1_000_000, 10
+"""Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
+
+Follow = Callable[[str, int, int], AbstractContextManager[OnEpoch]]
+"""Opens the listener of a training: its label, how many models, how many epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A student of the menu: its best temperature, and how far it is from its teacher there.
+
+    ``divergence`` is KL(teacher || student) on the validation rows, in nats.
+    """
+
+    bins: int
+    hidden: tuple[int, ...]
+    temperature: float
+    parameters: int
+    divergence: float
+
+
+def choose_student(
+    recipe: StudentRecipe, lessons: TransferSet, *, seed: int, workers: Workers, follow: Follow
+) -> tuple[Trial, ...]:
+    """Try the sizes of a resolved recipe's menu, small to large; the last one is to be kept.
+
+    That is the smallest whose divergence is within ``menu_tolerance`` of the least. No size can be
+    better than one that is within it of 0, so nothing larger is tried. Empty where the recipe
+    leaves nothing to choose.
+    """
+    n = lessons.labelled_rows
+    temperatures = recipe.menu("temperature", n)
+    sizes = sorted(
+        product(recipe.menu("student_bins", n), recipe.menu("student_hidden", n)),
+        key=lambda size: student_parameters(lessons, *size),
+    )
+    if len(sizes) * len(temperatures) == 1:
+        return ()
+    trials: list[Trial] = []
+    for bins, hidden in sizes:
+        trial = _try(recipe, lessons, bins, hidden, temperatures, seed, workers, follow)
+        trials.append(trial)
+        if trial.divergence <= recipe.menu_tolerance:
+            break
+    least = min(trial.divergence for trial in trials)
+    kept = next(t for t in trials if t.divergence <= least + recipe.menu_tolerance)
+    return (*(trial for trial in trials if trial != kept), kept)
+
+
+def shortened(task: Task) -> Task:
+    """The same training, of as many rows at most as tell sizes apart."""
+    epoch_rows = min(task.sampling.epoch_rows, TRIED_ROWS // LEAST_EPOCHS)
+    epochs = min(task.schedule.epochs, max(LEAST_EPOCHS, TRIED_ROWS // epoch_rows))
+    return replace(
+        task,
+        schedule=replace(task.schedule, epochs=epochs),
+        sampling=replace(task.sampling, epoch_rows=epoch_rows),
+    )
+
+
+def student_parameters(lessons: TransferSet, bins: int, hidden: tuple[int, ...]) -> int:
+    """Weights and biases of a student."""
+    widths = (Scaler(lessons.binned(bins)).width, *hidden, lessons.logits.shape[1])
+    return sum((d_in + 1) * d_out for d_in, d_out in pairwise(widths))
+
+
+def _try(
+    recipe: StudentRecipe,
+    lessons: TransferSet,
+    bins: int,
+    hidden: tuple[int, ...],
+    temperatures: tuple[float, ...],
+    seed: int,
+    workers: Workers,
+    follow: Follow,
+) -> Trial:
+    """Train a student at each temperature as one population; give the one nearest its teacher."""
+    members = [StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha) for t in temperatures]
+    whole = student_task(recipe, lessons, members, lessons.binned(bins), hidden)
+    task = shortened(whole)
+    inputs = f"{bins} bins" if bins else "plain inputs"
+    label = f"menu: {inputs}, {'-'.join(map(str, hidden))}"
+    with follow(label, len(members), task.schedule.epochs) as on_epoch:
+        task.fit(workers, on_epoch)
+    scored = task.population.logits(task.rows.val)
+    found = [teacher_student_kl(lessons.val_logits, logits) for logits in scored]
+    best = int(np.argmin(found))
+    return Trial(
+        bins=bins,
+        hidden=hidden,
+        temperature=temperatures[best],
+        parameters=task.population.parameters_per_member,
+        divergence=found[best],
+    )

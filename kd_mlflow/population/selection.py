@@ -1,0 +1,83 @@
+"""How much each family of models counts in an ensemble, chosen on rows that none was trained on.
+
+Caruana, Niculescu-Mizil, Crew & Ksikes (2004), "Ensemble Selection from Libraries of Models", ICML,
+section 2: greedy selection with replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kd_mlflow.population.calibration import fit_temperature
+from kd_mlflow.population.losses import average_probabilities
+
+ROUNDS = 30
+"""Selections; a family's share is a multiple of 1 / 30."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """What a family's members say of rows that they were not trained on.
+
+    Shape: out_of_fold (n, classes), each row's by the one member that left it out, NaN where none
+    did; val (k, m, classes).
+    """
+
+    out_of_fold: Tensor
+    val: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A family's share of the ensemble and the temperature of its logits, for each; one for all."""
+
+    shares: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    temperature: float
+
+
+def choose(families: Sequence[Unseen], labels: Tensor, val_labels: Tensor) -> Mixture:
+    """Temper each family, select greedily by log loss, temper what was selected.
+
+    A log loss that compares families as they are would drop the ones that are right but unsure.
+    Shape: labels (n,), val_labels (m,).
+    """
+    known = torch.stack([~family.out_of_fold.isnan().any(dim=1) for family in families]).all(dim=0)
+    truth = torch.cat([labels[known], val_labels])
+    temperatures, answers = [], []
+    for family in families:
+        own = family.out_of_fold[known].double()
+        k = len(family.val)
+        temperature = fit_temperature(
+            torch.cat([own, *family.val.double()]),
+            torch.cat([labels[known], val_labels.repeat(k)]),
+            torch.cat([torch.ones(len(own)), torch.full((k * len(val_labels),), 1 / k)]),
+        )
+        temperatures.append(temperature)
+        together = average_probabilities(family.val.double() / temperature)
+        answers.append(torch.cat([torch.log_softmax(own / temperature, dim=1), together]))
+    shares = _select(torch.stack(answers).exp(), truth)
+    mixed = torch.einsum("f,fnc->nc", shares, torch.stack(answers).exp()).log()
+    return Mixture(
+        shares=tuple(shares.tolist()),
+        temperatures=tuple(temperatures),
+        temperature=fit_temperature(mixed, truth),
+    )
+
+
+def _select(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Add, round by round, the family that makes the mean's log loss least.
+
+    Shape: probabilities (families, n, classes), labels (n,) -> (families,), summing to 1.
+    """
+    own = probabilities[:, torch.arange(len(labels)), labels]
+    counts = torch.zeros(len(own), dtype=own.dtype)
+    for _ in range(ROUNDS):
+        reached = counts @ own
+        losses = -((reached + own) / (counts.sum() + 1)).log().mean(dim=1)
+        counts[losses.argmin()] += 1
+    return counts / counts.sum()
