@@ -127,8 +127,8 @@ def most_moved_first(columns: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
 
 
 def _smoothed(counts: Counts) -> Floats:
-    raised: Floats = counts + HALF
-    return raised / raised.sum()
+    shares: Floats = (counts + HALF) / (counts + HALF).sum()
+    return shares
 
 
 def _largest_move(before: Floats, now: Floats) -> Move:

@@ -19,6 +19,9 @@ Counts = NDArray[np.int64]
 
 DAY_S = 86_400
 
+LONG, LONGER = 1e4, 1e12
+"""Numbers between these are written without an exponent and without decimals."""
+
 BINS = 10
 """Bins between the least and the largest number of a column, of about equal counts."""
 
@@ -114,7 +117,7 @@ def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
 
 def _end(edge: float, column: Column) -> str:
     if column.kind != "date":
-        return f"{edge:.4g}"
+        return f"{edge:,.0f}" if LONG <= abs(edge) < LONGER else f"{edge:.4g}"
     return str(np.datetime64(column.origin, "s") + np.timedelta64(round(edge * DAY_S), "s"))[:10]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, LoggedModelInput, Metric, Param, Run, RunTag
 
 PARAMS_A_BATCH = 100
 
@@ -53,9 +53,10 @@ class TrackedRun:
         for batch in more:
             self.client.log_batch(self.id, params=batch)
 
-    def data_set(self, entity: DatasetInput) -> None:
-        """Log the data set as an input of the run."""
-        self.client.log_inputs(self.id, datasets=[entity])
+    def data_set(self, entity: DatasetInput, *models: str) -> None:
+        """Log the data set as an input of the run, and logged models by their ids."""
+        inputs = [LoggedModelInput(model_id) for model_id in models]
+        self.client.log_inputs(self.id, datasets=[entity], models=inputs or None)
 
     def document(self, content: Any, path: str) -> None:
         """Log a JSON document as an artifact."""
