@@ -33,7 +33,13 @@ SHOWN_HISTOGRAMS = 6
 SHOWN_BINS = 14
 """Most bins of one column's figure: of more categories those whose share changed most."""
 
+BIN_LENGTH = 26
+"""Characters of a bin's name: two dates fit."""
+
 CONFIDENCE_BINS = 25
+
+LEAST_PSI = 1e-3
+"""Where the axis of indexes starts: nobody looks at smaller ones."""
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
@@ -68,7 +74,9 @@ def drift_bars(columns: Sequence[ColumnDrift]) -> Figure:
     each: Axes = axes[0, 0]
     places = np.arange(len(shown))
     colours = [MARK if column.shifted else GREY for column in shown]
-    each.barh(places, [column.psi or 0.0 for column in shown], 0.62, color=colours)
+    each.set_xscale("log")
+    indexes = [max(column.psi or 0.0, LEAST_PSI) for column in shown]
+    each.barh(places, [index - LEAST_PSI for index in indexes], 0.62, LEAST_PSI, color=colours)
     each.plot(
         [column.chance or 0.0 for column in shown],
         places,
@@ -92,8 +100,9 @@ def drift_bars(columns: Sequence[ColumnDrift]) -> Figure:
     each.set_yticks(places, names, parse_math=False)
     each.grid(visible=False, axis="y")
     each.set_ylim(-0.7, len(shown) - 0.3)
-    each.set_xlim(left=0)
-    label(each, x="population stability index; orange: shifted by more than chance")
+    each.set_xlim(LEAST_PSI, 1.3 * max(*indexes, LARGE))
+    each.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    label(each, x="population stability index, logarithmic; orange: shifted by more than chance")
     more = len(columns) - len(shown)
     headline(figure, "How far columns moved from the training rows" + _more(more, "columns"))
     legend_below(figure, each)
@@ -120,11 +129,8 @@ def confidence_histogram(confidence: Floats, classes: int) -> Figure:
     figure, axes = canvas(2.9)
     each: Axes = axes[0, 0]
     low, mean = 100 / classes, 100 * float(confidence.mean())
-    each.hist(
-        100 * confidence,
-        bins=np.linspace(low, 100, CONFIDENCE_BINS + 1),
-        color=LOOKS["distilled"].colour,
-    )
+    edges: list[float] = np.linspace(low, 100, CONFIDENCE_BINS + 1).tolist()
+    each.hist(100 * confidence, bins=edges, color=LOOKS["distilled"].colour)
     each.axvline(mean, color=MARK, linewidth=1.8, label=f"mean {mean:.2f} %")
     each.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -144,7 +150,7 @@ def _panel(axes: Axes, name: str, histogram: Histogram) -> None:
     old, new = 100 * before[held], 100 * now[held]
     axes.bar(places - 0.2, old, 0.4, color=PALE, edgecolor=GREY, label="training rows")
     axes.bar(places + 0.2, new, 0.4, color=LOOKS["distilled"].colour, label="this table")
-    shown = short_names([names[i] for i in held.tolist()], "bin")
+    shown = short_names([names[i] for i in held.tolist()], "bin", BIN_LENGTH)
     axes.set_xticks(places, shown, rotation=90, fontsize=7.5, parse_math=False)
     axes.grid(visible=False, axis="x")
     label(axes, y="rows, %")

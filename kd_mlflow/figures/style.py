@@ -106,16 +106,16 @@ def class_names(classes: tuple[Any, ...]) -> list[str]:
     return short_names([str(label) for label in classes], "class")
 
 
-def short_names(names: Sequence[str], word: str) -> list[str]:
+def short_names(names: Sequence[str], word: str, length: int = NAME_LENGTH) -> list[str]:
     """The same of anything that ``word`` is a word for, such as column."""
-    return [_short_name(name, f"{word} {i}") for i, name in enumerate(names)]
+    return [_short_name(name, f"{word} {i}", length) for i, name in enumerate(names)]
 
 
-def _short_name(name: str, otherwise: str) -> str:
+def _short_name(name: str, otherwise: str, length: int) -> str:
     line = " ".join(name.split())
     if not line or any(ord(character) not in _glyphs() for character in line):
         return otherwise
-    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 @cache

@@ -19,8 +19,15 @@ SHARES = ("accuracy", "balanced_accuracy")
 NAMED_COLUMNS = 5
 LISTED_COLUMNS = 10
 
-DRIFT_COLUMNS = ["PSI", "chance below", "gaps", "unseen", "out of range", "largest change"]
-CLASS_COLUMNS = ["rows", "recall", "precision"]
+DRIFT_COLUMNS = [
+    "PSI",
+    "chance below",
+    "gaps (training)",
+    "unseen (training)",
+    "out of range",
+    "largest change",
+]
+CLASS_COLUMNS = ["rows", "recall, 95 %", "precision, 95 %"]
 
 
 def metric_text(name: str, interval: Interval) -> str:
@@ -86,7 +93,7 @@ def class_cells(each: ClassScores) -> list[str]:
     """A class's cells below ``CLASS_COLUMNS``; - for what has no rows."""
     return [
         f"{each.rows:,}",
-        *("-" if value is None else share_text(value) for value in (each.recall, each.precision)),
+        *("-" if value is None else _bounded(value) for value in (each.recall, each.precision)),
     ]
 
 
@@ -154,6 +161,10 @@ def _metrics_table(findings: Findings) -> str:
     return "\n".join(["| metric | value |", "|---|---|", *lines])
 
 
+def _bounded(share: Interval) -> str:
+    return f"{percent(share.value)} ({100 * share.low:.2f} to {100 * share.high:.2f})"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -163,9 +174,9 @@ def _short(share: float) -> str:
 
 
 def _beside(now: float | None, before: float | None) -> str:
-    """A share, and the training rows' where it is another."""
+    """A share, and in brackets the training rows' where it is another."""
     if now is None:
         return "-"
-    return _short(now) + (
-        f" (was {_short(before)})" if before is not None and before != now else ""
-    )
+    if before is None or _short(before) == _short(now):
+        return _short(now)
+    return f"{_short(now)} ({_short(before)})"

@@ -68,7 +68,10 @@ def evaluation_table(result: EvaluationResult) -> str:
         ("model", one_line(findings.model, 120) + pickles),
         ("table", table),
         *(("note", note) for note in findings.notes),
-        ("shifted columns", shift_text(findings)),
+        (
+            "shifted columns",
+            shift_text(findings),
+        ),
         *_drift_rows(findings),
         *_metric_rows(findings),
         *_pair_rows(findings),
