@@ -21,7 +21,7 @@ CHANCE = 0.999
 """Of tables without any shift so many have an index below the bound that chance sets."""
 
 HALF = 0.5
-"""Added to every count: a bin that nobody is in has a share all the same."""
+"""Added to every count: a bin that is empty in one table alone has a share all the same."""
 
 
 class Move(NamedTuple):
@@ -92,14 +92,15 @@ def column_drift(name: str, kind: str, before: Counts, now: Counts, *, binned: b
 def population_stability_index(before: Counts, now: Counts) -> float:
     """Sum over bins of (q - p) ln(q / p), p and q being the bins' shares before and now.
 
-    Half a count is added to every bin.  Shape: (bins,) each.
+    Half a count is added to every bin that anybody is in, now or before.  Shape: (bins,) each.
 
     >>> population_stability_index(np.array([50, 50]), np.array([500, 500]))
     0.0
     >>> round(population_stability_index(np.array([500, 500]), np.array([900, 100])), 2)
     0.88
     """
-    p, q = _smoothed(before), _smoothed(now)
+    held = (before + now) > 0
+    p, q = _smoothed(before[held]), _smoothed(now[held])
     return float(((q - p) * np.log(q / p)).sum())
 
 

@@ -172,4 +172,6 @@ def predicted_shares(scores: RowScores) -> list[float]:
 
 
 def _with_bounds(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    """A number with its bounds; of a single row's loss there are none."""
+    found = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {each: value for each, value in found.items() if np.isfinite(value)}

@@ -74,7 +74,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         run_id=run.id,
         model=model.uri,
         findings=findings,
-        pickles=model.pickles,
+        pickles=model.pickles + (other.pickles if isinstance(other, ScoredModel) else ()),
         page=tracker.page(run),
     )
 

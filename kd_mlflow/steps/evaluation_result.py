@@ -32,9 +32,9 @@ NAME_LENGTH = 40
 class EvaluationResult:
     """An evaluation's run and what it found.
 
-    ``model`` is the address of what was scored, an alias resolved to its version; ``pickles`` are
-    its files that are pickles. ``page`` is the address of the run on the tracking server, None
-    where the store is a file or a database.
+    ``model`` is the address of what was scored, an alias resolved to its version; ``pickles`` name
+    the files of it, and of the model that it is compared with, that are pickles. ``page`` is the
+    address of the run on the tracking server, None where the store is a file or a database.
     """
 
     run_id: str
@@ -63,10 +63,11 @@ def evaluation_table(result: EvaluationResult) -> str:
     """What was found, the most shifted columns first, and where to look at it."""
     findings = result.findings
     table = f"{one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
-    pickles = f", loaded from a pickle: {', '.join(result.pickles)}" if result.pickles else ""
+    pickles = [("loaded from pickles", "; ".join(result.pickles))] if result.pickles else []
     rows = [
-        ("model", one_line(findings.model, 120) + pickles),
+        ("model", one_line(findings.model, 120)),
         ("table", table),
+        *pickles,
         *(("note", note) for note in findings.notes),
         (
             "shifted columns",

@@ -64,9 +64,9 @@ class ScoredModel:
 
     @property
     def pickles(self) -> tuple[str, ...]:
-        """Its files that are pickles, which run code when they are loaded."""
-        files = self.fetched.folder.rglob("*")
-        return tuple(sorted(path.name for path in files if path.suffix in PICKLES))
+        """Its files that are pickles, which run code when they are loaded, after what it is."""
+        files = sorted(self.fetched.folder.rglob("*"))
+        return tuple(f"{self.title}: {path.name}" for path in files if path.suffix in PICKLES)
 
     @property
     def texts(self) -> tuple[str, ...]:
