@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | Path | pd.DataFrame"
 """Where a table comes from."""
 
-LARGE, VERY_LARGE, HUGE = 8_000, 20_000, 60_000
+LARGE, VERY_LARGE, HUGE = 5_000, 20_000, 60_000
 """Training rows from which the recipe trains fewer models, in larger batches, for fewer epochs."""
 
 SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}

@@ -17,7 +17,7 @@ from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.encoding import Scaler
 
-TRIED_ROWS, LEAST_EPOCHS = 1_000_000, 10
+TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 """Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
 
 Follow = Callable[[str, int, int], AbstractContextManager[OnEpoch]]
