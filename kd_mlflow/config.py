@@ -155,7 +155,7 @@ class EnsembleOptions(Options):
         FAMILIES,
     )
     n_teachers: int = by_recipe(
-        12, ByRows(12, ((LARGE, 4), (HUGE, 2))), "Number of networks in the ensemble.", AT_LEAST_ONE
+        12, ByRows(12, ((LARGE, 4),)), "Number of networks in the ensemble.", AT_LEAST_ONE
     )
     teacher_epochs: int = by_recipe(
         30,
@@ -177,7 +177,10 @@ class EnsembleOptions(Options):
         NATURAL,
     )
     n_boosted: int = by_recipe(
-        6, ByRows(6, ((LARGE, 4),)), "Number of boosted models in the ensemble.", AT_LEAST_ONE
+        6,
+        ByRows(6, ((LARGE, 4), (HUGE, 2))),
+        "Number of boosted models in the ensemble.",
+        AT_LEAST_ONE,
     )
     boosting_rounds: int = by_recipe(
         400,
