@@ -44,7 +44,7 @@ def test_values_are_the_metrics_of_training(classes):
 
 
 def test_intervals_hold_the_truth_about_nineteen_times_of_twenty():
-    """Over 200 tables each metric's interval holds the value of a large one; that of ECE less often.
+    """Over 200 tables each metric's interval holds that of a large one, ECE's less often.
 
     Noise raises an ECE, and turning its bootstrap round takes most of that back, not all.
     """

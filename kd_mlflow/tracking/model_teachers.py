@@ -211,7 +211,8 @@ def fetch_model(
         model = _native(folder, description)
         if model is None:
             model = mlflow.pyfunc.load_model(str(folder))
-        parameters = _parameters(folder, description, model)
+        # counting loads a network once more: only what teaches is compared by its size
+        parameters = _parameters(folder, description, model) if role is TEACHER else None
     except Exception as error:  # stores, networks and unpickling may raise anything
         if unreachable(error):
             raise store_error(error) from None
