@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.metrics import probability_metrics
 from kd_mlflow.evaluation.scores import (
     NO_LABEL,
@@ -12,7 +13,6 @@ from kd_mlflow.evaluation.scores import (
     RowScores,
     class_scores,
     expected_accuracy,
-    metrics_with_intervals,
     paired,
 )
 

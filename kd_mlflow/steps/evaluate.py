@@ -6,20 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from kd_mlflow.config import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.respondent import listed
 from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable
-from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
-from kd_mlflow.evaluation.findings import Findings, Histogram, Limit
+from kd_mlflow.evaluation.findings import Findings, Limit
+from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (
     Paired,
     RowScores,
     class_scores,
     expected_accuracy,
-    metrics_with_intervals,
     paired,
 )
 from kd_mlflow.figures.drift import draw
@@ -28,9 +25,9 @@ from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent
 from kd_mlflow.steps.evaluation_result import EvaluationResult
+from kd_mlflow.steps.table_drift import table_drift
 from kd_mlflow.steps.tracked import PARAM_LENGTH, RUN_NAME_LENGTH
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.table.profile import bin_names, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows, read_rows
 from kd_mlflow.tracking.data_sets import scored_input
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -110,7 +107,7 @@ def _findings(
     classes = model.classes(rows.features, labels)
     scores = model.score(rows.features, labels, classes)
     _check_labels(config, rows, scores, classes)
-    drift, histograms = _drift(model, rows)
+    drift, histograms = table_drift(model, rows)
     pair = _pair(config, other, scores, rows, classes)
     trained = model.profile.classes if model.profile else ()
     found = Findings(
@@ -150,34 +147,6 @@ def _check_labels(
             f"min_accuracy needs labels, and {why}; give target, the name of the label column, or "
             "watch max_psi"
         )
-
-
-def _drift(
-    model: ScoredModel, rows: ScoredRows
-) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
-    """How each column differs from the training rows, as far as the model says what they were."""
-    if model.encoding is None:
-        return _gaps_alone(model, rows), {}
-    profile = model.profile or unknown_profile(model.encoding)
-    found, histograms = [], {}
-    for column, trained in zip(model.encoding.columns, profile.columns, strict=True):
-        series = rows.features[column.name]
-        now = column_counts(series, column, trained.edges)
-        before = np.array(trained.counts or [0] * len(now), dtype=np.int64)
-        found.append(
-            column_drift(column.name, column.kind, before, now, binned=bool(trained.edges))
-        )
-        names = bin_names(column, trained.edges)
-        histograms[column.name] = Histogram(names, before, now)
-    return most_moved_first(found), histograms
-
-
-def _gaps_alone(model: ScoredModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
-    """The share of gaps in each column that a model of another origin takes."""
-    return most_moved_first(
-        ColumnDrift(name=name, kind="unknown", gaps=float(rows.features[name].isna().mean()))
-        for name in model.fetched.respondent.columns
-    )
 
 
 def _pair(
