@@ -93,6 +93,7 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.delenv(name, raising=False)
     patch.setenv("MLFLOW_TRACKING_URI", uri)
+    patch.setenv("KD_MLFLOW_STATE", str(folder / "state"))
     mlflow.set_tracking_uri(uri)
 
 
