@@ -81,9 +81,9 @@ KINDS = {"distilled": "student", "baseline": "baseline", "strong_baseline": "str
 OWN = ("ensemble", *KINDS.values())
 
 
-def own_names(recipe: str) -> list[str]:
-    """Which models a recipe has: without mixup there is no strong baseline."""
-    strong = StudentRecipe(recipe=recipe).resolved(1).student_mixup
+def own_names(recipe: str, rows: int) -> list[str]:
+    """Which models a recipe has for so many training rows: no strong baseline without mixup."""
+    strong = StudentRecipe(recipe=recipe).resolved(rows).student_mixup
     return [name for name in OWN if strong or name != "strong_baseline"]
 
 

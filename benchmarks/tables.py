@@ -74,10 +74,10 @@ Training = Callable[[Dataset, int], dict[str, Measured]]
 """Trains one model, or those that are trained together; by name."""
 
 
-def trainings(options: argparse.Namespace) -> Iterator[tuple[list[str], Training]]:
-    """The names of models that are trained together, and how."""
+def trainings(options: argparse.Namespace, rows: int) -> Iterator[tuple[list[str], Training]]:
+    """The names of models that are trained together on so many training rows, and how."""
     for recipe in options.recipe:
-        wanted = [name for name in own_names(recipe) if name in options.models]
+        wanted = [name for name in own_names(recipe, rows) if name in options.models]
 
         def ours(dataset: Dataset, seed: int, recipe: str = recipe) -> dict[str, Measured]:
             found = own_models(dataset, recipe=recipe, seed=seed, students=options.students)
@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace, done: set[tuple[str, int, str]]) -> Non
         for split in range(options.splits):
             dataset = partition(table, split, rows=options.rows)
             unit = {"table": name, "split": split, **_sizes(dataset), **at}
-            for names, train in trainings(options):
+            for names, train in trainings(options, unit["train_rows"]):
                 missing = [model for model in names if (name, split, model) not in done]
                 found = train(dataset, SEED + split) if missing else {}
                 for model in missing:

@@ -42,7 +42,8 @@ class Reporter:
         started = said = time.monotonic()
         terminal = sys.stderr.isatty()
         if not terminal:
-            self.say(f"{label}: {members} models, {epochs} epochs")
+            models = "1 model" if members == 1 else f"{members} models"
+            self.say(f"{label}: {models}, {epochs:,} epochs at most")
         with click.progressbar(
             length=total, label=label, file=sys.stderr, hidden=not terminal
         ) as bar:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | Path | pd.DataFrame"
 """Where a table comes from."""
 
-LARGE, VERY_LARGE, HUGE = 8_000, 20_000, 60_000
+LARGE, VERY_LARGE, HUGE = 5_000, 20_000, 60_000
 """Training rows from which the recipe trains fewer models, in larger batches, for fewer epochs."""
 
 SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
@@ -161,7 +161,7 @@ class EnsembleOptions(Options):
         FAMILIES,
     )
     n_teachers: int = by_recipe(
-        12, ByRows(12, ((LARGE, 4), (HUGE, 2))), "Number of networks in the ensemble.", AT_LEAST_ONE
+        12, ByRows(12, ((LARGE, 4),)), "Number of networks in the ensemble.", AT_LEAST_ONE
     )
     teacher_epochs: int = by_recipe(
         30,
@@ -183,7 +183,10 @@ class EnsembleOptions(Options):
         NATURAL,
     )
     n_boosted: int = by_recipe(
-        6, ByRows(6, ((LARGE, 4),)), "Number of boosted models in the ensemble.", AT_LEAST_ONE
+        6,
+        ByRows(6, ((LARGE, 4), (HUGE, 2))),
+        "Number of boosted models in the ensemble.",
+        AT_LEAST_ONE,
     )
     boosting_rounds: int = by_recipe(
         400,

@@ -252,12 +252,13 @@ def test_own_models_are_what_main_trains(monkeypatch):
     monkeypatch.setattr(measured, "CALLS", 3)
     dataset = partition(TABLES["titanic"].load(), 0, rows=60)
     found = own_models.own_models(dataset, recipe="best", seed=1, students=2)
-    assert list(found) == own_models.own_names("best")
+    assert list(found) == own_models.own_names("best", rows=100)
     seeds = {name: each.probabilities.shape[0] for name, each in found.items()}
     assert seeds == {"ensemble": 1, "student": 2, "baseline": 2, "strong_baseline": 2}
     assert found["student"].fitted_numbers == found["baseline"].fitted_numbers
     assert found["student"].fitted_numbers < found["ensemble"].fitted_numbers / 10
-    assert "strong_baseline" not in own_models.own_names("reference")
+    assert "strong_baseline" not in own_models.own_names("reference", rows=100)
+    assert "strong_baseline" not in own_models.own_names("best", rows=10_000)
 
 
 def run(monkeypatch, path, *words):

@@ -26,7 +26,7 @@ from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.words import gain_text, one_line, safe
+from kd_mlflow.report.words import both_gains_text, gain_text, one_line, safe
 from kd_mlflow.steps import results, tracked
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
@@ -58,8 +58,9 @@ def test_card_and_table_say_the_gain_over_each_baseline(finished):
     table = results.distill_table(distilled)
     for kind, gain in distilled.comparison.gains.items():
         words = kind.replace("_", " ")
-        assert f"| gain over the {words} | {gain_text(gain)} |" in version.description
-        assert gain_text(gain) in table
+        both = both_gains_text(gain, distilled.comparison.loss_gains[kind])
+        assert f"| gain over the {words} | {both} |" in version.description
+        assert both in table
         p = f"{distilled.comparison.summary[f'mcnemar_p_{kind}']:.3g} against the {words}"
         assert p in version.description
         assert p in table

@@ -140,19 +140,21 @@ def test_defaults_hold_their_own_rules(config):
     ("recipe", "values"),
     [
         ("reference", ("constant", 1e-3, 30, 0.3, 0.0, 0.0, 50, "none", 0.0, "logits", False)),
-        ("best", ("cosine", 3e-3, 80, 0.1, 3e-4, 0.4, 200, "mixup", 0.4, "probabilities", True)),
+        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 120, "mixup", 0.4, "probabilities", False)),
     ],
 )
 def test_a_recipe_sets_what_is_left_to_it(recipe, values):
-    """``resolved`` fills every option that follows the recipe, and T and alpha follow none."""
+    """``resolved`` fills every option that follows the recipe, but for what is on a menu."""
     config = MainConfig(recipe=recipe).resolved(3600)
     names = (
         "schedule learning_rate teacher_epochs dropout teacher_weight_decay teacher_mixup "
         "student_epochs augment student_mixup averaging calibrate"
     )
     assert tuple(getattr(config, name) for name in names.split()) == values
-    assert None not in vars(config).values()
-    assert (config.temperature, config.alpha) == (3.0, 0.7)
+    left = {name for name, value in vars(config).items() if value is None}
+    on_menu = {"temperature", "student_hidden", "student_bins"}
+    assert left == (on_menu if recipe == "best" else set())
+    assert all(len(config.menu(name, 3600)) > 1 for name in left)
 
 
 @pytest.mark.parametrize("recipe", ["reference", "best"])
@@ -164,9 +166,9 @@ def test_a_given_option_wins_over_the_recipe(recipe):
 
 
 def test_epochs_of_best_fall_as_rows_grow():
-    """Work stays level above 4,000 rows, down to the least number of epochs."""
-    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 4000, 8000, 10**6)]
-    assert epochs == [120, 120, 60, 30]
+    """Work stays level above 20,000 rows, down to the least number of epochs."""
+    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 20_000, 40_000, 10**6)]
+    assert epochs == [120, 120, 60, 8]
 
 
 def test_configurations_are_frozen():
@@ -245,4 +247,4 @@ def test_as_text_names_every_option():
 def test_a_default_that_depends_on_rows_says_how():
     """Help and options page show a number that falls with rows in words, not a type's name."""
     (field,) = [each for each in fields(StudentOptions) if each.name == "student_epochs"]
-    assert text_value(field.metadata["recipes"]["best"]) == "120, fewer above 4,000 rows"
+    assert text_value(field.metadata["recipes"]["best"]) == "120, fewer above 20,000 rows"

@@ -20,13 +20,14 @@ RECIPE = StudentRecipe(student_epochs=30, augment_factor=2).resolved(3_000)
 
 @pytest.fixture(scope="module")
 def lessons():
-    """What a small ensemble of boosted trees says of the smallest built-in table."""
+    """What a small ensemble of boosted trees says of the smallest built-in table, uncounted."""
     config = TeachersConfig(
         data="wine", teacher_families="boosting", n_boosted=1, boosting_rounds=20
     )
     dataset = read_dataset(config)
     config = config.resolved(len(dataset.split.train))
-    return transfer_set(RECIPE, dataset, train_ensemble(config, dataset))
+    taught = transfer_set(RECIPE, dataset, train_ensemble(config, dataset))
+    return dataclasses.replace(taught, ensemble_parameters=None)
 
 
 def chosen(lessons, recipe):
@@ -37,7 +38,7 @@ def chosen(lessons, recipe):
 def scripted(monkeypatch, divergences):
     """Let trials find given divergences, by bins and widths, instead of training."""
 
-    def tried(recipe, lessons, bins, hidden, temperatures, seed, workers, follow):
+    def tried(recipe, lessons, bins, hidden, temperatures, seed, workers, follow, checkpoints):
         parameters = menu.student_parameters(lessons, bins, hidden)
         return Trial(
             bins=bins,
@@ -77,6 +78,17 @@ def test_the_smallest_within_tolerance_is_kept(monkeypatch, lessons, divergences
     within = [t for t in trials if t.divergence <= least + RECIPE.menu_tolerance]
     assert trials[-1].parameters == min(trial.parameters for trial in within)
     assert found[trials[-1].bins, trials[-1].hidden] == trials[-1].divergence
+
+
+@pytest.mark.parametrize(("ensemble", "tried"), [(1_000_000, 4), (35_000, 1), (100, 1)])
+def test_a_student_is_ten_times_smaller_than_its_ensemble(monkeypatch, lessons, ensemble, tried):
+    """Larger sizes of the menu are not tried, but the smallest always is."""
+    sizes = [(0, SMALL), (0, WIDE), (8, SMALL), (8, WIDE)]
+    scripted(monkeypatch, dict(zip(sizes, (0.04, 0.03, 0.02, 0.01), strict=True)))
+    counted = dataclasses.replace(lessons, ensemble_parameters=ensemble)
+    trials = chosen(counted, dataclasses.replace(RECIPE, student_bins=None, student_hidden=None))
+    assert len(trials) == tried
+    assert all(t.parameters * 10 <= ensemble for t in trials) or tried == 1
 
 
 def test_a_given_option_narrows_the_menu(lessons):

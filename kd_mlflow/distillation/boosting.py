@@ -18,7 +18,7 @@ from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.config import BOOSTING, TeachersConfig
+from kd_mlflow.config import BOOSTING, HUGE, TeachersConfig
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
@@ -51,6 +51,9 @@ SAMPLED = {"feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1}
 
 ALONE_ROUNDS = 1_000
 """Rounds of the model that students are compared with; few tables need more before they stop."""
+
+ALONE_RATE, DEFAULT_RATE = 0.05, 0.1
+"""Its learning rate, and the one from HUGE training rows on, LightGBM's own."""
 
 MOST_TREES = 4_000
 """Trees of one model: each round adds one per class, and many classes would take minutes."""
@@ -240,7 +243,7 @@ def boosting_training(
 def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:
     """What one would take instead of all this: one LightGBM, stopped by the validation rows.
 
-    Its settings are its own defaults, but for half the learning rate.
+    Its settings are LightGBM's own defaults, but for half the learning rate where rows are few.
     """
     encoded = encoding.encode(dataset.features("train")), encoding.encode(dataset.features("val"))
     labels = dataset.labels("train"), dataset.labels("val")
@@ -256,7 +259,7 @@ def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingT
         rounds=ALONE_ROUNDS,
         patience=50,
         leaves=31,
-        rate=0.05,
+        rate=ALONE_RATE if len(labels[0]) < HUGE else DEFAULT_RATE,
         penalty=0.0,
         threads=cpu_count(),
     )

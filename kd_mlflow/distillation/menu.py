@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,8 +19,11 @@ from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.encoding import Scaler
 
-TRIED_ROWS, LEAST_EPOCHS = 1_000_000, 10
+TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 """Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
+
+LEAST_COMPRESSION = 10
+"""How much smaller than its ensemble a student must be, where one of the menu can be."""
 
 Follow = Callable[[str, int, int], AbstractContextManager[OnEpoch]]
 """Opens the listener of a training: its label, how many models, how many epochs."""
@@ -51,15 +55,12 @@ def choose_student(
     """Try the sizes of a resolved recipe's menu, small to large; the last one is to be kept.
 
     That is the smallest whose divergence is within ``menu_tolerance`` of the least. No size can be
-    better than one that is within it of 0, so nothing larger is tried. Empty where the recipe
-    leaves nothing to choose.
+    better than one that is within it of 0, so nothing larger is tried; nor is a size above a tenth
+    of the ensemble's, if any is below. Empty where the recipe leaves nothing to choose.
     """
     n = lessons.labelled_rows
     temperatures = recipe.menu("temperature", n)
-    sizes = sorted(
-        product(recipe.menu("student_bins", n), recipe.menu("student_hidden", n)),
-        key=lambda size: student_parameters(lessons, *size),
-    )
+    sizes = _sizes(recipe, lessons)
     if len(sizes) * len(temperatures) == 1:
         return ()
     trials: list[Trial] = []
@@ -73,6 +74,19 @@ def choose_student(
     least = min(trial.divergence for trial in trials)
     kept = next(t for t in trials if t.divergence <= least + recipe.menu_tolerance)
     return (*(trial for trial in trials if trial != kept), kept)
+
+
+def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple[int, ...]]]:
+    """Bins and hidden layers to choose from, small to large; the smallest one at least."""
+    n, most = lessons.labelled_rows, math.inf
+    if lessons.ensemble_parameters is not None:
+        most = lessons.ensemble_parameters / LEAST_COMPRESSION
+    sizes = {
+        size: student_parameters(lessons, *size)
+        for size in product(recipe.menu("student_bins", n), recipe.menu("student_hidden", n))
+    }
+    least = min(sizes.values())
+    return sorted((s for s, own in sizes.items() if own <= max(most, least)), key=sizes.__getitem__)
 
 
 def shortened(task: Task) -> Task:

@@ -34,7 +34,8 @@ class TransferSet:
     """Rows that students learn from, as their teacher scored them.
 
     The table's training rows come first, then new ones without a label; last its validation rows,
-    from which nobody learns.
+    from which nobody learns. ``ensemble_parameters`` are the teacher's fitted numbers, None where
+    they cannot be counted.
     Shape: encoded (n, columns); logits, the teacher's, (n, classes); labels (n,), UNLABELLED for
     new rows.
     """
@@ -45,6 +46,7 @@ class TransferSet:
     labels: Tensor
     labelled_rows: int
     val_rows: int
+    ensemble_parameters: int | None = None
 
     @property
     def taught_rows(self) -> int:
@@ -127,6 +129,7 @@ def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> 
         labels=torch.cat([labels, labels.new_full((new,), UNLABELLED), val_labels]),
         labelled_rows=len(labels),
         val_rows=len(val_labels),
+        ensemble_parameters=ensemble.parameters,
     )
 
 

@@ -28,7 +28,7 @@ MARKUP = re.compile(
 """Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
 
 LISTED_PARTS = 6
-LISTED_GAINS = 4
+LISTED_GAINS = 2
 LISTED_CLASSES = 3
 
 
@@ -259,17 +259,13 @@ def metrics_table(comparison: Comparison) -> str:
         else ""
     )
     listed = list(comparison.gains.items())[:LISTED_GAINS]
-    gains = "".join(f"| gain over the {kind_text(k)} | {gain_text(gain)} |\n" for k, gain in listed)
+    both = [(kind_text(kind), gain, comparison.loss_gains[kind]) for kind, gain in listed]
+    if comparison.over_boosting:
+        both.append(("boosted trees alone", *comparison.over_boosting))
+    gains = "".join(f"| gain over the {who} | {both_gains_text(*gain)} |\n" for who, *gain in both)
     if more := len(comparison.gains) - len(listed):
         gains += f"| gains over {more:,} more | see report.html |\n"
-    losses = {
-        **{f"log loss gain over the {kind_text(k)}": comparison.loss_gains[k] for k, _ in listed},
-        "log loss gap, distilled - ensemble": comparison.loss_gap,
-    }
-    if comparison.over_boosting:
-        over, losses["log loss gain over boosted trees alone"] = comparison.over_boosting
-        gains += f"| gain over boosted trees alone | {gain_text(over)} |\n"
-    gains += "".join(f"| {name} | {nats(interval)} |\n" for name, interval in losses.items())
+    gap = both_gaps_text(comparison.gap, comparison.loss_gap)
     boosting = (
         f"| boosted trees alone | {percent(metrics['boosting_test_accuracy'])} |\n"
         if comparison.over_boosting
@@ -284,7 +280,7 @@ def metrics_table(comparison: Comparison) -> str:
 {accuracy_with_error(metrics, "distilled_test_accuracy")} |
 | baseline, mean ± standard error over seeds | \
 {accuracy_with_error(metrics, "baseline_test_accuracy")} |
-{strong}{boosting}| accuracy gap, ensemble - distilled | {points(comparison.gap)} |
+{strong}{boosting}| gap, ensemble - distilled | {gap} |
 | knowledge recovered | {recovered_text(comparison)} |
 {gains}"""
 
