@@ -231,7 +231,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda number, frame: sys.exit(128 + number))
     try:
         cli(prog_name="kd-mlflow")
     except KDError as error:

@@ -140,13 +140,19 @@ class TrainingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
-    """Where models are trained; no metric depends on it."""
+    """Where models are trained, and how often that is kept; no metric depends on it."""
 
     workers: int = option(
         0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
     )
     dask_scheduler: str = option(
         "", "Address of a Dask scheduler, such as tcp://host:8786, whose workers are to train."
+    )
+    checkpoint_seconds: float = option(
+        30.0,
+        "Seconds between checkpoints, from which the next run of the same data and options goes on "
+        "where one was interrupted; 0 for none.",
+        NOT_NEGATIVE,
     )
 
 

@@ -18,6 +18,7 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
@@ -26,6 +27,7 @@ from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import dataset_of, promote_step
 from kd_mlflow.steps.results import Decision, DistillResult, MainResult, SweepResult, TeachersResult
+from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.sweep import sweep_step, take_sweep
 from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
@@ -131,8 +133,13 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     tracker, (dataset, config) = Tracker(), _read(config)
     teachers_config = TeachersConfig.part_of(config)
-    with tracker.run("pipeline", run_name("pipeline", dataset)) as parent:
-        describe_run(parent, config, dataset)
+    mark = fingerprint(dataset.identity, config.as_text())
+    with (
+        resumable(config, mark, listener) as resumed,
+        tracker.run("pipeline", run_name("pipeline", dataset)) as parent,
+    ):
+        describe_run(parent, config, dataset, mark)
+        resumed.begin(parent, tracker, listener)
         taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
         distilled = distill_step(
             config.for_distill(taught.run_id),

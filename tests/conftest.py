@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from faults import fault as fault  # every test module may write rows of the table
+from faults import pytest_terminal_summary as pytest_terminal_summary
 
 from kd_mlflow.config import MainConfig
 from kd_mlflow.options import Options
@@ -93,6 +95,7 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.delenv(name, raising=False)
     patch.setenv("MLFLOW_TRACKING_URI", uri)
+    patch.setenv("KD_MLFLOW_STATE", str(folder / "state"))
     mlflow.set_tracking_uri(uri)
 
 
@@ -152,8 +155,9 @@ def store(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--screenshots FOLDER``: keep what the browser tests see, of a full ``main``."""
+    """``--screenshots FOLDER``: what the browser tests see; ``--faults FILE``: what was broken."""
     parser.addoption("--screenshots", type=Path, help="folder for pictures of a full main")
+    parser.addoption("--faults", type=Path, help="file for the table of faults")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "kd_mlflow"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    ("errors",),
+    ("errors", "local_state"),
     ("options",),
     ("config",),
     ("scoring",),

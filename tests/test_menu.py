@@ -38,7 +38,7 @@ def chosen(lessons, recipe):
 def scripted(monkeypatch, divergences):
     """Let trials find given divergences, by bins and widths, instead of training."""
 
-    def tried(recipe, lessons, bins, hidden, temperatures, seed, workers, follow):
+    def tried(recipe, lessons, bins, hidden, temperatures, seed, workers, follow, checkpoints):
         parameters = menu.student_parameters(lessons, bins, hidden)
         return Trial(
             bins=bins,

@@ -13,7 +13,7 @@ from kd_mlflow.population import training
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import Inputs, MixupWeights, Sampling, row_orders
+from kd_mlflow.population.sampling import Inputs, MixupWeights, RowOrders, Sampling
 from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.population.workers import Workers
 
@@ -293,7 +293,7 @@ def test_mixup_is_what_its_paper_says():
     optimizer = torch.optim.Adam(
         network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    orders = row_orders(seed, numbers(N), N)
+    orders = RowOrders(seed, numbers(N), N)
     weights = MixupWeights([seed], sampling)
     one_hot = nn.functional.one_hot(LABELS).float()
     for _ in range(schedule.epochs):
@@ -327,7 +327,7 @@ def test_members_of_unlike_sampling_are_as_if_alone():
 @pytest.mark.parametrize(("pool", "epoch_rows"), [(10, 4), (4, 10), (6, 6)])
 def test_every_row_of_a_pool_is_drawn_before_any_comes_again(pool, epoch_rows):
     """Epochs cut the stream of shuffled pools, whatever the two sizes."""
-    orders = row_orders(3, numbers(pool), epoch_rows)
+    orders = RowOrders(3, numbers(pool), epoch_rows)
     stream = np.concatenate([next(orders) for _ in range(10 * pool)])
     turns = stream[: len(stream) // pool * pool].reshape(-1, pool)
     assert (np.sort(turns, axis=1) == np.arange(pool)).all()

@@ -21,9 +21,9 @@ from torch import Tensor
 from kd_mlflow.config import BOOSTING, HUGE, TeachersConfig
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.errors import TrainingError
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
 from kd_mlflow.population.history import (
     HELD_OUT,
-    History,
     OnEpoch,
     Watch,
     ignore_epoch,
@@ -65,6 +65,9 @@ PATIENCE = 20
 
 SIDES = {"train": "train_loss", "held_out": HELD_OUT, "val": "val_loss"}
 """The rows that a booster is followed on, and the curves of its log loss there."""
+
+TEXT = "text"
+"""What a checkpoint calls a model that LightGBM wrote."""
 
 MOST_SEED = 2**31 - 1
 """LightGBM's seeds are 32-bit integers with a sign."""
@@ -158,24 +161,30 @@ class BoostingTraining:
         """Most rounds."""
         return self.rounds
 
-    def fit(self, workers: Workers, on_epoch: OnEpoch) -> Trained:
-        """Train all models side by side, one core each.
+    def fit(
+        self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
+    ) -> Trained:
+        """Train all models side by side, one core each; those that checkpoints hold are complete.
 
         Raises TrainingError for what LightGBM makes of a table.
         """
-        models: dict[int, str] = {}
-        parts: dict[int, History] = {}
+        own = checkpoints.marked(seeds=self.seeds, rounds=self.rounds, sampled=self.sampled)
+        grown = own.found(len(self.seeds))
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
-            calls = (delayed(_grow)(self, place, watch) for place in range(len(self.seeds)))
-            for place, text, history in pool(calls):
-                models[place], parts[place] = text, history
+            calls = (
+                delayed(_grow)(self, place, watch, NOWHERE if pool.remote else own, found)
+                for place, found in enumerate(grown)
+            )
+            for place, model in pool(calls):
+                grown[place] = model
                 if pool.remote:
-                    replay(slice(place, place + 1), history, on_epoch)
-        places = sorted(models)
-        boosters = tuple(_booster(models[place]) for place in places)
+                    own.write(slice(place, place + 1), model)
+                    replay(slice(place, place + 1), model.curves, on_epoch)
+        models = [model for model in grown if model]
+        boosters = tuple(_booster(model.documents[0][TEXT]) for model in models)
         return Trained(
             family=Trees(encoding=self.encoding, boosters=boosters, sampled=self.sampled),
-            history=side_by_side([parts[place] for place in places]),
+            history=side_by_side([model.curves for model in models]),
             held_out=self.held_out,
         )
 
@@ -256,15 +265,39 @@ def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingT
     )
 
 
-def _grow(training: BoostingTraining, place: int, watch: Watch) -> tuple[int, str, History]:
-    """Train one model; its text, cut at its best round, and its curves."""
+def _grow(
+    training: BoostingTraining,
+    place: int,
+    watch: Watch,
+    checkpoints: Checkpoints,
+    found: Snapshot | None,
+) -> tuple[int, Snapshot]:
+    """Train one model, unless it was found; its text, cut at its best round, and its curves."""
+    own = slice(place, place + 1)
+    if found:
+        replay(own, found.curves, watch.on_epoch)
+        return place, found
+    follow = _Follow(own, watch, patience=training.patience)
+    text = _text(training, place, follow)
+    curves = {name: np.array(values)[:, None] for name, values in follow.curves.items()}
+    model = Snapshot(
+        epochs=len(curves[HELD_OUT]),
+        arrays=curve_arrays(curves),
+        documents=({TEXT: text},),
+        done=True,
+    )
+    checkpoints.write(own, model)
+    return place, model
+
+
+def _text(training: BoostingTraining, place: int, follow: _Follow) -> str:
+    """Train one model; what LightGBM writes of it."""
     import lightgbm
 
     held_out = training.held_out[place]
     kept = np.setdiff1d(np.arange(len(training.labels)), held_out)
     columns = enumerate(training.encoding.columns)
     options = training.parameters(training.seeds[place])
-    follow = _Follow(slice(place, place + 1), watch, patience=training.patience)
     try:
         train = lightgbm.Dataset(
             training.train[kept],
@@ -289,9 +322,7 @@ def _grow(training: BoostingTraining, place: int, watch: Watch) -> tuple[int, st
             f"boosted teachers cannot be trained on this table: {error}; "
             "leave them out: teacher_families=mlp"
         ) from None
-    text = booster.model_to_string(num_iteration=follow.best)
-    history = {n: np.array(values)[:, None] for n, values in follow.curves.items()}
-    return place, text, history
+    return str(booster.model_to_string(num_iteration=follow.best))
 
 
 class _Follow:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import History, OnEpoch, best_epochs
 from kd_mlflow.population.sampling import RowNumbers
 from kd_mlflow.population.workers import Workers
@@ -86,8 +87,10 @@ class Training(Protocol):
     def epochs(self) -> int:
         """Most epochs, or rounds of boosting."""
 
-    def fit(self, workers: Workers, on_epoch: OnEpoch) -> Trained:
-        """Train it, on all workers."""
+    def fit(
+        self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
+    ) -> Trained:
+        """Train it, on all workers, from where checkpoints leave off."""
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from kd_mlflow.config import StudentRecipe
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
 from kd_mlflow.evaluation.metrics import teacher_student_kl
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
@@ -43,7 +44,13 @@ class Trial:
 
 
 def choose_student(
-    recipe: StudentRecipe, lessons: TransferSet, *, seed: int, workers: Workers, follow: Follow
+    recipe: StudentRecipe,
+    lessons: TransferSet,
+    *,
+    seed: int,
+    workers: Workers,
+    follow: Follow,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> tuple[Trial, ...]:
     """Try the sizes of a resolved recipe's menu, small to large; the last one is to be kept.
 
@@ -58,7 +65,9 @@ def choose_student(
         return ()
     trials: list[Trial] = []
     for bins, hidden in sizes:
-        trial = _try(recipe, lessons, bins, hidden, temperatures, seed, workers, follow)
+        trial = _try(
+            recipe, lessons, bins, hidden, temperatures, seed, workers, follow, checkpoints
+        )
         trials.append(trial)
         if trial.divergence <= recipe.menu_tolerance:
             break
@@ -106,6 +115,7 @@ def _try(
     seed: int,
     workers: Workers,
     follow: Follow,
+    checkpoints: Checkpoints,
 ) -> Trial:
     """Train a student at each temperature as one population; give the one nearest its teacher."""
     members = [StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha) for t in temperatures]
@@ -114,7 +124,7 @@ def _try(
     inputs = f"{bins} bins" if bins else "plain inputs"
     label = f"menu: {inputs}, {'-'.join(map(str, hidden))}"
     with follow(label, len(members), task.schedule.epochs) as on_epoch:
-        task.fit(workers, on_epoch)
+        task.fit(workers, on_epoch, checkpoints.below(label))
     scored = task.population.logits(task.rows.val)
     found = [teacher_student_kl(lessons.val_logits, logits) for logits in scored]
     best = int(np.argmin(found))

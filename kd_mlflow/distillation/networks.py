@@ -15,6 +15,7 @@ from kd_mlflow.config import MLP, TeachersConfig
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.distillation.inputs import label_tensors, schedule_of, training_rows
 from kd_mlflow.evaluation.comparison import validation_metrics
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population, StackedLinear
@@ -99,9 +100,11 @@ class NetworkTraining:
         """Most epochs."""
         return self.task.schedule.epochs
 
-    def fit(self, workers: Workers, on_epoch: OnEpoch) -> Trained:
-        """Train it, on all workers."""
-        history = self.task.fit(workers, on_epoch)
+    def fit(
+        self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
+    ) -> Trained:
+        """Train it, on all workers, from where checkpoints leave off."""
+        history = self.task.fit(workers, on_epoch, checkpoints)
         family = Networks(encoding=self.encoding, population=self.task.population.cpu())
         return Trained(family=family, history=history, held_out=self.task.sampling.held_out)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import DROPOUT_STREAM
+from kd_mlflow.population.sampling import DROPOUT_STREAM, Document, plain
 
 ALIGNMENT = 16
 """A member's matrices start at multiples of so many floats, which is 64 bytes.
@@ -46,6 +47,16 @@ class DropoutStreams:
         drawn = torch.from_numpy(words.view(np.uint8))[:, :size]
         return drawn.reshape(len(self._streams), batch, width)
 
+    @property
+    def state(self) -> list[Document]:
+        """Each member's stream."""
+        return [plain(stream.state) for stream in self._streams]
+
+    @state.setter
+    def state(self, state: Sequence[Any]) -> None:
+        for stream, own in zip(self._streams, state, strict=True):
+            stream.state = own
+
 
 class Backprop:
     """Autograd's gradients of a population, without its overhead.
@@ -57,17 +68,24 @@ class Backprop:
 
     def __init__(self, population: Population, *, seeds: Sequence[int]) -> None:
         self._layers, self._k, self._sizes = population.stack, population.k, population.sizes
-        self._streams = DropoutStreams(seeds)
+        self.dropout = DropoutStreams(seeds)
         self._threshold = round(population.dropout * DROPOUT_LEVELS)
         self._scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - self._threshold)
         self._buffers: dict[int, _Buffers] = {}
         own = list(population.parameters())
-        shapes = [(p.shape[1], p.shape[2]) for p in own]
-        self.parameters = nn.Parameter(_storage(own[0], self._k, shapes))
+        self._shapes = [(p.shape[1], p.shape[2]) for p in own]
+        self.parameters = nn.Parameter(_storage(own[0], self._k, self._shapes))
         self.parameters.grad = torch.zeros_like(self.parameters)
-        self._gradients = _matrices(self.parameters.grad, self._k, shapes)
-        for p, place in zip(own, _matrices(self.parameters.data, self._k, shapes), strict=True):
+        self._gradients = self.matrices(self.parameters.grad)
+        for p, place in zip(own, self.matrices(self.parameters.data), strict=True):
             p.data = place.copy_(p.data)
+
+    def matrices(self, like: Tensor) -> list[Tensor]:
+        """Views of a flat tensor that is laid out as ``parameters``, one per weight and bias.
+
+        Shape of each: (k, rows, columns).
+        """
+        return _matrices(like, self._k, self._shapes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score a batch of each member's own rows; the logits live until the next call.
@@ -76,7 +94,7 @@ class Backprop:
         """
         now = self._buffers_of(x.shape[1])
         if self._threshold:
-            drawn = self._streams.draw(*now.keep.shape[1:]).to(x.device)
+            drawn = self.dropout.draw(*now.keep.shape[1:]).to(x.device)
             torch.ge(drawn, self._threshold, out=now.keep)
         now.activations[0].copy_(x)
         for i, layer in enumerate(self._layers):

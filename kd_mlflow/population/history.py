@@ -63,6 +63,7 @@ def side_by_side(parts: Sequence[History]) -> History:
 
 
 def replay(members: slice, history: History, on_epoch: OnEpoch) -> None:
-    """Call ``on_epoch`` for each epoch of a chunk that was trained in another process."""
-    for epoch in range(1, len(history["train_loss"]) + 1):
+    """Call ``on_epoch`` for each epoch of a chunk that another process trained, or began."""
+    epochs = len(next(iter(history.values()), ()))
+    for epoch in range(1, epochs + 1):
         on_epoch(members, epoch, {name: values[epoch - 1] for name, values in history.items()})

@@ -6,7 +6,7 @@ Hinton, Vinyals & Dean (2015), "Distilling the Knowledge in a Neural Network", a
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -114,6 +114,19 @@ class Losses(NamedTuple):
 
     values: dict[str, Tensor]
     gradient: Tensor
+
+
+class Loss(Protocol):
+    """Gives one value per member and row, by name; training minimises the mean of ``train_loss``.
+
+    NaN in any other value means that it does not exist for that row; curves leave it out.
+    """
+
+    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> Losses:
+        """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
+
+    def members(self, members: slice) -> Self:
+        """The loss of some members."""
 
 
 class LabelLoss:

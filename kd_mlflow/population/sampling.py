@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,16 @@ BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 RowNumbers = NDArray[np.int32]
+
+Document = dict[str, Any]
+"""What JSON can say."""
+
+
+def plain(state: Any) -> Any:
+    """A random stream's state as JSON can say it; the stream takes it back as it is."""
+    if isinstance(state, Mapping):
+        return {name: plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 @dataclass(frozen=True)
@@ -96,26 +107,45 @@ class Sampling:
         )
 
 
-def row_orders(seed: int, pool: RowNumbers, epoch_rows: int) -> Iterator[RowNumbers]:
-    """Yield the row numbers of one epoch after the other: shuffled pools, end to end.
+class RowOrders:
+    """The row numbers of one epoch after the other: shuffled pools, end to end.
 
     Shape of each: (epoch_rows,).
 
-    >>> orders = row_orders(seed=1, pool=np.array([4, 5, 6], dtype=np.int32), epoch_rows=2)
+    >>> orders = RowOrders(seed=1, pool=np.array([4, 5, 6], dtype=np.int32), epoch_rows=2)
     >>> first, second, third = next(orders), next(orders), next(orders)
     >>> sorted([*first, second[0]]) == sorted([second[1], *third]) == [4, 5, 6]
     True
     """
-    bits = np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(ORDER_STREAM,)))
-    shuffle = np.random.Generator(bits)
-    left = np.empty(0, dtype=np.int32)
-    while True:
-        parts = [left]
-        while sum(map(len, parts)) < epoch_rows:
-            parts.append(shuffle.permutation(pool))
+
+    def __init__(self, seed: int, pool: RowNumbers, epoch_rows: int) -> None:
+        sequence = np.random.SeedSequence(entropy=seed, spawn_key=(ORDER_STREAM,))
+        self._bits, self._pool, self._epoch_rows = np.random.SFC64(sequence), pool, epoch_rows
+        self._shuffle = np.random.Generator(self._bits)
+        self._before_last: Document | None = None
+        self._left = np.empty(0, dtype=np.int32)
+
+    def __next__(self) -> RowNumbers:
+        parts = [self._left]
+        while sum(map(len, parts)) < self._epoch_rows:
+            self._before_last = plain(self._bits.state)
+            parts.append(self._shuffle.permutation(self._pool))
         drawn = np.concatenate(parts)
-        left = drawn[epoch_rows:]
-        yield drawn[:epoch_rows]
+        self._left = drawn[self._epoch_rows :]
+        return drawn[: self._epoch_rows]
+
+    @property
+    def state(self) -> Document:
+        """What continues the orders: the stream before its last shuffle, how many rows are left."""
+        return {"before_last": self._before_last, "left": len(self._left)}
+
+    @state.setter
+    def state(self, state: Document) -> None:
+        if state["before_last"] is None:  # nothing was drawn
+            return
+        self._before_last = self._bits.state = state["before_last"]
+        shuffled = self._shuffle.permutation(self._pool)
+        self._left = shuffled[len(shuffled) - state["left"] :]
 
 
 class MixupWeights:
@@ -145,6 +175,16 @@ class MixupWeights:
                 np.minimum(row, BELOW_ONE, out=row)
         return torch.from_numpy(drawn).to(device)
 
+    @property
+    def state(self) -> list[Document]:
+        """Each member's stream."""
+        return [plain(rng.bit_generator.state) for _, rng in self._members]
+
+    @state.setter
+    def state(self, state: Sequence[Document]) -> None:
+        for (_, rng), own in zip(self._members, state, strict=True):
+            rng.bit_generator.state = own
+
 
 class Batches:
     """Each member's own batches of rows, mixed where its sampling says so."""
@@ -154,21 +194,35 @@ class Batches:
     ) -> None:
         self._table, self._rows, self._batch_size = table, sampling.epoch_rows, batch_size
         self._orders = [
-            row_orders(seed, pool, sampling.epoch_rows)
+            RowOrders(seed, pool, sampling.epoch_rows)
             for seed, pool in zip(seeds, sampling.pools, strict=True)
         ]
         self._weights = MixupWeights(seeds, sampling)
         self.per_epoch = -(-sampling.epoch_rows // batch_size)
+        self.state = self._streams()
+        """Each member's streams as they were before the present epoch."""
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def restore(self, state: Sequence[Document]) -> None:
+        """Go back to the streams of a ``state``, one per member."""
+        for order, own in zip(self._orders, state, strict=True):
+            order.state = own["order"]
+        self._weights.state = [own["mixup"] for own in state]
+
+    def _streams(self) -> list[Document]:
+        both = zip(self._orders, self._weights.state, strict=True)
+        return [{"order": order.state, "mixup": mixup} for order, mixup in both]
+
+    def epoch(self, skipped: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Inputs, row numbers and mixup's weights, None where no member mixes.
 
+        The first ``skipped`` batches are left out.
         Shape of each: (k, batch, d_in), (k, batch) and (k, batch).
         """
+        self.state = self._streams()
         device = self._table.values.device
         order = torch.from_numpy(np.stack([next(rows) for rows in self._orders])).to(device)
         weight = self._weights.draw(device)
-        for start in range(0, self._rows, self._batch_size):
+        for start in range(skipped * self._batch_size, self._rows, self._batch_size):
             batch = order[:, start : start + self._batch_size]
             x = self._table.take(batch)
             if weight is None:

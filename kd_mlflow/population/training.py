@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Protocol, Self
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,17 @@ from torch import Tensor
 
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.backprop import Backprop
+from kd_mlflow.population.checkpoints import (
+    NOWHERE,
+    Checkpoints,
+    Keeper,
+    Snapshot,
+    curve_arrays,
+    equally_far,
+    joined,
+)
+from kd_mlflow.population.epochs import Judge, Means, fill, numbered
 from kd_mlflow.population.history import (
-    HELD_OUT,
     History,
     OnEpoch,
     Watch,
@@ -26,29 +35,22 @@ from kd_mlflow.population.history import (
     replay,
     side_by_side,
 )
-from kd_mlflow.population.losses import Losses
-from kd_mlflow.population.network import EVALUATION_ROWS, Population
-from kd_mlflow.population.sampling import Batches, Inputs, Sampling
+from kd_mlflow.population.losses import Loss
+from kd_mlflow.population.network import Population
+from kd_mlflow.population.sampling import Batches, Document, Inputs, Sampling
 from kd_mlflow.population.workers import HERE, Pool, Workers
+
+WEIGHT = "weight."
+"""How a snapshot calls members' weights and biases, before their number."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's two means, as torch calls them."""
 
 CHUNK_PARAMETERS = 300_000
 """Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
 
 THREAD_PARAMETERS = 150_000
 """Fewest weights that are worth a thread: with less, threads wait for Python's lock."""
-
-
-class Loss(Protocol):
-    """Gives one value per member and row, by name; training minimises the mean of ``train_loss``.
-
-    NaN in any other value means that it does not exist for that row; curves leave it out.
-    """
-
-    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> Losses:
-        """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
-
-    def members(self, members: slice) -> Self:
-        """The loss of some members."""
 
 
 Evaluate = Callable[[Tensor], dict[str, Tensor]]
@@ -105,144 +107,178 @@ class Task:
     sampling: Sampling
     evaluate: Evaluate
 
-    def fit(self, workers: Workers = HERE, on_epoch: OnEpoch = ignore_epoch) -> History:
+    def fit(
+        self,
+        workers: Workers = HERE,
+        on_epoch: OnEpoch = ignore_epoch,
+        checkpoints: Checkpoints = NOWHERE,
+    ) -> History:
         """Train every member in place, each as if alone; return the curves.
 
         Members are split into chunks, trained side by side with one intra-op thread each: as fast
         as several on a quiet machine, and nothing stalls on a busy one. A member's weights are the
         same bit for bit however members are chunked. They are those of its best epoch, the one of
         least ``held_out_loss``, where it holds rows out; its curves are NaN once it has ended.
+        Members go on from ``checkpoints`` where these have them, and ``on_epoch`` hears the epochs
+        behind them too; of a cluster's work whole chunks are kept.
 
         Raises TrainingError when a member's loss is no longer a finite number.
         """
         parts: dict[int, History] = {}
+        own = checkpoints.marked(**self._mark())
+        found = own.found(self.population.k)
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
-            chunks = _chunks(self.population, pool)
-            calls = (delayed(_fit_chunk)(self, members, watch) for members in chunks)
-            for members, trained, history in pool(calls):
-                self.population.copy_members_(members, trained)
-                parts[members.start] = history
+            here = NOWHERE if pool.remote else own
+            calls = (
+                delayed(_fit_chunk)(self, some, watch, Keeper(here, some), joined(found[some]))
+                for chunk in _chunks(self.population, pool)
+                for some in equally_far(chunk, found)
+            )
+            for members, trained in pool(calls):
+                weights = self.population.members(members)
+                fill(list(weights.parameters()), WEIGHT, trained.arrays)
+                self.population.copy_members_(members, weights)
+                parts[members.start] = trained.curves
                 if pool.remote:
-                    replay(members, history, on_epoch)
+                    own.write(members, trained)
+                    replay(members, trained.curves, on_epoch)
         return side_by_side([parts[start] for start in sorted(parts)])
+
+    def _mark(self) -> Document:
+        """What a checkpoint of this training must have been made with."""
+        sampled = {"epoch_rows": self.sampling.epoch_rows, "mixup": self.sampling.mixup}
+        shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
+        return {"seeds": self.seeds, **shape, **sampled, **asdict(self.schedule)}
 
 
 @torch.no_grad()
-def _fit_chunk(task: Task, members: slice, watch: Watch) -> tuple[slice, Population, History]:
-    """Train copies of some members; each one's gradient is that of its own mean loss."""
-    rows, schedule, loss = task.rows, task.schedule, task.loss.members(members)
-    population, seeds = task.population.members(members), task.seeds[members]
-    backprop = Backprop(population, seeds=seeds)
-    optimizer = torch.optim.Adam(
-        [backprop.parameters], weight_decay=schedule.weight_decay, fused=True
-    )
-    batches = Batches(
-        rows.train, task.sampling.members(members), seeds=seeds, batch_size=schedule.batch_size
-    )
-    rates = schedule.learning_rates(batches.per_epoch)
-    judge = _Judge(task, members, population)
-    curves: list[dict[str, NDArray[np.float64]]] = []
+def _fit_chunk(
+    task: Task, members: slice, watch: Watch, keeper: Keeper, found: Snapshot | None
+) -> tuple[slice, Snapshot]:
+    """Train copies of some members, from where they were found."""
+    if found:
+        replay(members, found.curves, watch.on_epoch)
+        if found.done:
+            return members, found
     with _plain_arithmetic():
-        for epoch in range(1, schedule.epochs + 1):
-            means = _Means()
-            for x, batch, share in batches.epoch():
+        chunk = _Chunk(task, members)
+        if found:
+            chunk.restore(found)
+        chunk.train(watch, keeper)
+    done = chunk.done()
+    keeper.keep(done)
+    return members, done
+
+
+class _Chunk:
+    """Some members in training; each one's gradient is that of its own mean loss."""
+
+    def __init__(self, task: Task, members: slice) -> None:
+        self._task, self._members, self._schedule = task, members, task.schedule
+        sampling, seeds = task.sampling.members(members), task.seeds[members]
+        self._population = task.population.members(members)
+        self._backprop = Backprop(self._population, seeds=seeds)
+        self._optimizer = torch.optim.Adam(
+            [self._backprop.parameters], weight_decay=self._schedule.weight_decay, fused=True
+        )
+        self._batches = Batches(
+            task.rows.train, sampling, seeds=seeds, batch_size=self._schedule.batch_size
+        )
+        alone = [task.loss.members(slice(i, i + 1)) for i in range(members.start, members.stop)]
+        self._judge = Judge(
+            self._population, alone, task.rows.train, sampling, patience=self._schedule.patience
+        )
+        self._loss, self._means = task.loss.members(members), Means()
+        self._curves: list[dict[str, NDArray[np.float64]]] = []
+        self._steps = 0
+
+    def train(self, watch: Watch, keeper: Keeper) -> None:
+        """Train to the last epoch, or until all members have ended."""
+        rates = self._schedule.learning_rates(self._batches.per_epoch)
+        rates = islice(rates, self._steps_behind, None)
+        while len(self._curves) < self._schedule.epochs and not self._judge.ended.all():
+            for x, rows, share in self._batches.epoch(self._steps):
+                if watch.over or keeper.due:
+                    keeper.keep(self.snapshot())
                 if watch.over:
                     raise TrainingError("training was stopped")
-                losses = loss(backprop.forward(x), batch, share)
-                backprop.backward(losses.gradient / batch.shape[1])
-                optimizer.param_groups[0]["lr"] = next(rates)
-                optimizer.step()
-                means.add(losses.values)
-            metrics = {**means.result(), **task.evaluate(population.logits(rows.val))}
-            curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
-            _check_finite(curve["train_loss"][~judge.ended], epoch, schedule.learning_rate)
-            curves.append(judge.look(population, curve))
-            watch.on_epoch(members, epoch, curves[-1])
-            if judge.ended.all():
-                break
-    history = {name: np.stack([curve[name] for curve in curves]) for name in curves[0]}
-    return members, judge.best(population), history
+                self._step(x, rows, share, next(rates))
+            self._end_epoch(watch)
 
+    @property
+    def _steps_behind(self) -> int:
+        return len(self._curves) * self._batches.per_epoch + self._steps
 
-class _Judge:
-    """Scores members on the rows that they hold out, keeps their best weights, ends them."""
+    def _step(self, x: Tensor, rows: Tensor, share: Tensor | None, rate: float) -> None:
+        losses = self._loss(self._backprop.forward(x), rows, share)
+        self._backprop.backward(losses.gradient / rows.shape[1])
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.step()
+        self._means.add(losses.values)
+        self._steps += 1
 
-    def __init__(self, task: Task, members: slice, population: Population) -> None:
-        self._held_out = task.sampling.members(members).held_out
-        self._table, self._patience = task.rows.train, task.schedule.patience
-        self._losses = [
-            task.loss.members(slice(i, i + 1)) for i in range(members.start, members.stop)
-        ]
-        self._kept = population.members(slice(None)) if self._held_out else None
-        self._least = np.full(population.k, np.inf)
-        self._waited = np.zeros(population.k, dtype=np.int64)
-        self.ended = np.zeros(population.k, dtype=np.bool_)
+    def _end_epoch(self, watch: Watch) -> None:
+        logits = self._population.logits(self._task.rows.val)
+        metrics = {**self._means.result(), **self._task.evaluate(logits)}
+        curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
+        epoch, alive = len(self._curves) + 1, ~self._judge.ended
+        _check_finite(curve["train_loss"][alive], epoch, self._schedule.learning_rate)
+        self._curves.append(self._judge.look(self._population, curve))
+        self._means, self._steps = Means(), 0
+        watch.on_epoch(self._members, epoch, self._curves[-1])
 
-    def look(
-        self, population: Population, curve: dict[str, NDArray[np.float64]]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Judge an epoch; give its curves with ``held_out_loss``, NaN for who had ended before."""
-        if self._kept is None:
-            return curve
-        found = np.full(population.k, np.nan)
-        over = self.ended.copy()
-        for i in np.flatnonzero(~over):
-            found[i] = self._loss_of(population, int(i))
-            better = found[i] < self._least[i]
-            self._waited[i] = 0 if better else self._waited[i] + 1
-            if better:
-                self._least[i] = found[i]
-                one = slice(int(i), int(i) + 1)
-                self._kept.copy_members_(one, population.members(one))
-        if self._patience:
-            self.ended |= self._waited >= self._patience
-        alive = {name: np.where(over, np.nan, values) for name, values in curve.items()}
-        return {**alive, HELD_OUT: found}
+    def done(self) -> Snapshot:
+        """What has come of the training: the weights of each member's best epoch, the curves."""
+        best = self._judge.best(self._population)
+        return Snapshot(
+            epochs=len(self._curves),
+            arrays={**numbered(WEIGHT, list(best.parameters())), **self._curve_arrays()},
+            documents=({},) * best.k,
+            done=True,
+        )
 
-    def best(self, population: Population) -> Population:
-        """Each member with the weights of its best epoch."""
-        return population.members(slice(None)) if self._kept is None else self._kept
+    def snapshot(self) -> Snapshot:
+        """All that the next steps depend on."""
+        backprop = self._backprop
+        adam = self._optimizer.state[backprop.parameters]
+        moments = {
+            name: backprop.matrices(adam.get(name, torch.zeros_like(backprop.parameters)))
+            for name in MOMENTS
+        }
+        streams = zip(self._batches.state, backprop.dropout.state, strict=True)
+        return Snapshot(
+            epochs=len(self._curves),
+            steps=self._steps,
+            arrays={
+                **numbered(WEIGHT, list(self._population.parameters())),
+                **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
+                **self._judge.state,
+                **self._means.state,
+                **self._curve_arrays(),
+            },
+            documents=tuple({**orders, "dropout": dropout} for orders, dropout in streams),
+        )
 
-    def _loss_of(self, population: Population, i: int) -> float:
-        """Mean loss of one member on its rows, scored alone: the same bits whoever is beside it."""
-        member, loss, total = population.members(slice(i, i + 1)), self._losses[i], 0.0
-        rows = torch.from_numpy(self._held_out[i])[None].to(self._table.values.device)
-        for some in torch.split(rows, EVALUATION_ROWS, dim=1):
-            losses = loss(member(self._table.take(some)), some, None).values["train_loss"]
-            total += float(losses.double().sum())
-        return total / rows.shape[1]
+    def restore(self, found: Snapshot) -> None:
+        """Go back to a snapshot."""
+        backprop, arrays = self._backprop, found.arrays
+        fill(list(self._population.parameters()), WEIGHT, arrays)
+        adam = {name: torch.zeros_like(backprop.parameters.data) for name in MOMENTS}
+        for name, flat in adam.items():
+            fill(backprop.matrices(flat), name, arrays)
+        self._judge.restore(arrays)
+        self._means.restore(arrays, batches=found.steps)
+        self._batches.restore(found.documents)
+        backprop.dropout.state = [document["dropout"] for document in found.documents]
+        by_epoch = range(found.epochs)
+        self._curves = [{n: v[epoch] for n, v in found.curves.items()} for epoch in by_epoch]
+        self._steps = found.steps
+        step = torch.tensor(float(self._steps_behind), device=backprop.parameters.device)
+        self._optimizer.state[backprop.parameters] = {"step": step, **adam}
 
-
-class _Means:
-    """Means over an epoch's rows of every value that a loss gives, without those that are NaN."""
-
-    AT_ONCE = 256
-
-    def __init__(self) -> None:
-        self._waiting: list[dict[str, Tensor]] = []
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Take a batch's values.  Shape of each: (k, batch)."""
-        self._waiting.append({name: value.detach() for name, value in losses.items()})
-        if len(self._waiting) == self.AT_ONCE:
-            self._reduce()
-
-    def result(self) -> dict[str, Tensor]:
-        """Mean values so far; NaN where there was none.  Shape of each: (k,)."""
-        self._reduce()
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
-
-    def _reduce(self) -> None:
-        for name in self._waiting[0] if self._waiting else ():
-            values = torch.cat([losses[name] for losses in self._waiting], dim=1)
-            whole = name == "train_loss"  # exists for every row: NaN there means divergence
-            known = torch.ones_like(values) if whole else (~values.isnan()).to(values.dtype)
-            total = (values if whole else values.nan_to_num(0.0)).sum(dim=1)
-            self._sums[name] = self._sums.get(name, 0) + total
-            self._counts[name] = self._counts.get(name, 0) + known.sum(dim=1)
-        self._waiting = []
+    def _curve_arrays(self) -> dict[str, NDArray[Any]]:
+        names = self._curves[0] if self._curves else ()
+        return curve_arrays({n: np.stack([curve[n] for curve in self._curves]) for n in names})
 
 
 def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:

@@ -1,10 +1,12 @@
-"""Where chunks of members are trained: threads of this process, or a Dask cluster; by joblib."""
+"""Where chunks of members are trained: threads of this process, or a Dask cluster by joblib."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 from joblib import Parallel, cpu_count, parallel_config
 
@@ -29,23 +31,68 @@ class Workers:
         """
         if self.dask_scheduler:
             with _cluster(self.dask_scheduler, shared) as threads:
-                yield Pool(count=self.count or threads, remote=True)
+                yield Cluster(self.count or threads)
         else:
-            with parallel_config("threading"):
-                yield Pool(count=self.count or cpu_count(), remote=False)
+            with Threads(self.count or cpu_count()) as threads:
+                yield threads
 
 
 HERE = Workers()
 """All usable cores of this machine."""
 
 
-class Pool(Parallel):  # type: ignore[misc]  # joblib has no annotations
-    """Open workers: a joblib.Parallel that gives results as they come."""
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A function with its arguments, as ``joblib.delayed`` makes them."""
 
-    def __init__(self, *, count: int, remote: bool) -> None:
+
+class Pool(Protocol):
+    """Open workers: they make calls, and give results as they come."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether they are other processes, which hear of nothing until their call is made."""
+
+    def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
+        """Make the calls; a call's error is raised here."""
+
+
+class Threads:
+    """Threads of this process.
+
+    The caller's own thread only waits: an interrupt, which Python raises there, meets no step half
+    done. Leaving the block waits for the calls that have begun.
+    """
+
+    remote = False
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._executor = ThreadPoolExecutor(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
+        begun = [self._executor.submit(call, *given, **named) for call, given, named in calls]
+        for future in as_completed(begun):
+            yield future.result()
+
+
+class Cluster(Parallel):  # type: ignore[misc]  # joblib has no annotations
+    """A Dask cluster's workers, which joblib talks to."""
+
+    remote = True
+
+    def __init__(self, count: int) -> None:
         super().__init__(count, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
         self.count = count
-        self.remote = remote
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import png
+from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
@@ -34,6 +35,7 @@ from kd_mlflow.report.words import trial_text
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
+from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import (
     BALANCE,
     RECALL,
@@ -85,10 +87,15 @@ def distill_step(
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
-    with tracker.run("distill", run_name("distill", dataset), parent=parent) as run:
+    with (
+        resumable(config, mark, listener) as resumed,
+        tracker.run("distill", run_name("distill", dataset), parent=parent) as run,
+    ):
+        resumed.begin(run, tracker, listener)
+        kept = resumed.checkpoints
         lessons = transfer_set(config, dataset, ensemble)
         config, trials = choose(
-            config, lessons, seed=seeds[0], workers=workers_of(config), listener=listener
+            config, lessons, kept, seed=seeds[0], workers=workers_of(config), listener=listener
         )
         describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
@@ -97,13 +104,13 @@ def distill_step(
             members = [member for some in groups.values() for member in some]
             for member_run, member in zip(runs, members, strict=True):
                 _describe_member(member_run, member, config, dataset, mark)
-            trained = _train(config, lessons, groups, trials, runs, listener)
+            trained = _train(config, lessons, groups, trials, runs, listener, kept)
             evidence = compare(
                 config,
                 dataset,
                 ensemble,
                 trained,
-                boosting=_boosting_alone(config, dataset, ensemble, listener),
+                boosting=_boosting_alone(config, dataset, ensemble, listener, kept),
                 teacher_accuracies=teacher_accuracies,
             )
             finals = chain.from_iterable(evidence.comparison.students.values())
@@ -132,10 +139,23 @@ def distill_step(
 
 
 def choose(
-    config: C, lessons: TransferSet, *, seed: int, workers: Workers, listener: Listener
+    config: C,
+    lessons: TransferSet,
+    checkpoints: Checkpoints,
+    *,
+    seed: int,
+    workers: Workers,
+    listener: Listener,
 ) -> tuple[C, tuple[Trial, ...]]:
     """Choose a student where the recipe leaves a choice; the configuration then names it."""
-    trials = choose_student(config, lessons, seed=seed, workers=workers, follow=listener.training)
+    trials = choose_student(
+        config,
+        lessons,
+        seed=seed,
+        workers=workers,
+        follow=listener.training,
+        checkpoints=checkpoints,
+    )
     n = lessons.labelled_rows
     bins, hidden, temperature = (
         (trials[-1].bins, trials[-1].hidden, trials[-1].temperature)
@@ -156,6 +176,7 @@ def _train(
     trials: Sequence[Trial],
     runs: Sequence[TrackedRun],
     listener: Listener,
+    checkpoints: Checkpoints,
 ) -> TrainedStudents:
     """Train the students of all kinds as one population, into their runs."""
     encoding = lessons.binned(config.student_bins)
@@ -163,7 +184,7 @@ def _train(
     task = student_task(config, lessons, members, encoding, config.student_hidden)
     epochs = task.schedule.epochs
     with followed(runs, listener, label="students", epochs=epochs) as on_epoch:
-        history = task.fit(workers_of(config), on_epoch)
+        history = task.fit(workers_of(config), on_epoch, checkpoints.below("students"))
     return TrainedStudents(
         population=calibrated(config, task, lessons),
         encoding=encoding,
@@ -175,12 +196,17 @@ def _train(
 
 
 def _boosting_alone(
-    config: DistillConfig, dataset: Dataset, ensemble: Teacher, listener: Listener
+    config: DistillConfig,
+    dataset: Dataset,
+    ensemble: Teacher,
+    listener: Listener,
+    checkpoints: Checkpoints,
 ) -> Family:
     """Train the boosted model that students are compared with."""
     training = boosting_alone(dataset, ensemble.encoding, config.seed)
-    with listener.training("boosted trees alone", 1, training.epochs) as on_epoch:
-        return training.fit(workers_of(config), on_epoch).family
+    label = "boosted trees alone"
+    with listener.training(label, 1, training.epochs) as on_epoch:
+        return training.fit(workers_of(config), on_epoch, checkpoints.below(label)).family
 
 
 @contextmanager

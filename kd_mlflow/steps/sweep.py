@@ -28,11 +28,13 @@ from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
 from kd_mlflow.options import text_value
 from kd_mlflow.population.calibration import fit_temperatures
+from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.results import Cell, SweepResult
+from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity
 from kd_mlflow.table.encoding import Encoding
@@ -60,6 +62,7 @@ class _Scene:
     tracker: Tracker
     listener: Listener
     run: TrackedRun
+    checkpoints: Checkpoints
 
 
 def sweep_step(
@@ -72,11 +75,20 @@ def sweep_step(
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
-    with tracker.run("sweep", run_name("sweep", dataset)) as run:
+    with (
+        resumable(config, mark, listener) as resumed,
+        tracker.run("sweep", run_name("sweep", dataset)) as run,
+    ):
+        resumed.begin(run, tracker, listener)
         lessons = transfer_set(config, dataset, ensemble)
         seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
         config, _ = choose(
-            config, lessons, seed=seeds[0], workers=workers_of(config), listener=listener
+            config,
+            lessons,
+            resumed.checkpoints,
+            seed=seeds[0],
+            workers=workers_of(config),
+            listener=listener,
         )
         encoding = lessons.binned(config.student_bins)
         describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
@@ -93,6 +105,7 @@ def sweep_step(
             tracker=tracker,
             listener=listener,
             run=run,
+            checkpoints=resumed.checkpoints,
         )
         grid = [(t, a) for t in config.temperatures for a in config.alphas]
         cells = _train_cells(scene, grid, config.student_hidden)
@@ -150,7 +163,7 @@ def _train_cells(
     widths = "-".join(map(str, hidden))
     label = f"{len(settings)} settings of {widths}"
     with scene.listener.training(label, len(members), config.student_epochs) as heard:
-        history = task.fit(workers_of(config), heard)
+        history = task.fit(workers_of(config), heard, scene.checkpoints.below(label))
     population = calibrated(config, task, scene.lessons)
     val, test = (
         torch.split(population.logits(x).cpu(), k) for x in (task.rows.val, scene.test_inputs)

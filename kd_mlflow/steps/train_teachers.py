@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,11 +25,14 @@ from kd_mlflow.evaluation.comparison import (
 )
 from kd_mlflow.figures.style import png
 from kd_mlflow.figures.training_curves import teacher_curves
+from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.losses import AVERAGES
+from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import TeacherResult, TeachersResult
+from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import (
     BALANCE,
     describe_run,
@@ -103,10 +106,17 @@ def _train_teachers(
     rehearse_student(dataset, encoding)
     trainings = teacher_trainings(config, dataset)
     names = _names(trainings)
-    with tracker.run("teachers", run_name("teachers", dataset), parent=parent) as run:
+    with (
+        resumable(config, mark, listener) as resumed,
+        tracker.run("teachers", run_name("teachers", dataset), parent=parent) as run,
+    ):
         describe_run(run, config, dataset, mark)
+        resumed.begin(run, tracker, listener)
         with tracker.children("teacher", names, parent=run) as members:
-            trained = _train_each(trainings, members, config, dataset, mark, listener)
+            _describe_each(trainings, members, config, dataset, mark)
+            trained = _train_each(
+                trainings, members, workers_of(config), listener, resumed.checkpoints
+            )
             ensemble = assembled(config, dataset, trained, run_id=run.id)
             metrics = _evaluated(ensemble, dataset, config.averaging)
             best = [int(epoch) for each in trained for epoch in each.best]
@@ -145,28 +155,47 @@ def _names(trainings: Sequence[Training]) -> list[str]:
     return numbered("teacher", len(families) - boosted) + numbered("boosting", boosted)
 
 
-def _train_each(
+def _own_runs(
+    trainings: Sequence[Training], members: Sequence[TrackedRun]
+) -> Iterator[tuple[Training, Sequence[TrackedRun]]]:
+    """Each family's training with its members' runs."""
+    start = 0
+    for training in trainings:
+        end = start + len(training.seeds)
+        yield training, members[start:end]
+        start = end
+
+
+def _describe_each(
     trainings: Sequence[Training],
     members: Sequence[TrackedRun],
     config: TeachersConfig,
     dataset: Dataset,
     mark: str,
-    listener: Listener,
-) -> list[Trained]:
-    """Describe the runs of each family's members and train it into them."""
-    ends = np.cumsum([len(training.seeds) for training in trainings])
-    own_runs = [members[end - len(t.seeds) : end] for t, end in zip(trainings, ends, strict=True)]
-    for training, runs in zip(trainings, own_runs, strict=True):
+) -> None:
+    """Describe the runs of each family's members."""
+    for training, runs in _own_runs(trainings, members):
         for member, seed in zip(runs, training.seeds, strict=True):
             note = notes.teacher_note(
                 dataset.table.name, training.label, teachers=len(members), seed=seed
             )
             describe_run(member, config, dataset, mark, note=note, member_seed=seed)
             member.log(tags={"kd.family": training.name})
+
+
+def _train_each(
+    trainings: Sequence[Training],
+    members: Sequence[TrackedRun],
+    workers: Workers,
+    listener: Listener,
+    checkpoints: Checkpoints,
+) -> list[Trained]:
+    """Train each family into the runs of its members."""
     trained = []
-    for training, runs in zip(trainings, own_runs, strict=True):
+    for training, runs in _own_runs(trainings, members):
+        own = checkpoints.below(training.label)
         with followed(runs, listener, label=training.label, epochs=training.epochs) as on_epoch:
-            trained.append(training.fit(workers_of(config), on_epoch))
+            trained.append(training.fit(workers, on_epoch, own))
     return trained
 
 

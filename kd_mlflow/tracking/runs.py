@@ -33,6 +33,9 @@ DEFAULT_EXPERIMENT = "kd-mlflow"
 ATTACHED = "kd.attached"
 """A parameter of MLFLOW_RUN_ID's run: some run was opened as this one already."""
 
+SUPERSEDED = "kd.superseded_by"
+"""A tag of an interrupted run: the one that took its training up again."""
+
 
 class Tracker:
     """The current store and experiment; opens runs and closes what it opened.
@@ -218,6 +221,25 @@ class Tracker:
     def children_of(self, run_id: str) -> list[Run]:
         """Runs directly below a run, in the order they were opened."""
         return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", "ASC", max_results=1000)
+
+    def supersede(self, run_id: str, *, by: str) -> bool:
+        """Mark a run that its process left, and what is unfinished below it; whether there is one.
+
+        They get the tag ``kd.superseded_by``, and end KILLED where nobody ended them. A finished
+        run stays as it is; so does one of another store.
+        """
+        try:
+            run = self.get(run_id)
+        except RunError:
+            return False
+        if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
+            return False
+        for child in self.children_of(run_id):
+            self.supersede(child.info.run_id, by=by)
+        self.client.set_tag(run_id, SUPERSEDED, by)
+        if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            self.client.set_terminated(run_id, status="KILLED")
+        return True
 
     def _search(self, clause: str, order: str, *, max_results: int) -> list[Run]:
         experiment = self._known_experiment()
