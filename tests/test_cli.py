@@ -14,7 +14,7 @@ from kd_mlflow.options import text_value
 from kd_mlflow.steps import results
 
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
-PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
+PASSING = ["--max-accuracy-gap=1", "--min-compression=1", "--allow-worse-than-baseline=true"]
 
 
 @pytest.fixture
