@@ -26,7 +26,7 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import png
-from kd_mlflow.population.checkpoints import Checkpoints
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
@@ -141,7 +141,7 @@ def distill_step(
 def choose(
     config: C,
     lessons: TransferSet,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints = NOWHERE,
     *,
     seed: int,
     workers: Workers,
