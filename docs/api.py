@@ -14,8 +14,8 @@ from typing import Any
 import kd_mlflow as kd
 from kd_mlflow import api, errors
 from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.gate import Check
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.steps.results import (
     Cell,

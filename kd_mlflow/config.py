@@ -58,8 +58,11 @@ FAMILIES: Rule = (
     lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
 )
 
-GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
-"""Metrics of which more is better; the last two need two classes."""
+GATE_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision")
+"""Of log loss less is better; the last two need two classes."""
+
+POLICIES = ("non_inferior", "better", "any")
+"""How a candidate must compare with production on its own test rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,6 +344,28 @@ class GateOptions(Options):
     )
     allow_worse_than_baseline: bool = option(
         False, "Promote a student even where a baseline, trained without teachers, beats it."
+    )
+    policy: str = option(
+        "non_inferior",
+        "Against the version in production, on the candidate's test rows: non_inferior (the lower "
+        "bound of the gain is above -margin), better (above 0) or any; in log loss where "
+        "gate_metric is that, else in accuracy.",
+        one_of(*POLICIES),
+    )
+    margin: float = option(
+        0.005, "How much a non-inferior candidate may lose to production, noise included.", SHARE
+    )
+    allow_schema_change: bool = option(
+        False, "Promote a student that needs columns which production does not take."
+    )
+    max_ece: float = option(
+        0.0, "Largest expected calibration error on test rows; 0 for no limit.", NOT_NEGATIVE
+    )
+    max_latency_ms: float = option(
+        0.0, "Longest median time to score one row in process, in ms; 0 for none.", NOT_NEGATIVE
+    )
+    min_class_recall: float = option(
+        0.0, "Least recall of every class on test rows; 0 for no limit.", SHARE
     )
     strict: bool = option(False, "Exit with 1 when the candidate is rejected.")
 

@@ -165,7 +165,7 @@ def project_runs(empty_database, tmp_path_factory):
         "sweep": "-e sweep -P temperatures=2,4 -P alphas=1 -P sizes=8,4;4 -P n_students=1 "
         "-P student_epochs=2 -P augment_factor=1",
         "distill": "-e distill -P student_epochs=2 -P n_students=2 -P from_sweep=latest",
-        "promote": "-e promote -P max_accuracy_gap=1",
+        "promote": "-e promote -P max_accuracy_gap=1 -P margin=1",
         "bad": "-e teachers -P data=missing.csv",
     }
     done = {name: mlflow_run(folder, uri, words) for name, words in steps.items()}

@@ -18,9 +18,10 @@ from sqlalchemy.exc import OperationalError
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import PromoteConfig
+from kd_mlflow.config import DataOptions, PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking import registry
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.tracking import judged
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.runs import Tracker
@@ -254,9 +255,9 @@ def test_an_outage_rejects_no_candidate(finished, monkeypatch):
     def away(uri):
         raise MlflowException("away") from OperationalError("select", {}, Exception("server away"))
 
-    monkeypatch.setattr(registry.mlflow.pyfunc, "load_model", away)
+    monkeypatch.setattr(judged.mlflow.pyfunc, "load_model", away)
     with pytest.raises(StoreError, match="cannot be reached: server away"):
-        registry.reproduce("kd-student", "1", None)
+        judged.reproduce("kd-student", "1", read_dataset(DataOptions()).test_rows())
 
 
 def test_a_store_that_goes_away_while_models_train(store, monkeypatch):

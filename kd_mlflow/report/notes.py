@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.report.words import (
     composition,
@@ -146,15 +147,16 @@ def rollback_note(model_name: str, *, restored: str, replaced: str) -> str:
 
 
 def against_production(
-    version: str | None, accuracy: float | None, metrics: Mapping[str, float]
+    version: str | None, checks: Sequence[Check], metrics: Mapping[str, float]
 ) -> str:
     """Compare a candidate with the version that was in production, on the candidate's test rows."""
-    own = percent(metrics["registered_test_accuracy"])
     if version is None:
+        own = percent(metrics["registered_test_accuracy"])
         return f"Nothing was in production before; this version scores {own} on its test rows."
-    if accuracy is None:
-        return f"Version {version}, in production before, cannot score the test rows of this one."
+    (check,) = [check for check in checks if check.name == "production"]
+    if not check.metrics:
+        return f"Version {version}, in production before: {safe(check.reason, REASON_LENGTH)}."
     return (
-        f"On the same test rows this version scores {own}, version {version}, in production "
-        f"before, {percent(accuracy)}."
+        f"On the same test rows, against version {version}, in production before: "
+        f"{safe(check.reason, REASON_LENGTH)}."
     )

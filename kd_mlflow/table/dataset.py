@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from kd_mlflow.config import DataOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
+from kd_mlflow.table.kinds import Label
 from kd_mlflow.table.loading import (
     NAMED_CLASSES,
     ROWS_PER_CLASS,
@@ -185,12 +186,16 @@ class _Seats:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRows:
-    """The rows that a version's logged accuracy was measured on."""
+    """The rows that a version's logged metrics were measured on.
+
+    Shape: labels (n,), class numbers; ``classes`` are what they stand for in the table.
+    """
 
     __test__ = False  # pytest: this is no test case
 
     features: pd.DataFrame
-    labels: NDArray[np.object_]
+    labels: NDArray[np.int64]
+    classes: tuple[Label, ...]
 
 
 class Identity(NamedTuple):
@@ -235,9 +240,10 @@ class Dataset:
         return labels
 
     def test_rows(self) -> TestRows:
-        """Test rows with their labels as they stand in the table."""
-        classes = np.array(self.table.classes, dtype=object)
-        return TestRows(features=self.features("test"), labels=classes[self.labels("test")])
+        """Test rows with their labels."""
+        return TestRows(
+            features=self.features("test"), labels=self.labels("test"), classes=self.table.classes
+        )
 
     def sides(self) -> Sides:
         """The rows of each side as tables of their own."""

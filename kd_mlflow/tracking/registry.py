@@ -12,9 +12,9 @@ from mlflow.entities.model_registry import ModelVersion as ModelVersion  # for s
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from kd_mlflow.errors import RegistryError, Unavailable, first_line
-from kd_mlflow.table.dataset import Identity, TestRows
-from kd_mlflow.tracking.store import absent, store_error, unreachable
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.table.dataset import Identity
+from kd_mlflow.tracking.store import absent, store_error
 
 MOST_DIGITS = 9
 """Digits of a version number, at most."""
@@ -114,20 +114,17 @@ def version_in_production(client: MlflowClient, model_name: str) -> str | None:
     return str(found.version) if found else None
 
 
-def reproduce(model_name: str, version: str, rows: TestRows) -> float | Unavailable:
-    """Load a version as anyone would; return its accuracy on test rows, or why there is none."""
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
-        columns = model.metadata.get_input_schema().input_names()
-        if missing := sorted(set(columns) - set(rows.features)):
-            named = ", ".join(missing[:3])
-            return Unavailable(f"version {version} reads other columns: {named} ...")
-        predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
-        return float((predictions == rows.labels).mean())
-    except Exception as error:  # what does not load and score is an answer, whatever it says
-        if unreachable(error):
-            raise store_error(error) from None
-        return Unavailable(f"version {version} does not load and score: {first_line(error)}")
+def tags_of(client: MlflowClient, model_name: str, version: str) -> dict[str, str]:
+    """The tags of a version that is there."""
+    return dict(client.get_model_version(model_name, version).tags)
+
+
+def uncompared(model_name: str, version: str, reason: str) -> RegistryError:
+    """What to raise where the version in production cannot be compared with."""
+    return RegistryError(
+        f"version {version} of {model_name!r}, in production, cannot be compared with: {reason}; "
+        "nothing was moved: roll back, or promote with policy=any"
+    )
 
 
 def record(
