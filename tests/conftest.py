@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -135,6 +136,45 @@ def unrehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(
             "kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows
         )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A clean process imports for three seconds: only tests of promotions start any."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ != "test_clean_process":
+            patch.setattr("kd_mlflow.pipeline.CleanProcess", OwnProcess)
+        yield
+
+
+class OwnProcess:
+    """Answers as ``CleanProcess`` does, in this process."""
+
+    def __init__(self, *, delayed: bool = False) -> None:
+        """Take what ``CleanProcess`` takes."""
+
+    def __enter__(self) -> OwnProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End nothing: nothing was started."""
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
+        """Load a model and score rows with the code that the clean process runs."""
+        from kd_mlflow.errors import Unavailable, first_line
+        from kd_mlflow.tracking import pulled
+        from kd_mlflow.tracking.clean_process import read_answers
+
+        with tempfile.TemporaryDirectory() as folder:
+            rows.to_pickle(Path(folder) / "rows.pkl")
+            try:
+                pulled.answer(model, Path(folder), timed=timed)
+            except Exception as error:
+                return Unavailable(f"does not load and score: {first_line(error)}")
+            return read_answers(Path(folder))
 
 
 @pytest.fixture

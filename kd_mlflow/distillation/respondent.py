@@ -16,7 +16,7 @@ from kd_mlflow.scoring import text_of
 
 PROBABILITY = "probability_"
 RULE = (
-    "a teacher answers raw rows with probabilities: by predict_proba, or by predict with a column "
+    "raw rows are answered with probabilities: by predict_proba, or by predict with a column "
     f"{PROBABILITY}<class> per class or one number per class in the classes' sorted order"
 )
 SUM_TOLERANCE = 1e-3
@@ -32,7 +32,7 @@ class Respondent:
     """A model with ``predict_proba`` or ``predict``, and what to ask it with.
 
     ``columns`` are those it takes, in its order; whole numbers in ``wide`` ones become float64.
-    With a ``matrix`` type it gets one matrix instead of a table.
+    With a ``matrix`` type it gets one matrix instead of a table. ``role`` is what errors call it.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Respondent:
     columns: tuple[str, ...]
     wide: frozenset[str] = frozenset()
     matrix: np.dtype[Any] | None = None
+    role: str = "teacher"
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
         """Score raw rows.  Shape: n rows -> (n, classes), each row summing to 1.
@@ -52,17 +53,17 @@ class Respondent:
             values = np.asarray(answer)
         except Exception as error:  # a stranger's code: it may raise anything
             raise RunError(
-                f"teacher {self.name} cannot score this table's rows: {one_line(error)}; "
+                f"{self.role} {self.name} cannot score this table's rows: {one_line(error)}; "
                 "train it on the table's raw columns"
             ) from None
         if names is not None and sorted(names) != sorted(classes):
             raise RunError(
-                f"teacher {self.name} knows the classes {listed(names)}, this table has "
+                f"{self.role} {self.name} knows the classes {listed(names)}, this table has "
                 f"{listed(classes)}; train it on this table's labels"
             )
         if received := _fault(values, (len(frame), len(classes))):
             raise RunError(
-                f"teacher {self.name}: {RULE}, each row summing to 1; received {received}; "
+                f"{self.role} {self.name}: {RULE}, each row summing to 1; received {received}; "
                 "log a classifier that has predict_proba, or a pyfunc model that answers so"
             )
         if names is not None:
@@ -74,9 +75,9 @@ class Respondent:
     def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
         if absent := [name for name in self.columns if name not in features.columns]:
             raise RunError(
-                f"teacher {self.name} needs the columns {listed(absent)}; this table's features "
-                f"are {listed(list(features.columns))} (columns that are the same or unique in "
-                "nearly every row are left out): train it on these"
+                f"{self.role} {self.name} needs the columns {listed(absent)}; this table's "
+                f"features are {listed(list(features.columns))} (columns that are the same or "
+                "unique in nearly every row are left out): train it on these"
             )
         frame = features[list(self.columns)]
         whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]

@@ -200,7 +200,7 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
         resolved = _resolved(tracker, uri)
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
         description = Model.load(str(folder))
-        model = _native(folder, description)
+        model = native_model(folder, description)
         if model is None:
             model = mlflow.pyfunc.load_model(str(folder))
         parameters = _parameters(folder, description, model)
@@ -217,7 +217,7 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
         model_id=description.model_id,
         digest=_digest(folder),
         parameters=parameters,
-        respondent=_respondent(uri, model, description, features),
+        respondent=respondent_of(model, description, features, name=uri),
     )
 
 
@@ -229,7 +229,7 @@ def _resolved(tracker: Tracker, uri: str) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def _native(folder: Path, description: Model) -> Any | None:
+def native_model(folder: Path, description: Model) -> Any | None:
     """The model of its own library where pyfunc would hide something of it, else None."""
     for flavour in CLASSIFIERS:
         if flavour in description.flavors:
@@ -238,7 +238,9 @@ def _native(folder: Path, description: Model) -> Any | None:
     return None
 
 
-def _respondent(uri: str, model: Any, description: Model, features: pd.DataFrame) -> Respondent:
+def respondent_of(
+    model: Any, description: Model, features: pd.DataFrame, *, name: str, role: str = "teacher"
+) -> Respondent:
     """Ask a model with the columns of its own fit or signature, else with all, in their order."""
     schema = description.get_input_schema()
     named = schema is not None and schema.has_input_names()
@@ -248,7 +250,8 @@ def _respondent(uri: str, model: Any, description: Model, features: pd.DataFrame
     columns = tuple(map(str, fitted)) or tuple(types) or tuple(features.columns)
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
     return Respondent(
-        name=uri,
+        name=name,
+        role=role,
         model=model,
         columns=columns,
         wide=frozenset(wide),

@@ -191,9 +191,12 @@ def absent(error: MlflowException) -> bool:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Try requests of the block once and shortly: for a server that has failed already."""
-    settings = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, MLFLOW_HTTP_REQUEST_TIMEOUT: PATIENCE_S}
+def impatient(retries: int = 0) -> Iterator[None]:
+    """Try requests of the block once and shortly: for a server that has failed already.
+
+    ``retries`` are more tries, for what may not take minutes on a server that has not.
+    """
+    settings = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: retries, MLFLOW_HTTP_REQUEST_TIMEOUT: PATIENCE_S}
     given = {setting: os.environ.get(setting.name) for setting in settings}
     for setting, value in settings.items():
         setting.set(value)
