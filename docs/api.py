@@ -15,17 +15,19 @@ import kd_mlflow as kd
 from kd_mlflow import api, errors
 from kd_mlflow.config import ENTRY_POINTS
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.gate import Check
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.steps.results import (
     Cell,
     Decision,
     DistillResult,
+    History,
     MainResult,
     SweepResult,
     TeachersResult,
 )
 from kd_mlflow.table.dataset import Sides
+from kd_mlflow.tracking.history import Period
 from kd_mlflow.tracking.registry import Rollback
 
 PAGE = Path(__file__).with_name("api.md")
@@ -40,10 +42,12 @@ RESULTS: tuple[type, ...] = (
     SweepResult,
     Decision,
     Rollback,
+    History,
     MainResult,
     Comparison,
     Interval,
     Check,
+    Period,
     Cell,
 )
 """What functions return, and then what that is made of."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kd_mlflow.evaluation.gate import Check, verdict
+from kd_mlflow.evaluation.checks import Check
+from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.report.words import safe
 
 ANSWERS = {True: "passed", False: "**failed**", None: "not checked"}

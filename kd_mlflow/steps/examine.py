@@ -14,18 +14,10 @@ from numpy.typing import NDArray
 from kd_mlflow.config import PromoteConfig
 from kd_mlflow.distillation.respondent import FLOOR
 from kd_mlflow.errors import Unavailable
-from kd_mlflow.evaluation.gate import (
-    Answers,
-    Check,
-    Duel,
-    Findings,
-    Incumbent,
-    Limits,
-    Task,
-    gate,
-    same_task,
-)
+from kd_mlflow.evaluation.checks import Check, Limits
+from kd_mlflow.evaluation.gate import Findings, gate
 from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
+from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes

@@ -8,10 +8,8 @@ from typing import Any
 from kd_mlflow.config import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, Unavailable
-from kd_mlflow.evaluation.gate import (
-    Check,
-    verdict,
-)
+from kd_mlflow.evaluation.checks import Check
+from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import decision_page
 from kd_mlflow.steps.examine import Candidate, ask_gate, examine

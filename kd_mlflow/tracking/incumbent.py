@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from kd_mlflow.distillation.respondent import PROBABILITY, Respondent, one_line
 from kd_mlflow.errors import RegistryError, RunError, Unavailable
-from kd_mlflow.evaluation.gate import Task, listed
+from kd_mlflow.evaluation.checks import listed
+from kd_mlflow.evaluation.succession import Task
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.model_teachers import native_model, respondent_of
