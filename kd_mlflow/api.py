@@ -134,7 +134,7 @@ def promote(config: PromoteConfig) -> Decision:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="cellar")
+    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="cellar")
     >>> decision = kd.promote(model_name="cellar", max_accuracy_gap=1, min_compression=1)
     >>> decision.promoted, decision.version
     (True, '1')
@@ -189,7 +189,7 @@ def load_production(model_name: str = "kd-student") -> Any:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="served")
+    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="served")
     >>> decision = kd.promote(model_name="served", max_accuracy_gap=1, min_compression=1)
     >>> student = kd.load_production("served")
     >>> from sklearn.datasets import load_wine
