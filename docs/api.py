@@ -15,8 +15,12 @@ import kd_mlflow as kd
 from kd_mlflow import api, errors
 from kd_mlflow.config import ENTRY_POINTS
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.evaluation.drift import ColumnDrift
+from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.gate import Check
 from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.scores import ClassScores, Paired
+from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.results import (
     Cell,
     Decision,
@@ -40,11 +44,16 @@ RESULTS: tuple[type, ...] = (
     SweepResult,
     Decision,
     Rollback,
+    EvaluationResult,
     MainResult,
     Comparison,
+    Findings,
     Interval,
     Check,
     Cell,
+    ColumnDrift,
+    ClassScores,
+    Paired,
 )
 """What functions return, and then what that is made of."""
 

@@ -27,7 +27,8 @@ def page() -> str:
     found: dict[str, tuple[dataclasses.Field[object], list[str]]] = {}
     for command, config in ENTRY_POINTS.items():
         for field in dataclasses.fields(config):
-            key = f"{field.name} {default(field)}"  # one name, two defaults: two rows
+            # one name, two defaults or meanings: two rows
+            key = f"{field.name} {default(field)} {field.metadata['help']}"
             found.setdefault(key, (field, []))[1].append(command)
     names = list(ENTRY_POINTS)
     lines = [

@@ -10,6 +10,7 @@ from kd_mlflow.errors import KDError
 if TYPE_CHECKING:
     from kd_mlflow.api import (
         distill,
+        evaluate,
         load_production,
         promote,
         rollback,
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KDError",
     "distill",
+    "evaluate",
     "load_production",
     "promote",
     "rollback",

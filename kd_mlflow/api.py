@@ -16,6 +16,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config import (
     DataOptions,
     DistillConfig,
+    EvaluateConfig,
     PromoteConfig,
     RollbackConfig,
     SweepConfig,
@@ -23,6 +24,7 @@ from kd_mlflow.config import (
 )
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.options import Options
+from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.results import Decision, DistillResult, SweepResult, TeachersResult
 from kd_mlflow.table.dataset import Sides, read_dataset
 from kd_mlflow.tracking.registry import Rollback
@@ -153,6 +155,31 @@ def rollback(config: RollbackConfig) -> Rollback:
     kd_mlflow.errors.RegistryError: no registered model 'nobody'; the registry has: ...
     """
     return pipeline.run_rollback(config)
+
+
+@_takes(EvaluateConfig)
+def evaluate(config: EvaluateConfig) -> EvaluationResult:
+    """Score any table with any model; say what it is worth there and which columns have moved.
+
+    A limit that is not kept is an answer, not an error, unless ``strict`` is true.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="watched")
+    >>> found = kd.evaluate(data="wine", model="models:/watched@candidate").findings
+    >>> found.rows, found.metrics["accuracy"].low <= found.metrics["accuracy"].value
+    (178, True)
+    >>> from sklearn.datasets import load_wine
+    >>> later = load_wine(as_frame=True).data
+    >>> later["proline"] += 2000  # a shift; and no labels
+    >>> found = kd.evaluate(data=later, model="models:/watched@candidate").findings
+    >>> found.drift[0].name, found.metrics
+    ('proline', {})
+    """
+    result = pipeline.run_evaluate(config)
+    if config.strict:
+        result.refuse()
+    return result
 
 
 def load_production(model_name: str = "kd-student") -> Any:

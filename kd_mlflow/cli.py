@@ -242,6 +242,17 @@ def _stop_if_kept_back() -> None:
         )
 
 
+@_command("evaluate", "Score any table with any model; say which columns have moved.")
+def _evaluate(config: configs.EvaluateConfig) -> None:
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps.evaluation_result import evaluation_table
+
+    result = pipeline.run_evaluate(config)
+    click.echo(evaluation_table(result))
+    if config.strict:
+        result.refuse()
+
+
 def _stop_if_strict(strict: bool, promoted: bool) -> None:
     if strict and not promoted:
         raise KDError("the candidate was rejected and strict is true")

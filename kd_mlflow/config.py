@@ -63,8 +63,8 @@ GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(Options):
-    """Which table, which label, which rows."""
+class TableOptions(Options):
+    """Which table, which label."""
 
     data: Source = option(  # noqa: RUF009  # option makes a field
         "synthetic",
@@ -80,6 +80,12 @@ class DataOptions(Options):
     decimal: str = option(
         "", "Decimal mark of a CSV file; found in its columns where none is given.", DECIMAL
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(TableOptions):
+    """Which table, which label, which rows."""
+
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
     )
@@ -425,6 +431,37 @@ class RollbackConfig(RegistryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(TableOptions):
+    """Options of the entry point ``evaluate``."""
+
+    target: str = option(
+        "", "Name of the label column; none: the table has no labels to compare with.", STORED_TEXT
+    )
+    model: str = option(
+        "models:/kd-student@production",
+        "The model: a version models:/name/3, an alias models:/name@candidate, any other URI of an "
+        "MLflow model, or the bare name of a registered model, whose production is meant.",
+        STORED_TEXT,
+    )
+    against: str = option(
+        "auto",
+        "A model to compare it with on the same rows; auto: the version in production, or for "
+        "that one the candidate, where there is one; none: no other.",
+        STORED_TEXT,
+    )
+    max_psi: float = option(
+        0.0,
+        "Largest population stability index that a column may have, unless chance alone makes as "
+        "much of so few rows; 0 for no limit.",
+        NOT_NEGATIVE,
+    )
+    min_accuracy: float = option(
+        0.0, "Least accuracy on the table's labels; 0 for no limit.", SHARE
+    )
+    strict: bool = option(False, "Exit with 1 when max_psi or min_accuracy is not kept.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MainConfig(GateOptions, ExampleOptions, RegistryOptions, StudentRecipe, TeachersConfig):
     """Options of the entry point ``main``: those of its three steps."""
 
@@ -447,5 +484,6 @@ ENTRY_POINTS: dict[str, type[Options]] = {
     "sweep": SweepConfig,
     "promote": PromoteConfig,
     "rollback": RollbackConfig,
+    "evaluate": EvaluateConfig,
 }
 """What each command, entry point of MLproject and function of the API takes."""

@@ -37,6 +37,10 @@ class RegistryError(KDError):
     """A registered model or version does not exist, or cannot be moved as asked."""
 
 
+class EvaluationError(KDError):
+    """A model on a table does not keep a limit that was set."""
+
+
 class ClusterError(KDError):
     """A Dask cluster cannot be reached or cannot do the work."""
 

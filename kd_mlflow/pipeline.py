@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from kd_mlflow.config import (
     DistillConfig,
+    EvaluateConfig,
     MainConfig,
     PromoteConfig,
     RollbackConfig,
@@ -22,6 +23,8 @@ from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
+from kd_mlflow.steps.evaluate import evaluate_step
+from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import dataset_of, promote_step
 from kd_mlflow.steps.results import Decision, DistillResult, MainResult, SweepResult, TeachersResult
@@ -114,6 +117,12 @@ def run_rollback(config: RollbackConfig) -> Rollback:
             )
         )
     return moved
+
+
+@store_errors()
+def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
+    """Entry point ``evaluate``: score any table with any model and compare it with training."""
+    return evaluate_step(config, Tracker())
 
 
 @store_errors()

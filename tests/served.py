@@ -1,4 +1,4 @@
-"""A scoring server of MLflow's own, started as a person would start it."""
+"""MLflow's own servers, for scoring and for tracking, started as a person would start them."""
 
 import os
 import signal
@@ -43,6 +43,33 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@contextmanager
+def mlflow_server(uri, folder, **settings):
+    """The address of a tracking server on a store, with settings of its environment."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--backend-store-uri", uri],
+            cwd=folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(f"{address}/health"):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
         process.wait(timeout=30)
 
 

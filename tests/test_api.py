@@ -29,6 +29,7 @@ FUNCTIONS = {
     "sweep": "sweep",
     "promote": "promote",
     "rollback": "rollback",
+    "evaluate": "evaluate",
 }
 """Functions and their entry points."""
 

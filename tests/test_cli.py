@@ -14,7 +14,7 @@ from kd_mlflow.options import text_value
 from kd_mlflow.steps import results
 
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
-PASSING = ["--max-accuracy-gap", "1", "--min-compression", "1"]
+PASSING = ["--max-accuracy-gap=1", "--min-compression=1", "--allow-worse-than-baseline=true"]
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ BOOLEANS = [
 @pytest.mark.parametrize(("command", "name"), BOOLEANS)
 def test_a_boolean_takes_a_value_or_stands_alone(command, name, words, value):
     """``--force``, alone or before another option, is ``--force true``; false stays false."""
-    other = "--min-compression" if command == "promote" else "--batch-size"
+    others = {"promote": "--min-compression", "evaluate": "--max-psi"}
+    other = others.get(command, "--batch-size")
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
         given = [word.format(spelling, other=other) for word in words]
         parsed = cli.cli.commands[command].make_context(command, given).params

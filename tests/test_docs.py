@@ -241,14 +241,15 @@ def test_the_api_page_is_what_the_docstrings_say():
     execute(ROOT, [sys.executable, "docs/api.py", "--check"])
 
 
-def test_the_report_explains_its_words_as_the_glossary_does():
-    """Each word at the end of report.html stands in docs/glossary.md, in the same sentences."""
+@pytest.mark.parametrize(("page", "count"), [("report", 9), ("evaluation", 5)])
+def test_pages_explain_their_words_as_the_glossary_does(page, count):
+    """Each word at the end of a page stands in docs/glossary.md, in the same sentences."""
     terms = re.findall(r"### (.+)\n\n((?:.+\n)+)", (ROOT / "docs/glossary.md").read_text())
     glossary = {name.lower(): " ".join(text.split()) for name, text in terms}
-    template = (ROOT / "kd_mlflow/report/templates/report.html").read_text()
+    template = (ROOT / f"kd_mlflow/report/templates/{page}.html").read_text()
     words = template.partition("<h2>Words</h2>")[2]
     shown = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", words, re.S)
-    assert len(shown) == 9
+    assert len(shown) == count
     for name, text in shown:
         assert " ".join(text.split()) == glossary[name.lower()]
 

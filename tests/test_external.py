@@ -162,7 +162,7 @@ def test_an_unknown_size_is_said_and_stops_nothing(committee):
     assert "compression not checked" in decision.reason
     (run,) = Tracker().newest("promotion")
     gates = {name for name in run.data.metrics if name.startswith("gate.")}
-    assert gates == {"gate.accuracy", "gate.reproduction"}
+    assert gates == {"gate.accuracy", "gate.baseline", "gate.reproduction"}
 
 
 @pytest.mark.slow

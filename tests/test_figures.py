@@ -251,7 +251,7 @@ def test_curves_with_gaps_are_drawn(bad, everywhere):
         values[:] = np.where(everywhere | (np.arange(6) == 2)[:, None], bad, values)
     level = {"val_accuracy": 0.9, "val_loss": 0.3}
     for figure in (
-        training_curves.teacher_curves(given, ensemble=level, rows=9),
+        training_curves.teacher_curves({"networks": given}, ensemble=level, rows=9),
         training_curves.student_curves(
             {"distilled": given, "baseline": history(6, 3)}, ensemble=level, rows=9
         ),

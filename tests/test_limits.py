@@ -3,6 +3,7 @@
 import json
 import logging
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,7 @@ def test_many_teachers_fit_a_tag(count):
             model_id=f"m-{i:032d}",
             digest="0" * 64,
             parameters=None,
+            folder=Path(),
             respondent=None,
         )
         for i in range(count)

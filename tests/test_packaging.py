@@ -1,6 +1,7 @@
 """The registered student works anywhere on any honest table and says what is wrong with others."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,8 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
+from kd_mlflow.table.profile import Profile
+from kd_mlflow.tracking.packaging import PROFILE
 from kd_mlflow.tracking.runs import Tracker
 
 URI = "models:/kd-student@production"
@@ -86,6 +89,16 @@ def test_model_loads_where_pickle_is_forbidden(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     assert mlflow.pyfunc.load_model(str(folder))
     assert mlflow.pytorch.load_model(str(folder), device="cpu")
+
+
+def test_the_profile_counts_training_rows_and_is_not_read_to_score(folder, held_out, tmp_path):
+    """Each column's counts sum to the training rows; without the file the answers are the same."""
+    profile = Profile.from_dict(json.loads((folder / PROFILE).read_text()))
+    assert [column.name for column in profile.columns] == COLUMNS
+    assert {sum(column.counts) for column in profile.columns} == {sum(profile.classes)}
+    bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns(PROFILE))
+    answers = [mlflow.pyfunc.load_model(str(each)).predict(held_out) for each in (folder, bare)]
+    pd.testing.assert_frame_equal(*answers)
 
 
 def test_registered_model_scores_the_logged_accuracy(student, held_out, finished_main):

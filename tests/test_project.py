@@ -161,11 +161,13 @@ def project_runs(empty_database, tmp_path_factory):
     shutil.copy(empty_database, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     steps = {
-        "teachers": "-e teachers -P n_teachers=3 -P teacher_epochs=2",
+        "teachers": "-e teachers -P n_teachers=3 -P teacher_epochs=2 -P n_boosted=2 "
+        "-P boosting_rounds=20",
         "sweep": "-e sweep -P temperatures=2,4 -P alphas=1 -P sizes=8,4;4 -P n_students=1 "
-        "-P student_epochs=2 -P augment_factor=1",
+        "-P student_epochs=2 -P augment_factor=1 -P student_hidden=64,32",
         "distill": "-e distill -P student_epochs=2 -P n_students=2 -P from_sweep=latest",
-        "promote": "-e promote -P max_accuracy_gap=1",
+        "promote": "-e promote -P max_accuracy_gap=1 -P min_compression=0.01 "
+        "-P allow_worse_than_baseline=true",
         "bad": "-e teachers -P data=missing.csv",
     }
     done = {name: mlflow_run(folder, uri, words) for name, words in steps.items()}
@@ -206,7 +208,7 @@ def test_each_mlflow_run_is_the_steps_own_run(project_runs):
     assert runs[2].data.params["kd.temperature"] == chosen
     sizes = [f"T{float(chosen):g}-alpha1-{widths}" for widths in ("4", "8-4")]
     assert below == {
-        "teachers": ["teacher-01", "teacher-02", "teacher-03"],
+        "teachers": ["boosting-01", "boosting-02", "teacher-01", "teacher-02", "teacher-03"],
         "sweep": sorted(["T2-alpha1-64-32", "T4-alpha1-64-32", *sizes]),
         "distill": [
             f"{kind}-{i:02d}" for kind in ("baseline", "strong", "student") for i in (1, 2)

@@ -1,18 +1,13 @@
 """MLflow's own pages, in a browser, tell the story of a run; screenshots are kept."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
 from conftest import ROOT, use_store
 from playwright.sync_api import expect, sync_playwright
-from served import answers, free_port
+from served import mlflow_server
 
 from kd_mlflow.tracking.runs import Tracker
 
@@ -55,33 +50,6 @@ SHORTEN = """folder => {
         texts.currentNode.data = texts.currentNode.data.replaceAll(folder, ".");
 }"""
 """Writes the folder of the tests' store as ``.``, for pictures."""
-
-
-@contextmanager
-def mlflow_server(uri, folder):
-    """The address of a tracking server on a store; stopped by its process group."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--backend-store-uri", uri],
-            cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(f"{address}/health"):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")

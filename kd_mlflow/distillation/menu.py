@@ -77,7 +77,7 @@ def choose_student(
 
 
 def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple[int, ...]]]:
-    """Bins and hidden layers to choose from, small to large; the smallest one at least."""
+    """Bins and hidden layers to choose from, small to large."""
     n, most = lessons.labelled_rows, math.inf
     if lessons.ensemble_parameters is not None:
         most = lessons.ensemble_parameters / LEAST_COMPRESSION
@@ -85,8 +85,8 @@ def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple
         size: student_parameters(lessons, *size)
         for size in product(recipe.menu("student_bins", n), recipe.menu("student_hidden", n))
     }
-    least = min(sizes.values())
-    return sorted((s for s, own in sizes.items() if own <= max(most, least)), key=sizes.__getitem__)
+    small = [size for size, own in sizes.items() if own <= most]
+    return sorted(small or sizes, key=sizes.__getitem__)
 
 
 def shortened(task: Task) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from kd_mlflow.scoring import text_of
 
 PROBABILITY = "probability_"
 RULE = (
-    "a teacher answers raw rows with probabilities: by predict_proba, or by predict with a column "
+    "answers raw rows with probabilities: by predict_proba, or by predict with a column "
     f"{PROBABILITY}<class> per class or one number per class in the classes' sorted order"
 )
 SUM_TOLERANCE = 1e-3
@@ -25,6 +25,33 @@ FLOOR = 1e-6
 
 Answer = tuple[Any, Sequence[str] | None]
 """Numbers, (n, classes), and their columns' classes where the model names them."""
+
+
+class Role(NamedTuple):
+    """What a model is asked as, what has other classes, ways out of columns, values, classes."""
+
+    noun: str
+    other: str
+    columns: str
+    values: str
+    classes: str
+
+
+TEACHER = Role(
+    "teacher",
+    "this table",
+    columns=" (columns that are the same or unique in nearly every row are left out): train it on "
+    "these",
+    values="train it on the table's raw columns",
+    classes="train it on this table's labels",
+)
+SCORED = Role(
+    "model",
+    "the other model",
+    columns=": give a table with the columns that it was trained on",
+    values="give a table of the raw values that it was trained on",
+    classes="compare models of the same classes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,43 +67,58 @@ class Respondent:
     columns: tuple[str, ...]
     wide: frozenset[str] = frozenset()
     matrix: np.dtype[Any] | None = None
+    role: Role = TEACHER
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """Score raw rows.  Shape: n rows -> (n, classes), each row summing to 1.
+        """Score raw rows.  Shape: n rows -> (n, classes), each above 0, each row summing to 1.
 
         Raises RunError where the model cannot score them or its answer is no probabilities.
+        """
+        shares = self.shares(features, classes).clip(FLOOR, 1)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+    def shares(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
+        """What the model itself says of raw rows, in the order of ``classes``.
+
+        Shape: n rows -> (n, classes). Raises RunError as ``probabilities`` does.
+        """
+        values, names = self.answer(features)
+        if names is not None and sorted(names) != sorted(classes):
+            raise RunError(
+                f"{self.role.noun} {self.name} knows the classes {listed(names)}, "
+                f"{self.role.other} has {listed(classes)}; {self.role.classes}"
+            )
+        if received := _fault(values, (len(features), len(classes))):
+            raise RunError(
+                f"{self.role.noun} {self.name}: a {self.role.noun} {RULE}, each row summing to 1; "
+                f"received {received}; log a classifier that has predict_proba, or a pyfunc model "
+                "that answers so"
+            )
+        if names is not None:
+            values = values[:, [list(names).index(name) for name in classes]]
+        return values.astype(np.float64).clip(0, 1)
+
+    def answer(self, features: pd.DataFrame) -> tuple[NDArray[Any], Sequence[str] | None]:
+        """Ask about raw rows; an array, and the classes of its columns where the model names them.
+
+        Raises RunError where the model cannot be asked or raises anything.
         """
         frame = self._frame(features)
         try:
             answer, names = self._ask(frame)
-            values = np.asarray(answer)
+            return np.asarray(answer), names
         except Exception as error:  # a stranger's code: it may raise anything
             raise RunError(
-                f"teacher {self.name} cannot score this table's rows: {one_line(error)}; "
-                "train it on the table's raw columns"
+                f"{self.role.noun} {self.name} cannot score this table's rows: {one_line(error)}; "
+                f"{self.role.values}"
             ) from None
-        if names is not None and sorted(names) != sorted(classes):
-            raise RunError(
-                f"teacher {self.name} knows the classes {listed(names)}, this table has "
-                f"{listed(classes)}; train it on this table's labels"
-            )
-        if received := _fault(values, (len(frame), len(classes))):
-            raise RunError(
-                f"teacher {self.name}: {RULE}, each row summing to 1; received {received}; "
-                "log a classifier that has predict_proba, or a pyfunc model that answers so"
-            )
-        if names is not None:
-            values = values[:, [list(names).index(name) for name in classes]]
-        shares: NDArray[np.float64] = values.astype(np.float64).clip(FLOOR, 1)
-        shares /= shares.sum(axis=1, keepdims=True)
-        return shares
 
     def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
         if absent := [name for name in self.columns if name not in features.columns]:
             raise RunError(
-                f"teacher {self.name} needs the columns {listed(absent)}; this table's features "
-                f"are {listed(list(features.columns))} (columns that are the same or unique in "
-                "nearly every row are left out): train it on these"
+                f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "
+                f"features are {listed(list(features.columns))}{self.role.columns}"
             )
         frame = features[list(self.columns)]
         whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]

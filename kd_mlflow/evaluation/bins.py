@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.metrics import Floats, by_confidence
+from kd_mlflow.evaluation.metrics import Floats, Hits, by_confidence, confidence_bins
 
 Counts = NDArray[np.int64]
 
@@ -31,8 +31,13 @@ class Bins(NamedTuple):
 
 def reliability(probabilities: Floats, labels: Counts) -> Bins:
     """Accuracy by confidence, in the bins of the ECE.  Shape: (n, classes), (n,)."""
-    confidence, hits, places = by_confidence(probabilities, labels)
-    return _binned(confidence, hits[None].astype(float), places)
+    confidence, hits, _ = by_confidence(probabilities, labels)
+    return reliability_of(confidence, hits)
+
+
+def reliability_of(confidence: Floats, hits: Hits) -> Bins:
+    """The same of rows' highest probabilities and whether their classes are right.  Shape: (n,)."""
+    return _binned(confidence, hits[None].astype(float), confidence_bins(confidence))
 
 
 def agreement_by_confidence(ensemble: Floats, students: list[Counts]) -> Bins:

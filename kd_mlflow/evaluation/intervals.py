@@ -59,11 +59,11 @@ def knowledge_recovered(
     """
     gap = float(ensemble.mean() - baseline.mean())
     d, b, e = _resampled_accuracies([distilled, baseline, ensemble[None]], seed=seed)
-    if gap <= 0 or _middle(e - b)[0] <= 0:
+    if gap <= 0 or middle(e - b)[0] <= 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (d - b) / np.where(e > b, e - b, np.nan)
-    low, high = _middle(shares)
+    low, high = middle(shares)
     return Interval(value=float(distilled.mean() - baseline.mean()) / gap, low=low, high=high)
 
 
@@ -78,7 +78,7 @@ def accuracy_difference(first: Hits, second: Hits, *, seed: int = 0) -> Interval
     True
     """
     a, b = _resampled_accuracies([first, second], seed=seed)
-    low, high = _middle(a - b)
+    low, high = middle(a - b)
     return Interval(value=float(first.mean() - second.mean()), low=low, high=high)
 
 
@@ -126,7 +126,7 @@ def wilson(share: Any, rows: Any) -> tuple[Floats, Floats]:
     return np.clip(middle - half, 0, p), np.clip(middle + half, p, 1)
 
 
-def _middle(values: Floats) -> tuple[float, float]:
+def middle(values: Floats) -> tuple[float, float]:
     """Bounds of the middle 95 % of a bootstrap's values."""
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(values, [tail, 100 - tail])

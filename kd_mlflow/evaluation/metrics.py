@@ -79,7 +79,12 @@ def by_confidence(
     """
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels
-    return confidence, hits, np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    return confidence, hits, confidence_bins(confidence)
+
+
+def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
+    """The bin of the ECE that each row is in.  Shape: (n,) -> (n,)."""
+    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def class_recalls(

@@ -45,8 +45,13 @@ class Calibration(NamedTuple):
     ece: float
 
 
-def reliability_diagram(models: Sequence[Calibration], *, classes: int, rows: int) -> Figure:
-    """Accuracy by confidence in the bins of the ECE, 95 % intervals, rows per bin below."""
+def reliability_diagram(
+    models: Sequence[Calibration], *, classes: int, rows: int, side: str = "test rows"
+) -> Figure:
+    """Accuracy by confidence in the bins of the ECE, 95 % intervals, rows per bin below.
+
+    ``side`` is what the rows are called.
+    """
     figure, axes = canvas(
         4.3, rows=2, columns=len(models), sharex=True, sharey="row", height_ratios=[3, 1]
     )
@@ -71,30 +76,32 @@ def reliability_diagram(models: Sequence[Calibration], *, classes: int, rows: in
         label(lower, x="confidence, %")
     axes[0, 0].set_ylim(-4, 104)
     axes[0, 0].set_ylabel("accuracy, %", fontsize=9.5)
-    axes[1, 0].set_ylabel("test rows", fontsize=9.5)
+    axes[1, 0].set_ylabel(side, fontsize=9.5)
     headline(
         figure,
-        f"Confidence against accuracy on {rows:,} test rows, 95 % intervals; "
+        f"Confidence against accuracy on {rows:,} {side}, 95 % intervals; "
         f"hollow: below {FEW_ROWS} rows",
     )
     return figure
 
 
-def confusion_matrices(models: Mapping[str, Counts], names: Sequence[str]) -> Figure:
-    """Test rows by true and predicted class, a matrix per model; of many classes the confusions.
+def confusion_matrices(
+    models: Mapping[str, Counts], names: Sequence[str], *, side: str = "test rows"
+) -> Figure:
+    """Rows by true and predicted class, a matrix per model; of many classes the confusions.
 
-    Shape of each: (classes, classes).
+    ``side`` is what the rows are called.  Shape of each: (classes, classes).
     """
     rows = int(next(iter(models.values())).sum())
     if len(names) > MATRIX_CLASSES:
-        return _listed_confusions(models, names, rows)
+        return _listed_confusions(models, names, rows, side)
     figure, axes = canvas(4.6, columns=len(models), sharey=True)
     for each, (model, counts) in zip(axes.flat, models.items(), strict=True):
         wrong = int(counts.sum() - np.trace(counts))
         _matrix(each, counts, names)
         label(each, x="predicted class", title=f"{model}:\n{wrong:,} of {rows:,} rows wrong")
     axes[0, 0].set_ylabel("true class", fontsize=9.5)
-    headline(figure, f"{rows:,} test rows; colour: share of the true class's rows")
+    headline(figure, f"{rows:,} {side}; colour: share of the true class's rows")
     return figure
 
 
@@ -182,7 +189,9 @@ def _matrix(axes: Axes, counts: Counts, names: Sequence[str]) -> None:
             )
 
 
-def _listed_confusions(models: Mapping[str, Counts], names: Sequence[str], rows: int) -> Figure:
+def _listed_confusions(
+    models: Mapping[str, Counts], names: Sequence[str], rows: int, side: str
+) -> Figure:
     """The most frequent confusions of all models together, a bar per model."""
     wrong = {model: counts - np.diag(np.diag(counts)) for model, counts in models.items()}
     total = np.sum(list(wrong.values()), axis=0)
@@ -200,8 +209,8 @@ def _listed_confusions(models: Mapping[str, Counts], names: Sequence[str], rows:
     each.set_yticks(range(len(pairs)), shown, parse_math=False)
     each.invert_yaxis()
     each.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label(each, x="test rows")
-    headline(figure, f"Most frequent confusions of {len(names)} classes, {rows:,} test rows")
+    label(each, x=side)
+    headline(figure, f"Most frequent confusions of {len(names)} classes, {rows:,} {side}")
     legend_below(figure, each)
     return figure
 

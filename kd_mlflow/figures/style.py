@@ -5,6 +5,7 @@ Nothing is set globally: any thread may draw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from math import isfinite
@@ -102,14 +103,19 @@ def png(figure: Figure) -> bytes:
 
 def class_names(classes: tuple[Any, ...]) -> list[str]:
     """Names that fit an axis: on one line, shortened, numbered where the font cannot write them."""
-    return [_class_name(str(label), i) for i, label in enumerate(classes)]
+    return short_names([str(label) for label in classes], "class")
 
 
-def _class_name(name: str, number: int) -> str:
+def short_names(names: Sequence[str], word: str, length: int = NAME_LENGTH) -> list[str]:
+    """The same of anything that ``word`` is a word for, such as column."""
+    return [_short_name(name, f"{word} {i}", length) for i, name in enumerate(names)]
+
+
+def _short_name(name: str, otherwise: str, length: int) -> str:
     line = " ".join(name.split())
     if not line or any(ord(character) not in _glyphs() for character in line):
-        return f"class {number}"
-    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+        return otherwise
+    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 @cache

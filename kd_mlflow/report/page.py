@@ -47,14 +47,8 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) ->
 
     ``pictures``: PNG files by the names that ``gallery.draw`` gives them.
     """
-    environment = Environment(
-        loader=PackageLoader("kd_mlflow.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    return template.render(
         words=words,
         config=evidence.config,
         table=evidence.dataset.table,
@@ -75,6 +69,17 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) ->
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
         commands=_commands(evidence, model_id),
+    )
+
+
+def environment() -> Environment:
+    """Where templates are found; what users wrote is escaped, what is missing is an error."""
+    return Environment(
+        loader=PackageLoader("kd_mlflow.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

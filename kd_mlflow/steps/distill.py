@@ -26,7 +26,7 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import png
-from kd_mlflow.population.checkpoints import Checkpoints
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
@@ -46,6 +46,7 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import log_student
 from kd_mlflow.tracking.runs import Tracker
@@ -139,7 +140,7 @@ def distill_step(
 def choose(
     config: C,
     lessons: TransferSet,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints = NOWHERE,
     *,
     seed: int,
     workers: Workers,
@@ -243,7 +244,10 @@ def _log_and_register(
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     params = StudentRecipe.part_of(config).as_text()
-    model_id = log_student(run, module=student, example=evidence.example, params=params)
+    profile = fit_profile(dataset.features("train"), dataset.labels("train"), student.encoding)
+    model_id = log_student(
+        run, module=student, example=evidence.example, params=params, profile=profile
+    )
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
     if evidence.trials:

@@ -28,9 +28,9 @@ from kd_mlflow.report.words import (
     trial_text,
     warning_text,
 )
-
-Row = tuple[str, str]
-"""A line of a closing table: what it is called, and what it says."""
+from kd_mlflow.steps.lines import Row
+from kd_mlflow.steps.lines import aligned as _aligned
+from kd_mlflow.steps.lines import table_text as _table
 
 RAREST_CLASSES = 10
 """Classes whose recall stands in the closing table of an imbalanced table."""
@@ -230,15 +230,6 @@ def _cell_columns(cell: Cell) -> list[str]:
     return [loss, *(accuracy_with_error(metrics, f"{side}_accuracy") for side in ("val", "test"))]
 
 
-def _aligned(lines: dict[str, list[str]]) -> list[Row]:
-    """Put the columns of several lines under each other."""
-    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
-    return [
-        (name, "   ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
-        for name, line in lines.items()
-    ]
-
-
 def decision_table(decision: Decision) -> str:
     """What the gate said."""
     rows = [(f"gate: {check.name}", _check_text(check)) for check in decision.checks]
@@ -387,8 +378,3 @@ def _next_steps(result: DistillResult, alias: str | None) -> str:
         uri = json.dumps(f"models:/{result.model_name}@{alias}", ensure_ascii=False)
         lines.append(f"pull it:     mlflow.pyfunc.load_model({uri})")
     return "\n".join(["", "", *lines])
-
-
-def _table(rows: list[Row]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,12 @@ class _File:
         return frame
 
 
-def read_delimited(path: Path, separator: str = "", decimal: str = "") -> pd.DataFrame:
+def read_delimited(
+    path: Path, separator: str = "", decimal: str = "", texts: Collection[str] = ()
+) -> pd.DataFrame:
     """Read a CSV file; find its encoding, and separator and decimal mark where none is given.
 
+    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values.
     A line in the log says what was found but commas between cells and points in numbers.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
@@ -94,7 +98,7 @@ def read_delimited(path: Path, separator: str = "", decimal: str = "") -> pd.Dat
         for encoding in encodings(path):
             with suppress(UnicodeError):
                 file = _File(path, find_layout(path, encoding, separator))
-                return _read(file, separator, decimal)
+                return _with_texts(_read(file, separator, decimal), file, texts)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
     raise DataError(f"not a text file in UTF-8, UTF-16 or Latin-1: {path}")
@@ -136,6 +140,12 @@ def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
             "column %r stays text: nearly all of it are numbers with commas, %r is none", name, text
         )
     return frame
+
+
+def _with_texts(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> pd.DataFrame:
+    """The table with some columns read again as they are written, if they became anything else."""
+    names = [n for n in texts if n in frame and not isinstance(frame[n].dtype, pd.StringDtype)]
+    return frame.assign(**file.texts(names)) if names else frame
 
 
 def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -61,8 +62,21 @@ def read_file(path: Path, target: str, *, separator: str = "", decimal: str = ""
     Raises DataError for an unreadable file, one without rows or features, doubled columns, or a
     target that is none of them.
     """
+    frame = read_columns(path, separator=separator, decimal=decimal)
+    check_columns(frame, path.name, target)
+    return frame
+
+
+def read_columns(
+    path: Path, *, separator: str = "", decimal: str = "", texts: Collection[str] = ()
+) -> pd.DataFrame:
+    """Read a CSV or Parquet file whatever its columns are.
+
+    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7.
+    Raises DataError for an unreadable file.
+    """
     if is_csv(path):
-        frame = read_delimited(path, separator, decimal)
+        frame = read_delimited(path, separator, decimal, texts)
     elif path.suffix.lower() in PARQUET:
         refuse_csv_options(path.name, separator, decimal)
         frame = _read_parquet(path)
@@ -71,7 +85,6 @@ def read_file(path: Path, target: str, *, separator: str = "", decimal: str = ""
             f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
             "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
         )
-    check_columns(frame, path.name, target)
     return frame
 
 

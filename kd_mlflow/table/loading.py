@@ -101,7 +101,7 @@ def load_table(
         path = existing_file(str(data), built_in=tuple(BUILT_IN))
         name, source = path.name, str(path.resolve())
         frame = read_file(path, target, separator=separator, decimal=decimal)
-    labels, classes = _labels(frame[target])
+    labels, classes = numbered_labels(frame[target])
     features = frame.drop(columns=target)
     columns = {column: typed(features[column]) for column in features.columns}
     _check_finite(columns)
@@ -118,7 +118,7 @@ def _built_in(name: str, target: str) -> Table:
             f"{target!r}: leave it out, or give the path of a table of your own"
         )
     columns = {str(column): typed(features[column]) for column in features.columns}
-    return _table(Origin(name, name, str(column.name)), columns, *_labels(column), None)
+    return _table(Origin(name, name, str(column.name)), columns, *numbered_labels(column), None)
 
 
 class Origin(NamedTuple):
@@ -187,8 +187,11 @@ def named_classes(classes: Mapping[Label, int]) -> str:
     return ", ".join(named[:NAMED_CLASSES]) + more
 
 
-def _labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
-    """Number the classes in sorted order.  Whole floats are integers; mixed types become text."""
+def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
+    """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
+
+    Raises DataError for gaps, fractions and fewer than two classes.
+    """
     name = column.name
     if column.isna().any():
         rows = np.flatnonzero(column.isna())

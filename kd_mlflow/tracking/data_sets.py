@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.entities import Run as Run  # for steps, as a type
 
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
+from kd_mlflow.table.scored_rows import ScoredRows
 
 SCHEMA_LENGTH = 65_535
 """Of a data set's schema, which lists its first columns: the least that a database's text holds."""
+
+NOTHING: Mapping[str, int] = {}
 
 DIGEST_LENGTH = 36
 """MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
@@ -22,28 +26,47 @@ DIGEST_LENGTH = 36
 
 def data_set_input(table: Table, split: Split) -> DatasetInput:
     """Describe a table as MLflow shows data sets, with our own digest of every value."""
-    columns = [
-        {"type": str(table.features[name].dtype), "name": str(name), "required": True}
-        for name in table.features.columns
-    ]
-    rows = len(table.labels)
-    entity = Dataset(
-        name=table.name,
-        digest=table.digest[:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": table.source}),
-        schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
-        profile=json.dumps(
-            {
-                "num_rows": rows,
-                "num_elements": rows * (table.features.shape[1] + 1),
-                "train_rows": len(split.train),
-                "validation_rows": len(split.val),
-                "test_rows": len(split.test),
-            }
-        ),
+    sides = {
+        "train_rows": len(split.train),
+        "validation_rows": len(split.val),
+        "test_rows": len(split.test),
+    }
+    entity = _entity(
+        table.name, table.source, table.digest, table.features, labels=1, more_of_profile=sides
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def scored_input(rows: ScoredRows, digest: str) -> DatasetInput:
+    """Describe a table that is scored as MLflow shows data sets."""
+    labels = int(rows.labels is not None)
+    entity = _entity(rows.name, rows.source, digest, rows.features, labels=labels)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])
+
+
+def _entity(
+    name: str,
+    source: str,
+    digest: str,
+    features: pd.DataFrame,
+    *,
+    labels: int,
+    more_of_profile: Mapping[str, int] = NOTHING,
+) -> Dataset:
+    columns = [
+        {"type": str(features[name].dtype), "name": str(name), "required": True}
+        for name in features.columns
+    ]
+    rows, width = features.shape
+    sizes = {"num_rows": rows, "num_elements": rows * (width + labels)}
+    return Dataset(
+        name=name,
+        digest=digest[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": source}),
+        schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
+        profile=json.dumps({**sizes, **more_of_profile}),
+    )
 
 
 def _fitting(columns: Sequence[Mapping[str, Any]], length: int) -> int:

@@ -19,7 +19,7 @@ from mlflow.types import DataType
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from torch import Tensor
 
-from kd_mlflow.distillation.respondent import Respondent, one_line
+from kd_mlflow.distillation.respondent import TEACHER, Respondent, Role, one_line
 from kd_mlflow.distillation.teachers import Ensemble, Part
 from kd_mlflow.errors import RunError
 from kd_mlflow.population.losses import AVERAGES
@@ -51,7 +51,8 @@ STAMP = "registered_model_meta"
 class FetchedModel:
     """One model: as it was named, and what that led to.
 
-    ``digest`` is a SHA-256 of the model's files; ``parameters`` is None where they do not count.
+    ``digest`` is a SHA-256 of the model's files, which lie in ``folder``; ``parameters`` is None
+    where they do not count.
     """
 
     uri: str
@@ -59,6 +60,7 @@ class FetchedModel:
     model_id: str | None
     digest: str
     parameters: int | None
+    folder: Path
     respondent: Respondent
 
 
@@ -188,14 +190,20 @@ def load_models(
     if runs:
         run = choose_ensemble(tracker, runs[0], dataset.identity)
         ours = load_ensemble(tracker, run.info.run_id)
-    members = tuple(_load(tracker, uri, features) for uri in uris)
+    members = tuple(fetch_model(tracker, uri, tuple(features.columns)) for uri in uris)
     found = ModelTeachers(encoding=ours.encoding if ours else encoding, members=members, ours=ours)
     found.score(features.head(PROBED_ROWS), "probabilities")
     return found
 
 
-def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
-    """Resolve an alias to its version first: what is fetched is what is recorded."""
+def fetch_model(
+    tracker: Tracker, uri: str, columns: tuple[str, ...], *, role: Role = TEACHER
+) -> FetchedModel:
+    """Fetch and load a model; it is asked with ``columns`` where it says nothing of its own.
+
+    An alias is resolved to its version first: what is fetched is what is recorded.
+    Raises RunError where it cannot be loaded.
+    """
     try:
         resolved = _resolved(tracker, uri)
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
@@ -203,13 +211,14 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
         model = _native(folder, description)
         if model is None:
             model = mlflow.pyfunc.load_model(str(folder))
-        parameters = _parameters(folder, description, model)
+        # counting loads a network once more: only what teaches is compared by its size
+        parameters = _parameters(folder, description, model) if role is TEACHER else None
     except Exception as error:  # stores, networks and unpickling may raise anything
         if unreachable(error):
             raise store_error(error) from None
         raise RunError(
-            f"teacher {uri} cannot be loaded: {masked(one_line(error))}; teachers takes URIs of "
-            "MLflow models, such as models:/name/1, models:/name@alias or runs:/id/path"
+            f"{role.noun} {uri} cannot be loaded: {masked(one_line(error))}; give URIs of MLflow "
+            "models, such as models:/name/1, models:/name@alias or runs:/id/path"
         ) from None
     return FetchedModel(
         uri=uri,
@@ -217,7 +226,8 @@ def _load(tracker: Tracker, uri: str, features: pd.DataFrame) -> FetchedModel:
         model_id=description.model_id,
         digest=_digest(folder),
         parameters=parameters,
-        respondent=_respondent(uri, model, description, features),
+        folder=folder,
+        respondent=_respondent(uri, model, description, columns, role),
     )
 
 
@@ -238,14 +248,16 @@ def _native(folder: Path, description: Model) -> Any | None:
     return None
 
 
-def _respondent(uri: str, model: Any, description: Model, features: pd.DataFrame) -> Respondent:
+def _respondent(
+    uri: str, model: Any, description: Model, given: tuple[str, ...], role: Role
+) -> Respondent:
     """Ask a model with the columns of its own fit or signature, else with all, in their order."""
     schema = description.get_input_schema()
     named = schema is not None and schema.has_input_names()
     types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
     tensor = schema is not None and schema.is_tensor_spec() and not named
     fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
-    columns = tuple(map(str, fitted)) or tuple(types) or tuple(features.columns)
+    columns = tuple(map(str, fitted)) or tuple(types) or given
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
     return Respondent(
         name=uri,
@@ -253,6 +265,7 @@ def _respondent(uri: str, model: Any, description: Model, features: pd.DataFrame
         columns=columns,
         wide=frozenset(wide),
         matrix=schema.input_types()[0] if tensor else None,
+        role=role,
     )
 
 

@@ -72,10 +72,10 @@ class TrackedRun:
         """Log values of curves, as many as one request takes."""
         self._make("batch", metrics=[(*point, None) for point in points])
 
-    def data_set(self, entity: DatasetInput) -> None:
-        """Log the data set as an input of the run."""
+    def data_set(self, entity: DatasetInput, *models: str) -> None:
+        """Log the data set as an input of the run, and logged models by their ids."""
         tags = [(tag.key, tag.value) for tag in entity.tags]
-        self._make("inputs", dataset=dict(entity.dataset), tags=tags)
+        self._make("inputs", dataset=dict(entity.dataset), tags=tags, models=models)
 
     def document(self, content: Any, path: str) -> None:
         """Log a JSON document as an artifact."""

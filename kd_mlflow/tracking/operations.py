@@ -17,6 +17,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModelInput,
     Metric,
     Param,
     RunStatus,
@@ -117,7 +118,11 @@ def _batch(client: MlflowClient, operation: Operation, again: bool) -> str:
 def _inputs(client: MlflowClient, operation: Operation, again: bool) -> str:
     given = operation.arguments
     tags = [InputTag(name, value) for name, value in given["tags"]]
-    client.log_inputs(given["run"], datasets=[DatasetInput(Dataset(**given["dataset"]), tags)])
+    client.log_inputs(
+        given["run"],
+        datasets=[DatasetInput(Dataset(**given["dataset"]), tags)],
+        models=[LoggedModelInput(model_id) for model_id in given["models"]] or None,
+    )
     return ""
 
 

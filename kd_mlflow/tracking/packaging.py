@@ -25,7 +25,12 @@ from mlflow.types.schema import AnyType
 from kd_mlflow import scoring
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.open_run import TrackedRun
+
+ENCODING, PROFILE = "encoding.json", "training_profile.json"
+"""Files of a student's model: what it was taught of the columns, which it reads to score; and what
+its training rows looked like, which only ``evaluate`` reads."""
 
 
 def requirements() -> list[str]:
@@ -56,10 +61,11 @@ def save_model(
     *,
     module: StudentModule,
     example: pd.DataFrame,
+    profile: Profile | None = None,
 ) -> None:
     """Write both flavours into one folder.
 
-    ``example`` needs two rows or more of raw columns.
+    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows.
     """
     folder, encoding = Path(path), module.encoding
     encoded = encoding.encode(example)
@@ -79,7 +85,10 @@ def save_model(
     code = Path(scoring.__file__)
     shutil.copy(code, folder / code.name)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
-    (folder / "encoding.json").write_text(document, encoding="utf-8")
+    (folder / ENCODING).write_text(document, encoding="utf-8")
+    if profile is not None:
+        counts = json.dumps(profile.to_dict(), ensure_ascii=False)
+        (folder / PROFILE).write_text(counts, encoding="utf-8")
     for leftover in folder.glob("*input_example*"):
         leftover.unlink()
     mlflow_model.signature = signature(encoding)
@@ -88,7 +97,7 @@ def save_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
         model_code_path=code.name,
-        artifacts={"encoding": {"path": "encoding.json", "uri": "encoding.json"}},
+        artifacts={"encoding": {"path": ENCODING, "uri": ENCODING}},
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
@@ -105,7 +114,12 @@ def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame
 
 
 def log_student(
-    run: TrackedRun, *, module: StudentModule, example: pd.DataFrame, params: dict[str, str]
+    run: TrackedRun,
+    *,
+    module: StudentModule,
+    example: pd.DataFrame,
+    params: dict[str, str],
+    profile: Profile | None = None,
 ) -> str:
     """Log the student on a run, with its parameters, and return its model id.
 
@@ -115,7 +129,7 @@ def log_student(
 
     def write(folder: Path) -> None:
         folder.rmdir()  # MLflow makes it
-        save_model(str(folder), Model(), module=module, example=example)
+        save_model(str(folder), Model(), module=module, example=example, profile=profile)
 
     return run.model(write, name="student", params=params)
 

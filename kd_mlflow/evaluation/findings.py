@@ -1,0 +1,177 @@
+"""Everything that an evaluation found of one model on one table, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kd_mlflow.evaluation.drift import ColumnDrift, Counts
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, ClassScores, Paired, RowScores
+
+LOGGED_COLUMNS = 100
+"""Columns whose index is a metric of the run, the most shifted first; drift.json has all."""
+
+METRIC_NAME = re.compile(r"[\w\-. /]{1,200}", re.ASCII)
+"""What MLflow takes as a part of a metric's name."""
+
+
+class Histogram(NamedTuple):
+    """A column's counts in the training rows and in the table, bin by bin, gaps first."""
+
+    names: Sequence[str]
+    before: Counts
+    now: Counts
+
+
+class Limit(NamedTuple):
+    """A limit that was set: what it is called, whether it is kept, and why in a sentence."""
+
+    name: str
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """One model on one table.
+
+    ``metrics`` have their intervals and are empty without labels; ``classes`` are in the model's
+    order; ``class_shares`` are the training rows' by class, empty where they are not known.
+    ``estimate`` is the accuracy that a calibrated model of this confidence would have. ``drift`` is
+    sorted, the most shifted column first; ``histograms`` are by column, none of foreign models.
+    ``pair`` compares with the model ``against``. ``notes`` are sentences that a reader must know.
+    """
+
+    model: str
+    table: str
+    target: str
+    scores: RowScores
+    metrics: Mapping[str, Interval]
+    classes: tuple[ClassScores, ...]
+    class_shares: tuple[float, ...]
+    estimate: Interval
+    drift: tuple[ColumnDrift, ...]
+    histograms: Mapping[str, Histogram]
+    against: str | None
+    pair: Paired | None
+    limits: tuple[Limit, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows were scored."""
+        return len(self.scores)
+
+    @property
+    def labelled_rows(self) -> int:
+        """How many of them have a label."""
+        return int((self.scores.labels != NO_LABEL).sum())
+
+    @property
+    def unknown_labels(self) -> int:
+        """How many of them have a label that is no class of the model."""
+        return int((self.scores.labels == UNKNOWN).sum())
+
+    @property
+    def kept(self) -> bool:
+        """Whether every limit that was set is kept."""
+        return all(limit.kept for limit in self.limits)
+
+    @property
+    def profiled(self) -> bool:
+        """Whether the training rows are known, so that columns have an index."""
+        return any(column.psi is not None for column in self.drift)
+
+    @property
+    def shifted(self) -> tuple[ColumnDrift, ...]:
+        """Columns that moved by more than chance, the most shifted first."""
+        return tuple(column for column in self.drift if column.shifted)
+
+    def logged(self) -> dict[str, float]:
+        """The numbers that the run logs, by name."""
+        found: dict[str, float] = {"rows": self.rows, "mean_confidence": self.estimate.value}
+        found |= _with_bounds("estimated_accuracy", self.estimate)
+        for name, interval in self.metrics.items():
+            found |= _with_bounds(name, interval)
+        if self.metrics:
+            found["labelled_rows"] = self.labelled_rows
+            found["unknown_labels"] = self.unknown_labels
+            found["estimate_error"] = self.estimate.value - self.metrics["accuracy"].value
+        return found | self._logged_drift() | self._logged_pair()
+
+    def document(self) -> dict[str, Any]:
+        """Metrics, classes, comparison and limits as a JSON document."""
+        return {
+            "model": self.model,
+            "against": self.against,
+            "table": self.table,
+            "rows": self.rows,
+            "metrics": {name: asdict(interval) for name, interval in self.metrics.items()},
+            "estimated_accuracy": asdict(self.estimate),
+            "classes": [asdict(each) for each in self.classes],
+            "pair": None if self.pair is None else asdict(self.pair),
+            "limits": [limit._asdict() for limit in self.limits],
+            "notes": list(self.notes),
+        }
+
+    def drift_document(self) -> list[dict[str, Any]]:
+        """Each column with its shares, its index and its counts as a JSON document."""
+        return [
+            {
+                **asdict(column),
+                "move": None if column.move is None else column.move._asdict(),
+                "shifted": column.shifted,
+                **self._counts(column.name),
+            }
+            for column in self.drift
+        ]
+
+    def _counts(self, name: str) -> dict[str, list[Any]]:
+        histogram = self.histograms.get(name)
+        if histogram is None:
+            return {}
+        before, now = histogram.before.tolist(), histogram.now.tolist()
+        return {"bins": list(histogram.names), "before": before, "now": now}
+
+    def _logged_drift(self) -> dict[str, float]:
+        known = [(column.name, column.psi) for column in self.drift if column.psi is not None]
+        if not known:
+            return {}
+        named = [(name, psi) for name, psi in known if METRIC_NAME.fullmatch(name)]
+        return {
+            "max_psi": max(psi for _, psi in known),
+            "shifted_columns": len(self.shifted),
+            **{f"psi.{name}": psi for name, psi in named[:LOGGED_COLUMNS]},
+        }
+
+    def _logged_pair(self) -> dict[str, float]:
+        if self.pair is None:
+            return {}
+        found = {"agreement": self.pair.agreement}
+        if self.pair.accuracy is not None:
+            found["against_accuracy"] = self.pair.accuracy
+        if self.pair.mcnemar_p is not None:
+            found["mcnemar_p"] = self.pair.mcnemar_p
+        for name, gain in (
+            ("accuracy_gain", self.pair.accuracy_gain),
+            ("log_loss_gain", self.pair.loss_gain),
+        ):
+            found |= _with_bounds(name, gain) if gain else {}
+        return found
+
+
+def predicted_shares(scores: RowScores) -> list[float]:
+    """Which share of the rows each class is predicted for."""
+    counts = np.bincount(scores.predicted, minlength=scores.classes)
+    return [float(count) / len(scores) for count in counts]
+
+
+def _with_bounds(name: str, interval: Interval) -> dict[str, float]:
+    """A number with its bounds; of a single row's loss there are none."""
+    found = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {each: value for each, value in found.items() if np.isfinite(value)}

@@ -1,0 +1,185 @@
+"""What one model's answers on a table are worth, each number with its 95 % interval.
+
+A table may be large: of each row is kept what metrics need, never its probabilities of every class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.evaluation.bins import confusion
+from kd_mlflow.evaluation.intervals import (
+    Interval,
+    Z,
+    accuracy_difference,
+    loss_difference,
+    mcnemar_p,
+    wilson,
+)
+from kd_mlflow.evaluation.metrics import Floats, Hits
+
+Counts = NDArray[np.int64]
+
+NO_LABEL, UNKNOWN = -1, -2
+"""In the place of a class number: a row without a label, and one of a class that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowScores:
+    """A model's answers to the rows of a table.
+
+    ``predicted`` and ``labels`` are class numbers, a label may be ``NO_LABEL`` or ``UNKNOWN``;
+    ``confidence`` is the highest probability, ``of_label`` that of the label (NaN where there is
+    none or it is unknown), ``second`` that of the second of two classes, empty where there are
+    more.  Shape of each: (n,).
+    """
+
+    classes: int
+    predicted: Counts
+    confidence: Floats
+    labels: Counts
+    of_label: Floats
+    second: Floats
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: Counts) -> RowScores:
+        """Keep what metrics need of some rows.  Shape: (n, classes), (n,)."""
+        wide = probabilities.astype(np.float64)
+        wide /= wide.sum(axis=1, keepdims=True)
+        rows = np.arange(len(wide))
+        return cls(
+            classes=wide.shape[1],
+            predicted=wide.argmax(axis=1),
+            confidence=wide.max(axis=1),
+            labels=labels,
+            of_label=np.where(labels >= 0, wide[rows, np.maximum(labels, 0)], np.nan),
+            second=wide[:, 1] if wide.shape[1] == 2 else np.empty(0),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowScores]) -> RowScores:
+        """Put the rows of several parts, scored one after the other, together."""
+        names = ("predicted", "confidence", "labels", "of_label", "second")
+        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(classes=parts[0].classes, **whole)
+
+    @property
+    def labelled(self) -> RowScores:
+        """The rows that have a label, of a class that is known or not."""
+        return self._some(self.labels != NO_LABEL)
+
+    @property
+    def known(self) -> RowScores:
+        """The rows whose label is one of the model's classes."""
+        return self._some(self.labels >= 0)
+
+    @property
+    def hits(self) -> Hits:
+        """Whether each row's label is predicted; an unknown one never is.  Shape: (n,)."""
+        right: Hits = self.predicted == self.labels
+        return right
+
+    @property
+    def losses(self) -> Floats:
+        """Minus the logarithm of the label's probability; 0 counts as the least float64 above it.
+
+        Shape: (n,), nats.
+        """
+        return -np.log(np.maximum(self.of_label, np.finfo(np.float64).eps))
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    def _some(self, rows: Hits) -> RowScores:
+        return RowScores(
+            classes=self.classes,
+            predicted=self.predicted[rows],
+            confidence=self.confidence[rows],
+            labels=self.labels[rows],
+            of_label=self.of_label[rows],
+            second=self.second[rows] if len(self.second) else self.second,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """One class: its rows by label and by prediction, and shares with their intervals.
+
+    ``recall`` is None without a row of the class, ``precision`` where it is never predicted.
+    """
+
+    name: str
+    rows: int
+    predicted: int
+    recall: Interval | None
+    precision: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """A model against another on the same rows; a positive gain is in favour of the first.
+
+    ``accuracy_gain`` and ``loss_gain`` are None where no row has a label that both know.
+    """
+
+    agreement: float
+    accuracy: float | None = None
+    accuracy_gain: Interval | None = None
+    loss_gain: Interval | None = None
+    mcnemar_p: float | None = None
+
+
+def expected_accuracy(scores: RowScores) -> Interval:
+    """The mean confidence: the share of right answers of a model that is calibrated on these rows.
+
+    The interval is that of the number of right answers, each as likely as the model says.
+    """
+    share, n = float(scores.confidence.mean()), len(scores)
+    spread = float(np.sqrt((scores.confidence * (1 - scores.confidence)).sum()))
+    return Interval(
+        value=share, low=max(0.0, share - Z * spread / n), high=min(1.0, share + Z * spread / n)
+    )
+
+
+def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, ...]:
+    """Recall and precision of each class, by the rows whose label is known."""
+    known = scores.known
+    counts = confusion(known.labels, known.predicted, scores.classes)
+    rows, predicted, right = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
+    everywhere = np.bincount(scores.predicted, minlength=scores.classes)
+    return tuple(
+        ClassScores(
+            name=name,
+            rows=int(rows[i]),
+            predicted=int(everywhere[i]),
+            recall=share_of(int(right[i]), int(rows[i])) if rows[i] else None,
+            precision=share_of(int(right[i]), int(predicted[i])) if predicted[i] else None,
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def paired(first: RowScores, second: RowScores) -> Paired:
+    """Compare two models of the same classes on the same rows."""
+    agreement = float((first.predicted == second.predicted).mean())
+    one, two = first.labelled, second.labelled
+    if not len(one):
+        return Paired(agreement=agreement)
+    losses = first.known.losses[None], second.known.losses[None]
+    return Paired(
+        agreement=agreement,
+        accuracy=float(two.hits.mean()),
+        accuracy_gain=accuracy_difference(one.hits[None], two.hits[None]),
+        loss_gain=loss_difference(losses[1], losses[0]),
+        mcnemar_p=mcnemar_p(one.hits, two.hits),
+    )
+
+
+def share_of(right: int, rows: int) -> Interval:
+    """A share of right answers with Wilson's interval."""
+    low, high = wilson(right / rows, rows)
+    return Interval(value=right / rows, low=float(low), high=float(high))

@@ -1,0 +1,74 @@
+"""The page of an evaluation: one self-contained file in the style of the report."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from kd_mlflow.evaluation.drift import LARGE, MODERATE
+from kd_mlflow.evaluation.findings import Findings, predicted_shares
+from kd_mlflow.report import evaluation_words, words
+from kd_mlflow.report.page import METRIC_ROWS, environment
+
+LISTED_COLUMNS = 60
+LISTED_CLASSES = 40
+
+
+def evaluation_page(findings: Findings, pictures: Mapping[str, bytes], *, uri: str) -> str:
+    """Write the page as HTML that needs no network and no script.
+
+    ``pictures``: PNG files by the names that ``figures.drift.draw`` gives them; ``uri`` is the
+    address of the model.
+    """
+    return (
+        environment()
+        .get_template("evaluation.html")
+        .render(
+            words=words,
+            says=evaluation_words,
+            found=findings,
+            uri=uri,
+            metrics=findings.logged(),
+            metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
+            levels=(MODERATE, LARGE),
+            drift=_drift(findings),
+            classes=_classes(findings),
+            pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
+        )
+    )
+
+
+def _drift(findings: Findings) -> dict[str, Any]:
+    """Cells of each column, the most shifted first."""
+    shown = findings.drift[:LISTED_COLUMNS]
+    return {
+        "heads": evaluation_words.DRIFT_COLUMNS,
+        "rows": [
+            (
+                column.name,
+                column.shifted,
+                evaluation_words.drift_cells(column, findings.histograms.get(column.name)),
+            )
+            for column in shown
+        ],
+        "more": len(findings.drift) - len(shown),
+    }
+
+
+def _classes(findings: Findings) -> dict[str, Any]:
+    """Each class: its share in training and among the predictions, recall and precision."""
+    predicted = predicted_shares(findings.scores)
+    trained = findings.class_shares or (None,) * len(predicted)
+    rows = [
+        (
+            each.name,
+            "-" if before is None else f"{100 * before:.1f} %",
+            f"{100 * now:.1f} %",
+            evaluation_words.class_cells(each) if findings.metrics else [],
+        )
+        for each, before, now in zip(findings.classes, trained, predicted, strict=True)
+    ]
+    heads = evaluation_words.CLASS_COLUMNS if findings.metrics else []
+    more = max(0, len(rows) - LISTED_CLASSES)
+    return {"heads": heads, "rows": rows[:LISTED_CLASSES], "more": more}

@@ -1,0 +1,250 @@
+"""Beside the line: any model on any table, what it is worth there and how the table has moved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kd_mlflow.config import EvaluateConfig
+from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.respondent import listed
+from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable
+from kd_mlflow.evaluation.findings import Findings, Limit
+from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
+from kd_mlflow.evaluation.scores import (
+    Paired,
+    RowScores,
+    class_scores,
+    expected_accuracy,
+    paired,
+)
+from kd_mlflow.figures.drift import draw
+from kd_mlflow.figures.style import png
+from kd_mlflow.report.evaluation_page import evaluation_page
+from kd_mlflow.report.evaluation_words import evaluation_note
+from kd_mlflow.report.words import one_line, percent
+from kd_mlflow.steps.evaluation_result import EvaluationResult
+from kd_mlflow.steps.table_drift import table_drift
+from kd_mlflow.steps.tracked import PARAM_LENGTH, RUN_NAME_LENGTH
+from kd_mlflow.table.dataset import Identity
+from kd_mlflow.table.scored_rows import ScoredRows, read_rows
+from kd_mlflow.tracking.data_sets import scored_input
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.scored_models import (
+    ScoredModel,
+    find_model,
+    find_other,
+    logged_here,
+    try_model,
+)
+
+_log = logging.getLogger(__name__)
+
+AUTO, NONE = "auto", "none"
+
+PAGE, DRIFT, FINDINGS = "evaluation.html", "drift.json", "evaluation.json"
+"""What an evaluation leaves on its run, beside its figures."""
+
+
+def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
+    """Score a table with a model, compare labels and columns, and log what was found.
+
+    Raises ConfigError where a limit cannot be asked for, DataError and RunError where the table
+    cannot be read or the model cannot score it.
+    """
+    if config.strict and not (config.max_psi or config.min_accuracy):
+        raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
+    model = find_model(tracker, config.model)
+    _check_limits(config, model)
+    rows = read_rows(config, model.texts)
+    model = model.taking(rows.features)
+    other = _other(config, tracker, model)
+    with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
+        findings = _findings(config, model, other, rows)
+        digest = rows.digest(model.fetched.respondent.columns)
+        findings = _with_origin(findings, model, digest)
+        _describe(run, config, model, rows, digest, logged_here(tracker, model))
+        _log_findings(run, findings, model)
+    return EvaluationResult(
+        run_id=run.id,
+        model=model.uri,
+        findings=findings,
+        pickles=model.pickles + (other.pickles if isinstance(other, ScoredModel) else ()),
+        page=tracker.page(run),
+    )
+
+
+def _check_limits(config: EvaluateConfig, model: ScoredModel) -> None:
+    """Refuse a limit that could never be held to, before a table is read."""
+    if config.max_psi and model.profile is None:
+        raise ConfigError(
+            f"max_psi needs a model with a profile of its training rows; {model.title} has none: "
+            "distil it again, or leave max_psi out"
+        )
+
+
+def _other(
+    config: EvaluateConfig, tracker: Tracker, model: ScoredModel
+) -> ScoredModel | Unavailable | None:
+    """The model to compare with: the one that was named, or what stands in the registry."""
+    if config.against == NONE:
+        return None
+    if config.against != AUTO:
+        return find_model(tracker, config.against)
+    uri = find_other(tracker, model)
+    return None if uri is None else try_model(tracker, uri)
+
+
+def _findings(
+    config: EvaluateConfig,
+    model: ScoredModel,
+    other: ScoredModel | Unavailable | None,
+    rows: ScoredRows,
+) -> Findings:
+    labels = rows.label_texts()
+    classes = model.classes(rows.features, labels)
+    scores = model.score(rows.features, labels, classes)
+    _check_labels(config, rows, scores, classes)
+    drift, histograms = table_drift(model, rows)
+    pair = _pair(config, other, scores, rows, classes)
+    trained = model.profile.classes if model.profile else ()
+    found = Findings(
+        model=model.title,
+        table=rows.name,
+        target=rows.target,
+        scores=scores,
+        metrics=metrics_with_intervals(scores) if len(scores.known) else {},
+        classes=class_scores(scores, classes),
+        class_shares=tuple(count / sum(trained) for count in trained),
+        estimate=expected_accuracy(scores),
+        drift=drift,
+        histograms=histograms,
+        against=other.title if isinstance(other, ScoredModel) else None,
+        pair=pair if isinstance(pair, Paired) else None,
+        limits=(),
+        notes=(f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else (),
+    )
+    return replace(found, limits=_limits(config, found))
+
+
+def _check_labels(
+    config: EvaluateConfig, rows: ScoredRows, scores: RowScores, classes: Sequence[str]
+) -> None:
+    """Refuse a column of labels of which the model knows none, and a limit without labels."""
+    labelled = len(scores.labelled)
+    if labelled and not len(scores.known):
+        seen = sorted({str(text) for text in rows.label_texts() if text is not None})
+        raise DataError(
+            f"target {rows.target!r} has no label that the model knows: it has {listed(seen)}, the "
+            f"model's classes are {listed(classes)}; name the column of its classes, or leave "
+            "target out"
+        )
+    if config.min_accuracy and not labelled:
+        why = f"{rows.target!r} is empty" if rows.target else "no target is given"
+        raise ConfigError(
+            f"min_accuracy needs labels, and {why}; give target, the name of the label column, or "
+            "watch max_psi"
+        )
+
+
+def _pair(
+    config: EvaluateConfig,
+    other: ScoredModel | Unavailable | None,
+    scores: RowScores,
+    rows: ScoredRows,
+    classes: tuple[str, ...],
+) -> Paired | Unavailable | None:
+    """Compare with another model; where nobody named it, it may not be able to score the rows."""
+    if other is None or isinstance(other, Unavailable):
+        return other
+    other = other.taking(rows.features)
+    try:
+        return paired(scores, other.score(rows.features, rows.label_texts(), classes))
+    except RunError as error:
+        if config.against != AUTO:
+            raise
+        return Unavailable(str(error))
+
+
+def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Limit, ...]:
+    """What was asked for, and whether it is so."""
+    limits = []
+    if config.max_psi:
+        above = [column.name for column in findings.drift if column.above(config.max_psi)]
+        most = max(column.psi or 0.0 for column in findings.drift)
+        reason = f"the largest index is {most:.4f}, {config.max_psi:g} allowed; "
+        reason += (
+            f"above it, and above chance: {listed(above)}"
+            if above
+            else "no column is above it by more than chance"
+        )
+        limits.append(Limit("max_psi", not above, reason))
+    if config.min_accuracy:
+        accuracy = findings.metrics["accuracy"].value
+        reason = f"accuracy {percent(accuracy)}, at least {percent(config.min_accuracy)} required"
+        limits.append(Limit("min_accuracy", accuracy >= config.min_accuracy, reason))
+    return tuple(limits)
+
+
+def _with_origin(findings: Findings, model: ScoredModel, digest: str) -> Findings:
+    """Say what a reader must know of where the model and the table come from."""
+    notes = list(findings.notes)
+    if model.version and model.version.tags.get("kd.data_digest") == digest:
+        notes.append(
+            "this is the table that the model was trained on: most rows taught it, so the numbers "
+            "flatter it"
+        )
+    if model.encoding is None:
+        notes.append(
+            "the model is of another origin: nothing is known of its training rows, so columns "
+            "are looked at for gaps alone"
+        )
+    elif model.profile is None:
+        notes.append(
+            "the model came without a profile of its training rows, so columns have no index; "
+            "students that are distilled from now on have one"
+        )
+    for note in notes:
+        _log.info("%s", note)
+    return replace(findings, notes=tuple(notes))
+
+
+def _describe(
+    run: TrackedRun,
+    config: EvaluateConfig,
+    model: ScoredModel,
+    rows: ScoredRows,
+    digest: str,
+    model_id: str | None,
+) -> None:
+    """Log what every run has, and which model was scored."""
+    params = {**config.as_text(), "data": rows.source, "target": rows.target}
+    mark = fingerprint(
+        Identity(digest, ""), {**config.as_text(), "data": "", "model": model.fetched.digest}
+    )
+    version = {"kd.model_version": str(model.version.version)} if model.version else {}
+    run.log(
+        params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+        tags={
+            "kd.fingerprint": mark,
+            "kd.data_digest": digest,
+            "kd.model": model.uri[:PARAM_LENGTH],
+            "kd.model_digest": model.fetched.digest,
+            **version,
+        },
+    )
+    run.data_set(scored_input(rows, digest), *([model_id] if model_id else []))
+
+
+def _log_findings(run: TrackedRun, findings: Findings, model: ScoredModel) -> None:
+    """Log the numbers, the documents, the figures and the page."""
+    kept = {} if not findings.limits else {"kd.evaluation": "kept" if findings.kept else "broken"}
+    run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
+    run.document(findings.document(), FINDINGS)
+    run.document(findings.drift_document(), DRIFT)
+    pictures = {name: png(figure) for name, figure in draw(findings).items()}
+    for name, picture in pictures.items():
+        run.file(picture, f"figures/{name}.png")
+    run.file(evaluation_page(findings, pictures, uri=model.uri).encode(), PAGE)

@@ -1,0 +1,126 @@
+"""What the entry point ``evaluate`` returns, and its closing table: data in, text out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kd_mlflow.errors import EvaluationError
+from kd_mlflow.evaluation.findings import Findings
+from kd_mlflow.report.evaluation_words import (
+    CLASS_COLUMNS,
+    DRIFT_COLUMNS,
+    LISTED_COLUMNS,
+    class_cells,
+    drift_cells,
+    estimate_error_text,
+    estimate_text,
+    labels_text,
+    limit_text,
+    listed_columns,
+    metric_text,
+    pair_text,
+    shift_text,
+)
+from kd_mlflow.report.words import one_line
+from kd_mlflow.steps.lines import Row, aligned, table_text
+
+LISTED_CLASSES = 10
+NAME_LENGTH = 40
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluationResult:
+    """An evaluation's run and what it found.
+
+    ``model`` is the address of what was scored, an alias resolved to its version; ``pickles`` name
+    the files of it, and of the model that it is compared with, that are pickles. ``page`` is the
+    address of the run on the tracking server, None where the store is a file or a database.
+    """
+
+    run_id: str
+    model: str
+    findings: Findings
+    pickles: tuple[str, ...] = ()
+    page: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether every limit that was set is kept."""
+        return self.findings.kept
+
+    def refuse(self) -> None:
+        """Raise EvaluationError where a limit that was set is not kept."""
+        broken = [limit for limit in self.findings.limits if not limit.kept]
+        if broken:
+            reasons = "; ".join(f"{limit.name} is not kept: {limit.reason}" for limit in broken)
+            raise EvaluationError(f"{reasons} (strict is true)")
+
+    def __repr__(self) -> str:
+        return evaluation_table(self)
+
+
+def evaluation_table(result: EvaluationResult) -> str:
+    """What was found, the most shifted columns first, and where to look at it."""
+    findings = result.findings
+    table = f"{one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
+    pickles = [("loaded from pickles", "; ".join(result.pickles))] if result.pickles else []
+    rows = [
+        ("model", one_line(findings.model, 120)),
+        ("table", table),
+        *pickles,
+        *(("note", note) for note in findings.notes),
+        (
+            "shifted columns",
+            shift_text(findings),
+        ),
+        *_drift_rows(findings),
+        *_metric_rows(findings),
+        *_pair_rows(findings),
+        *((limit.name, limit_text(limit.kept, limit.reason)) for limit in findings.limits),
+        ("evaluation run", result.run_id),
+    ]
+    return table_text(rows) + "\n\n" + _where(result)
+
+
+def _drift_rows(findings: Findings) -> list[Row]:
+    cells = {
+        one_line(column.name, NAME_LENGTH): drift_cells(
+            column, findings.histograms.get(column.name)
+        )
+        for column in listed_columns(findings)
+    }
+    more = len(findings.drift) - LISTED_COLUMNS
+    left_out = [("", f"and {more:,} more columns, in drift.json")] if more > 0 else []
+    return [*aligned({"": DRIFT_COLUMNS, **cells}), *left_out]
+
+
+def _metric_rows(findings: Findings) -> list[Row]:
+    estimate = ("estimated accuracy", estimate_text(findings))
+    if not findings.metrics:
+        return [estimate]
+    metrics = [
+        (name.replace("_", " "), metric_text(name, interval))
+        for name, interval in findings.metrics.items()
+    ]
+    rarest = sorted(findings.classes, key=lambda each: each.rows)[:LISTED_CLASSES]
+    classes = {f"class {one_line(each.name, NAME_LENGTH)}": class_cells(each) for each in rarest}
+    more = len(findings.classes) - len(rarest)
+    return [
+        *metrics,
+        estimate,
+        ("the estimate is", estimate_error_text(findings)),
+        *aligned({"": CLASS_COLUMNS, **classes}),
+        *([("", f"and {more:,} more classes, in evaluation.json")] if more > 0 else []),
+    ]
+
+
+def _pair_rows(findings: Findings) -> list[Row]:
+    if findings.against is None or findings.pair is None:
+        return []
+    return [("against", f"{one_line(findings.against, 120)}: {pair_text(findings)}")]
+
+
+def _where(result: EvaluationResult) -> str:
+    if result.page:
+        return f"look at it:  {result.page}"
+    return "look at it:  mlflow ui\n             then open http://127.0.0.1:5000"

@@ -1,0 +1,165 @@
+"""What training rows looked like, column by column, in counts: to compare later tables with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kd_mlflow import scoring
+from kd_mlflow.errors import DataError
+from kd_mlflow.table.encoding import Column, Encoding
+
+Counts = NDArray[np.int64]
+
+DAY_S = 86_400
+
+LONG, LONGER = 1e4, 1e12
+"""Numbers between these are written without an exponent and without decimals."""
+
+BINS = 10
+"""Bins between the least and the largest number of a column, of about equal counts."""
+
+HEAVY_SHARE = 0.5 / BINS
+"""The least value of a column is a bin of its own where so many rows have it."""
+
+GAP, FIRST_BIN = 0, 1
+"""Places among a column's counts: gaps, then its bins in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnProfile:
+    """How often each bin of a column occurred in the training rows, gaps first.
+
+    The bins of a number or a date end at ``edges``, ascending: the first is below all training
+    rows, the last above. Dates are days since the column's origin. A truth value's bins are false
+    and true; a category's are whatever its column does not list, then the listed ones in order.
+    ``counts`` is empty where the training rows are not known any more.
+    """
+
+    name: str
+    edges: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The training rows of one model: how many of each class, and each column's counts."""
+
+    classes: tuple[int, ...]
+    columns: tuple[ColumnProfile, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Profile:
+        """Rebuild a profile from its JSON document."""
+        return cls(
+            classes=tuple(document["classes"]),
+            columns=tuple(
+                ColumnProfile(
+                    name=each["name"],
+                    edges=tuple(each["edges"]),
+                    counts=tuple(each["counts"]),
+                )
+                for each in document["columns"]
+            ),
+        )
+
+
+def fit_profile(features: pd.DataFrame, labels: NDArray[np.int64], encoding: Encoding) -> Profile:
+    """Count training rows.  Shape: n rows, labels (n,) as places among the encoding's classes."""
+    counts = np.bincount(labels, minlength=len(encoding.classes))
+    return Profile(
+        classes=tuple(counts.tolist()),
+        columns=tuple(_fit(features[column.name], column) for column in encoding.columns),
+    )
+
+
+def unknown_profile(encoding: Encoding) -> Profile:
+    """What is left to compare with where a model came without a profile: its categories."""
+    return Profile(
+        classes=(), columns=tuple(ColumnProfile(name=column.name) for column in encoding.columns)
+    )
+
+
+def column_counts(series: pd.Series, column: Column, edges: tuple[float, ...]) -> Counts:
+    """Count a column's values in the bins of its profile, gaps first.  Shape: (1 + bins,).
+
+    Raises DataError where it holds what its kind cannot.
+    """
+    try:
+        places, bins = _places(series, column, edges)
+    except scoring.ColumnError as error:
+        raise DataError(str(error)) from None
+    return np.bincount(places, minlength=FIRST_BIN + bins).astype(np.int64)
+
+
+def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
+    """What each bin of a column holds, gaps first, in words."""
+    if column.kind == "category":
+        return ["gaps", "others", *column.categories]
+    if column.kind == "boolean":
+        return ["gaps", "false", "true"]
+    if not edges:
+        return ["gaps", "any"]
+    ends = [_end(edge, column) for edge in (np.nextafter(edges[0], np.inf), *edges[1:])]
+    inner = [low if low == high else f"{low} to {high}" for low, high in pairwise(ends)]
+    return ["gaps", f"below {ends[0]}", *inner, f"above {ends[-1]}"]
+
+
+def _end(edge: float, column: Column) -> str:
+    if column.kind != "date":
+        return f"{edge:,.0f}" if LONG <= abs(edge) < LONGER else f"{edge:.4g}"
+    return str(np.datetime64(column.origin, "s") + np.timedelta64(round(edge * DAY_S), "s"))[:10]
+
+
+def _fit(series: pd.Series, column: Column) -> ColumnProfile:
+    edges: tuple[float, ...] = ()
+    if column.kind in ("numeric", "date"):
+        values = _values(series, column)
+        edges = _edges(values[~np.isnan(values)])
+    counts = column_counts(series, column, edges)
+    return ColumnProfile(name=column.name, edges=edges, counts=tuple(counts.tolist()))
+
+
+def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
+    """Ends of the bins, the first just below the least value; none for a column of gaps."""
+    if not len(present):
+        return ()
+    levels = np.linspace(0, 1, BINS + 1)
+    ends = np.quantile(present, levels, method="inverted_cdf")
+    least = ends[0]
+    heavy = (present == least).mean() >= HEAVY_SHARE
+    inner = np.unique(ends if heavy else ends[ends > least])
+    if not len(inner):
+        inner = np.array([least])
+    return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
+
+
+def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tuple[Counts, int]:
+    """Each value's place among a column's counts, and how many bins there are."""
+    if column.kind == "category":
+        codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
+        places = np.where(codes == scoring.MISSING, GAP, codes)
+        return np.where(codes == scoring.OTHER, FIRST_BIN, places), 1 + len(column.categories)
+    if column.kind == "boolean":
+        values = scoring.encode_column(series, asdict(column)).astype(np.float64)
+        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int), 2
+    values = _values(series, column)
+    found = np.searchsorted(np.array(edges), values, side="left")
+    return np.where(np.isnan(values), GAP, found + FIRST_BIN), len(edges) + 1
+
+
+def _values(series: pd.Series, column: Column) -> NDArray[np.float64]:
+    """A column of numbers or dates as float64, dates as days since its origin; gaps are NaN."""
+    if column.kind == "numeric":
+        return scoring.numbers(series, asdict(column))
+    return scoring.encode_column(series, asdict(column)).astype(np.float64)
