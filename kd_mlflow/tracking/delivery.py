@@ -15,6 +15,7 @@ from kd_mlflow.tracking.operations import perform
 from kd_mlflow.tracking.outbox import Answer, Outbox, left_behind, taken
 from kd_mlflow.tracking.store import (
     absent_ok,
+    answered,
     answers,
     check_stores,
     impatient,
@@ -71,7 +72,7 @@ def _deliver(outbox: Outbox, client: MlflowClient) -> Delivery:
             with impatient():
                 made = perform(client, operation.with_ids(known), again=True)
         except Exception as error:
-            if passing(error) and not answers():
+            if passing(error) and not (answered(error) and answers()):
                 raise store_error(error) from None
             refused.append(str(store_error(error)))
             outbox.answer(number, Answer(refused=refused[-1]))
@@ -89,9 +90,8 @@ def _end_open_runs(outbox: Outbox, known: dict[str, str], client: MlflowClient) 
     """End as KILLED what a process that died did not end."""
     operations = [entry.operation.with_ids(known) for entry, _ in outbox.entries()]
     ended = {o.arguments["run"] for o in operations if o.name == "end"}
-    written = {str(o.arguments["run"]) for o in operations if "run" in o.arguments}
     opened = {known[o.id] for o in operations if o.name == "open_run" and o.id in known}
-    for run_id in sorted((written | opened) - ended):
+    for run_id in sorted((outbox.runs | opened) - ended):
         run = absent_ok(partial(client.get_run, run_id))
         if run and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
             with without_links():

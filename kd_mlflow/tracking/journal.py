@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from kd_mlflow.tracking.operations import Operation, perform
 from kd_mlflow.tracking.outbox import Answer, Outbox
-from kd_mlflow.tracking.store import answers, impatient, masked, passing, store_error
+from kd_mlflow.tracking.store import answered, answers, impatient, masked, passing, store_error
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 """Between two tries to deliver what waits; the time doubles."""
@@ -47,6 +47,7 @@ class Journal:
         self._outbox: Outbox | None = None
         self._holding = ExitStack()
         self._refused: list[str] = []
+        self._open: set[str] = set()
         self._failure: BaseException | None = None
 
     @property
@@ -127,8 +128,14 @@ class Journal:
             self._stopped = threading.Event()
 
     def _perform(self, operation: Operation, *, again: bool) -> str:
+        resolved = operation.with_ids(self._ids)
         with impatient():
-            return perform(self._client(), operation.with_ids(self._ids), again=again)
+            made = perform(self._client(), resolved, again=again)
+        if operation.name == "open_run":
+            self._open.add(made)
+        elif operation.name == "end":
+            self._open.discard(resolved.arguments["run"])
+        return made
 
     def _keep(self, operation: Operation) -> None:
         """Put an operation behind those that wait; begin to deliver where none did."""
@@ -136,7 +143,7 @@ class Journal:
         try:
             if self._outbox is None:
                 store = masked(mlflow.get_tracking_uri())
-                self._outbox = self._holding.enter_context(Outbox.opened(store))
+                self._outbox = self._holding.enter_context(Outbox.opened(store, sorted(self._open)))
                 reason = store_error(self._failure) if self._failure else ""
                 _log.warning("work goes on without the store, which gets all later: %s", reason)
             number, operation = self._outbox.add(operation)
@@ -175,13 +182,14 @@ class Journal:
             self._failure = error
             if not passing(error) or tries + 1 == TRIES:
                 return Answer(refused=str(store_error(error))), 0
-            return None, tries + answers()
+            return None, tries + (answered(error) and answers())
 
     def _take(self, answer: Answer) -> None:
         operation, number = self._waiting.popleft()
         if answer.refused:
+            if not self._refused:
+                _log.warning("the store refuses a part of this run: %s", answer.refused)
             self._refused.append(answer.refused)
-            _log.warning("the store refuses a part of this run: %s", answer.refused)
         if operation.id and answer.made:
             self._ids[operation.id] = answer.made
         if self._outbox and number is not None:

@@ -7,10 +7,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,22 +42,31 @@ class Outbox:
     """Operations of one process in the order in which they are to be made."""
 
     folder: Path
+    _numbers: Iterator[int] = field(default_factory=count, compare=False)
 
     @classmethod
     @contextmanager
-    def opened(cls, store: str) -> Iterator[Outbox]:
-        """A new one, for a store, held by this process while the block lasts."""
+    def opened(cls, store: str, runs: Sequence[str] = ()) -> Iterator[Outbox]:
+        """A new one, for a store, held by this process while the block lasts.
+
+        ``runs`` are open in the store already.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = state_folder("outbox") / f"{stamp}-{_process()}-{uuid.uuid4().hex[:4]}"
         with held(folder):
             folder.mkdir()
-            _append(folder / STORE, {"store": store})
+            _append(folder / STORE, {"store": store, "runs": list(runs)})
             yield cls(folder)
 
     @property
     def store(self) -> str:
         """The address of the store, without secrets."""
-        return str(json.loads((self.folder / STORE).read_text(encoding="utf-8"))["store"])
+        return str(_lines(self.folder / STORE)[0]["store"])
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs that were open in the store when it went away."""
+        return set(_lines(self.folder / STORE)[0]["runs"])
 
     def add(self, operation: Operation) -> Entry:
         """Keep an operation, its files too."""
@@ -64,7 +74,6 @@ class Outbox:
         if operation.folder is not None:
             files = f"files-{uuid.uuid4().hex[:8]}"
             shutil.move(operation.folder, self.folder / files)
-        number = len(_lines(self.folder / OPERATIONS))
         line = {
             "name": operation.name,
             "id": operation.id,
@@ -72,7 +81,7 @@ class Outbox:
             "arguments": operation.arguments,
         }
         _append(self.folder / OPERATIONS, line)
-        return Entry(number, self._operation(line))
+        return Entry(next(self._numbers), self._operation(line))
 
     def answer(self, number: int, answer: Answer) -> None:
         """Note what came of an operation."""

@@ -22,7 +22,7 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
-from requests.exceptions import InvalidURL, RequestException, Timeout
+from requests.exceptions import InvalidURL, RequestException, RetryError, Timeout
 from sqlalchemy import make_url
 from sqlalchemy.exc import (
     DataError,
@@ -216,6 +216,14 @@ def passing(error: BaseException) -> bool:
         if isinstance(link, OSError | DBAPIError):  # a RequestException is an OSError
             return True
     return getattr(error, "error_code", "") in PASSING
+
+
+def answered(error: BaseException) -> bool:
+    """Whether a failure is the store's own answer, not one of the way to it, a disk or a lock."""
+    links = list(_chain(error))
+    return any(isinstance(link, RetryError) for link in links) or not any(
+        isinstance(link, OSError | DBAPIError) for link in links
+    )
 
 
 def answers() -> bool:
