@@ -129,6 +129,7 @@ def _command(name: str, text: str) -> Callable[[Any], Any]:
             chosen = config(**values)
             _import_pipeline()
             function(chosen)
+            _stop_if_kept_back()
 
         return command
 
@@ -207,6 +208,38 @@ def _rollback(config: configs.RollbackConfig) -> None:
         f"{config.model_name}: production is version {restored} again; "
         f"version {replaced} is now previous"
     )
+
+
+@cli.command("sync")
+def _sync() -> None:
+    """Deliver what a tracking server that was away has not received.
+
+    Runs that were written while the store of MLFLOW_TRACKING_URI did not answer are kept on this
+    machine. Each request is made once; runs whose process died end KILLED.
+    """
+    _import_pipeline()
+    from kd_mlflow import pipeline
+
+    found = pipeline.run_sync()
+    for one in found:
+        if one.busy:
+            click.echo(f"{one.name}: its process is running still and delivers it")
+        else:
+            click.echo(f"{one.name}: {one.delivered:,} requests delivered")
+    if refused := [reason for one in found for reason in one.refused]:
+        raise KDError(f"the store refused {len(refused):,} requests, which are kept: {refused[0]}")
+    if not found:
+        click.echo("nothing waits")
+
+
+def _stop_if_kept_back() -> None:
+    from kd_mlflow import pipeline
+
+    if pipeline.kept_back():
+        raise KDError(
+            "all was trained, but the tracking store has not received all of it; what is missing "
+            "is kept on this machine: deliver it with kd-mlflow sync"
+        )
 
 
 @_command("evaluate", "Score any table with any model; say which columns have moved.")

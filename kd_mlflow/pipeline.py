@@ -20,6 +20,7 @@ from kd_mlflow.config import (
 )
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
+from kd_mlflow.errors import StoreError
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
 from kd_mlflow.steps.evaluate import evaluate_step
@@ -33,6 +34,7 @@ from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking import registry
+from kd_mlflow.tracking.delivery import Delivery, deliver
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
     distill_run_of,
@@ -40,6 +42,7 @@ from kd_mlflow.tracking.lookup import (
     teacher_accuracies,
 )
 from kd_mlflow.tracking.model_teachers import load_models
+from kd_mlflow.tracking.outbox import left_behind_here
 from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import store_errors
@@ -129,6 +132,34 @@ def load_production(model_name: str) -> Any:
 
 
 @store_errors()
+def run_sync() -> list[Delivery]:
+    """Deliver what a store that was away has not received; what became of it, oldest first."""
+    return list(deliver())
+
+
+def kept_back() -> bool:
+    """Whether this process wrote what its store has not received."""
+    return bool(left_behind_here())
+
+
+def _version_to_promote(distilled: DistillResult, tracker: Tracker) -> str:
+    """The version that distillation registered.
+
+    Raises StoreError where the store has not taken all of it: nobody could judge it then.
+    """
+    try:
+        tracker.require_store()
+    except StoreError as error:
+        raise StoreError(f"nothing was promoted: {error}", unreachable=True) from None
+    if distilled.version is None:
+        raise StoreError(
+            "nothing was promoted: the store was away when the student was registered, which it is "
+            "now; kd-mlflow promote goes on from here"
+        )
+    return distilled.version
+
+
+@store_errors()
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     tracker, (dataset, config) = Tracker(), _read(config)
@@ -139,7 +170,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
         tracker.run("pipeline", run_name("pipeline", dataset)) as parent,
     ):
         describe_run(parent, config, dataset, mark)
-        resumed.begin(parent, tracker, listener)
+        resumed.begin(parent, listener)
         taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
         distilled = distill_step(
             config.for_distill(taught.run_id),
@@ -151,9 +182,10 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             teacher_accuracies=taught.teacher_accuracies,
             rehearsed=not taught.reused,
         )
-        version = registry.find_version(tracker.client, config.model_name, distilled.version)
+        number = _version_to_promote(distilled, tracker)
+        version = registry.find_version(tracker.client, config.model_name, number)
         decision = promote_step(
-            config.for_promote(distilled.version),
+            config.for_promote(number),
             version,
             tracker.get(distilled.run_id),
             dataset,

@@ -86,8 +86,8 @@ def test_types_reach_the_caller(tmp_path):
     (tmp_path / "use.py").write_text(
         "import kd_mlflow as kd\n"
         "result = kd.distill(data='wine', n_students=2)\n"
-        "version: str = result.version\n"
-        "wrong: int = result.version\n"
+        "run_id: str = result.run_id\n"
+        "wrong: int = result.run_id\n"
         "kd.promote(min_compresion=2)\n"
     )
     options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache"]

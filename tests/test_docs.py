@@ -124,7 +124,8 @@ def in_this_process(folder, arguments):
 
 def quick(entry_point, given):
     """QUICK's options that an entry point has, but for those already given."""
-    names = {field.name for field in dataclasses.fields(ENTRY_POINTS[entry_point])}
+    config = ENTRY_POINTS.get(entry_point)  # sync has no options
+    names = {field.name for field in dataclasses.fields(config)} if config else set()
     return {k: v for k, v in QUICK.items() if k in names and k not in given}
 
 

@@ -22,7 +22,6 @@ from kd_mlflow.config import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking import store as stores
-from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.runs import Tracker
 
 SECRET = "hush"
@@ -257,33 +256,6 @@ def test_an_outage_rejects_no_candidate(finished, monkeypatch):
     monkeypatch.setattr(registry.mlflow.pyfunc, "load_model", away)
     with pytest.raises(StoreError, match="cannot be reached: server away"):
         registry.reproduce("kd-student", "1", None)
-
-
-def test_a_store_that_goes_away_while_models_train(store, monkeypatch):
-    """What curves meet is said as it is, and no run that ends afterwards waits for minutes."""
-
-    def away(self, run_id, metrics=(), **rest):
-        if metrics:
-            try:
-                raise OperationalError("insert", {}, Exception("server away"))
-            except OperationalError:
-                raise MlflowException("a long story") from None
-
-    patience = []
-    monkeypatch.setattr(MlflowClient, "log_batch", away)
-    monkeypatch.setattr(
-        MlflowClient,
-        "set_terminated",
-        lambda *given, **named: patience.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")),
-    )
-    monkeypatch.setattr("kd_mlflow.tracking.curves.CurveWriter.__init__", _writing_at_once)
-    with pytest.raises(StoreError, match="cannot be reached: server away;"):
-        kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=5000, teacher_hidden=(4,))
-    assert patience[0] == "0"
-
-
-def _writing_at_once(self, runs, original=CurveWriter.__init__):
-    original(self, runs, flush_s=0.01)
 
 
 def test_an_artifact_that_does_not_come_is_not_missing(finished, monkeypatch):

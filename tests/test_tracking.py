@@ -9,12 +9,16 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.tracking import journal
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.delivery import deliver
+from kd_mlflow.tracking.outbox import left_behind, left_behind_here
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import run_page
 
@@ -153,6 +157,14 @@ def test_an_attached_run_fails_with_its_block(store, monkeypatch):
     assert store.get_run(given.info.run_id).info.status == "FAILED"
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """A journal that tries again at once."""
+    monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(journal, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+
+
 def failing_ends(monkeypatch, times):
     """Make ending the second run opened from now on fail so many times; count its tries."""
     ended, tries, original = [], [], MlflowClient.set_terminated
@@ -188,7 +200,7 @@ def statuses(store):
 
 
 @pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (ValueError("x"), "FAILED")])
-def test_one_failing_request_leaves_no_run_running(store, monkeypatch, error, status):
+def test_one_failing_request_leaves_no_run_running(store, quick, monkeypatch, error, status):
     """A request that fails once as runs are ended is made again; nobody notices."""
     tries = failing_ends(monkeypatch, times=1)
     if error:
@@ -199,43 +211,67 @@ def test_one_failing_request_leaves_no_run_running(store, monkeypatch, error, st
         opened_and_ended()
     assert statuses(store) == dict.fromkeys(["parent", *"abc"], status)
     assert len(tries) == 2
+    assert left_behind() == []
 
 
-def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, monkeypatch):
-    """The other runs end; the failure is a StoreError that names the run that did not."""
-    tries = failing_ends(monkeypatch, times=9)
-    with pytest.raises(StoreError, match=r"left RUNNING: .*me:\*\*\*@host is away") as caught:
-        opened_and_ended()
-    assert tries[0] in str(caught.value)
-    left = {"parent": "FAILED", "a": "FINISHED", "b": "RUNNING", "c": "FINISHED"}
-    assert statuses(store) == left
+def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, quick, monkeypatch, caplog):
+    """The other runs end; the request is kept for ``kd-mlflow sync``, which ends it."""
+    tries = failing_ends(monkeypatch, times=7)
+    opened_and_ended()
+    assert statuses(store) == {
+        "parent": "FINISHED",
+        "a": "FINISHED",
+        "b": "RUNNING",
+        "c": "FINISHED",
+    }
+    assert "deliver it with kd-mlflow sync" in caplog.text
+    assert "hush" not in caplog.text
+    (kept,) = left_behind_here()
+    assert len(tries) == 6
+    assert [one.refused != () for one in deliver()] == [True]
+    assert [(one.name, one.delivered) for one in deliver()] == [(kept.folder.name, 1)]
+    assert statuses(store) == dict.fromkeys(["parent", *"abc"], "FINISHED")
+    assert left_behind() == []
 
 
-def test_a_failure_at_the_end_hides_no_earlier_error(store, monkeypatch):
-    """What went wrong first is what is raised; what went wrong at the end is a note on it."""
-    tries = failing_ends(monkeypatch, times=9)
-    with pytest.raises(ValueError, match="first of all") as caught:
+def test_a_failure_at_the_end_hides_no_earlier_error(store, quick, monkeypatch):
+    """What went wrong first is what is raised."""
+    failing_ends(monkeypatch, times=99)
+    with pytest.raises(ValueError, match="first of all"):
         opened_and_ended(ValueError("first of all"))
-    (note,) = caught.value.__notes__
-    assert note.startswith(f"run {tries[0]} is left RUNNING")
-    assert "hush" not in note
     assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "RUNNING", "c": "FAILED"}
 
 
-def test_a_child_that_cannot_be_opened_ends_those_before_it(store, monkeypatch):
-    """Children opened before one that fails end FAILED, as their parent does."""
+def refusing_third(monkeypatch, code, times):
+    """Make opening the run c fail so many times."""
     original, made = MlflowClient.create_run, []
 
     def create_run(self, *given, **named):
-        made.append(named["run_name"])
         if named["run_name"] == "c":
-            raise MlflowException("no more")
+            made.append(named["run_name"])
+            if len(made) <= times:
+                raise MlflowException("no more", error_code=code)
         return original(self, *given, **named)
 
     monkeypatch.setattr(MlflowClient, "create_run", create_run)
+
+
+def test_a_child_that_cannot_be_opened_ends_those_before_it(store, monkeypatch):
+    """Children opened before one that the store refuses end FAILED, as their parent does."""
+    refusing_third(monkeypatch, INVALID_PARAMETER_VALUE, 99)
     with pytest.raises(MlflowException, match="no more"):
         opened_and_ended()
     assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "FAILED"}
+
+
+def test_a_child_is_opened_once_the_store_is_back(store, quick, monkeypatch):
+    """A child that cannot be opened now is opened later, once, below its parent."""
+    refusing_third(monkeypatch, INTERNAL_ERROR, 3)
+    opened_and_ended()
+    assert statuses(store) == dict.fromkeys(["parent", *"abc"], "FINISHED")
+    runs = {run.info.run_name: run for run in store.search_runs(["1"])}
+    assert len(runs) == 4
+    assert runs["c"].data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id
 
 
 def test_looking_makes_no_experiment(store):
@@ -362,35 +398,45 @@ def test_curves_are_readable_while_training_goes_on(store):
     assert [metric.step for metric in seen] == [1]
 
 
-def test_a_failing_store_surfaces_when_the_writer_closes(store, monkeypatch):
-    """What the writer's thread meets in the store is raised where training runs."""
-    tracker = Tracker()
-    with tracker.run("teachers", "t") as run:
-        monkeypatch.setattr(MlflowClient, "log_batch", _disk_full)
-        with pytest.raises(OSError, match="disk full"), CurveWriter([run], flush_s=60) as curves:
-            curves.on_epoch(slice(0, 1), 1, {"train_loss": np.ones(1)})
-
-
-def test_a_failing_store_stops_training_at_the_next_epoch(store, monkeypatch):
-    """Training does not go on for hours against a store that failed."""
+def test_what_a_store_refuses_surfaces_when_the_writer_closes(store, monkeypatch):
+    """Values that the store will never take are said once training is done, not during it."""
     tracker, reached = Tracker(), []
     with tracker.run("teachers", "t") as run:
-        monkeypatch.setattr(MlflowClient, "log_batch", _disk_full)
-        with pytest.raises(OSError, match="disk full"), CurveWriter([run], flush_s=0.01) as curves:
+        monkeypatch.setattr(MlflowClient, "log_batch", _refuse)
+        with pytest.raises(StoreError, match="never"), CurveWriter([run], flush_s=0.01) as curves:
             reached.extend(_train_slowly(curves))
-    assert reached == []
+    assert reached == [50]
+
+
+def test_a_store_that_fails_stops_no_training(store, quick, monkeypatch):
+    """Training goes on while the store's disk is full; all is there once it is not."""
+    tracker, original = Tracker(), MlflowClient.log_batch
+    full = [True] * 20
+
+    def log_batch(self, run_id, **batch):
+        if full:
+            full.pop()
+            raise OSError("disk full")
+        original(self, run_id, **batch)
+
+    with tracker.run("teachers", "t") as run:
+        monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+        with CurveWriter([run], flush_s=0.01) as curves:
+            assert _train_slowly(curves) == [50]
+    history = store.get_metric_history(run.id, "train_loss")
+    assert [metric.step for metric in history] == list(range(1, 51))
 
 
 def _train_slowly(curves):
-    """Hand over an epoch each 10 ms for ten seconds; return the last epoch, if it is reached."""
-    for epoch in range(1, 1001):
+    """Hand over an epoch each 10 ms, fifty times; return the last epoch, if it is reached."""
+    for epoch in range(1, 51):
         curves.on_epoch(slice(0, 1), epoch, {"train_loss": np.ones(1)})
         time.sleep(0.01)
     return [epoch]
 
 
-def _disk_full(self, run_id, **batch):
-    raise OSError("disk full")
+def _refuse(self, run_id, **batch):
+    raise MlflowException("never", error_code=INVALID_PARAMETER_VALUE)
 
 
 def test_the_schema_of_a_wide_table_is_json_of_its_first_columns():

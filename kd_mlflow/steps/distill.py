@@ -47,7 +47,6 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.profile import fit_profile
-from kd_mlflow.tracking import registry
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import log_student
 from kd_mlflow.tracking.runs import Tracker
@@ -91,7 +90,7 @@ def distill_step(
         resumable(config, mark, listener) as resumed,
         tracker.run("distill", run_name("distill", dataset), parent=parent) as run,
     ):
-        resumed.begin(run, tracker, listener)
+        resumed.begin(run, listener)
         kept = resumed.checkpoints
         lessons = transfer_set(config, dataset, ensemble)
         config, trials = choose(
@@ -130,7 +129,7 @@ def distill_step(
         teachers_run_id=ensemble.run_id,
         comparison=evidence.comparison,
         model_name=config.model_name,
-        version=version,
+        version=version or None,
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
@@ -261,11 +260,9 @@ def _log_and_register(
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
     run.file(page(evidence, pictures, model_id=model_id).encode(), "report.html")
-    return registry.register(
-        run.client,
+    return run.register(
         model_name=config.model_name,
         model_id=model_id,
-        run_id=run.id,
         identity=dataset.identity,
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )

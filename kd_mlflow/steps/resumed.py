@@ -16,7 +16,6 @@ from kd_mlflow.local_state import forget_old, held, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Tracker
 
 RUNS = "runs.json"
 """The runs that trained into a folder of checkpoints, oldest first."""
@@ -30,7 +29,7 @@ class Resumable:
 
     checkpoints: Checkpoints = NOWHERE
 
-    def begin(self, run: TrackedRun, tracker: Tracker, listener: Listener) -> None:
+    def begin(self, run: TrackedRun, listener: Listener) -> None:
         """Note who trains now; mark runs that began this before as superseded by it.
 
         They are dead: this process holds their checkpoints, which they would hold otherwise.
@@ -39,7 +38,7 @@ class Resumable:
             return
         path = self.checkpoints.folder / RUNS
         before = [run_id for run_id in _read(path) if run_id != run.id]
-        superseded = [run_id for run_id in before if tracker.supersede(run_id, by=run.id)]
+        superseded = [run_id for run_id in before if run.supersede(run_id)]
         if superseded:
             run.log(tags={"kd.resumed_from": superseded[-1]})
             listener.say(f"takes up run {superseded[-1]}, which was interrupted")

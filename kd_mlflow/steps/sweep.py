@@ -79,7 +79,7 @@ def sweep_step(
         resumable(config, mark, listener) as resumed,
         tracker.run("sweep", run_name("sweep", dataset)) as run,
     ):
-        resumed.begin(run, tracker, listener)
+        resumed.begin(run, listener)
         lessons = transfer_set(config, dataset, ensemble)
         seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
         config, _ = choose(

@@ -111,7 +111,7 @@ def _train_teachers(
         tracker.run("teachers", run_name("teachers", dataset), parent=parent) as run,
     ):
         describe_run(run, config, dataset, mark)
-        resumed.begin(run, tracker, listener)
+        resumed.begin(run, listener)
         with tracker.children("teacher", names, parent=run) as members:
             _describe_each(trainings, members, config, dataset, mark)
             trained = _train_each(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -64,7 +63,7 @@ def save_model(
     example: pd.DataFrame,
     profile: Profile | None = None,
 ) -> None:
-    """Write both flavours into one folder; ``Model.log`` calls this with ``flavor`` this module.
+    """Write both flavours into one folder.
 
     ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows.
     """
@@ -127,23 +126,12 @@ def log_student(
     ``example`` needs two rows or more of raw columns; everyone who pulls the model sees them.
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
-    logged = run.client.create_logged_model(
-        run.experiment_id,
-        name="student",
-        source_run_id=run.id,
-        params=params,
-        model_type="classifier",
-    )
-    info = Model.log(
-        artifact_path=None,
-        model_id=logged.model_id,
-        flavor=sys.modules[__name__],
-        run_id=run.id,
-        module=module,
-        example=example,
-        profile=profile,
-    )
-    return str(info.model_id)
+
+    def write(folder: Path) -> None:
+        folder.rmdir()  # MLflow makes it
+        save_model(str(folder), Model(), module=module, example=example, profile=profile)
+
+    return run.model(write, name="student", params=params)
 
 
 @contextmanager

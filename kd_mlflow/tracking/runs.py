@@ -6,35 +6,31 @@ import getpass
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunStatus
 from mlflow.entities import Run as Run  # for steps, as a type
-from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.journal import Journal
+from kd_mlflow.tracking.open_run import TrackedRun, now_ms
+from kd_mlflow.tracking.operations import Operation
 from kd_mlflow.tracking.store import (
     FAILURES,
     absent,
     check_stores,
-    impatient,
     masked,
     run_page,
     store_error,
-    unreachable,
 )
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 ATTACHED = "kd.attached"
 """A parameter of MLFLOW_RUN_ID's run: some run was opened as this one already."""
-
-SUPERSEDED = "kd.superseded_by"
-"""A tag of an interrupted run: the one that took its training up again."""
 
 
 class Tracker:
@@ -49,7 +45,8 @@ class Tracker:
         check_stores()
         self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
         self._experiment: str | None = None
-        self._closing_failed = False
+        self._depth = 0
+        self.journal = Journal(lambda: self.client)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -123,10 +120,19 @@ class Tracker:
     def run(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
     ) -> Iterator[TrackedRun]:
-        """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
+        """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt.
+
+        As the outermost one ends, what the store has not taken yet is tried once more.
+        """
         run = self.open(kind, name, parent=parent, **tags)
-        with self._ended([run]):
-            yield run
+        self._depth += 1
+        try:
+            with self._ended([run]):
+                yield run
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.journal.close()
 
     @contextmanager
     def children(
@@ -148,7 +154,6 @@ class Tracker:
         try:
             yield
         except BaseException as error:
-            self._closing_failed = self._closing_failed or unreachable(error)
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             status = "KILLED" if interrupted else "FAILED"
             for run_id, failure in self._end(runs, status, links=links).items():
@@ -159,51 +164,68 @@ class Tracker:
             raise StoreError(f"{', '.join(left)} left RUNNING: {failure}")
 
     def _end(self, runs: Sequence[TrackedRun], status: str, *, links: bool) -> dict[str, Exception]:
-        """End each run; return the failures of those that cannot be ended at a second try either.
-
-        After one failure MLflow's patience, minutes per request, is spent on no other.
-        """
+        """End each run; return why the store refuses to end one."""
         failures: dict[str, Exception] = {}
-        secret = self.client.tracking_uri != masked(self.client.tracking_uri)
-        with nullcontext() if links and not secret else _without_links():
-            for run in runs:
-                for _ in range(2):
-                    try:
-                        with impatient() if self._closing_failed else nullcontext():
-                            self.close(run, status)
-                    except Exception as failure:  # the others are to be ended all the same
-                        failures[run.id], self._closing_failed = failure, True
-                    else:
-                        failures.pop(run.id, None)
-                        self._closing_failed = False
-                        break
+        shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
+        for run in runs:
+            try:
+                self.close(run, status, links=shown)
+            except Exception as failure:  # the others are to be ended all the same
+                failures[run.id] = failure
         return failures
 
     def open(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
     ) -> TrackedRun:
-        """Open a run without closing it."""
+        """Open a run without closing it.
+
+        One without a parent must be made now; others are made once the store answers.
+        """
         given = {"kd.kind": kind, **{f"kd.{key}": value for key, value in tags.items()}}
         if self._given_run_id and not parent and (attached := self._attach()):
-            run = TrackedRun(self.client, attached)
+            run = TrackedRun(self.journal, attached.info.run_id, attached.info.experiment_id)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
         given |= {"mlflow.user": getpass.getuser(), "mlflow.source.name": "kd-mlflow"}
-        created = self.client.create_run(self.experiment_id, tags=given, run_name=name)
-        return TrackedRun(self.client, created)
+        operation = Operation(
+            name="open_run",
+            arguments={
+                "experiment_id": self.experiment_id,
+                "name": name,
+                "tags": given,
+                "start_time": now_ms(),
+            },
+            id=uuid.uuid4().hex,
+        )
+        made = self.journal.make(operation) if parent else self.journal.make_now(operation)
+        return TrackedRun(self.journal, made, self.experiment_id, provisional=made == operation.id)
 
-    def close(self, run: TrackedRun, status: str) -> None:
+    def close(self, run: TrackedRun, status: str, *, links: bool = False) -> None:
         """End a run that this tracker opened."""
-        self.client.set_terminated(run.id, status=status)
+        given = {"run": run.id, "status": status, "end_time": now_ms(), "links": links}
+        self.journal.make(Operation(name="end", arguments=given))
+
+    def require_store(self) -> None:
+        """Raise StoreError where the store has not taken all that was written before."""
+        if not self.journal.settle():
+            failure = self.journal.failure
+            raise (
+                store_error(failure)
+                if failure
+                else StoreError("the tracking store refused a part of this run")
+            )
 
     def page(self, run: TrackedRun) -> str | None:
         """The address of a run's page, without credentials; None where no server is in use."""
+        if run.provisional:
+            return None
         return run_page(self.client.tracking_uri, run.experiment_id, run.id)
 
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
+        self.journal.settle()
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
@@ -222,26 +244,8 @@ class Tracker:
         """Runs directly below a run, in the order they were opened."""
         return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", "ASC", max_results=1000)
 
-    def supersede(self, run_id: str, *, by: str) -> bool:
-        """Mark a run that its process left, and what is unfinished below it; whether there is one.
-
-        They get the tag ``kd.superseded_by``, and end KILLED where nobody ended them. A finished
-        run stays as it is; so does one of another store.
-        """
-        try:
-            run = self.get(run_id)
-        except RunError:
-            return False
-        if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            return False
-        for child in self.children_of(run_id):
-            self.supersede(child.info.run_id, by=by)
-        self.client.set_tag(run_id, SUPERSEDED, by)
-        if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-            self.client.set_terminated(run_id, status="KILLED")
-        return True
-
     def _search(self, clause: str, order: str, *, max_results: int) -> list[Run]:
+        self.journal.settle()
         experiment = self._known_experiment()
         if experiment is None:
             return []
@@ -274,14 +278,3 @@ class Tracker:
 
 def _experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-
-
-@contextmanager
-def _without_links() -> Iterator[None]:
-    """A server's client prints a link to each run it ends: dozens would bury the closing table."""
-    given = NO_LINKS.get()
-    NO_LINKS.set(True)
-    try:
-        yield
-    finally:
-        NO_LINKS.set(given)

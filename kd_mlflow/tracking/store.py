@@ -8,25 +8,29 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from contextvars import copy_context
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
-from mlflow.environment_variables import (
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
-    MLFLOW_HTTP_REQUEST_TIMEOUT,
-)
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
-from requests.exceptions import InvalidURL, RequestException, Timeout
+from requests.exceptions import InvalidURL, RequestException, RetryError, Timeout
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from kd_mlflow.errors import StoreError, first_line
 
@@ -52,8 +56,22 @@ FAILURES = (MlflowException, RequestException, SQLAlchemyError)
 NOT_LET_IN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
 """MLflow's codes for wrong credentials."""
 
+PASSING = (*NOT_LET_IN, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+"""MLflow's codes for what may be otherwise in a minute."""
+
+REQUEST_S = 30
+"""How long a request may take that can be made again."""
+
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for what is not there and for what cannot be the name of anything."""
+
+ONE_TRY = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_S),
+}
+"""MLflow's settings for requests that are made once."""
+
+T = TypeVar("T")
 
 PASSWORD = re.compile(r"(\w:?//[^\s/:@]*):(?!\d+(?:[/\s]|$))(?:[^\s/]*|\S*?)@")
 TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s/:@]+@")
@@ -190,21 +208,86 @@ def absent(error: MlflowException) -> bool:
     return error.error_code in ABSENT
 
 
+def passing(error: BaseException) -> bool:
+    """Whether a failure may pass: one of the way to the store, its database, a disk or a login."""
+    for link in _chain(error):
+        if isinstance(link, IntegrityError | DataError | ProgrammingError):
+            return False
+        if isinstance(link, OSError | DBAPIError):  # a RequestException is an OSError
+            return True
+    return getattr(error, "error_code", "") in PASSING
+
+
+def answered(error: BaseException) -> bool:
+    """Whether a failure is the store's own answer, not one of the way to it, a disk or a lock."""
+    links = list(_chain(error))
+    return any(isinstance(link, RetryError) for link in links) or not any(
+        isinstance(link, OSError | DBAPIError) for link in links
+    )
+
+
+def answers() -> bool:
+    """Whether the stores give a sign of life now."""
+    try:
+        check_stores()
+    except StoreError:
+        return False
+    return True
+
+
+def absent_ok(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers, or None where there is nothing of the name that it was given."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if not absent(error):
+            raise
+        return None
+
+
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Try requests of the block once and shortly: for a server that has failed already."""
-    settings = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 0, MLFLOW_HTTP_REQUEST_TIMEOUT: PATIENCE_S}
-    given = {setting: os.environ.get(setting.name) for setting in settings}
-    for setting, value in settings.items():
-        setting.set(value)
+    """Make requests of the block once, and wait for ``REQUEST_S`` at most: others try again.
+
+    MLflow's settings are the process's: they are given back as the last of several threads leaves.
+    """
+    with _IMPATIENCE.lock:
+        if not _IMPATIENCE.blocks:
+            _IMPATIENCE.given = {name: os.environ.get(name) for name in ONE_TRY}
+            os.environ.update(ONE_TRY)
+        _IMPATIENCE.blocks += 1
     try:
         yield
     finally:
-        for setting, text in given.items():
-            if text is None:
-                setting.unset()
-            else:
-                os.environ[setting.name] = text
+        with _IMPATIENCE.lock:
+            _IMPATIENCE.blocks -= 1
+            for name, text in _IMPATIENCE.given.items() if not _IMPATIENCE.blocks else ():
+                if text is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = text
+
+
+class _Impatience:
+    """How many blocks are impatient now, and what the settings were before."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks = threading.Lock(), 0
+        self.given: dict[str, str | None] = {}
+
+
+_IMPATIENCE = _Impatience()
+
+
+@contextmanager
+def without_links(links: bool = False) -> Iterator[None]:
+    """A server's client prints a link to each run it ends: dozens would bury the closing table."""
+    given = NO_LINKS.get()
+    NO_LINKS.set(given or not links)
+    try:
+        yield
+    finally:
+        NO_LINKS.set(given)
 
 
 def run_page(uri: str, experiment_id: str, run_id: str) -> str | None:

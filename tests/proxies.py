@@ -1,0 +1,165 @@
+"""A tracking server of MLflow's, and a proxy before it that breaks what it is told to break."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from served import answers, free_port
+
+PASS, REFUSE, RESET, LOSE, SLOW, BROKEN, BAD_GATEWAY = (
+    "pass",
+    "refuse",
+    "reset",
+    "lose",
+    "slow",
+    "503",
+    "502",
+)
+"""What a proxy does with a request: hand it on, or one of the faults.
+
+``refuse``: nobody listens; ``reset``: the connection is reset before the server hears of it;
+``lose``: the server does what it is asked, and the answer is lost; ``slow``: it comes too late.
+"""
+
+
+class Proxy:
+    """Stands between a client and a server; its ``mode`` may change at any time."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target.removeprefix("http://")
+        self.port = free_port()
+        self.slow_s = 2.0
+        self.requests: list[tuple[str, str, str]] = []
+        self._mode = PASS
+        self._listener: ThreadingHTTPServer | None = None
+        self._listen()
+
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def mode(self) -> str:
+        """What it does with requests."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if self._listener and mode == REFUSE:
+            self.close()
+        if mode != REFUSE and not self._listener:
+            self._listen()
+        self._mode = mode
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._listener:
+            self._listener.shutdown()
+            self._listener.server_close()
+            self._listener = None
+
+    def _listen(self) -> None:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.0"  # a connection per request: faults meet each of them
+
+            def handle_any(self) -> None:
+                proxy._handle(self)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(self, *arguments: object) -> None:
+                """Say nothing."""
+
+        self._listener = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._listener.daemon_threads = True
+        threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
+
+    def _handle(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        mode = self._mode
+        self.requests.append((mode, request.command, request.path))
+        if mode in (RESET, REFUSE):
+            _reset(request)
+            return
+        if mode in (BROKEN, BAD_GATEWAY):
+            request.send_response(int(mode))
+            request.end_headers()
+            return
+        if mode == SLOW:
+            time.sleep(self.slow_s)
+        upstream = http.client.HTTPConnection(self.target, timeout=60)
+        headers = {k: v for k, v in request.headers.items() if k.lower() != "connection"}
+        upstream.request(request.command, request.path, body, headers)
+        answer = upstream.getresponse()
+        content = answer.read()
+        upstream.close()
+        if mode == LOSE:
+            _reset(request)
+            return
+        try:
+            request.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    request.send_header(name, value)
+            request.send_header("Content-Length", str(len(content)))
+            request.end_headers()
+            request.wfile.write(content)
+        except OSError:  # the client has given up
+            return
+
+
+def _reset(request: BaseHTTPRequestHandler) -> None:
+    """Close the connection with a reset, without an answer."""
+    linger = struct.pack("ii", 1, 0)
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    request.connection.close()
+    request.rfile.close()
+    request.wfile.close = lambda: None  # type: ignore[method-assign]  # it would flush
+    request.close_connection = True
+
+
+@contextmanager
+def tracking_server(database: str, folder: os.PathLike[str]) -> Iterator[str]:
+    """The address of ``mlflow server`` on a database; stopped at the end."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = (
+        f"--backend-store-uri {database} --artifacts-destination {folder}/artifacts "
+        f"--host 127.0.0.1 --port {port} --workers 1"
+    )
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        environment.pop(name, None)
+    with open(f"{folder}/server.log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options.split()],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not answers(f"{address}/health"):
+            assert process.poll() is None, Path(folder, "server.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
