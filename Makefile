@@ -12,7 +12,7 @@ run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default
 
 test: $(VENV)/tested  ## Run the whole suite, on every core but for what must run alone
 	python -m pytest -m alone
-	python -m pytest -m "not alone" -n auto --dist loadfile
+	python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
 	python -m pytest -m "not slow" -n auto --dist loadfile

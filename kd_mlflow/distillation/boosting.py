@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,9 @@ ALONE_ROUNDS = 1_000
 ALONE_RATE, DEFAULT_RATE = 0.05, 0.1
 """Its learning rate, and the one from HUGE training rows on, LightGBM's own."""
 
-MOST_TREES = 4_000
-"""Trees of one model: each round adds one per class, and many classes would take minutes."""
+MOST_TREES, MOST_TREES_ALONE = 4_000, 15_000
+"""Trees of one model, and of the one alone: each round adds one per class, and thousands of classes
+would take minutes."""
 
 WORDS, SAMPLED_WORDS = "boosted models", "boosted models, columns sampled"
 
@@ -87,7 +89,7 @@ class Trees:
         """What its members are, for people."""
         return SAMPLED_WORDS if self.sampled else WORDS
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[int, ...]:
         """Thresholds and leaf values of each member: a tree has one threshold fewer than leaves."""
         return tuple(
@@ -256,7 +258,7 @@ def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingT
         val_labels=labels[1],
         held_out=(rows[len(labels[0]) :],),
         seeds=(seed,),
-        rounds=ALONE_ROUNDS,
+        rounds=min(ALONE_ROUNDS, max(1, MOST_TREES_ALONE // len(encoding.classes))),
         patience=50,
         leaves=31,
         rate=ALONE_RATE if len(labels[0]) < HUGE else DEFAULT_RATE,
