@@ -19,7 +19,7 @@ from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
 from kd_mlflow.table.profile import Profile
-from kd_mlflow.tracking.packaging import PROFILE
+from kd_mlflow.tracking.packaging import PROFILE, SCHEMA
 from kd_mlflow.tracking.runs import Tracker
 
 URI = "models:/kd-student@production"
@@ -99,6 +99,14 @@ def test_the_profile_counts_training_rows_and_is_not_read_to_score(folder, held_
     bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns(PROFILE))
     answers = [mlflow.pyfunc.load_model(str(each)).predict(held_out) for each in (folder, bare)]
     pd.testing.assert_frame_equal(*answers)
+
+
+def test_a_row_made_of_the_schema_is_answered(folder, student):
+    """``schema.json`` beside the model names its columns; their least values are a row it takes."""
+    columns = json.loads((folder / SCHEMA).read_text())["columns"]
+    assert [column["name"] for column in columns] == COLUMNS
+    row = {column["name"]: [column["range_in_training"][0]] for column in columns}
+    assert len(student.predict(pd.DataFrame(row))) == 1
 
 
 def test_registered_model_scores_the_logged_accuracy(student, held_out, finished_main):

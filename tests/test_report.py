@@ -27,6 +27,7 @@ from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.kinds import kind_of
 from kd_mlflow.table.loading import Table
+from kd_mlflow.table.profile import fit_profile
 
 FIGURES = {
     "ladder",
@@ -158,6 +159,7 @@ def evidence(
         lessons=lessons,
         example=made_rows(frame, encoding.columns),
         parts=[Part("networks", 2, 1.0)],
+        profile=fit_profile(dataset.features("train"), dataset.labels("train"), encoding),
     )
 
 

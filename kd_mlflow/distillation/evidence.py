@@ -23,6 +23,8 @@ from kd_mlflow.population.sampling import Inputs
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
+from kd_mlflow.table.profile import Profile, fit_profile
+from kd_mlflow.table.schema import CallerSchema, caller_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Evidence:
     Columns of the curves in ``history`` are grouped by kind, in the order of ``logits.students``;
     ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one;
     ``parts`` say what the teacher is made of; ``example`` are rows of raw columns that the student
-    can be asked with.
+    can be asked with; ``profile`` is of its training rows.
     """
 
     config: DistillConfig
@@ -64,6 +66,7 @@ class Evidence:
     lessons: TransferSet
     example: pd.DataFrame
     parts: Sequence[Part]
+    profile: Profile
     trials: Sequence[Trial] = ()
     teacher_accuracies: Sequence[float] = ()
 
@@ -71,6 +74,11 @@ class Evidence:
     def seeds(self) -> int:
         """How many students of each kind there are."""
         return len(self.comparison.students["distilled"])
+
+    @property
+    def schema(self) -> CallerSchema:
+        """What a caller of the student must send."""
+        return caller_schema(self.encoding, self.profile)
 
     @property
     def test_rows(self) -> int:
@@ -126,6 +134,7 @@ def compare(
         lessons=trained.lessons,
         example=example,
         parts=ensemble.parts,
+        profile=fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding),
         trials=trained.trials,
         teacher_accuracies=teacher_accuracies,
     )

@@ -8,6 +8,7 @@ import shlex
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
+from kd_mlflow.report.review_words import sent_table
 from kd_mlflow.report.words import (
     augmentation,
     composition,
@@ -73,13 +74,15 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
     metrics, name = comparison.summary, safe(table.name)
     about_limits = " ".join(limits(table, split, comparison))
     warning = warning_text(comparison)
+    commands = _commands(config.model_name)
+    sent = (
+        "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
+        f"{sent_table(evidence.schema)}"
+    )
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}.",
-        f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
-        f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
-        f"Digest `{table.digest[:12]}`.",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",
         metrics_table(comparison).strip(),
@@ -87,14 +90,18 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
         f"{percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact test are "
         f"{p_values(comparison)}; it agrees with the ensemble on "
         f"{percent(comparison.students['distilled'][0]['test_agreement'])} of the test rows.",
+        sent,
+        *commands,
+        f"**Limits.** {safe(about_limits, len(about_limits))}",
+        f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
+        f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
+        f"Digest `{table.digest[:12]}`.",
         f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
         f"{safe(composition(evidence.parts), TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
-        f"**Limits.** {safe(about_limits, len(about_limits))}",
-        *_commands(config.model_name),
     ]
-    return whole_blocks(blocks, CARD_LENGTH)
+    return whole_blocks(blocks, CARD_LENGTH, spare=[sent, *reversed(commands)])
 
 
 def _recipe(evidence: Evidence) -> str:

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
-from kd_mlflow.report import words
+from kd_mlflow.report import review_words, words
 from kd_mlflow.report.model_card import limits
+from kd_mlflow.table.schema import CallerSchema
 
 MODELS = {
     "ensemble": "ensemble",
@@ -38,6 +39,9 @@ METRIC_ROWS = {
 """Its rows: what they are called, and which way is better."""
 
 LISTED_CLASSES = 40
+OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
+"""Columns of the table of what to send that are seen at once, and those that unfold."""
+
 JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
 
@@ -65,6 +69,7 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) ->
         balance=_balance(evidence),
         recall=_recall(evidence.comparison),
         first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
+        sent=_sent(evidence.schema),
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
@@ -113,6 +118,25 @@ def _metric_rows(comparison: Comparison) -> dict[str, tuple[str, str]]:
     """Rows of the table of metrics; of an imbalanced table balanced accuracy comes first."""
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
     return {first: METRIC_ROWS[first], **METRIC_ROWS}
+
+
+def _sent(schema: CallerSchema) -> dict[str, Any]:
+    """What a caller must send: a line per column, the first ones of many unfolded."""
+    rows = [
+        (
+            column.name,
+            review_words.KINDS[column.kind],
+            review_words.range_text(column),
+            review_words.gaps_text(column),
+            column.filled,
+        )
+        for column in schema.columns[:LISTED_COLUMNS]
+    ]
+    return {
+        "rows": rows[:OPEN_COLUMNS],
+        "folded": rows[OPEN_COLUMNS:],
+        "more": max(0, len(schema.columns) - LISTED_COLUMNS),
+    }
 
 
 def _recall(comparison: Comparison) -> dict[str, Any]:

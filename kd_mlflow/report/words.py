@@ -60,15 +60,19 @@ def safe(text: str, length: int = NAME_LENGTH) -> str:
     return escaped
 
 
-def whole_blocks(blocks: Sequence[str], length: int) -> str:
+def whole_blocks(blocks: Sequence[str], length: int, spare: Sequence[str] = ()) -> str:
     """Join blocks of Markdown by blank lines; where they are too long the last ones are left out.
+
+    Those that are ``spare`` go before any other, in their own order.
 
     >>> whole_blocks(["one", "two", "three"], 12).split()
     ['one', 'two']
+    >>> whole_blocks(["one", "two", "three"], 12, ["two"]).split()
+    ['one', 'three']
     """
-    kept = list(blocks)
+    kept, first = list(blocks), list(spare)
     while len(text := "\n\n".join(kept) + "\n") > length and len(kept) > 1:
-        kept.pop()
+        kept.remove(first.pop(0) if first else kept[-1])
     return text
 
 

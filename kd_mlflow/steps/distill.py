@@ -46,7 +46,6 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import log_student
 from kd_mlflow.tracking.runs import Tracker
@@ -244,9 +243,8 @@ def _log_and_register(
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     params = StudentRecipe.part_of(config).as_text()
-    profile = fit_profile(dataset.features("train"), dataset.labels("train"), student.encoding)
     model_id = log_student(
-        run, module=student, example=evidence.example, params=params, profile=profile
+        run, module=student, example=evidence.example, params=params, profile=evidence.profile
     )
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)

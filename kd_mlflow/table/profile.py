@@ -110,15 +110,16 @@ def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
         return ["gaps", "false", "true"]
     if not edges:
         return ["gaps", "any"]
-    ends = [_end(edge, column) for edge in (np.nextafter(edges[0], np.inf), *edges[1:])]
+    ends = [value_text(edge, column) for edge in (np.nextafter(edges[0], np.inf), *edges[1:])]
     inner = [low if low == high else f"{low} to {high}" for low, high in pairwise(ends)]
     return ["gaps", f"below {ends[0]}", *inner, f"above {ends[-1]}"]
 
 
-def _end(edge: float, column: Column) -> str:
+def value_text(value: float, column: Column) -> str:
+    """Write a number, or a date by its days since the column's origin, for people."""
     if column.kind != "date":
-        return f"{edge:,.0f}" if LONG <= abs(edge) < LONGER else f"{edge:.4g}"
-    return str(np.datetime64(column.origin, "s") + np.timedelta64(round(edge * DAY_S), "s"))[:10]
+        return f"{value:,.0f}" if LONG <= abs(value) < LONGER else f"{value:.4g}"
+    return str(np.datetime64(column.origin, "s") + np.timedelta64(round(value * DAY_S), "s"))[:10]
 
 
 def _fit(series: pd.Series, column: Column) -> ColumnProfile:

@@ -26,11 +26,13 @@ from kd_mlflow import scoring
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
+from kd_mlflow.table.schema import caller_schema
 from kd_mlflow.tracking.open_run import TrackedRun
 
-ENCODING, PROFILE = "encoding.json", "training_profile.json"
-"""Files of a student's model: what it was taught of the columns, which it reads to score; and what
-its training rows looked like, which only ``evaluate`` reads."""
+ENCODING, PROFILE, SCHEMA = "encoding.json", "training_profile.json", "schema.json"
+"""Files of a student's model: what it was taught of the columns, which it reads to score; what its
+training rows looked like, which only ``evaluate`` reads; and what a caller must send, which nothing
+here reads."""
 
 
 def requirements() -> list[str]:
@@ -89,6 +91,9 @@ def save_model(
     if profile is not None:
         counts = json.dumps(profile.to_dict(), ensure_ascii=False)
         (folder / PROFILE).write_text(counts, encoding="utf-8")
+        schema = caller_schema(encoding, profile).to_dict()
+        sent = json.dumps(schema, indent=1, ensure_ascii=False)
+        (folder / SCHEMA).write_text(sent, encoding="utf-8")
     for leftover in folder.glob("*input_example*"):
         leftover.unlink()
     mlflow_model.signature = signature(encoding)
