@@ -17,6 +17,7 @@ from kd_mlflow.options import (
     RATE,
     SHARE,
     SHARES,
+    SHORT_TEXT,
     SIZE_LISTS,
     SIZES,
     STORED_TEXT,
@@ -56,6 +57,11 @@ MLP, BOOSTING = "mlp", "boosting"
 FAMILIES: Rule = (
     f"{MLP}, {BOOSTING} or both with a comma",
     lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
+)
+
+THRESHOLD: Rule = (
+    "none, balanced_accuracy, f1 or a number above 0 and below 1",
+    lambda v: v in ("none", "balanced_accuracy", "f1") or 0 < float(v) < 1,
 )
 
 GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
@@ -342,6 +348,27 @@ class RegistryOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecisionOptions(Options):
+    """How the student decides between two classes."""
+
+    decision_threshold: str = option(
+        "none",
+        "From which probability on the second of two classes is predicted: none (the likelier one "
+        "is), the best on validation rows by balanced_accuracy or f1, or a number. All models of "
+        "the comparison follow the rule.",
+        THRESHOLD,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(Options):
+    """What the model's card and the report say besides."""
+
+    owner: str = option("", "Who answers for the model, for its card and the report.", SHORT_TEXT)
+    licence: str = option("", "The model's licence, for its card and the report.", SHORT_TEXT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateOptions(Options):
     """What a candidate must reach."""
 
@@ -381,7 +408,14 @@ class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOption
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(
-    ExampleOptions, RegistryOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions
+    ExampleOptions,
+    PageOptions,
+    DecisionOptions,
+    RegistryOptions,
+    TeacherChoice,
+    StudentRecipe,
+    WorkerOptions,
+    DataOptions,
 ):
     """Options of the entry point ``distill``."""
 
@@ -462,7 +496,15 @@ class EvaluateConfig(TableOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainConfig(GateOptions, ExampleOptions, RegistryOptions, StudentRecipe, TeachersConfig):
+class MainConfig(
+    GateOptions,
+    ExampleOptions,
+    PageOptions,
+    DecisionOptions,
+    RegistryOptions,
+    StudentRecipe,
+    TeachersConfig,
+):
     """Options of the entry point ``main``: those of its three steps."""
 
     def for_distill(self, teachers: str) -> DistillConfig:

@@ -18,6 +18,7 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.distillation.evidence import check_decision
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
@@ -163,6 +164,7 @@ def _version_to_promote(distilled: DistillResult, tracker: Tracker) -> str:
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     tracker, (dataset, config) = Tracker(), _read(config)
+    check_decision(config, dataset.table)
     teachers_config = TeachersConfig.part_of(config)
     mark = fingerprint(dataset.identity, config.as_text())
     with (

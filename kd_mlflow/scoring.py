@@ -234,7 +234,13 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
 
     def _answers(self, probabilities: NDArray[np.float32], index: pd.Index) -> pd.DataFrame:
         """Lay out probabilities, under names made once.  Shape: (n, classes) -> n rows."""
-        columns = [self.classes[probabilities.argmax(axis=1)], *probabilities.T]
+        threshold = self.encoding.get("threshold")
+        predicted = (
+            probabilities.argmax(axis=1)
+            if threshold is None
+            else (probabilities[:, 1] >= threshold).astype(np.intp)
+        )
+        columns = [self.classes[predicted], *probabilities.T]
         frame = pd.DataFrame(dict(enumerate(columns)), index=index, copy=False)
         frame.columns = self.names
         return frame

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config import DecisionOptions, DistillConfig
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
+from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.comparison import Comparison, Logits, evaluate_students
+from kd_mlflow.evaluation.thresholds import ARGMAX, NONE, Thresholds, choose_threshold
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
+from kd_mlflow.table.loading import Table
 from kd_mlflow.table.profile import Profile, fit_profile
 from kd_mlflow.table.schema import CallerSchema, caller_schema
 
@@ -101,12 +105,14 @@ def compare(
     with.
     """
     features = dataset.features("test")
-    by_kind = _scored(trained, ensemble.encoding, features).chunk(len(trained.kinds))
+    by_kind = _scored(trained, ensemble.encoding.encode(features)).chunk(len(trained.kinds))
+    thresholds = decision_thresholds(config, dataset, trained, boosting)
     logits = Logits(
         labels=dataset.labels("test"),
         ensemble=ensemble.score(features, config.averaging),
         students=dict(zip(trained.kinds, by_kind, strict=True)),
         boosting=boosting.logits(features)[0] if boosting else None,
+        thresholds=thresholds,
     )
     table = dataset.table
     counts = np.bincount(table.labels, minlength=len(table.classes)).tolist()
@@ -118,6 +124,7 @@ def compare(
         ensemble_parameters=ensemble.parameters,
         class_rows=dict(zip(map(str, table.classes), counts, strict=True)),
         boosting=logits.boosting,
+        thresholds=thresholds,
     )
     example = (
         made_rows(table.features, trained.encoding.columns)
@@ -127,7 +134,7 @@ def compare(
     return Evidence(
         config=config,
         dataset=dataset,
-        encoding=trained.encoding,
+        encoding=replace(trained.encoding, threshold=thresholds.registered),
         comparison=comparison,
         logits=logits,
         history=trained.history,
@@ -140,10 +147,43 @@ def compare(
     )
 
 
-def _scored(trained: TrainedStudents, encoding: Encoding, features: pd.DataFrame) -> Tensor:
-    """Score raw rows with each student.  Shape: n rows -> (k, n, classes)."""
-    encoded = torch.from_numpy(encoding.encode(features))
-    logits = trained.population.logits(Inputs(encoded, Scaler(trained.encoding)))
+def decision_thresholds(
+    config: DistillConfig, dataset: Dataset, trained: TrainedStudents, boosting: Family | None
+) -> Thresholds:
+    """The threshold of every model by the rule that is asked for, on the validation rows."""
+    rule = str(config.decision_threshold)
+    if rule == NONE:
+        return ARGMAX
+    lessons, labels = trained.lessons, dataset.labels("val")
+    encoded = lessons.encoded[lessons.taught_rows :].cpu().numpy()
+    by_kind = _scored(trained, encoded).chunk(len(trained.kinds))
+
+    def chosen(logits: Tensor) -> float | None:
+        return choose_threshold(rule, logits.cpu(), labels)
+
+    return Thresholds(
+        ensemble=chosen(lessons.val_logits),
+        boosting=chosen(boosting.logits(dataset.features("val"))[0]) if boosting else None,
+        students={
+            kind: [chosen(each) for each in logits]
+            for kind, logits in zip(trained.kinds, by_kind, strict=True)
+        },
+    )
+
+
+def check_decision(config: DecisionOptions, table: Table) -> None:
+    """Refuse a threshold for a table that has not two classes.  Raises ConfigError."""
+    if str(config.decision_threshold) != NONE and len(table.classes) != 2:
+        raise ConfigError(
+            f"decision_threshold is for tables of two classes; {table.target!r} has "
+            f"{len(table.classes):,}: leave it out"
+        )
+
+
+def _scored(trained: TrainedStudents, encoded: NDArray[np.float32]) -> Tensor:
+    """Score encoded rows with each student.  Shape: (n, columns) -> (k, n, classes)."""
+    rows = torch.from_numpy(encoded)
+    logits = trained.population.logits(Inputs(rows, Scaler(trained.encoding)))
     with torch.no_grad():
-        logits[0] = trained.registered(encoded)
+        logits[0] = trained.registered(rows)
     return logits

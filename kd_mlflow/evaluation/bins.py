@@ -29,24 +29,32 @@ class Bins(NamedTuple):
     places: Counts
 
 
-def reliability(probabilities: Floats, labels: Counts) -> Bins:
-    """Accuracy by confidence, in the bins of the ECE.  Shape: (n, classes), (n,)."""
-    confidence, hits, _ = by_confidence(probabilities, labels)
+def reliability(probabilities: Floats, labels: Counts, predicted: Counts | None = None) -> Bins:
+    """Accuracy by confidence, in the bins of the ECE.  Shape: (n, classes), (n,), (n,).
+
+    ``predicted`` are the classes that are answered, the likeliest ones where none are given.
+    """
+    confidence, hits, _ = by_confidence(probabilities, labels, predicted)
     return reliability_of(confidence, hits)
 
 
 def reliability_of(confidence: Floats, hits: Hits) -> Bins:
-    """The same of rows' highest probabilities and whether their classes are right.  Shape: (n,)."""
+    """The same of the predicted classes' probabilities and whether they are right.  Shape: (n,)."""
     return _binned(confidence, hits[None].astype(float), confidence_bins(confidence))
 
 
-def agreement_by_confidence(ensemble: Floats, students: list[Counts]) -> Bins:
-    """Share of rows on which students predict the ensemble's class, by the ensemble's confidence.
+def agreement_by_confidence(
+    ensemble: Floats, students: list[Counts], classes: Counts | None = None
+) -> Bins:
+    """Share of rows on which students predict the ensemble's class, by its highest probability.
 
-    ``students``: the classes that each kind of student predicts.
-    Shape: ensemble (n, classes), each of students (seeds, n).
+    ``students``: the classes that each kind of student predicts; ``classes`` those that the
+    ensemble does, its likeliest ones where none are given.
+    Shape: ensemble (n, classes), each of students (seeds, n), classes (n,).
     """
-    confidence, classes = ensemble.max(axis=1), ensemble.argmax(axis=1)
+    confidence = ensemble.max(axis=1)
+    if classes is None:
+        classes = ensemble.argmax(axis=1)
     agreed = np.stack([(predicted == classes).mean(axis=0) for predicted in students])
     places = np.searchsorted(CONFIDENCE_EDGES, confidence, side="right") - 1
     return _binned(confidence, agreed, np.clip(places, 0, len(CONFIDENCE_EDGES) - 2))

@@ -21,11 +21,11 @@ from kd_mlflow.evaluation.intervals import (
 )
 from kd_mlflow.evaluation.metrics import (
     Floats,
-    Hits,
     agreements,
     class_recalls,
     probability_metrics,
 )
+from kd_mlflow.evaluation.thresholds import ARGMAX, Counts, Thresholds, predicted
 
 Metrics = dict[str, float]
 
@@ -98,7 +98,7 @@ class Comparison:
 class Logits:
     """The logits of ensemble and students on the test rows, and these rows' labels.
 
-    ``boosting`` are those of boosted trees alone.
+    ``boosting`` are those of boosted trees alone; ``thresholds`` say how all of them decide.
     Shape: labels (n,), ensemble and boosting (n, classes), students (seeds, n, classes) of each
     kind.
     """
@@ -107,6 +107,16 @@ class Logits:
     ensemble: Tensor
     students: Mapping[str, Tensor]
     boosting: Tensor | None = None
+    thresholds: Thresholds = ARGMAX
+
+    @property
+    def ensemble_classes(self) -> Counts:
+        """The classes that the ensemble predicts.  Shape: (n,)."""
+        return predicted(self.ensemble, self.thresholds.ensemble)
+
+    def classes(self, kind: str) -> Counts:
+        """The classes that students of a kind predict.  Shape: (seeds, n)."""
+        return _classes(self.students[kind], kind, self.thresholds)
 
 
 def majority_share(class_rows: Mapping[str, int]) -> float:
@@ -180,22 +190,31 @@ def evaluate_students(
     ensemble_parameters: int | None,
     class_rows: Mapping[str, int] | None = None,
     boosting: Tensor | None = None,
+    thresholds: Thresholds = ARGMAX,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     ``class_rows`` are the whole table's by class; those of ``labels`` where none are given.
+    ``thresholds`` say how models decide between two classes: what counts right answers, recall
+    and agreement asks for the class that is decided.
     Shape: students (seeds, n, classes) of each kind, ensemble and boosting (n, classes), labels
     (n,).
     """
     if class_rows is None:
         counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
         class_rows = {str(place): count for place, count in enumerate(counts)}
+    answers = {kind: _classes(logits, kind, thresholds) for kind, logits in students.items()}
+    of_ensemble = predicted(ensemble, thresholds.ensemble)
     by_kind = {
-        kind: tuple(_student_metrics(x, ensemble, labels, student_parameters) for x in logits)
+        kind: tuple(
+            _test_metrics(x, labels, student_parameters, own)
+            | {"test_agreement": float((own == of_ensemble).mean())}
+            for x, own in zip(logits, answers[kind], strict=True)
+        )
         for kind, logits in students.items()
     }
-    hits = {kind: logits.argmax(dim=-1).numpy() == labels for kind, logits in students.items()}
-    ensemble_hits = ensemble.argmax(dim=-1).numpy() == labels
+    hits = {kind: own == labels for kind, own in answers.items()}
+    ensemble_hits = of_ensemble == labels
     distilled, baseline = hits["distilled"], hits["baseline"]
     recovery = knowledge_recovered(distilled, baseline, ensemble_hits)
     gap = accuracy_difference(ensemble_hits[None], distilled)
@@ -205,7 +224,8 @@ def evaluate_students(
     losses = {kind: _row_losses(logits, labels) for kind, logits in students.items()}
     loss_gap = loss_difference(losses["distilled"], _row_losses(ensemble[None], labels))
     loss_gains = {kind: loss_difference(losses[kind], losses["distilled"]) for kind in gains}
-    summary = _means(by_kind, probability_metrics(_probabilities(ensemble), labels)) | {
+    own_metrics = probability_metrics(_probabilities(ensemble), labels, of_ensemble)
+    summary = _means(by_kind, own_metrics) | {
         **_with_bounds("accuracy_gap", gap),
         **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
@@ -222,11 +242,16 @@ def evaluate_students(
         summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled[0], hits[kind][0])
     over_boosting = None
     if boosting is not None:
-        over_boosting = _gains_over(boosting, distilled, losses["distilled"], labels)
-        found = probability_metrics(_probabilities(boosting), labels)
+        alone = predicted(boosting, thresholds.boosting)
+        over_boosting = (
+            accuracy_difference(distilled, (alone == labels)[None]),
+            loss_difference(_row_losses(boosting[None], labels), losses["distilled"]),
+        )
+        found = probability_metrics(_probabilities(boosting), labels, alone)
         summary |= {f"boosting_test_{name}": value for name, value in found.items()}
         summary |= _with_bounds("gain_over_boosting", over_boosting[0])
         summary |= _with_bounds("log_loss_gain_over_boosting", over_boosting[1])
+    summary |= _named(thresholds)
     return Comparison(
         students=by_kind,
         summary=summary,
@@ -237,22 +262,20 @@ def evaluate_students(
         loss_gains=loss_gains,
         over_boosting=over_boosting,
         class_rows=class_rows,
-        recalls=_recalls(students, ensemble, labels),
+        recalls=_recalls(answers, of_ensemble, labels, classes=ensemble.shape[-1]),
     )
 
 
-def _gains_over(
-    other: Tensor, hits: Hits, losses: Floats, labels: NDArray[np.int64]
-) -> tuple[Interval, Interval]:
-    """What students gain over another model: accuracy, and log loss.
+def _classes(logits: Tensor, kind: str, thresholds: Thresholds) -> Counts:
+    """The classes that students of a kind predict.  Shape: (seeds, n, classes) -> (seeds, n)."""
+    own = thresholds.of(kind, len(logits))
+    return np.stack([predicted(each, level) for each, level in zip(logits, own, strict=True)])
 
-    Shape: other (n, classes), hits and losses (seeds, n), labels (n,).
-    """
-    right = other.argmax(dim=-1).numpy() == labels
-    return (
-        accuracy_difference(hits, right[None]),
-        loss_difference(_row_losses(other[None], labels), losses),
-    )
+
+def _named(thresholds: Thresholds) -> Metrics:
+    """The thresholds of ensemble and registered student as metrics; none of what has none."""
+    both = {"ensemble": thresholds.ensemble, "registered": thresholds.registered}
+    return {f"{who}_threshold": value for who, value in both.items() if value is not None}
 
 
 def _row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
@@ -263,16 +286,15 @@ def _row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
 
 
 def _recalls(
-    students: Mapping[str, Tensor], ensemble: Tensor, labels: NDArray[np.int64]
+    students: Mapping[str, Counts], ensemble: Counts, labels: Counts, *, classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Recalls of the ensemble, of each kind of student over its seeds, of the registered one."""
-    by_seed = {
-        kind: class_recalls(logits.argmax(dim=-1).numpy(), labels, logits.shape[-1])
-        for kind, logits in students.items()
-    }
-    (of_ensemble,) = class_recalls(ensemble.argmax(dim=-1).numpy()[None], labels, ensemble.shape[1])
+    """Recalls of the ensemble, of each kind of student over its seeds, of the registered one.
+
+    Shape: students (seeds, n) of each kind, ensemble and labels (n,), classes all.
+    """
+    by_seed = {kind: class_recalls(own, labels, classes) for kind, own in students.items()}
     return {
-        "ensemble": of_ensemble,
+        "ensemble": class_recalls(ensemble[None], labels, classes)[0],
         **{kind: each.mean(axis=0) for kind, each in by_seed.items()},
         "registered": by_seed["distilled"][0],
     }
@@ -299,14 +321,9 @@ def _probabilities(logits: Tensor) -> NDArray[np.float64]:
     return torch.softmax(logits.double(), dim=-1).numpy()
 
 
-def _test_metrics(logits: Tensor, labels: NDArray[np.int64], parameters: int) -> Metrics:
-    found = probability_metrics(_probabilities(logits), labels)
+def _test_metrics(
+    logits: Tensor, labels: Counts, parameters: int, answers: Counts | None = None
+) -> Metrics:
+    found = probability_metrics(_probabilities(logits), labels, answers)
     named = {f"test_{name}": value for name, value in found.items()}
     return {**named, "parameters": parameters}
-
-
-def _student_metrics(
-    logits: Tensor, ensemble: Tensor, labels: NDArray[np.int64], parameters: int
-) -> Metrics:
-    agreement = float(agreements(logits[None], ensemble.argmax(dim=1))[0])
-    return {**_test_metrics(logits, labels, parameters), "test_agreement": agreement}

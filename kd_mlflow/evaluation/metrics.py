@@ -30,11 +30,16 @@ def agreements(logits: Tensor, classes: Tensor) -> Tensor:
     return (logits.argmax(dim=2) == classes).double().mean(dim=1)
 
 
-def probability_metrics(probabilities: Floats, labels: NDArray[np.int64]) -> dict[str, float]:
+def probability_metrics(
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
     """Accuracy, balanced accuracy, log loss (nats) and ECE; of two classes also the areas.
 
-    ROC AUC and average precision take the second class as the positive one.
-    Shape: (n, classes), (n,).
+    ROC AUC and average precision take the second class as the positive one. ``predicted`` are the
+    classes that are answered, the likeliest ones where none are given.
+    Shape: (n, classes), (n,), (n,).
 
     >>> found = probability_metrics(np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 1]))
     >>> found["accuracy"], round(found["log_loss"], 3), round(found["ece"], 3)
@@ -42,14 +47,15 @@ def probability_metrics(probabilities: Floats, labels: NDArray[np.int64]) -> dic
     """
     wide = probabilities.astype(np.float64)
     wide /= wide.sum(axis=1, keepdims=True)
-    predicted = wide.argmax(axis=1)
+    if predicted is None:
+        predicted = wide.argmax(axis=1)
     metrics = {
         "accuracy": float((predicted == labels).mean()),
         "balanced_accuracy": float(
             recall_score(labels, predicted, labels=np.unique(labels), average="macro")
         ),
         "log_loss": float(log_loss(labels, wide, labels=np.arange(wide.shape[1]))),
-        "ece": expected_calibration_error(wide, labels),
+        "ece": expected_calibration_error(wide, labels, predicted),
     }
     if wide.shape[1] == 2 and len(np.unique(labels)) == 2:
         metrics["roc_auc"] = float(roc_auc_score(labels, wide[:, 1]))
@@ -57,28 +63,37 @@ def probability_metrics(probabilities: Floats, labels: NDArray[np.int64]) -> dic
     return metrics
 
 
-def expected_calibration_error(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+def expected_calibration_error(
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64] | None = None,
+) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
 
     Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins.  Shape: (n, classes), (n,).
     """
-    confidence, hits, bins = by_confidence(probabilities, labels)
+    confidence, hits, bins = by_confidence(probabilities, labels, predicted)
     surplus = np.bincount(bins, weights=confidence - hits, minlength=ECE_BINS)
     return float(np.abs(surplus).sum() / len(labels))
 
 
 def by_confidence(
-    probabilities: Floats, labels: NDArray[np.int64]
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64] | None = None,
 ) -> tuple[Floats, Hits, NDArray[np.int64]]:
-    """Each row's highest probability, whether its class is right, and its bin of the ECE.
+    """The probability of each row's predicted class, whether it is right, its bin of the ECE.
 
+    The likeliest class is predicted where none are given.
     Shape: (n, classes), (n,) -> (n,) each.
 
     >>> by_confidence(np.array([[0.8, 0.2]]), np.array([1]))
     (array([0.8]), array([False]), array([12]))
     """
-    confidence = probabilities.max(axis=1)
-    hits = probabilities.argmax(axis=1) == labels
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(labels)), predicted]
+    hits = predicted == labels
     return confidence, hits, confidence_bins(confidence)
 
 

@@ -33,9 +33,9 @@ class RowScores:
     """A model's answers to the rows of a table.
 
     ``predicted`` and ``labels`` are class numbers, a label may be ``NO_LABEL`` or ``UNKNOWN``;
-    ``confidence`` is the highest probability, ``of_label`` that of the label (NaN where there is
-    none or it is unknown), ``second`` that of the second of two classes, empty where there are
-    more.  Shape of each: (n,).
+    ``confidence`` is the predicted class's probability, ``of_label`` that of the label (NaN where
+    there is none or it is unknown), ``second`` that of the second of two classes, empty where there
+    are more.  Shape of each: (n,).
     """
 
     classes: int
@@ -46,15 +46,23 @@ class RowScores:
     second: Floats
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: Counts) -> RowScores:
-        """Keep what metrics need of some rows.  Shape: (n, classes), (n,)."""
+    def of(cls, probabilities: Floats, labels: Counts, threshold: float | None = None) -> RowScores:
+        """Keep what metrics need of some rows.  Shape: (n, classes), (n,).
+
+        ``threshold`` is the probability from which on the second of two classes is predicted.
+        """
         wide = probabilities.astype(np.float64)
         wide /= wide.sum(axis=1, keepdims=True)
         rows = np.arange(len(wide))
+        predicted = (
+            wide.argmax(axis=1)
+            if threshold is None
+            else (probabilities[:, 1] >= threshold).astype(np.int64)
+        )
         return cls(
             classes=wide.shape[1],
-            predicted=wide.argmax(axis=1),
-            confidence=wide.max(axis=1),
+            predicted=predicted,
+            confidence=wide[rows, predicted],
             labels=labels,
             of_label=np.where(labels >= 0, wide[rows, np.maximum(labels, 0)], np.nan),
             second=wide[:, 1] if wide.shape[1] == 2 else np.empty(0),

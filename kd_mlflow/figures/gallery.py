@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mlflow.distillation.evidence import Evidence
-from kd_mlflow.evaluation.bins import Counts, agreement_by_confidence, confusion, reliability
+from kd_mlflow.evaluation.bins import Bins, Counts, agreement_by_confidence, confusion, reliability
 from kd_mlflow.evaluation.comparison import validation_metrics
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Floats
@@ -111,24 +111,20 @@ def _temperature(evidence: Evidence) -> Figure:
 def _reliability(evidence: Evidence) -> Figure:
     scored, comparison = evidence.logits, evidence.comparison
     classes, summary = scored.ensemble.shape[1], comparison.summary
-    shown = [
-        ("ensemble", "ensemble", scored.ensemble, summary["ensemble_test_ece"]),
-        (
-            "distilled",
-            "registered student",
-            scored.students["distilled"][0],
-            summary["registered_test_ece"],
-        ),
-        (
-            "baseline",
-            "baseline, same seed",
-            scored.students["baseline"][0],
-            comparison.students["baseline"][0]["test_ece"],
-        ),
-    ]
-    models = [
-        Calibration(kind, name, reliability(_probabilities(logits), scored.labels), ece)
-        for kind, name, logits, ece in shown
+    eces = {
+        "distilled": summary["registered_test_ece"],
+        "baseline": comparison.students["baseline"][0]["test_ece"],
+    }
+    names = {"distilled": "registered student", "baseline": "baseline, same seed"}
+
+    def bins(logits: Tensor, predicted: Counts) -> Bins:
+        return reliability(_probabilities(logits), scored.labels, predicted)
+
+    of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
+    models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
+    models += [
+        Calibration(kind, name, bins(scored.students[kind][0], scored.classes(kind)[0]), eces[kind])
+        for kind, name in names.items()
     ]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
 
@@ -136,10 +132,12 @@ def _reliability(evidence: Evidence) -> Figure:
 def _agreement(evidence: Evidence) -> Figure:
     scored = evidence.logits
     kinds = _steps(scored.students)
-    predicted = [scored.students[kind].argmax(dim=2).numpy() for kind in kinds]
+    predicted = [scored.classes(kind) for kind in kinds]
     return probabilities.agreement_diagram(
         kinds,
-        agreement_by_confidence(_probabilities(scored.ensemble), predicted),
+        agreement_by_confidence(
+            _probabilities(scored.ensemble), predicted, scored.ensemble_classes
+        ),
         rows=evidence.test_rows,
         seeds=evidence.seeds,
     )
@@ -148,13 +146,13 @@ def _agreement(evidence: Evidence) -> Figure:
 def _confusion(evidence: Evidence) -> Figure:
     scored, classes = evidence.logits, evidence.dataset.table.classes
 
-    def counts(logits: Tensor) -> Counts:
-        return confusion(scored.labels, logits.argmax(dim=1).numpy(), len(classes))
+    def counts(predicted: Counts) -> Counts:
+        return confusion(scored.labels, predicted, len(classes))
 
     return probabilities.confusion_matrices(
         {
-            "ensemble": counts(scored.ensemble),
-            "registered student": counts(scored.students["distilled"][0]),
+            "ensemble": counts(scored.ensemble_classes),
+            "registered student": counts(scored.classes("distilled")[0]),
         },
         class_names(classes),
     )

@@ -10,7 +10,12 @@ from typing import TypeVar
 
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
-from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
+from kd_mlflow.distillation.evidence import (
+    Evidence,
+    TrainedStudents,
+    check_decision,
+    compare,
+)
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
@@ -79,6 +84,7 @@ def distill_step(
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
+    check_decision(config, dataset.table)
     seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
     widths = config.menu("student_hidden", len(dataset.split.train))
     check_memory(dataset, ensemble.encoding, members=3 * len(seeds), hidden=max(widths))
@@ -121,7 +127,8 @@ def distill_step(
             alpha=config.alpha,
             trials=trials,
         )
-        version = _log_and_register(evidence, ensemble, trained.registered, run, note)
+        student = replace(trained, encoding=evidence.encoding).registered
+        version = _log_and_register(evidence, ensemble, student, run, note)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,

@@ -48,11 +48,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Column descriptions in training order and the classes: one JSON document."""
+    """Column descriptions in training order and the classes: one JSON document.
+
+    ``threshold`` is the probability from which on a student predicts the second of two classes,
+    None where it predicts the likelier one.
+    """
 
     target: str
     classes: tuple[Label, ...]
     columns: tuple[Column, ...]
+    threshold: float | None = None
 
     def encode(self, features: pd.DataFrame) -> NDArray[np.float32]:
         """Encode a table.  Shape: (n, len(columns)).
@@ -93,6 +98,7 @@ class Encoding:
             target=document["target"],
             classes=tuple(document["classes"]),
             columns=tuple(Column(**column) for column in columns),
+            threshold=document.get("threshold"),
         )
 
 

@@ -109,9 +109,12 @@ class ScoredModel:
         Raises RunError where the model cannot score them.
         """
         numbers = _numbered(labels, classes)
+        threshold = self.encoding.threshold if self.encoding else None
         parts = [
             RowScores.of(
-                self.fetched.respondent.shares(features.iloc[rows], classes), numbers[rows]
+                self.fetched.respondent.shares(features.iloc[rows], classes),
+                numbers[rows],
+                threshold,
             )
             for rows in _parts(len(features))
         ]

@@ -1,0 +1,133 @@
+"""From which probability on the second of two classes is predicted: chosen, applied, tabled.
+
+The second class is the positive one, as in ROC AUC and average precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_mlflow.evaluation.metrics import Floats
+
+Counts = NDArray[np.int64]
+
+NONE = "none"
+"""The rule of no threshold: the likelier class is predicted."""
+
+DIGITS = 6
+"""Probabilities closer than this are one: the served model computes with float32."""
+
+SHOWN = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+"""Thresholds that a table shows besides the ones chosen."""
+
+RULES = ("balanced_accuracy", "f1")
+"""What a threshold may be the best for, on rows that nothing was trained on."""
+
+
+class Threshold(NamedTuple):
+    """What predicting the second class from a probability on is worth.
+
+    ``predicted`` is the share of rows for which it is; a share of no rows is 0.
+    """
+
+    threshold: float
+    predicted: float
+    precision: float
+    recall: float
+    f1: float
+    balanced_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The threshold of each model of a comparison; None where it predicts the likelier class.
+
+    ``students`` are those of each kind's seeds.
+    """
+
+    ensemble: float | None = None
+    boosting: float | None = None
+    students: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+
+    def of(self, kind: str, seeds: int) -> Sequence[float | None]:
+        """Those of one kind of student."""
+        return self.students.get(kind, (None,) * seeds)
+
+    @property
+    def registered(self) -> float | None:
+        """That of the student that is served: the first distilled one."""
+        return self.of("distilled", 1)[0]
+
+
+ARGMAX = Thresholds()
+"""All models predict the likelier class."""
+
+
+def predicted(logits: Tensor, threshold: float | None = None) -> Counts:
+    """The class that a model predicts for each row.  Shape: (n, classes) -> (n,).
+
+    >>> logits = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).log()
+    >>> predicted(logits), predicted(logits, 0.25)
+    (array([0, 1]), array([1, 1]))
+    """
+    if threshold is None:
+        classes: Counts = logits.argmax(dim=1).numpy()
+        return classes
+    return (second_class(logits) >= threshold).astype(np.int64)
+
+
+def second_class(logits: Tensor) -> Floats:
+    """The probability of the second class.  Shape: (n, 2) -> (n,)."""
+    found: Floats = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
+    return found
+
+
+def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
+    """The threshold that a rule names: none, the best by one of ``RULES``, or a number.
+
+    Candidates lie in the middle between neighbouring probabilities of these rows, so that equal
+    rows never lie on one; of equally good ones the nearest to 0.5 is taken.
+    Shape: logits (n, 2), labels (n,).
+    """
+    if rule == NONE:
+        return None
+    if rule not in RULES:
+        return float(rule)
+    second = second_class(logits)
+    values = np.unique(second.round(DIGITS))
+    candidates = (values[1:] + values[:-1]) / 2
+    if not len(candidates):
+        return 0.5
+    worth = np.array([getattr(each, rule) for each in tabled(second, labels, candidates)])
+    best = candidates[worth >= worth.max() - 1e-12]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def tabled(second: Floats, labels: Counts, thresholds: Sequence[float] | Floats) -> list[Threshold]:
+    """What each threshold is worth on the same rows.  Shape: second and labels (n,)."""
+    order = np.argsort(second)
+    levels = np.asarray(thresholds, dtype=np.float64)
+    below = np.searchsorted(second[order], levels, side="left")
+    positives = np.concatenate([[0], np.cumsum(labels[order])])
+    n, all_positive = len(labels), int(positives[-1])
+    caught = all_positive - positives[below]
+    taken = n - below
+    recall = _share(caught, all_positive)
+    precision = _share(caught, taken)
+    specificity = _share(below - positives[below], n - all_positive)
+    f1 = _share(2 * caught, taken + all_positive)
+    columns = (levels, taken / n, precision, recall, f1, (recall + specificity) / 2)
+    return [Threshold(*map(float, row)) for row in zip(*columns, strict=True)]
+
+
+def _share(some: Counts, of: Counts | int) -> Floats:
+    """A share, 0 where it is one of nothing."""
+    whole = np.broadcast_to(of, np.shape(some))
+    return np.where(whole > 0, some / np.maximum(whole, 1), 0.0)

@@ -1,0 +1,168 @@
+"""A threshold between two classes: chosen on validation rows, applied alike, served as logged."""
+
+import json
+import shutil
+
+import mlflow
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from conftest import TINY, part_of, use_store
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig
+from kd_mlflow.errors import ConfigError
+from kd_mlflow.evaluation.comparison import evaluate_students
+from kd_mlflow.evaluation.scores import RowScores
+from kd_mlflow.evaluation.thresholds import (
+    RULES,
+    Thresholds,
+    choose_threshold,
+    predicted,
+    second_class,
+    tabled,
+)
+
+
+def answers(rows=400, seed=0, share=0.2):
+    """Logits of a model that is right more often than not, and labels of which few are 1."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(rows) < share).astype(np.int64)
+    logits = torch.from_numpy(np.stack([np.zeros(rows), labels * 1.5 - 2 + rng.normal(size=rows)]))
+    return logits.T, labels
+
+
+def test_a_table_of_thresholds_is_scikit_learns():
+    """Precision, recall, F1 and balanced accuracy of each threshold are the library's."""
+    logits, labels = answers()
+    second = second_class(logits)
+    for row in tabled(second, labels, [0.05, 0.2, 0.5, 0.999]):
+        said = (second >= row.threshold).astype(int)
+        assert row.predicted == said.mean()
+        scores = sklearn.metrics.precision_recall_fscore_support(
+            labels, said, average="binary", zero_division=0
+        )
+        assert (row.precision, row.recall, row.f1) == pytest.approx(scores[:3])
+        balanced = sklearn.metrics.balanced_accuracy_score(labels, said)
+        assert row.balanced_accuracy == pytest.approx(balanced)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_chosen_threshold_is_the_best_of_all(rule):
+    """No threshold at all is better on the rows that it was chosen on; no row lies on it."""
+    logits, labels = answers()
+    chosen, second = choose_threshold(rule, logits, labels), second_class(logits)
+    assert chosen not in second
+    every = [getattr(row, rule) for row in tabled(second, labels, np.unique(second))]
+    (own,) = tabled(second, labels, [chosen])
+    assert getattr(own, rule) == pytest.approx(max(every))
+    assert getattr(own, rule) > getattr(tabled(second, labels, [0.5])[0], rule)
+
+
+def test_a_threshold_can_be_given_or_none():
+    """A number is itself; none is the likelier class; equal probabilities leave 0.5."""
+    logits, labels = answers()
+    assert choose_threshold("0.3", logits, labels) == 0.3
+    assert choose_threshold("none", logits, labels) is None
+    assert choose_threshold("f1", torch.zeros(9, 2), np.arange(9) % 2) == 0.5
+    np.testing.assert_array_equal(predicted(logits), logits.argmax(dim=1))
+    np.testing.assert_array_equal(predicted(logits, 0.3), second_class(logits) >= 0.3)
+
+
+def test_a_comparison_counts_what_models_decide():
+    """Accuracy, recall and agreement follow the thresholds; log loss and areas do not."""
+    (logits, labels), other = answers(), answers(seed=1)[0]
+    models = {"distilled": torch.stack([logits, other]), "baseline": torch.stack([other, logits])}
+    levels = Thresholds(ensemble=0.2, students={"distilled": [0.1, 0.3], "baseline": [None, None]})
+    plain, found = (
+        evaluate_students(
+            models, logits, labels, student_parameters=1, ensemble_parameters=9, **more
+        )
+        for more in ({}, {"thresholds": levels})
+    )
+    first = found.students["distilled"][0]
+    said, taught = second_class(logits) >= 0.1, second_class(logits) >= 0.2
+    assert first["test_accuracy"] == (said == labels).mean()
+    assert first["test_agreement"] == (said == taught).mean()
+    assert found.recalls["registered"][1] == said[labels == 1].mean()
+    assert found.summary["registered_threshold"] == 0.1
+    assert "registered_threshold" not in plain.summary
+    for name in ("log_loss", "roc_auc", "average_precision"):
+        assert found.summary[f"distilled_test_{name}"] == plain.summary[f"distilled_test_{name}"]
+    assert found.summary["baseline_test_accuracy"] == plain.summary["baseline_test_accuracy"]
+
+
+def test_rows_are_scored_by_the_same_decision():
+    """What ``evaluate`` keeps of a row follows the threshold, its confidence too."""
+    scores = RowScores.of(np.array([[0.7, 0.3], [0.9, 0.1]]), np.array([1, 0]), 0.2)
+    assert scores.predicted.tolist() == [1, 0]
+    assert scores.confidence.tolist() == [0.3, 0.9]
+
+
+@pytest.mark.parametrize("given", ["f2", "0", "1", "nan", True, None])
+def test_other_thresholds_are_refused(given):
+    """What is no rule and no probability is a misused option."""
+    with pytest.raises(ConfigError, match="decision_threshold must be none, balanced_accuracy"):
+        DistillConfig(decision_threshold=given)
+
+
+def test_a_table_of_three_classes_has_no_threshold(store):
+    """It is refused before anything is trained."""
+    with pytest.raises(ConfigError, match="of two classes; 'target' has 3"):
+        pipeline.run_main(MainConfig(data="wine", decision_threshold="f1", **TINY))
+    assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
+
+
+@pytest.fixture(scope="module")
+def decided(finished_main, tmp_path_factory):
+    """A student of the finished ensemble that decides by the best F1: its store and result."""
+    folder = tmp_path_factory.mktemp("decided")
+    shutil.copy(finished_main.folder / "mlflow.db", folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
+        patch.setattr("kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows)
+        use_store(patch, f"sqlite:///{folder / 'mlflow.db'}", folder)
+        config = DistillConfig(
+            decision_threshold="f1", model_name="decided", **part_of(DistillConfig)
+        )
+        result = pipeline.run_distill(config)
+        model = mlflow.artifacts.download_artifacts(
+            f"models:/decided/{result.version}", dst_path=str(folder)
+        )
+        rows = pipeline.read_dataset(config)
+        again = pipeline.run_evaluate(
+            EvaluateConfig(
+                model=f"models:/decided/{result.version}", data="synthetic", against="none"
+            )
+        )
+        mlflow.set_tracking_uri(None)
+    return result, model, rows, again
+
+
+def test_the_served_model_decides_as_logged(decided):
+    """The threshold lies in the model's encoding, and its predictions have the logged accuracy."""
+    result, folder, rows, _ = decided
+    summary = result.comparison.summary
+    with open(f"{folder}/encoding.json", encoding="utf-8") as file:
+        threshold = json.load(file)["threshold"]
+    assert threshold == summary["registered_threshold"] != 0.5
+    answer = mlflow.pyfunc.load_model(folder).predict(rows.features("test"))
+    said = answer["prediction"].to_numpy()
+    np.testing.assert_array_equal(said, answer["probability_1"].to_numpy() >= threshold)
+    accuracy = (said == rows.labels("test")).mean()
+    assert accuracy == summary["registered_test_accuracy"]
+    assert (
+        summary["registered_test_accuracy"]
+        == result.comparison.students["distilled"][0]["test_accuracy"]
+    )
+
+
+def test_evaluate_decides_as_served(decided):
+    """``evaluate`` counts the model's own decisions, not the likelier class."""
+    _, folder, rows, again = decided
+    table = rows.table
+    answer = mlflow.pyfunc.load_model(folder).predict(table.features)
+    said = answer["prediction"].to_numpy()
+    np.testing.assert_array_equal(again.findings.scores.predicted, said)
+    assert (said != (answer["probability_1"].to_numpy() > 0.5)).any()
