@@ -97,6 +97,13 @@ class Trees:
             for booster in self.boosters
         )
 
+    @property
+    def gains(self) -> NDArray[np.float64]:
+        """How much the splits on each column lowered the loss in training.  Shape: (columns,)."""
+        each = [booster.feature_importance("gain") for booster in self.boosters]
+        gains: NDArray[np.float64] = np.sum(each, axis=0, dtype=np.float64)
+        return gains
+
     def members(self, members: slice) -> Trees:
         """Some members as a family of their own."""
         return replace(self, boosters=self.boosters[members])

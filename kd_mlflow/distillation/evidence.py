@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config import DecisionOptions, DistillConfig
+from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
+from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
 from kd_mlflow.distillation.menu import Trial
+from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.comparison import Comparison, Logits, evaluate_students
+from kd_mlflow.evaluation.comparison import (
+    Comparison,
+    Logits,
+    evaluate_students,
+    row_losses,
+)
+from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
 from kd_mlflow.evaluation.thresholds import ARGMAX, NONE, Thresholds, choose_threshold
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
@@ -29,6 +40,26 @@ from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
 from kd_mlflow.table.loading import Table
 from kd_mlflow.table.profile import Profile, fit_profile
 from kd_mlflow.table.schema import CallerSchema, caller_schema
+
+STUDENT, ENSEMBLE = "registered student", "ensemble"
+"""Whom reviewers compare: who is served, and who taught it."""
+
+
+class Footprint(NamedTuple):
+    """What a student costs to run.
+
+    ``latency_ms`` is of one row, encoded and scored without MLflow; ``environment_bytes`` are of
+    the packages that the model requires, as they are installed where it was trained.
+    """
+
+    latency_ms: float
+    model_bytes: int
+    environment_bytes: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its numbers by the names under which they are logged."""
+        return {f"registered_{name}": value for name, value in self._asdict().items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +89,8 @@ class Evidence:
     Columns of the curves in ``history`` are grouped by kind, in the order of ``logits.students``;
     ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one;
     ``parts`` say what the teacher is made of; ``example`` are rows of raw columns that the student
-    can be asked with; ``profile`` is of its training rows.
+    can be asked with; ``profile`` is of its training rows; ``importances`` are of the columns that
+    count most, ``weakest`` are rows on which the registered student is worst.
     """
 
     config: DistillConfig
@@ -73,6 +105,8 @@ class Evidence:
     profile: Profile
     trials: Sequence[Trial] = ()
     teacher_accuracies: Sequence[float] = ()
+    importances: Sequence[Importance] = ()
+    weakest: Weakest | None = None
 
     @property
     def seeds(self) -> int:
@@ -83,6 +117,20 @@ class Evidence:
     def schema(self) -> CallerSchema:
         """What a caller of the student must send."""
         return caller_schema(self.encoding, self.profile)
+
+    @property
+    def class_scores(self) -> dict[str, tuple[ClassScores, ...]]:
+        """Rows, recall and precision of each class on the test rows, of student and ensemble."""
+        names = list(map(str, self.dataset.table.classes))
+        thresholds, labels = self.logits.thresholds, self.logits.labels
+        models = {
+            STUDENT: (self.logits.students["distilled"][0], thresholds.registered),
+            ENSEMBLE: (self.logits.ensemble, thresholds.ensemble),
+        }
+        return {
+            who: class_scores(RowScores.of(_probabilities(logits), labels, threshold), names)
+            for who, (logits, threshold) in models.items()
+        }
 
     @property
     def test_rows(self) -> int:
@@ -114,7 +162,7 @@ def compare(
         boosting=boosting.logits(features)[0] if boosting else None,
         thresholds=thresholds,
     )
-    table = dataset.table
+    table, columns = dataset.table, measured_columns(trained.encoding, boosting)
     counts = np.bincount(table.labels, minlength=len(table.classes)).tolist()
     comparison = evaluate_students(
         logits.students,
@@ -131,6 +179,7 @@ def compare(
         if config.example_rows == "made"
         else dataset.features("train").head(EXAMPLE_ROWS)
     )
+    profile = fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding)
     return Evidence(
         config=config,
         dataset=dataset,
@@ -141,7 +190,9 @@ def compare(
         lessons=trained.lessons,
         example=example,
         parts=ensemble.parts,
-        profile=fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding),
+        profile=profile,
+        importances=_importances(config, dataset, ensemble, trained, columns),
+        weakest=_weakest(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
         teacher_accuracies=teacher_accuracies,
     )
@@ -178,6 +229,63 @@ def check_decision(config: DecisionOptions, table: Table) -> None:
             f"decision_threshold is for tables of two classes; {table.target!r} has "
             f"{len(table.classes):,}: leave it out"
         )
+
+
+def measured_columns(encoding: Encoding, boosting: Family | None) -> list[str]:
+    """Columns that are worth a closer look: of many those that boosted trees gain most by."""
+    names = [column.name for column in encoding.columns]
+    if not isinstance(boosting, Trees):
+        return names[:MOST_COLUMNS]
+    most = np.argsort(-boosting.gains, kind="stable")[:MOST_COLUMNS]
+    return [names[place] for place in np.sort(most)]
+
+
+def _importances(
+    config: DistillConfig,
+    dataset: Dataset,
+    ensemble: Teacher,
+    trained: TrainedStudents,
+    columns: Sequence[str],
+) -> tuple[Importance, ...]:
+    """What shuffling each column costs student and ensemble on the validation rows."""
+    registered, encoding = trained.registered, ensemble.encoding
+
+    def of_student(rows: pd.DataFrame) -> Tensor:
+        with torch.no_grad():
+            scored: Tensor = registered(torch.from_numpy(encoding.encode(rows)))
+        return scored
+
+    def of_ensemble(rows: pd.DataFrame) -> Tensor:
+        return ensemble.score(rows, config.averaging).cpu()
+
+    scorers = {STUDENT: of_student, ENSEMBLE: of_ensemble}
+    return importances(dataset.features("val"), dataset.labels("val"), scorers, columns)
+
+
+def _weakest(
+    logits: Logits,
+    features: pd.DataFrame,
+    encoding: Encoding,
+    profile: Profile,
+    columns: Sequence[str],
+) -> Weakest:
+    """On which test rows the registered student is worst."""
+    both = torch.stack([logits.students["distilled"][0], logits.ensemble])
+    losses, ensemble_losses = row_losses(both, logits.labels)
+    return weakest_segments(
+        features,
+        encoding,
+        profile,
+        columns,
+        losses=losses,
+        hits=logits.classes("distilled")[0] == logits.labels,
+        ensemble_losses=ensemble_losses,
+    )
+
+
+def _probabilities(logits: Tensor) -> Floats:
+    found: Floats = torch.softmax(logits.double(), dim=1).numpy()
+    return found
 
 
 def _scored(trained: TrainedStudents, encoded: NDArray[np.float32]) -> Tensor:

@@ -221,8 +221,8 @@ def evaluate_students(
     gains = {
         kind: accuracy_difference(distilled, hits[kind]) for kind in students if kind != "distilled"
     }
-    losses = {kind: _row_losses(logits, labels) for kind, logits in students.items()}
-    loss_gap = loss_difference(losses["distilled"], _row_losses(ensemble[None], labels))
+    losses = {kind: row_losses(logits, labels) for kind, logits in students.items()}
+    loss_gap = loss_difference(losses["distilled"], row_losses(ensemble[None], labels))
     loss_gains = {kind: loss_difference(losses[kind], losses["distilled"]) for kind in gains}
     own_metrics = probability_metrics(_probabilities(ensemble), labels, of_ensemble)
     summary = _means(by_kind, own_metrics) | {
@@ -245,7 +245,7 @@ def evaluate_students(
         alone = predicted(boosting, thresholds.boosting)
         over_boosting = (
             accuracy_difference(distilled, (alone == labels)[None]),
-            loss_difference(_row_losses(boosting[None], labels), losses["distilled"]),
+            loss_difference(row_losses(boosting[None], labels), losses["distilled"]),
         )
         found = probability_metrics(_probabilities(boosting), labels, alone)
         summary |= {f"boosting_test_{name}": value for name, value in found.items()}
@@ -278,7 +278,7 @@ def _named(thresholds: Thresholds) -> Metrics:
     return {f"{who}_threshold": value for who, value in both.items() if value is not None}
 
 
-def _row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
+def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
     """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
     every = torch.from_numpy(labels).expand(len(logits), -1)
     losses: Floats = F.cross_entropy(logits.double().mT, every, reduction="none").numpy()

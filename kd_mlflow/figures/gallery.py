@@ -15,17 +15,23 @@ from kd_mlflow.evaluation.comparison import validation_metrics
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.figures import accuracy, probabilities, training_curves
-from kd_mlflow.figures.probabilities import Calibration
+from kd_mlflow.figures.probabilities import Calibration, TwoClasses
 from kd_mlflow.figures.style import class_names
 from kd_mlflow.population.losses import soft_targets
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 10.0)
+AREA_NAMES = {
+    "baseline": "baseline, same seed",
+    "distilled": "registered student",
+    "ensemble": "ensemble",
+}
 SHOWN_VALUES = 100_000
 """Most soft targets that are drawn at one temperature: rows times classes."""
 
 
 def draw(evidence: Evidence) -> dict[str, Figure]:
     """Every figure of a comparison, by name."""
+    areas = {"roc_pr": _roc_pr(evidence)} if _areas_known(evidence) else {}
     return {
         "ladder": _ladder(evidence),
         "sizes": _sizes(evidence),
@@ -34,6 +40,7 @@ def draw(evidence: Evidence) -> dict[str, Figure]:
         "reliability": _reliability(evidence),
         "agreement": _agreement(evidence),
         "confusion": _confusion(evidence),
+        **areas,
     }
 
 
@@ -155,6 +162,26 @@ def _confusion(evidence: Evidence) -> Figure:
             "registered student": counts(scored.classes("distilled")[0]),
         },
         class_names(classes),
+    )
+
+
+def _areas_known(evidence: Evidence) -> bool:
+    """Whether there are two classes, both with test rows."""
+    return "ensemble_test_roc_auc" in evidence.comparison.summary
+
+
+def _roc_pr(evidence: Evidence) -> Figure:
+    scored, names = evidence.logits, evidence.dataset.table.classes
+    shown = {kind: scored.students[kind][0] for kind in AREA_NAMES if kind != "ensemble"}
+    classes = {kind: scored.classes(kind)[0] for kind in shown}
+    shown["ensemble"], classes["ensemble"] = scored.ensemble, scored.ensemble_classes
+    return probabilities.roc_and_precision_recall(
+        {
+            kind: TwoClasses(AREA_NAMES[kind], _probabilities(logits)[:, 1], classes[kind])
+            for kind, logits in shown.items()
+        },
+        scored.labels,
+        positive=class_names(names)[1],
     )
 
 

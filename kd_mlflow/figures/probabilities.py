@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from kd_mlflow.evaluation.bins import CONFIDENCE_EDGES, Bins, Counts
+from kd_mlflow.evaluation.bins import CONFIDENCE_EDGES, Bins, Counts, confusion
 from kd_mlflow.evaluation.intervals import wilson
 from kd_mlflow.evaluation.metrics import ECE_BINS, Floats
 from kd_mlflow.figures.style import (
@@ -43,6 +44,17 @@ class Calibration(NamedTuple):
     name: str
     bins: Bins
     ece: float
+
+
+class TwoClasses(NamedTuple):
+    """One model's probabilities of the second class, and the classes that it predicts.
+
+    Shape: (n,) both.
+    """
+
+    name: str
+    second: Floats
+    predicted: Counts
 
 
 def reliability_diagram(
@@ -82,6 +94,45 @@ def reliability_diagram(
         f"Confidence against accuracy on {rows:,} {side}, 95 % intervals; "
         f"hollow: below {FEW_ROWS} rows",
     )
+    return figure
+
+
+def roc_and_precision_recall(
+    models: Mapping[str, TwoClasses], labels: Counts, *, positive: str
+) -> Figure:
+    """Both curves of the second of two classes, by kind of model; a mark where each decides.
+
+    ``positive`` is what that class is called.  Shape: labels (n,).
+    """
+    figure, axes = canvas(4.2, columns=2)
+    roc, precision = axes[0]
+    share = float(labels.mean())
+    for kind, model in models.items():
+        look = LOOKS[kind]
+        style: dict[str, Any] = {"color": look.colour, "linewidth": 1.5}
+        false, true, _ = roc_curve(labels, model.second)
+        caught_precision, caught, _ = precision_recall_curve(labels, model.second)
+        roc.plot(100 * false, 100 * true, label=model.name, **style)
+        precision.plot(100 * caught[:-1], 100 * caught_precision[:-1], **style)
+        mark: dict[str, Any] = {"color": look.colour, "markersize": 6}
+        (other, wrong), (missed, right) = confusion(labels, model.predicted, 2)
+        recall = 100 * right / (right + missed)
+        roc.plot(100 * wrong / (wrong + other), recall, look.marker, **mark)
+        if right + wrong:
+            precision.plot(recall, 100 * right / (right + wrong), look.marker, **mark)
+    roc.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1)
+    precision.axhline(100 * share, color=GREY, linestyle=":", linewidth=1)
+    for each in (roc, precision):
+        each.set_xlim(-2, 102)
+        each.set_ylim(-2, 104)
+    label(roc, x="false positives, % of other rows", y="recall, %", title="ROC")
+    label(precision, x="recall, %", y="precision, %", title="precision and recall")
+    headline(
+        figure,
+        f"The class {positive}: {100 * share:.1f} % of {len(labels):,} test rows; marks: where "
+        "a model decides",
+    )
+    legend_below(figure, roc)
     return figure
 
 

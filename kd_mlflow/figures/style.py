@@ -71,7 +71,7 @@ def label(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 def headline(figure: Figure, text: str) -> None:
     """Write what the whole figure shows and on how many rows."""
-    figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left")
+    figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:

@@ -1,9 +1,15 @@
-"""What a reviewer asks, as phrases: what to send. Values in, words out."""
+"""What a reviewer asks, as phrases: what to send, what counts, what fails, what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kd_mlflow.distillation.evidence import Footprint
+from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.segments import Weakest
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.scores import ClassScores
+from kd_mlflow.evaluation.thresholds import RULES
 from kd_mlflow.report.words import one_line, percent, safe
 from kd_mlflow.table.schema import CallerSchema, SentColumn
 
@@ -16,8 +22,104 @@ KINDS = {
 
 LISTED_CATEGORIES = 8
 CARD_COLUMNS, CARD_CATEGORIES = 8, 3
+CARD_CLASSES, CARD_SEGMENTS, CARD_IMPORTANCES = 4, 2, 5
 CARD_TABLE = 900
 """Characters of the card's table of columns, at most: the rest of the card must fit beside it."""
+
+
+def bounded_share(share: Interval | None) -> str:
+    """Write a share with its interval in percent; - where there is none.
+
+    >>> bounded_share(Interval(value=0.9, low=0.88, high=0.92))
+    '90.00 % (88.00 to 92.00)'
+    """
+    if share is None:
+        return "-"
+    return f"{percent(share.value)} ({100 * share.low:.2f} to {100 * share.high:.2f})"
+
+
+def bounded_loss(loss: Interval) -> str:
+    """Write a log loss, or how much one rises, with its interval.
+
+    >>> bounded_loss(Interval(value=0.1234567, low=0.1, high=0.15))
+    '0.1235 (0.1000 to 0.1500)'
+    """
+    return f"{loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})"
+
+
+def weakest_text(weakest: Weakest | None) -> str:
+    """Say which rows a student is measurably worst on; empty where none were looked at."""
+    if weakest is None or not weakest.looked_at:
+        return ""
+    beyond = [each for each in weakest.segments if each.beyond_chance]
+    if not beyond:
+        return (
+            f"Of {weakest.looked_at:,} segments of one column with {weakest.least_rows} test rows "
+            "or more, none is worse than chance allows"
+        )
+    named = "; ".join(
+        f"{one_line(each.column, 30)} {one_line(each.values, 30)} ({each.rows:,} rows): log loss "
+        f"{each.loss.value:.3f}, accuracy {percent(each.accuracy)}"
+        for each in beyond[:CARD_SEGMENTS]
+    )
+    return f"Weakest, against a log loss of {weakest.loss:.3f} on all test rows: {named}"
+
+
+def importance_text(importances: Sequence[Importance]) -> str:
+    """Name the columns that count most for the student."""
+    who = next(iter(importances[0].rise))
+    named = ", ".join(
+        f"{one_line(each.column, 30)} {each.rise[who].value:+.3f}"
+        for each in importances[:CARD_IMPORTANCES]
+    )
+    return (
+        "Rise of the student's log loss on validation rows where one column's values are "
+        f"shuffled: {named}"
+    )
+
+
+def decision_text(threshold: float | None, classes: Sequence[object], rule: str) -> str:
+    """Say which class is predicted."""
+    if threshold is None:
+        return (
+            "the likelier class is predicted"
+            if len(classes) == 2
+            else ("the likeliest class is predicted")
+        )
+    how = f"best {rule.replace('_', ' ')} on validation rows" if rule in RULES else "as asked for"
+    return f"{one_line(str(classes[1]), 30)} is predicted from a probability of {threshold:.4f} on ({how})"
+
+
+def bytes_text(size: float) -> str:
+    """Write a number of bytes with a unit.
+
+    >>> bytes_text(96_123), bytes_text(1_378_741_536)
+    ('96 kB', '1.4 GB')
+    """
+    for unit, one in (("GB", 1e9), ("MB", 1e6)):
+        if size >= one:
+            return f"{size / one:.1f} {unit}"
+    return f"{size / 1e3:.0f} kB"
+
+
+def footprint_text(costs: Footprint) -> str:
+    """Say what a student costs to run."""
+    return (
+        f"{costs.latency_ms:.2f} ms to encode and score one row where it was trained, without "
+        f"MLflow; files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
+        f"{bytes_text(costs.environment_bytes)} installed"
+    )
+
+
+def class_table(scores: Sequence[ClassScores]) -> str:
+    """Recall, precision and rows of each class as a Markdown table; empty for many classes."""
+    if len(scores) > CARD_CLASSES:
+        return ""
+    lines = ["| class | test rows | recall, 95 % | precision, 95 % |", "|---|---|---|---|"]
+    for each in scores:
+        shares = bounded_share(each.recall), bounded_share(each.precision)
+        lines.append(f"| {safe(each.name, 30)} | {each.rows:,} | {' | '.join(shares)} |")
+    return "\n".join(lines)
 
 
 def range_text(column: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:

@@ -37,6 +37,7 @@ from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.page import page
 from kd_mlflow.report.words import trial_text
+from kd_mlflow.steps.footprint import footprint
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
@@ -52,7 +53,7 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import log_student
+from kd_mlflow.tracking.packaging import log_student, requirements
 from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", bound=StudentRecipe)
@@ -250,14 +251,18 @@ def _log_and_register(
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     params = StudentRecipe.part_of(config).as_text()
-    model_id = log_student(
+    model_id, model_bytes = log_student(
         run, module=student, example=evidence.example, params=params, profile=evidence.profile
+    )
+    costs = footprint(
+        student, evidence.example.head(1), model_bytes=model_bytes, requirements=requirements()
     )
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
     if evidence.trials:
         run.document([asdict(trial) for trial in evidence.trials], MENU)
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
+    of_model |= costs.metrics
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
     run.log(metrics=of_run, note=note)
     run.log(metrics=of_model, model_id=model_id)

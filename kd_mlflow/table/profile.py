@@ -145,6 +145,17 @@ def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
 
 
+def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> Counts:
+    """Each value's place among a column's counts, as ``bin_names`` names them.  Shape: (n,).
+
+    Raises DataError where the column holds what its kind cannot.
+    """
+    try:
+        return _places(series, column, edges)[0]
+    except scoring.ColumnError as error:
+        raise DataError(str(error)) from None
+
+
 def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tuple[Counts, int]:
     """Each value's place among a column's counts, and how many bins there are."""
     if column.kind == "category":

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -33,6 +34,13 @@ ENCODING, PROFILE, SCHEMA = "encoding.json", "training_profile.json", "schema.js
 """Files of a student's model: what it was taught of the columns, which it reads to score; what its
 training rows looked like, which only ``evaluate`` reads; and what a caller must send, which nothing
 here reads."""
+
+
+class LoggedStudent(NamedTuple):
+    """A logged student's model id, and the bytes of its files."""
+
+    model_id: str
+    bytes: int
 
 
 def requirements() -> list[str]:
@@ -125,18 +133,21 @@ def log_student(
     example: pd.DataFrame,
     params: dict[str, str],
     profile: Profile | None = None,
-) -> str:
-    """Log the student on a run, with its parameters, and return its model id.
+) -> LoggedStudent:
+    """Log the student on a run, with its parameters.
 
     ``example`` needs two rows or more of raw columns; everyone who pulls the model sees them.
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
+    sizes: list[int] = []
 
     def write(folder: Path) -> None:
         folder.rmdir()  # MLflow makes it
         save_model(str(folder), Model(), module=module, example=example, profile=profile)
+        sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-    return run.model(write, name="student", params=params)
+    model_id = run.model(write, name="student", params=params)
+    return LoggedStudent(model_id, sum(sizes))
 
 
 @contextmanager

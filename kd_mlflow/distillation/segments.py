@@ -1,0 +1,119 @@
+"""Where a student is weakest: rows that one column sets apart, on which its log loss is worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from kd_mlflow.evaluation.intervals import Interval, Z, standard_error
+from kd_mlflow.evaluation.metrics import Floats, Hits
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.profile import Profile, bin_names, bin_places
+
+LEAST_ROWS, LEAST_SHARE = 30, 0.02
+"""A segment has so many rows and such a share of them, or its loss would be chance."""
+
+MOST_SHARE = 0.5
+"""What holds more of the rows is no segment."""
+
+LISTED, PER_COLUMN = 6, 2
+"""Segments that are named, and how many of them of one column."""
+
+LEVEL = 0.05
+
+
+class Segment(NamedTuple):
+    """Rows of one bin of a column's profile: what the student makes of them.
+
+    ``beyond_chance``: so bad a mean is unlikely for rows drawn at random, even for the worst of all
+    segments that were looked at.
+    """
+
+    column: str
+    values: str
+    rows: int
+    loss: Interval
+    accuracy: float
+    ensemble_loss: float
+    beyond_chance: bool
+
+
+class Weakest(NamedTuple):
+    """The worst segments first, and of how many; the mean loss of all rows to compare with."""
+
+    segments: tuple[Segment, ...]
+    looked_at: int
+    least_rows: int
+    loss: float
+
+
+def weakest_segments(
+    features: pd.DataFrame,
+    encoding: Encoding,
+    profile: Profile,
+    columns: Sequence[str],
+    *,
+    losses: Floats,
+    hits: Hits,
+    ensemble_losses: Floats,
+) -> Weakest:
+    """Find the bins of some columns on which the student's log loss is worst.
+
+    Shape: n raw rows; losses of student and ensemble and hits, whether the student is right, (n,).
+    """
+    n, overall = len(losses), float(losses.mean())
+    least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * n)))
+    found = [
+        (column, values, rows)
+        for column, values, rows in _bins(features, encoding, profile, columns)
+        if least <= len(rows) <= MOST_SHARE * n
+    ]
+    bound = norm.isf(LEVEL / max(1, len(found)))
+    spread = float(losses.std())
+    segments = []
+    for column, values, rows in found:
+        own = losses[rows]
+        value, error = float(own.mean()), Z * standard_error(own)
+        chance = bound * spread * np.sqrt((1 - len(rows) / n) / len(rows))
+        segments.append(
+            Segment(
+                column=column,
+                values=values,
+                rows=len(rows),
+                loss=Interval(value=value, low=max(0.0, value - error), high=value + error),
+                accuracy=float(hits[rows].mean()),
+                ensemble_loss=float(ensemble_losses[rows].mean()),
+                beyond_chance=bool(value - overall > chance),
+            )
+        )
+    worst = sorted(segments, key=lambda each: -each.loss.value)
+    return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, overall)
+
+
+def _bins(
+    features: pd.DataFrame, encoding: Encoding, profile: Profile, names: Sequence[str]
+) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+    """Each bin of each column that holds rows: the column, what it holds, which rows."""
+    wanted = set(names)
+    for column, seen in zip(encoding.columns, profile.columns, strict=True):
+        if column.name not in wanted:
+            continue
+        places = bin_places(features[column.name], column, seen.edges)
+        shown = bin_names(column, seen.edges)
+        for place in np.unique(places):
+            yield column.name, shown[place], np.flatnonzero(places == place)
+
+
+def _few(worst: Sequence[Segment]) -> Iterator[Segment]:
+    """The first segments, at most a few of one column."""
+    of_column: dict[str, int] = {}
+    for segment in worst:
+        of_column[segment.column] = of_column.get(segment.column, 0) + 1
+        if of_column[segment.column] <= PER_COLUMN:
+            yield segment

@@ -1,0 +1,69 @@
+"""What a student costs to run: time for a row, bytes of its files, size of what it needs."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib import metadata
+
+import pandas as pd
+import torch
+
+from kd_mlflow import scoring
+from kd_mlflow.distillation.evidence import Footprint
+from kd_mlflow.distillation.student_module import StudentModule
+
+CALLS, WARM_UP = 100, 10
+
+
+def footprint(
+    module: StudentModule, row: pd.DataFrame, *, model_bytes: int, requirements: Iterable[str]
+) -> Footprint:
+    """Measure a packaged student; ``requirements`` are what its environment is made of."""
+    return Footprint(
+        latency_ms=latency_ms(module, row),
+        model_bytes=model_bytes,
+        environment_bytes=environment_bytes(requirements),
+    )
+
+
+def latency_ms(module: StudentModule, row: pd.DataFrame) -> float:
+    """Median time to encode and score one row in this process, without MLflow."""
+    columns = [asdict(column) for column in module.encoding.columns]
+    times = []
+    with torch.inference_mode():
+        for _ in range(WARM_UP + CALLS):
+            start = time.perf_counter()
+            torch.softmax(module(torch.from_numpy(scoring.encode(row, columns))), dim=1)
+            times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times[WARM_UP:])
+
+
+def environment_bytes(requirements: Iterable[str]) -> int:
+    """Bytes of the packages that requirements name and of all that these require, as installed.
+
+    What is required by extras or on other platforms, and is not installed, does not count.
+    """
+    waiting = list(requirements)
+    found: dict[str, int] = {}
+    while waiting:
+        named = re.match(r"[\w.-]+", waiting.pop())
+        name = re.sub(r"[-_.]+", "-", named[0]).lower() if named else ""
+        if not name or name in found:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found[name] = _bytes(package.read_text("RECORD") or "")
+        waiting += [text for text in package.requires or () if "extra ==" not in text]
+    return sum(found.values())
+
+
+def _bytes(record: str) -> int:
+    """The sizes that a package's list of files gives: the last cell of each line."""
+    sizes = (line.rpartition(",")[2] for line in record.splitlines())
+    return sum(int(size) for size in sizes if size.isdigit())
