@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,14 @@ from kd_mlflow.evaluation.comparison import (
 )
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
-from kd_mlflow.evaluation.thresholds import ARGMAX, NONE, Thresholds, choose_threshold
+from kd_mlflow.evaluation.thresholds import (
+    ARGMAX,
+    NONE,
+    Threshold,
+    Thresholds,
+    choose_threshold,
+    worth_knowing,
+)
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
@@ -90,7 +97,8 @@ class Evidence:
     ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one;
     ``parts`` say what the teacher is made of; ``example`` are rows of raw columns that the student
     can be asked with; ``profile`` is of its training rows; ``importances`` are of the columns that
-    count most, ``weakest`` are rows on which the registered student is worst.
+    count most, ``weakest`` are rows on which the registered student is worst, ``thresholds`` what
+    other ones would be worth on the validation rows, of two classes.
     """
 
     config: DistillConfig
@@ -107,6 +115,7 @@ class Evidence:
     teacher_accuracies: Sequence[float] = ()
     importances: Sequence[Importance] = ()
     weakest: Weakest | None = None
+    thresholds: Sequence[tuple[Threshold, str]] = ()
 
     @property
     def seeds(self) -> int:
@@ -130,6 +139,18 @@ class Evidence:
         return {
             who: class_scores(RowScores.of(_probabilities(logits), labels, threshold), names)
             for who, (logits, threshold) in models.items()
+        }
+
+    def review(self) -> dict[str, Any]:
+        """Classes, importances, weakest segments and thresholds as a JSON document."""
+        return {
+            "classes": {who: list(map(asdict, each)) for who, each in self.class_scores.items()},
+            "importances": [
+                {"column": each.column, **{who: asdict(rise) for who, rise in each.rise.items()}}
+                for each in self.importances
+            ],
+            "weakest": self.weakest.to_dict() if self.weakest else None,
+            "thresholds": [{**row._asdict(), "note": note} for row, note in self.thresholds],
         }
 
     @property
@@ -191,6 +212,7 @@ def compare(
         example=example,
         parts=ensemble.parts,
         profile=profile,
+        thresholds=_compared_thresholds(dataset, trained, thresholds.registered),
         importances=_importances(config, dataset, ensemble, trained, columns),
         weakest=_weakest(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
@@ -220,6 +242,18 @@ def decision_thresholds(
             for kind, logits in zip(trained.kinds, by_kind, strict=True)
         },
     )
+
+
+def _compared_thresholds(
+    dataset: Dataset, trained: TrainedStudents, own: float | None
+) -> list[tuple[Threshold, str]]:
+    """What thresholds of the registered student are worth on the validation rows."""
+    if len(dataset.table.classes) != 2:
+        return []
+    lessons = trained.lessons
+    with torch.no_grad():
+        logits = trained.registered(lessons.encoded[lessons.taught_rows :].cpu())
+    return worth_knowing(logits, dataset.labels("val"), own)
 
 
 def check_decision(config: DecisionOptions, table: Table) -> None:

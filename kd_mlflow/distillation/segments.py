@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,11 @@ class Weakest(NamedTuple):
     looked_at: int
     least_rows: int
     loss: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        segments = [each._asdict() | {"loss": asdict(each.loss)} for each in self.segments]
+        return self._asdict() | {"segments": segments}
 
 
 def weakest_segments(

@@ -110,6 +110,20 @@ def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
     return float(best[np.abs(best - 0.5).argmin()])
 
 
+def worth_knowing(logits: Tensor, labels: Counts, own: float | None) -> list[tuple[Threshold, str]]:
+    """Thresholds that a reader compares, ascending, and what is special about each.
+
+    Those of ``SHOWN``, the best ones, and a model's ``own``.  Shape: logits (n, 2), labels (n,).
+    """
+    special: dict[float, list[str]] = {level: [] for level in SHOWN}
+    for rule in RULES:
+        best = choose_threshold(rule, logits, labels)
+        special.setdefault(best or 0.5, []).append(f"best {rule.replace('_', ' ')}")
+    special.setdefault(0.5 if own is None else own, []).append("in use")
+    rows = tabled(second_class(logits), labels, sorted(special))
+    return [(row, ", ".join(special[row.threshold])) for row in rows]
+
+
 def tabled(second: Floats, labels: Counts, thresholds: Sequence[float] | Floats) -> list[Threshold]:
     """What each threshold is worth on the same rows.  Shape: second and labels (n,)."""
     order = np.argsort(second)

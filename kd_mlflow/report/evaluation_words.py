@@ -8,6 +8,7 @@ from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
+from kd_mlflow.report.review_words import bounded_share
 from kd_mlflow.report.words import both_gains_text, one_line, percent, safe, whole_blocks
 
 NOTE_LENGTH = 8000
@@ -93,7 +94,7 @@ def class_cells(each: ClassScores) -> list[str]:
     """A class's cells below ``CLASS_COLUMNS``; - for what has no rows."""
     return [
         f"{each.rows:,}",
-        *("-" if value is None else _bounded(value) for value in (each.recall, each.precision)),
+        *map(bounded_share, (each.recall, each.precision)),
     ]
 
 
@@ -159,10 +160,6 @@ def _metrics_table(findings: Findings) -> str:
         for name, interval in findings.metrics.items()
     ]
     return "\n".join(["| metric | value |", "|---|---|", *lines])
-
-
-def _bounded(share: Interval) -> str:
-    return f"{percent(share.value)} ({100 * share.low:.2f} to {100 * share.high:.2f})"
 
 
 def _number(value: float | None) -> str:

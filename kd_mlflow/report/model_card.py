@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 
-from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.config import DistillConfig
+from kd_mlflow.distillation.evidence import STUDENT, Evidence, Footprint
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
-from kd_mlflow.report.review_words import sent_table
+from kd_mlflow.report.review_words import (
+    class_table,
+    decision_text,
+    footprint_text,
+    importance_text,
+    sent_table,
+    weakest_text,
+)
 from kd_mlflow.report.words import (
     augmentation,
     composition,
     counts_text,
+    gain_text,
+    gap_text,
     inputs_text,
+    kind_text,
     metrics_table,
     one_line,
     p_values,
@@ -40,6 +51,18 @@ UNKNOWN_ROWS = (
 )
 
 
+OUT_OF_SCOPE = (
+    "Rows of other populations, other places or other times than the table's, until evaluate has "
+    "been asked about them with labels.",
+    "Values far outside the ranges of training, which are cut, and categories that training did "
+    "not list, which all count as one.",
+    "Questions of cause: what a column counts for here is not what changing it would do.",
+    "Decisions about people that nobody reviews: no comparison here was made by groups of people "
+    "beyond the segments that are named.",
+)
+"""Uses that the comparison says nothing about."""
+
+
 def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
     """Say what the metrics of a comparison do not show, a sentence each, as plain text."""
     rows = len(split.test)
@@ -63,7 +86,9 @@ def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
     ]
 
 
-def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
+def model_card(
+    evidence: Evidence, *, taught_by: str, ours: bool, costs: Footprint | None = None
+) -> str:
     """The description of a registered version; ``ours`` are teachers that were trained here.
 
     Names are cut, and of many classes, gains or teachers a few are shown: it is shorter than
@@ -79,10 +104,13 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
         f"{sent_table(evidence.schema)}"
     )
+    details = _details(evidence)
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
-        f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}.",
+        f"**Verdict.** {_verdict(comparison)}",
+        f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}; "
+        f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",
         metrics_table(comparison).strip(),
@@ -92,7 +120,11 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
         f"{percent(comparison.students['distilled'][0]['test_agreement'])} of the test rows.",
         sent,
         *commands,
+        *([f"**Costs.** {footprint_text(costs)}."] if costs else []),
         f"**Limits.** {safe(about_limits, len(about_limits))}",
+        "**Out of scope.** Other populations or later times; values far outside the ranges above; "
+        "questions of cause; decisions about people that nobody reviews.",
+        *details,
         f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
         f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
         f"Digest `{table.digest[:12]}`.",
@@ -101,7 +133,41 @@ def model_card(evidence: Evidence, *, taught_by: str, ours: bool) -> str:
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
     ]
-    return whole_blocks(blocks, CARD_LENGTH, spare=[sent, *reversed(commands)])
+    spare = [*reversed(details), sent, *reversed(commands)]
+    return whole_blocks(blocks, CARD_LENGTH, spare=spare)
+
+
+def _verdict(comparison: Comparison) -> str:
+    """Whether students are as good as their ensemble, and what distillation gained, in short."""
+    kind, gain = next(iter(comparison.gains.items()))
+    return (
+        f"Students against their ensemble: {gap_text(comparison.gap)}. Gain over the "
+        f"{kind_text(kind)}: {gain_text(gain)}."
+    )
+
+
+def _decides(evidence: Evidence) -> str:
+    rule = str(evidence.config.decision_threshold)
+    text = decision_text(evidence.encoding.threshold, evidence.dataset.table.classes, rule)
+    return safe(text, len(text))
+
+
+def _signed(config: DistillConfig) -> str:
+    """Who answers for the model, and its licence, where they are given."""
+    given = {"Owner": config.owner, "Licence": config.licence}
+    return "".join(f" {name}: {safe(text, 100)}." for name, text in given.items() if text)
+
+
+def _details(evidence: Evidence) -> list[str]:
+    """What a reviewer reads after the rest, as far as there is room for it."""
+    classes = class_table(evidence.class_scores[STUDENT])
+    importance = importance_text(evidence.importances) if evidence.importances else ""
+    weakest = weakest_text(evidence.weakest)
+    return [
+        *([f"**Classes**, the registered student's.\n\n{classes}"] if classes else []),
+        *([f"**Columns that count.** {safe(importance, 400)}."] if importance else []),
+        *([f"**Where it is weakest.** {safe(weakest, 400)}."] if weakest else []),
+    ]
 
 
 def _recipe(evidence: Evidence) -> str:

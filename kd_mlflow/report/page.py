@@ -11,11 +11,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.distillation.evidence import Evidence, Footprint
+from kd_mlflow.distillation.importance import MOST_ROWS
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.report import review_words, words
-from kd_mlflow.report.model_card import limits
+from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
 from kd_mlflow.table.schema import CallerSchema
 
 MODELS = {
@@ -39,6 +40,7 @@ METRIC_ROWS = {
 """Its rows: what they are called, and which way is better."""
 
 LISTED_CLASSES = 40
+OPEN_IMPORTANCES = 10
 OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
 """Columns of the table of what to send that are seen at once, and those that unfold."""
 
@@ -46,22 +48,31 @@ JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
 
 
-def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) -> str:
+def page(
+    evidence: Evidence,
+    pictures: Mapping[str, bytes],
+    *,
+    model_id: str,
+    costs: Footprint | None = None,
+) -> str:
     """Write the report as HTML that needs no network and no script.
 
-    ``pictures``: PNG files by the names that ``gallery.draw`` gives them.
+    ``pictures``: PNG files by the names that ``gallery.draw`` gives them; ``costs`` are what the
+    registered student costs to run.
     """
+    summary = evidence.comparison.summary | (costs.metrics if costs else {})
     template = environment().get_template("report.html")
     return template.render(
         words=words,
+        review=review_words,
         config=evidence.config,
         table=evidence.dataset.table,
         comparison=evidence.comparison,
         seeds=evidence.seeds,
         test_rows=evidence.test_rows,
         teachers=evidence.teacher_accuracies,
-        metrics=evidence.comparison.summary,
-        models=[name for name in MODELS if f"{name}_test_accuracy" in evidence.comparison.summary],
+        metrics=summary,
+        models=[name for name in MODELS if f"{name}_test_accuracy" in summary],
         model_names=MODELS,
         metric_rows=_metric_rows(evidence.comparison),
         colours={name: look.colour for name, look in LOOKS.items()},
@@ -69,9 +80,17 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes], *, model_id: str) ->
         balance=_balance(evidence),
         recall=_recall(evidence.comparison),
         first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
+        facts=_facts(evidence, costs),
+        decides=_decides(evidence),
+        classes=_classes(evidence),
+        importances=_importances(evidence),
+        weakest=evidence.weakest,
+        thresholds=evidence.thresholds,
+        parts=evidence.parts,
         sent=_sent(evidence.schema),
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
+        out_of_scope=OUT_OF_SCOPE,
         pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
         commands=_commands(evidence, model_id),
     )
@@ -118,6 +137,69 @@ def _metric_rows(comparison: Comparison) -> dict[str, tuple[str, str]]:
     """Rows of the table of metrics; of an imbalanced table balanced accuracy comes first."""
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
     return {first: METRIC_ROWS[first], **METRIC_ROWS}
+
+
+def _facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
+    """What a reader wants to know at once, beside the figures; nothing of what is not known."""
+    config = evidence.config
+    return [
+        *([("owner", words.one_line(config.owner, 200))] if config.owner else []),
+        *([("licence", words.one_line(config.licence, 200))] if config.licence else []),
+        ("decides", _decides(evidence)),
+        *([("costs", review_words.footprint_text(costs))] if costs else []),
+    ]
+
+
+def _decides(evidence: Evidence) -> str:
+    """Which class the student predicts."""
+    rule = str(evidence.config.decision_threshold)
+    classes = evidence.dataset.table.classes
+    return review_words.decision_text(evidence.encoding.threshold, classes, rule)
+
+
+def _classes(evidence: Evidence) -> dict[str, Any]:
+    """Rows, recall and precision of each class, of student and ensemble."""
+    scores = evidence.class_scores
+    rows = [
+        (
+            each[0].name,
+            each[0].rows,
+            [review_words.bounded_share(s) for one in each for s in (one.recall, one.precision)],
+        )
+        for each in zip(*scores.values(), strict=True)
+    ]
+    if len(rows) > LISTED_CLASSES:
+        rows.sort(key=lambda row: -row[1])
+    more = max(0, len(rows) - LISTED_CLASSES)
+    return {"models": list(scores), "rows": rows[:LISTED_CLASSES], "more": more}
+
+
+def _importances(evidence: Evidence) -> dict[str, Any]:
+    """What shuffling each column costs each model, and how long its bar is."""
+    found = evidence.importances
+    models = list(found[0].rise) if found else []
+    most = max((each.rise[who].value for each in found for who in models), default=0.0)
+    rows = [
+        (
+            each.column,
+            [
+                (
+                    review_words.bounded_loss(each.rise[who]),
+                    max(0.0, 100 * each.rise[who].value / (most or 1.0)),
+                )
+                for who in models
+            ],
+        )
+        for each in found
+    ]
+    columns = len(evidence.encoding.columns)
+    return {
+        "models": models,
+        "rows": rows[:OPEN_IMPORTANCES],
+        "folded": rows[OPEN_IMPORTANCES:],
+        "left_out": columns - len(rows),
+        "val_rows": min(MOST_ROWS, len(evidence.dataset.split.val)),
+    }
 
 
 def _sent(schema: CallerSchema) -> dict[str, Any]:
@@ -193,17 +275,16 @@ def _menu_text(evidence: Evidence) -> str:
 
 
 def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    """What the ensemble is made of; size and range of teachers that are known one by one."""
-    made_of = ("the ensemble is made of", words.composition(evidence.parts))
+    """Where the ensemble comes from; size and range of teachers that are known one by one."""
     teachers = evidence.teacher_accuracies
     whole = evidence.comparison.summary.get("ensemble_parameters")
     if not teachers or not whole:
-        return [("teachers", evidence.config.teachers), made_of]
+        return [("teachers", evidence.config.teachers)]
     text = (
         f"{len(teachers)}, {whole:,.0f} parameters together where they count; "
         f"test accuracy {words.percent(min(teachers))} to {words.percent(max(teachers))}"
     )
-    return [("teachers", text), made_of]
+    return [("teachers", text)]
 
 
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:

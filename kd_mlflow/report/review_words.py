@@ -87,7 +87,8 @@ def decision_text(threshold: float | None, classes: Sequence[object], rule: str)
             else ("the likeliest class is predicted")
         )
     how = f"best {rule.replace('_', ' ')} on validation rows" if rule in RULES else "as asked for"
-    return f"{one_line(str(classes[1]), 30)} is predicted from a probability of {threshold:.4f} on ({how})"
+    positive = one_line(str(classes[1]), 30)
+    return f"{positive} is predicted from a probability of {threshold:.4f} on ({how})"
 
 
 def bytes_text(size: float) -> str:

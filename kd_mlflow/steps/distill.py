@@ -61,6 +61,9 @@ C = TypeVar("C", bound=StudentRecipe)
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
 
+REVIEW = "review.json"
+"""What report and card show a few of: all classes, importances, segments and thresholds."""
+
 RUN_KINDS = {
     "distilled": "student",
     "baseline": "baseline",
@@ -259,6 +262,7 @@ def _log_and_register(
     )
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
+    run.document(evidence.review(), REVIEW)
     if evidence.trials:
         run.document([asdict(trial) for trial in evidence.trials], MENU)
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
@@ -269,10 +273,16 @@ def _log_and_register(
     pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
-    run.file(page(evidence, pictures, model_id=model_id).encode(), "report.html")
+    html = page(evidence, pictures, model_id=model_id, costs=costs)
+    run.file(html.encode(), "report.html")
     return run.register(
         model_name=config.model_name,
         model_id=model_id,
         identity=dataset.identity,
-        card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
+        card=model_card(
+            evidence,
+            taught_by=ensemble.source,
+            ours=ensemble.run_id is not None,
+            costs=costs,
+        ),
     )
