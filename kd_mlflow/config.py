@@ -354,8 +354,8 @@ class DecisionOptions(Options):
     decision_threshold: str = option(
         "none",
         "From which probability on the second of two classes is predicted: none (the likelier one "
-        "is), the best on validation rows by balanced_accuracy or f1, or a number. All models of "
-        "the comparison follow the rule.",
+        "is), the registered student's best on validation rows by balanced_accuracy or f1, or a "
+        "number. All models of the comparison are asked at it.",
         THRESHOLD,
     )
 

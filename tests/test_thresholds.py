@@ -17,7 +17,6 @@ from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.thresholds import (
     RULES,
-    Thresholds,
     choose_threshold,
     predicted,
     second_class,
@@ -71,26 +70,25 @@ def test_a_threshold_can_be_given_or_none():
 
 
 def test_a_comparison_counts_what_models_decide():
-    """Accuracy, recall and agreement follow the thresholds; log loss and areas do not."""
+    """Accuracy, recall and agreement follow the threshold; log loss and areas do not."""
     (logits, labels), other = answers(), answers(seed=1)[0]
     models = {"distilled": torch.stack([logits, other]), "baseline": torch.stack([other, logits])}
-    levels = Thresholds(ensemble=0.2, students={"distilled": [0.1, 0.3], "baseline": [None, None]})
     plain, found = (
         evaluate_students(
-            models, logits, labels, student_parameters=1, ensemble_parameters=9, **more
+            models, other, labels, student_parameters=1, ensemble_parameters=9, threshold=level
         )
-        for more in ({}, {"thresholds": levels})
+        for level in (None, 0.1)
     )
     first = found.students["distilled"][0]
-    said, taught = second_class(logits) >= 0.1, second_class(logits) >= 0.2
+    said, taught = second_class(logits) >= 0.1, second_class(other) >= 0.1
     assert first["test_accuracy"] == (said == labels).mean()
     assert first["test_agreement"] == (said == taught).mean()
+    assert found.summary["ensemble_test_accuracy"] == (taught == labels).mean()
     assert found.recalls["registered"][1] == said[labels == 1].mean()
     assert found.summary["registered_threshold"] == 0.1
     assert "registered_threshold" not in plain.summary
     for name in ("log_loss", "roc_auc", "average_precision"):
         assert found.summary[f"distilled_test_{name}"] == plain.summary[f"distilled_test_{name}"]
-    assert found.summary["baseline_test_accuracy"] == plain.summary["baseline_test_accuracy"]
 
 
 def test_rows_are_scored_by_the_same_decision():

@@ -31,10 +31,8 @@ from kd_mlflow.evaluation.comparison import (
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
 from kd_mlflow.evaluation.thresholds import (
-    ARGMAX,
     NONE,
     Threshold,
-    Thresholds,
     choose_threshold,
     worth_knowing,
 )
@@ -131,14 +129,13 @@ class Evidence:
     def class_scores(self) -> dict[str, tuple[ClassScores, ...]]:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
         names = list(map(str, self.dataset.table.classes))
-        thresholds, labels = self.logits.thresholds, self.logits.labels
-        models = {
-            STUDENT: (self.logits.students["distilled"][0], thresholds.registered),
-            ENSEMBLE: (self.logits.ensemble, thresholds.ensemble),
-        }
+        scored = self.logits
+        models = {STUDENT: scored.students["distilled"][0], ENSEMBLE: scored.ensemble}
         return {
-            who: class_scores(RowScores.of(_probabilities(logits), labels, threshold), names)
-            for who, (logits, threshold) in models.items()
+            who: class_scores(
+                RowScores.of(_probabilities(logits), scored.labels, scored.threshold), names
+            )
+            for who, logits in models.items()
         }
 
     def review(self) -> dict[str, Any]:
@@ -175,13 +172,13 @@ def compare(
     """
     features = dataset.features("test")
     by_kind = _scored(trained, ensemble.encoding.encode(features)).chunk(len(trained.kinds))
-    thresholds = decision_thresholds(config, dataset, trained, boosting)
+    threshold = decision_threshold(config, dataset, trained)
     logits = Logits(
         labels=dataset.labels("test"),
         ensemble=ensemble.score(features, config.averaging),
         students=dict(zip(trained.kinds, by_kind, strict=True)),
         boosting=boosting.logits(features)[0] if boosting else None,
-        thresholds=thresholds,
+        threshold=threshold,
     )
     table, columns = dataset.table, measured_columns(trained.encoding, boosting)
     counts = np.bincount(table.labels, minlength=len(table.classes)).tolist()
@@ -193,7 +190,7 @@ def compare(
         ensemble_parameters=ensemble.parameters,
         class_rows=dict(zip(map(str, table.classes), counts, strict=True)),
         boosting=logits.boosting,
-        thresholds=thresholds,
+        threshold=threshold,
     )
     example = (
         made_rows(table.features, trained.encoding.columns)
@@ -204,7 +201,7 @@ def compare(
     return Evidence(
         config=config,
         dataset=dataset,
-        encoding=replace(trained.encoding, threshold=thresholds.registered),
+        encoding=replace(trained.encoding, threshold=threshold),
         comparison=comparison,
         logits=logits,
         history=trained.history,
@@ -212,7 +209,7 @@ def compare(
         example=example,
         parts=ensemble.parts,
         profile=profile,
-        thresholds=_compared_thresholds(dataset, trained, thresholds.registered),
+        thresholds=_compared_thresholds(dataset, trained, threshold),
         importances=_importances(config, dataset, ensemble, trained, columns),
         weakest=_weakest(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
@@ -220,28 +217,22 @@ def compare(
     )
 
 
-def decision_thresholds(
-    config: DistillConfig, dataset: Dataset, trained: TrainedStudents, boosting: Family | None
-) -> Thresholds:
-    """The threshold of every model by the rule that is asked for, on the validation rows."""
+def decision_threshold(
+    config: DistillConfig, dataset: Dataset, trained: TrainedStudents
+) -> float | None:
+    """The threshold that is asked for: of the registered student, by the validation rows."""
     rule = str(config.decision_threshold)
     if rule == NONE:
-        return ARGMAX
-    lessons, labels = trained.lessons, dataset.labels("val")
-    encoded = lessons.encoded[lessons.taught_rows :].cpu().numpy()
-    by_kind = _scored(trained, encoded).chunk(len(trained.kinds))
+        return None
+    return choose_threshold(rule, _on_validation_rows(trained), dataset.labels("val"))
 
-    def chosen(logits: Tensor) -> float | None:
-        return choose_threshold(rule, logits.cpu(), labels)
 
-    return Thresholds(
-        ensemble=chosen(lessons.val_logits),
-        boosting=chosen(boosting.logits(dataset.features("val"))[0]) if boosting else None,
-        students={
-            kind: [chosen(each) for each in logits]
-            for kind, logits in zip(trained.kinds, by_kind, strict=True)
-        },
-    )
+def _on_validation_rows(trained: TrainedStudents) -> Tensor:
+    """The registered student's logits on the validation rows.  Shape: (n, classes)."""
+    lessons = trained.lessons
+    with torch.no_grad():
+        scored: Tensor = trained.registered(lessons.encoded[lessons.taught_rows :].cpu())
+    return scored
 
 
 def _compared_thresholds(
@@ -250,10 +241,7 @@ def _compared_thresholds(
     """What thresholds of the registered student are worth on the validation rows."""
     if len(dataset.table.classes) != 2:
         return []
-    lessons = trained.lessons
-    with torch.no_grad():
-        logits = trained.registered(lessons.encoded[lessons.taught_rows :].cpu())
-    return worth_knowing(logits, dataset.labels("val"), own)
+    return worth_knowing(_on_validation_rows(trained), dataset.labels("val"), own)
 
 
 def check_decision(config: DecisionOptions, table: Table) -> None:

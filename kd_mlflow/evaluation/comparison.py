@@ -25,7 +25,7 @@ from kd_mlflow.evaluation.metrics import (
     class_recalls,
     probability_metrics,
 )
-from kd_mlflow.evaluation.thresholds import ARGMAX, Counts, Thresholds, predicted
+from kd_mlflow.evaluation.thresholds import Counts, predicted
 
 Metrics = dict[str, float]
 
@@ -98,7 +98,8 @@ class Comparison:
 class Logits:
     """The logits of ensemble and students on the test rows, and these rows' labels.
 
-    ``boosting`` are those of boosted trees alone; ``thresholds`` say how all of them decide.
+    ``boosting`` are those of boosted trees alone; ``threshold`` is the probability from which on
+    all of them predict the second of two classes, None where they predict the likeliest.
     Shape: labels (n,), ensemble and boosting (n, classes), students (seeds, n, classes) of each
     kind.
     """
@@ -107,16 +108,16 @@ class Logits:
     ensemble: Tensor
     students: Mapping[str, Tensor]
     boosting: Tensor | None = None
-    thresholds: Thresholds = ARGMAX
+    threshold: float | None = None
 
     @property
     def ensemble_classes(self) -> Counts:
         """The classes that the ensemble predicts.  Shape: (n,)."""
-        return predicted(self.ensemble, self.thresholds.ensemble)
+        return predicted(self.ensemble, self.threshold)
 
     def classes(self, kind: str) -> Counts:
         """The classes that students of a kind predict.  Shape: (seeds, n)."""
-        return _classes(self.students[kind], kind, self.thresholds)
+        return predicted(self.students[kind], self.threshold)
 
 
 def majority_share(class_rows: Mapping[str, int]) -> float:
@@ -190,21 +191,21 @@ def evaluate_students(
     ensemble_parameters: int | None,
     class_rows: Mapping[str, int] | None = None,
     boosting: Tensor | None = None,
-    thresholds: Thresholds = ARGMAX,
+    threshold: float | None = None,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     ``class_rows`` are the whole table's by class; those of ``labels`` where none are given.
-    ``thresholds`` say how models decide between two classes: what counts right answers, recall
-    and agreement asks for the class that is decided.
+    ``threshold`` is the probability from which on all models predict the second of two classes:
+    right answers, recall and agreement are of what they predict.
     Shape: students (seeds, n, classes) of each kind, ensemble and boosting (n, classes), labels
     (n,).
     """
     if class_rows is None:
         counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
         class_rows = {str(place): count for place, count in enumerate(counts)}
-    answers = {kind: _classes(logits, kind, thresholds) for kind, logits in students.items()}
-    of_ensemble = predicted(ensemble, thresholds.ensemble)
+    answers = {kind: predicted(logits, threshold) for kind, logits in students.items()}
+    of_ensemble = predicted(ensemble, threshold)
     by_kind = {
         kind: tuple(
             _test_metrics(x, labels, student_parameters, own)
@@ -242,7 +243,7 @@ def evaluate_students(
         summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled[0], hits[kind][0])
     over_boosting = None
     if boosting is not None:
-        alone = predicted(boosting, thresholds.boosting)
+        alone = predicted(boosting, threshold)
         over_boosting = (
             accuracy_difference(distilled, (alone == labels)[None]),
             loss_difference(row_losses(boosting[None], labels), losses["distilled"]),
@@ -251,7 +252,8 @@ def evaluate_students(
         summary |= {f"boosting_test_{name}": value for name, value in found.items()}
         summary |= _with_bounds("gain_over_boosting", over_boosting[0])
         summary |= _with_bounds("log_loss_gain_over_boosting", over_boosting[1])
-    summary |= _named(thresholds)
+    if threshold is not None:
+        summary["registered_threshold"] = threshold
     return Comparison(
         students=by_kind,
         summary=summary,
@@ -264,18 +266,6 @@ def evaluate_students(
         class_rows=class_rows,
         recalls=_recalls(answers, of_ensemble, labels, classes=ensemble.shape[-1]),
     )
-
-
-def _classes(logits: Tensor, kind: str, thresholds: Thresholds) -> Counts:
-    """The classes that students of a kind predict.  Shape: (seeds, n, classes) -> (seeds, n)."""
-    own = thresholds.of(kind, len(logits))
-    return np.stack([predicted(each, level) for each, level in zip(logits, own, strict=True)])
-
-
-def _named(thresholds: Thresholds) -> Metrics:
-    """The thresholds of ensemble and registered student as metrics; none of what has none."""
-    both = {"ensemble": thresholds.ensemble, "registered": thresholds.registered}
-    return {f"{who}_threshold": value for who, value in both.items() if value is not None}
 
 
 def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:

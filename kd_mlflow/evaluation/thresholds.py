@@ -5,8 +5,7 @@ The second class is the positive one, as in ROC AUC and average precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,47 +44,24 @@ class Threshold(NamedTuple):
     balanced_accuracy: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """The threshold of each model of a comparison; None where it predicts the likelier class.
-
-    ``students`` are those of each kind's seeds.
-    """
-
-    ensemble: float | None = None
-    boosting: float | None = None
-    students: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-
-    def of(self, kind: str, seeds: int) -> Sequence[float | None]:
-        """Those of one kind of student."""
-        return self.students.get(kind, (None,) * seeds)
-
-    @property
-    def registered(self) -> float | None:
-        """That of the student that is served: the first distilled one."""
-        return self.of("distilled", 1)[0]
-
-
-ARGMAX = Thresholds()
-"""All models predict the likelier class."""
-
-
 def predicted(logits: Tensor, threshold: float | None = None) -> Counts:
-    """The class that a model predicts for each row.  Shape: (n, classes) -> (n,).
+    """The class that is predicted for each row, the likeliest one without a threshold.
+
+    Shape: (..., n, classes) -> (..., n).
 
     >>> logits = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).log()
     >>> predicted(logits), predicted(logits, 0.25)
     (array([0, 1]), array([1, 1]))
     """
     if threshold is None:
-        classes: Counts = logits.argmax(dim=1).numpy()
+        classes: Counts = logits.argmax(dim=-1).numpy()
         return classes
     return (second_class(logits) >= threshold).astype(np.int64)
 
 
 def second_class(logits: Tensor) -> Floats:
-    """The probability of the second class.  Shape: (n, 2) -> (n,)."""
-    found: Floats = torch.softmax(logits.double(), dim=1)[:, 1].numpy()
+    """The probability of the second class.  Shape: (..., n, 2) -> (..., n)."""
+    found: Floats = torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
     return found
 
 

@@ -117,6 +117,7 @@ def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
 
 def value_text(value: float, column: Column) -> str:
     """Write a number, or a date by its days since the column's origin, for people."""
+    value += 0.0  # no minus before a zero
     if column.kind != "date":
         return f"{value:,.0f}" if LONG <= abs(value) < LONGER else f"{value:.4g}"
     return str(np.datetime64(column.origin, "s") + np.timedelta64(round(value * DAY_S), "s"))[:10]
