@@ -92,7 +92,8 @@ class Evidence:
     """Everything that figures and report show of a comparison.
 
     Columns of the curves in ``history`` are grouped by kind, in the order of ``logits.students``;
-    ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one;
+    ``teacher_accuracies`` on test rows is empty where teachers are unknown one by one, and where
+    there is a threshold, which they were not asked at;
     ``parts`` say what the teacher is made of; ``example`` are rows of raw columns that the student
     can be asked with; ``profile`` is of its training rows; ``importances`` are of the columns that
     count most, ``weakest`` are rows on which the registered student is worst, ``thresholds`` what
@@ -213,7 +214,7 @@ def compare(
         importances=_importances(config, dataset, ensemble, trained, columns),
         weakest=_weakest(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
-        teacher_accuracies=teacher_accuracies,
+        teacher_accuracies=teacher_accuracies if threshold is None else (),
     )
 
 

@@ -14,8 +14,15 @@ from scipy.stats import norm
 
 from kd_mlflow.evaluation.intervals import Interval, Z, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
-from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.table.profile import Profile, bin_names, bin_places
+from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.profile import (
+    GAP,
+    Profile,
+    bin_names,
+    bin_places,
+    column_values,
+    value_text,
+)
 
 LEAST_ROWS, LEAST_SHARE = 30, 0.02
 """A segment has so many rows and such a share of them, or its loss would be chance."""
@@ -105,15 +112,26 @@ def weakest_segments(
 def _bins(
     features: pd.DataFrame, encoding: Encoding, profile: Profile, names: Sequence[str]
 ) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-    """Each bin of each column that holds rows: the column, what it holds, which rows."""
+    """Each bin of each column that holds rows: the column, what they have there, which rows."""
     wanted = set(names)
     for column, seen in zip(encoding.columns, profile.columns, strict=True):
         if column.name not in wanted:
             continue
         places = bin_places(features[column.name], column, seen.edges)
         shown = bin_names(column, seen.edges)
+        values = column_values(features[column.name], column) if seen.edges else None
         for place in np.unique(places):
-            yield column.name, shown[place], np.flatnonzero(places == place)
+            rows = np.flatnonzero(places == place)
+            if values is None or place == GAP:
+                yield column.name, shown[place], rows
+            else:
+                yield column.name, _range(values[rows], column), rows
+
+
+def _range(values: Floats, column: Column) -> str:
+    """From the least of some values to the largest, for people."""
+    low, high = (value_text(float(end), column) for end in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _few(worst: Sequence[Segment]) -> Iterator[Segment]:

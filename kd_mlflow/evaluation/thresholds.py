@@ -26,7 +26,8 @@ DIGITS = 6
 SHOWN = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 """Thresholds that a table shows besides the ones chosen."""
 
-RULES = ("balanced_accuracy", "f1")
+RULE_WORDS = {"balanced_accuracy": "balanced accuracy", "f1": "F1"}
+RULES = tuple(RULE_WORDS)
 """What a threshold may be the best for, on rows that nothing was trained on."""
 
 
@@ -94,7 +95,7 @@ def worth_knowing(logits: Tensor, labels: Counts, own: float | None) -> list[tup
     special: dict[float, list[str]] = {level: [] for level in SHOWN}
     for rule in RULES:
         best = choose_threshold(rule, logits, labels)
-        special.setdefault(best or 0.5, []).append(f"best {rule.replace('_', ' ')}")
+        special.setdefault(best or 0.5, []).append(f"best {RULE_WORDS[rule]}")
     special.setdefault(0.5 if own is None else own, []).append("in use")
     rows = tabled(second_class(logits), labels, sorted(special))
     return [(row, ", ".join(special[row.threshold])) for row in rows]

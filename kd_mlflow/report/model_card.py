@@ -109,7 +109,7 @@ def model_card(
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
         f"**Verdict.** {_verdict(comparison)}",
-        f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}; "
+        f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",

@@ -164,7 +164,7 @@ def _classes(evidence: Evidence) -> dict[str, Any]:
         (
             each[0].name,
             each[0].rows,
-            [review_words.bounded_share(s) for one in each for s in (one.recall, one.precision)],
+            [review_words.share_parts(s) for one in each for s in (one.recall, one.precision)],
         )
         for each in zip(*scores.values(), strict=True)
     ]

@@ -9,7 +9,7 @@ from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
-from kd_mlflow.evaluation.thresholds import RULES
+from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
 from kd_mlflow.report.words import one_line, percent, safe
 from kd_mlflow.table.schema import CallerSchema, SentColumn
 
@@ -36,6 +36,17 @@ def bounded_share(share: Interval | None) -> str:
     if share is None:
         return "-"
     return f"{percent(share.value)} ({100 * share.low:.2f} to {100 * share.high:.2f})"
+
+
+def share_parts(share: Interval | None) -> tuple[str, str]:
+    """Write a share and, apart and shorter, its interval; - where there is none.
+
+    >>> share_parts(Interval(value=0.9, low=0.88, high=0.92))
+    ('90.00 %', '88.0 to 92.0')
+    """
+    if share is None:
+        return "-", ""
+    return percent(share.value), f"{100 * share.low:.1f} to {100 * share.high:.1f}"
 
 
 def bounded_loss(loss: Interval) -> str:
@@ -81,14 +92,10 @@ def importance_text(importances: Sequence[Importance]) -> str:
 def decision_text(threshold: float | None, classes: Sequence[object], rule: str) -> str:
     """Say which class is predicted."""
     if threshold is None:
-        return (
-            "the likelier class is predicted"
-            if len(classes) == 2
-            else ("the likeliest class is predicted")
-        )
-    how = f"best {rule.replace('_', ' ')} on validation rows" if rule in RULES else "as asked for"
+        return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
+    how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
     positive = one_line(str(classes[1]), 30)
-    return f"{positive} is predicted from a probability of {threshold:.4f} on ({how})"
+    return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
 
 
 def bytes_text(size: float) -> str:

@@ -126,7 +126,7 @@ def value_text(value: float, column: Column) -> str:
 def _fit(series: pd.Series, column: Column) -> ColumnProfile:
     edges: tuple[float, ...] = ()
     if column.kind in ("numeric", "date"):
-        values = _values(series, column)
+        values = column_values(series, column)
         edges = _edges(values[~np.isnan(values)])
     counts = column_counts(series, column, edges)
     return ColumnProfile(name=column.name, edges=edges, counts=tuple(counts.tolist()))
@@ -166,13 +166,16 @@ def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tupl
     if column.kind == "boolean":
         values = scoring.encode_column(series, asdict(column)).astype(np.float64)
         return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int), 2
-    values = _values(series, column)
+    values = column_values(series, column)
     found = np.searchsorted(np.array(edges), values, side="left")
     return np.where(np.isnan(values), GAP, found + FIRST_BIN), len(edges) + 1
 
 
-def _values(series: pd.Series, column: Column) -> NDArray[np.float64]:
-    """A column of numbers or dates as float64, dates as days since its origin; gaps are NaN."""
+def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
+    """A column of numbers or dates as float64, dates as days since its origin; gaps are NaN.
+
+    Shape: (n,).
+    """
     if column.kind == "numeric":
         return scoring.numbers(series, asdict(column))
     return scoring.encode_column(series, asdict(column)).astype(np.float64)
