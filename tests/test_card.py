@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModel
 from mlflow.store.tracking.dbmodels.models import SqlRun
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
-from test_report import evidence
+from test_report import COSTS, evidence
 
 from kd_mlflow.config import DataOptions, RegistryOptions
 from kd_mlflow.distillation.students import StudentSetting
@@ -26,7 +27,7 @@ from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.words import both_gains_text, gain_text, one_line, safe
+from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import results, tracked
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
@@ -67,6 +68,39 @@ def test_card_and_table_say_the_gain_over_each_baseline(finished):
     assert set(distilled.comparison.gains) == {"baseline", "strong_baseline"}
 
 
+HEADS = [
+    "Verdict.",
+    "Intended use.",
+    "Metrics",
+    "What to send.",
+    "Load it.",
+    "Serve it",
+    "Costs.",
+    "Limits.",
+    "Out of scope.",
+]
+DETAILS = ["Classes", "Columns that count.", "Where it is weakest."]
+LAST = ["Data.", "Teachers.", "Recipe."]
+
+
+def heads(card):
+    """What a card's paragraphs begin with."""
+    found = re.findall(r"^\*\*(.+?)\*\*", card, re.M)
+    return [head for head in found if head != "Warning:"]
+
+
+def test_the_card_says_what_a_reviewer_asks(finished):
+    """What a reader needs comes first; details stand behind it, as far as there is room."""
+    card = finished.client.get_model_version("kd-student", finished.result.distill.version)
+    assert [head for head in heads(card.description) if head not in DETAILS] == HEADS + LAST
+    assert "| feature_00 | number | " in card.description
+    assert "| and 12 more of 20 | see `schema.json` | | |" in card.description
+    whole = whole_card(two_classes(), taught_by="us", ours=True, costs=COSTS)
+    assert heads(whole) == HEADS + DETAILS + LAST
+    for each in two_classes().class_scores["registered student"]:
+        assert f"| {each.name} | {each.rows} | {percent(each.recall.value)} (" in whole
+
+
 HOSTILE = [
     "# head\n\n## another",
     "a | b |\n|---|---|\n| c | d |",
@@ -98,7 +132,14 @@ def structure(markdown):
 @cache
 def note_texts(name):
     """Every description that shows a name."""
-    given = evidence([f"{name}{i}" for i in range(3)], name=name, target=name)
+    given = evidence(
+        [f"{name}{i}" for i in range(3)],
+        name=name,
+        target=name,
+        column=name,
+        owner=name,
+        licence=name,
+    )
     comparison = given.comparison
     return {
         "teachers": notes.teachers_note(
@@ -132,13 +173,20 @@ def note_texts(name):
             name, "1", promoted=False, reason=f"column {name} is missing", comparison="None."
         ),
         "rollback": notes.rollback_note(name, restored="1", replaced="2"),
-        "card": model_card(given, taught_by=f"models:/{name}/1", ours=False),
-        "imbalance": model_card(
+        "card": whole_card(given, taught_by=f"models:/{name}/1", ours=False, costs=COSTS),
+        "imbalance": whole_card(
             evidence([f"{name}{i}" for i in range(3)], n=360, labels=few_of(3, 360), target=name),
             taught_by=name,
             ours=True,
         ),
     }
+
+
+def whole_card(*given, **options):
+    """The card with all of its blocks: a long name leaves none out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_card_module, "CARD_LENGTH", 20_000)
+        return model_card(*given, **options)
 
 
 def few_of(classes, n):
@@ -249,8 +297,11 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
     recalls = {**comparison.recalls, **dict.fromkeys(more, comparison.recalls["baseline"])}
     comparison = replace(comparison, gains=more, loss_gains=more, summary=summary, recalls=recalls)
     assert comparison.imbalanced is imbalanced
+    rows = len(shown.logits.labels)
+    students = dict.fromkeys(shown.logits.students, torch.zeros(1, rows, classes))
     shown = replace(
         shown,
+        logits=replace(shown.logits, ensemble=torch.zeros(rows, classes), students=students),
         comparison=comparison,
         dataset=replace(shown.dataset, table=table),
         config=replace(shown.config, model_name=model_name),

@@ -15,10 +15,14 @@ import pytest
 import torch
 
 from kd_mlflow.config import DistillConfig
-from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.distillation.evidence import ENSEMBLE, STUDENT, Evidence, Footprint
+from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Logits, evaluate_students
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.thresholds import worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.report import page as report
 from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
@@ -41,6 +45,8 @@ FIGURES = {
 TWO_CLASSES = FIGURES | {"roc_pr"}
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PICTURES = dict.fromkeys(FIGURES, b"no picture")
+SURE, UNSURE = Interval(value=0.2, low=0.1, high=0.3), Interval(value=0.0, low=-0.1, high=0.1)
+COSTS = Footprint(latency_ms=0.2, model_bytes=100_000, environment_bytes=10**9)
 HOSTILE = ("<script>alert(1)</script>", "a & b", "\"quoted\" 'twice'")
 
 
@@ -161,6 +167,9 @@ def evidence(
         example=made_rows(frame, encoding.columns),
         parts=[Part("networks", 2, 1.0)],
         profile=fit_profile(dataset.features("train"), dataset.labels("train"), encoding),
+        importances=[Importance(column, {STUDENT: SURE, ENSEMBLE: UNSURE})],
+        weakest=Weakest((Segment(column, target, 40, SURE, 0.5, 0.25, True),), 3, 30, 0.1),
+        thresholds=worth_knowing(logits.ensemble, logits.labels, None) if len(classes) == 2 else (),
     )
 
 
@@ -301,14 +310,93 @@ def test_no_name_is_markup_anywhere(hostile):
             column=name,
             model_name=re.sub(r"[/\n']", "", name),
             teachers=name,
+            owner=name,
+            licence=name,
         )
         for name in ("plain", hostile)
     )
-    pages = [Page(report.page(each, PICTURES, model_id="m-1")) for each in (plain, given)]
+    pages = [
+        Page(report.page(each, PICTURES, model_id="m-1", costs=COSTS)) for each in (plain, given)
+    ]
     shapes = [[(tag, sorted(attributes)) for tag, attributes in p.elements] for p in pages]
     assert shapes[0] == shapes[1]
     assert pages[1].open == []
     assert pages[1].words.count(" ".join(hostile.split())) > 5
+
+
+def test_a_reader_finds_what_is_needed_first(html):
+    """Figures, what counts, what to send, how to run, limits; then what unfolds, words last."""
+    page = Page(html)
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles[:5] == [
+        "Is the student as good as the ensemble?",
+        "Which columns count, and where is it weakest?",
+        "What a caller must send",
+        "Pull and serve it",
+        "Limits",
+    ]
+    assert titles[5] == "How does it decide between two classes?"
+    assert titles[-1] == "Words"
+    folded = re.findall(r"<summary><h2>(.*?)</h2></summary>", html)
+    assert folded == titles[5:]
+    assert not any("open" in attributes for tag, attributes in page.elements if tag == "details")
+
+
+def test_the_page_shows_what_the_review_has(finished, distill_run, html, tmp_path):
+    """Columns, segments, classes and thresholds are those of ``review.json``, with their values."""
+    path = finished.client.download_artifacts(distill_run.info.run_id, "review.json", tmp_path)
+    with open(path, encoding="utf-8") as file:
+        review = json.load(file)
+    words = Page(html).words
+    assert len(review["importances"]) == 20
+    for each in review["importances"]:
+        student, ensemble = (each[who] for who in (STUDENT, ENSEMBLE))
+        assert f"{each['column']} {student['value']:.4f} ({student['low']:.4f} to" in words
+        assert f"{ensemble['value']:.4f} ({ensemble['low']:.4f} to" in words
+    values = [each[STUDENT]["value"] for each in review["importances"]]
+    assert values == sorted(values, reverse=True)
+    for each in review["weakest"]["segments"]:
+        assert f"{each['column']} {each['values']} {each['rows']:,} " in words
+    for each in review["classes"][STUDENT]:
+        shares = [f"{percent(each[name]['value'])} " for name in ("recall", "precision")]
+        assert f"{each['name']} {each['rows']:,} {shares[0]}" in words
+        assert shares[1] in words
+    in_use = [each for each in review["thresholds"] if "in use" in each["note"]]
+    assert [each["threshold"] for each in in_use] == [0.5]
+    assert f"0.5000 {percent(in_use[0]['predicted'])}" in words
+
+
+def test_class_scores_are_the_comparisons(finished, distill_run, tmp_path):
+    """The registered student's recall by class is that of the comparison."""
+    path = finished.client.download_artifacts(distill_run.info.run_id, "review.json", tmp_path)
+    with open(path, encoding="utf-8") as file:
+        classes = json.load(file)["classes"]
+    recalls = finished.result.distill.comparison.recalls
+    for who, model in ((STUDENT, "registered"), (ENSEMBLE, "ensemble")):
+        assert [each["recall"]["value"] for each in classes[who]] == list(recalls[model])
+
+
+def test_costs_and_names_stand_at_the_top(html, distill_run):
+    """Time, bytes and environment are logged; owner and licence stand there only if given."""
+    metrics = distill_run.data.metrics
+    words = Page(html).words
+    assert f"costs{metrics['registered_latency_ms']:.2f} ms" in words.replace("costs ", "costs")
+    assert metrics["registered_model_bytes"] > 10_000
+    assert metrics["registered_environment_bytes"] > 10**8
+    assert "decides" in words
+    assert "licence" not in words
+    given = Page(
+        report.page(evidence(owner="Ana", licence="MIT"), PICTURES, model_id="m-1", costs=COSTS)
+    )
+    assert "owner Ana" in " ".join(given.words.replace("owner", "owner ").split())
+    assert "0.20 ms to encode and score one row" in given.words
+
+
+def test_columns_that_a_caller_sends_are_all_there(html, distill_run):
+    """Each column has its line with kind and range."""
+    words = Page(html).words
+    for i in range(20):
+        assert re.search(rf"feature_{i:02d} number -?[\d.]+ to [\d.]+ none ", words)
 
 
 def rare(classes=12, n=360):

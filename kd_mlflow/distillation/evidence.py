@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +127,7 @@ class Evidence:
         """What a caller of the student must send."""
         return caller_schema(self.encoding, self.profile)
 
-    @property
+    @cached_property
     def class_scores(self) -> dict[str, tuple[ClassScores, ...]]:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
         names = list(map(str, self.dataset.table.classes))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.bins import confusion
 from kd_mlflow.evaluation.intervals import (
     Interval,
     Z,
@@ -156,9 +155,11 @@ def expected_accuracy(scores: RowScores) -> Interval:
 def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, ...]:
     """Recall and precision of each class, by the rows whose label is known."""
     known = scores.known
-    counts = confusion(known.labels, known.predicted, scores.classes)
-    rows, predicted, right = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
-    everywhere = np.bincount(scores.predicted, minlength=scores.classes)
+    hit = known.labels[known.hits]
+    rows, predicted, right, everywhere = (
+        np.bincount(numbers, minlength=scores.classes)
+        for numbers in (known.labels, known.predicted, hit, scores.predicted)
+    )
     return tuple(
         ClassScores(
             name=name,

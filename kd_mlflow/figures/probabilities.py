@@ -67,6 +67,7 @@ def reliability_diagram(
     figure, axes = canvas(
         4.3, rows=2, columns=len(models), sharex=True, sharey="row", height_ratios=[3, 1]
     )
+    least = min(float(model.bins.confidence.min()) for model in models)
     for place, model in enumerate(models):
         upper, lower = axes[:, place]
         look, bins = LOOKS[model.kind], model.bins
@@ -83,7 +84,7 @@ def reliability_diagram(
         lower.set_ylim(0.7, 2.0 * rows)
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         lower.yaxis.set_minor_locator(NullLocator())
-        upper.set_xlim(100 / classes - 2, 102)
+        upper.set_xlim(min(100 / classes, 100 * least) - 2, 102)
         label(upper, title=f"{model.name}\nECE {100 * model.ece:.1f} %")
         label(lower, x="confidence, %")
     axes[0, 0].set_ylim(-4, 104)

@@ -21,10 +21,8 @@ from kd_mlflow.report.words import (
     augmentation,
     composition,
     counts_text,
-    gain_text,
     gap_text,
     inputs_text,
-    kind_text,
     metrics_table,
     one_line,
     p_values,
@@ -44,7 +42,7 @@ takes more, PostgreSQL refuses them."""
 
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 8
-TAUGHT_BY_LENGTH = 200
+TAUGHT_BY_LENGTH = 160
 UNKNOWN_ROWS = (
     " Which rows these models were trained on is not known here: if test rows were among them, the "
     "ensemble's metrics are too good, and its students' may be."
@@ -61,6 +59,11 @@ OUT_OF_SCOPE = (
     "beyond the segments that are named.",
 )
 """Uses that the comparison says nothing about."""
+
+OUT_OF_SCOPE_IN_SHORT = (
+    "**Out of scope.** Other populations or later times; values far outside the training's; "
+    "questions of cause; decisions about people that nobody reviews."
+)
 
 
 def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
@@ -108,7 +111,7 @@ def model_card(
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
-        f"**Verdict.** {_verdict(comparison)}",
+        f"**Verdict.** Students against their ensemble: {gap_text(comparison.gap)}.",
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
@@ -122,8 +125,7 @@ def model_card(
         *commands,
         *([f"**Costs.** {footprint_text(costs)}."] if costs else []),
         f"**Limits.** {safe(about_limits, len(about_limits))}",
-        "**Out of scope.** Other populations or later times; values far outside the ranges above; "
-        "questions of cause; decisions about people that nobody reviews.",
+        OUT_OF_SCOPE_IN_SHORT,
         *details,
         f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
         f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
@@ -133,17 +135,8 @@ def model_card(
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
     ]
-    spare = [*reversed(details), sent, *reversed(commands)]
+    spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *reversed(commands)]
     return whole_blocks(blocks, CARD_LENGTH, spare=spare)
-
-
-def _verdict(comparison: Comparison) -> str:
-    """Whether students are as good as their ensemble, and what distillation gained, in short."""
-    kind, gain = next(iter(comparison.gains.items()))
-    return (
-        f"Students against their ensemble: {gap_text(comparison.gap)}. Gain over the "
-        f"{kind_text(kind)}: {gain_text(gain)}."
-    )
 
 
 def _decides(evidence: Evidence) -> str:
