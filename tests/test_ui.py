@@ -133,8 +133,9 @@ def test_model(page, address):
     """The version in production carries its alias and the model card."""
     page.goto(f"{address}/#/models/kd-student/versions/1")
     expect(page.get_by_text("@ production")).to_be_visible()
-    for words in ("Intended use.", "Metrics", "Recipe.", "Limits.", "Load it."):
+    for words in ("Verdict.", "Intended use.", "What to send.", "Limits.", "Load it."):
         expect(page.get_by_text(words, exact=True)).to_be_attached()
+    expect(page.get_by_role("cell", name="feature_00", exact=True)).to_be_attached()
     page.goto(f"{address}/#/models/kd-student")
     expect(page.get_by_text("production").first).to_be_visible()
     page.goto(f"{address}/#/models/kd-student/versions/1")
@@ -149,6 +150,32 @@ def test_report(page, address, runs):
     expect(report.get_by_role("heading", level=1)).to_contain_text("kd-student")
     width = report.locator("img").first.evaluate("image => image.naturalWidth")
     assert width > 500
+    sent = report.get_by_role("table").filter(has_text="training rows had")
+    expect(sent.get_by_role("rowheader", name="feature_19", exact=True)).to_be_visible()
+
+
+def test_report_unfolds(page, address, runs):
+    """What stands behind a title is hidden until it is clicked, without a script."""
+    run_id = runs["distill"].run_id
+    page.goto(f"{address}/#/experiments/1/runs/{run_id}/artifacts/report.html")
+    report = page.frame_locator("iframe")
+    curves = report.get_by_alt_text("ROC and precision-recall curves", exact=False)
+    expect(curves).to_be_attached()
+    expect(curves).to_be_hidden()
+    report.get_by_role("heading", name="How does it decide between two classes?").click()
+    expect(curves).to_be_visible()
+    expect(report.get_by_role("row").filter(has_text="in use")).to_be_visible()
+
+
+def test_report_narrow(page, address, runs, finished_main, tmp_path):
+    """On a phone nothing but tables and pictures is wider than the screen, and those scroll."""
+    path = finished_main.client.download_artifacts(runs["distill"].run_id, "report.html", tmp_path)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"file://{path}")
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("table").first.evaluate("table => table.parentElement.scrollWidth") > 390
+    page.get_by_role("heading", name="What a caller must send").scroll_into_view_if_needed()
 
 
 def test_figure(page, address, runs):
