@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, skew
 
 from kd_mlflow.evaluation.intervals import Interval, Z, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
@@ -87,13 +87,11 @@ def weakest_segments(
         for column, values, rows in _bins(features, encoding, profile, columns)
         if least <= len(rows) <= MOST_SHARE * n
     ]
-    bound = norm.isf(LEVEL / max(1, len(found)))
-    spread = float(losses.std())
+    level = LEVEL / max(1, len(found))
     segments = []
     for column, values, rows in found:
         own = losses[rows]
         value, error = float(own.mean()), Z * standard_error(own)
-        chance = bound * spread * np.sqrt((1 - len(rows) / n) / len(rows))
         segments.append(
             Segment(
                 column=column,
@@ -102,11 +100,26 @@ def weakest_segments(
                 loss=Interval(value=value, low=max(0.0, value - error), high=value + error),
                 accuracy=float(hits[rows].mean()),
                 ensemble_loss=float(ensemble_losses[rows].mean()),
-                beyond_chance=bool(value - overall > chance),
+                beyond_chance=value > chance_bound(losses, len(rows), level),
             )
         )
     worst = sorted(segments, key=lambda each: -each.loss.value)
     return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, overall)
+
+
+def chance_bound(losses: Floats, rows: int, level: float) -> float:
+    """What the mean of so many rows drawn at random exceeds with probability ``level``.
+
+    Log losses are skewed, and so are means of few of them: the normal bound is corrected by their
+    skewness (Cornish & Fisher, 1938), drawing without replacement.  Shape: losses (n,).
+    """
+    share, spread = rows / len(losses), float(losses.std())
+    z = float(norm.isf(level))
+    if not spread:
+        return float(losses.mean())
+    skewness = float(skew(losses)) * (1 - 2 * share) / np.sqrt(rows * (1 - share))
+    error = spread * np.sqrt((1 - share) / rows)
+    return float(losses.mean() + error * (z + (z * z - 1) * skewness / 6))
 
 
 def _bins(
