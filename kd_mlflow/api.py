@@ -193,7 +193,7 @@ def history(config: HistoryConfig) -> History:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="shelf")
+    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="shelf")
     >>> decision = kd.promote(model_name="shelf", max_accuracy_gap=1, min_compression=1)
     >>> [(period.version, period.kind) for period in kd.history(model_name="shelf").periods]
     [('1', 'promote')]

@@ -80,6 +80,12 @@ def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
                 client.delete_registered_model(lease.name)
 
 
+def is_locked(client: MlflowClient, model_name: str) -> bool:
+    """Whether somebody, alive or dead, holds the lock of a registered model."""
+    _, holder = _newest(client, model_name, _last_number(client, model_name))
+    return holder is not None
+
+
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     """The registered model of a name, if there is one."""
     try:

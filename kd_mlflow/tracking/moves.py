@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.tracking.lock import Lease, find_model, locked
+from kd_mlflow.tracking.lock import Lease, find_model, is_locked, locked
 from kd_mlflow.tracking.store import FAILURES
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
@@ -140,8 +140,11 @@ def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
 
 
 def settle(client: MlflowClient, model_name: str) -> Settled | None:
-    """Finish or undo what a process that died, or lost its store, left half done; say which."""
-    if read_aliases(client, model_name).moving is None:
+    """Finish or undo what a process that died, or lost its store, left half done; say which.
+
+    A lock that it left goes too: who holds one is waited for, and the dead for a lease.
+    """
+    if read_aliases(client, model_name).moving is None and not is_locked(client, model_name):
         return None
     with locked(client, model_name) as lease:
         return _settle(client, model_name, lease)
