@@ -1,4 +1,4 @@
-"""Run as a script: promote versions of a registered model, each in a process of its own, at once."""
+"""Run as a script: promote versions of a model at once, each in a process of its own."""
 
 import multiprocessing
 import sys

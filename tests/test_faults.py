@@ -62,7 +62,7 @@ def again(client, more):
 
 @pytest.fixture
 def registry(three_versions, own_main, monkeypatch):
-    """The test's own copy of that registry: who waits for a dead holder waits a fifth of a second."""
+    """The test's own copy of that registry, where dead holders are waited for 0.2 seconds."""
     shutil.copy(three_versions, own_main.folder / "mlflow.db")
     for name, value in (("LEASE_S", 0.2), ("SAFETY_S", -60.0), ("POLL_S", 0.02)):
         monkeypatch.setattr(lock, name, value)
