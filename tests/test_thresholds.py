@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from conftest import TINY, part_of, use_store
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig
+from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.scores import RowScores
@@ -22,6 +24,9 @@ from kd_mlflow.evaluation.thresholds import (
     second_class,
     tabled,
 )
+from kd_mlflow.steps.evaluation_result import EvaluationResult
+from kd_mlflow.steps.results import Decision, DistillResult
+from kd_mlflow.table.dataset import Dataset
 
 
 def answers(rows=400, seed=0, share=0.2):
@@ -112,9 +117,23 @@ def test_a_table_of_three_classes_has_no_threshold(store):
     assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
 
 
+class Decided(NamedTuple):
+    """A student that decides by the best F1: result, files, dataset, evaluation, promotion.
+
+    ``successor`` is the promotion of the same student without a threshold after it.
+    """
+
+    result: DistillResult
+    folder: str
+    dataset: Dataset
+    again: EvaluationResult
+    promoted: Decision
+    successor: Decision
+
+
 @pytest.fixture(scope="module")
 def decided(finished_main, tmp_path_factory):
-    """A student of the finished ensemble that decides by the best F1: its store and result."""
+    """A student of the finished ensemble that decides by the best F1, and one that does not."""
     folder = tmp_path_factory.mktemp("decided")
     shutil.copy(finished_main.folder / "mlflow.db", folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -134,13 +153,17 @@ def decided(finished_main, tmp_path_factory):
                 model=f"models:/decided/{result.version}", data="synthetic", against="none"
             )
         )
+        first = pipeline.run_promote(PromoteConfig(model_name="decided", **part_of(PromoteConfig)))
+        pipeline.run_distill(replace(config, decision_threshold="none"))
+        gate = part_of(PromoteConfig) | {"policy": "non_inferior", "margin": 1.0}
+        twice = pipeline.run_promote(PromoteConfig(model_name="decided", **gate))
         mlflow.set_tracking_uri(None)
-    return result, model, rows, again
+    return Decided(result, model, rows, again, first, twice)
 
 
 def test_the_served_model_decides_as_logged(decided):
     """The threshold lies in the model's encoding, and its predictions have the logged accuracy."""
-    result, folder, rows, _ = decided
+    result, folder, rows = decided.result, decided.folder, decided.dataset
     summary = result.comparison.summary
     with open(f"{folder}/encoding.json", encoding="utf-8") as file:
         threshold = json.load(file)["threshold"]
@@ -158,9 +181,23 @@ def test_the_served_model_decides_as_logged(decided):
 
 def test_evaluate_decides_as_served(decided):
     """``evaluate`` counts the model's own decisions, not the likelier class."""
-    _, folder, rows, again = decided
-    table = rows.table
-    answer = mlflow.pyfunc.load_model(folder).predict(table.features)
+    answer = mlflow.pyfunc.load_model(decided.folder).predict(decided.dataset.table.features)
     said = answer["prediction"].to_numpy()
-    np.testing.assert_array_equal(again.findings.scores.predicted, said)
+    np.testing.assert_array_equal(decided.again.findings.scores.predicted, said)
     assert (said != (answer["probability_1"].to_numpy() > 0.5)).any()
+
+
+def test_the_gate_reproduces_what_is_decided(decided):
+    """The clean process finds every metric as logged, those of the decision included."""
+    (check,) = (each for each in decided.promoted.checks if each.name == "reproduction")
+    assert check.passed
+    assert {"reproduced_test_balanced_accuracy", "reproduced_test_ece"} <= check.metrics.keys()
+
+
+def test_production_is_asked_at_its_own_threshold(decided):
+    """A successor is compared with what production answers, not with its likelier class."""
+    (check,) = (each for each in decided.successor.checks if each.name == "production")
+    labels = decided.dataset.labels("test")
+    features = decided.dataset.features("test")
+    said = mlflow.pyfunc.load_model(decided.folder).predict(features)["prediction"].to_numpy()
+    assert check.metrics["production_test_accuracy"] == (said == labels).mean()
