@@ -19,8 +19,8 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.distillation.evidence import check_decision
 from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
 from kd_mlflow.report import notes

@@ -8,8 +8,8 @@ import torch
 from kd_mlflow.config import DistillConfig
 from kd_mlflow.distillation import importance
 from kd_mlflow.distillation.boosting import boosting_alone
-from kd_mlflow.distillation.evidence import measured_columns
 from kd_mlflow.distillation.importance import importances
+from kd_mlflow.distillation.review import measured_columns
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.workers import HERE
 from kd_mlflow.table.dataset import read_dataset
@@ -90,7 +90,7 @@ def test_what_is_scored_is_bounded(monkeypatch):
 @pytest.mark.parametrize("most", [1, 5])
 def test_of_many_columns_those_are_measured_that_trees_gain_by(monkeypatch, most):
     """The column that decides is among them however few there may be; order is the table's."""
-    monkeypatch.setattr("kd_mlflow.distillation.evidence.MOST_COLUMNS", most)
+    monkeypatch.setattr("kd_mlflow.distillation.review.MOST_COLUMNS", most)
     table = FRAME.assign(label=LABELS)
     dataset = read_dataset(DistillConfig(data=table, target="label"))
     encoding = fit_encoding(

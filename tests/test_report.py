@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from kd_mlflow.config import DistillConfig
-from kd_mlflow.distillation.evidence import ENSEMBLE, STUDENT, Evidence, Footprint
+from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.review import ENSEMBLE, STUDENT, Footprint
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part

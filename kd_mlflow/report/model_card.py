@@ -6,7 +6,8 @@ import json
 import shlex
 
 from kd_mlflow.config import DistillConfig
-from kd_mlflow.distillation.evidence import STUDENT, Evidence, Footprint
+from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.distillation.review import STUDENT, Footprint
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
 from kd_mlflow.report.review_words import (

@@ -11,13 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kd_mlflow.distillation.evidence import Evidence, Footprint
-from kd_mlflow.distillation.importance import MOST_ROWS
+from kd_mlflow.distillation.evidence import Evidence
+from kd_mlflow.distillation.review import Footprint
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
-from kd_mlflow.report import review_words, words
+from kd_mlflow.report import review_parts, review_words, words
 from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
-from kd_mlflow.table.schema import CallerSchema
+from kd_mlflow.report.review_parts import LISTED_CLASSES
 
 MODELS = {
     "ensemble": "ensemble",
@@ -38,11 +38,6 @@ METRIC_ROWS = {
     "ece": ("ECE", "↓"),
 }
 """Its rows: what they are called, and which way is better."""
-
-LISTED_CLASSES = 40
-OPEN_IMPORTANCES = 10
-OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
-"""Columns of the table of what to send that are seen at once, and those that unfold."""
 
 JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
@@ -80,14 +75,14 @@ def page(
         balance=_balance(evidence),
         recall=_recall(evidence.comparison),
         first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
-        facts=_facts(evidence, costs),
-        decides=_decides(evidence),
-        classes=_classes(evidence),
-        importances=_importances(evidence),
+        facts=review_parts.facts(evidence, costs),
+        decides=review_parts.decides(evidence),
+        classes=review_parts.classes(evidence),
+        importances=review_parts.importances(evidence),
         weakest=evidence.weakest,
         thresholds=evidence.thresholds,
         parts=evidence.parts,
-        sent=_sent(evidence.schema),
+        sent=review_parts.sent(evidence.schema),
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         out_of_scope=OUT_OF_SCOPE,
@@ -137,88 +132,6 @@ def _metric_rows(comparison: Comparison) -> dict[str, tuple[str, str]]:
     """Rows of the table of metrics; of an imbalanced table balanced accuracy comes first."""
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
     return {first: METRIC_ROWS[first], **METRIC_ROWS}
-
-
-def _facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
-    """What a reader wants to know at once, beside the figures; nothing of what is not known."""
-    config = evidence.config
-    return [
-        *([("owner", words.one_line(config.owner, 200))] if config.owner else []),
-        *([("licence", words.one_line(config.licence, 200))] if config.licence else []),
-        ("decides", _decides(evidence)),
-        *([("costs", review_words.footprint_text(costs))] if costs else []),
-    ]
-
-
-def _decides(evidence: Evidence) -> str:
-    """Which class the student predicts."""
-    rule = str(evidence.config.decision_threshold)
-    classes = evidence.dataset.table.classes
-    return review_words.decision_text(evidence.encoding.threshold, classes, rule)
-
-
-def _classes(evidence: Evidence) -> dict[str, Any]:
-    """Rows, recall and precision of each class, of student and ensemble."""
-    scores = evidence.class_scores
-    rows = [
-        (
-            each[0].name,
-            each[0].rows,
-            [review_words.share_parts(s) for one in each for s in (one.recall, one.precision)],
-        )
-        for each in zip(*scores.values(), strict=True)
-    ]
-    if len(rows) > LISTED_CLASSES:
-        rows.sort(key=lambda row: -row[1])
-    more = max(0, len(rows) - LISTED_CLASSES)
-    return {"models": list(scores), "rows": rows[:LISTED_CLASSES], "more": more}
-
-
-def _importances(evidence: Evidence) -> dict[str, Any]:
-    """What shuffling each column costs each model, and how long its bar is."""
-    found = evidence.importances
-    models = list(found[0].rise) if found else []
-    most = max((each.rise[who].value for each in found for who in models), default=0.0)
-    rows = [
-        (
-            each.column,
-            [
-                (
-                    review_words.bounded_loss(each.rise[who]),
-                    max(0.0, 100 * each.rise[who].value / (most or 1.0)),
-                )
-                for who in models
-            ],
-        )
-        for each in found
-    ]
-    columns = len(evidence.encoding.columns)
-    return {
-        "models": models,
-        "rows": rows[:OPEN_IMPORTANCES],
-        "folded": rows[OPEN_IMPORTANCES:],
-        "left_out": columns - len(rows),
-        "val_rows": min(MOST_ROWS, len(evidence.dataset.split.val)),
-    }
-
-
-def _sent(schema: CallerSchema) -> dict[str, Any]:
-    """What a caller must send: a line per column, the first ones of many unfolded."""
-    rows = [
-        (
-            column.name,
-            review_words.KINDS[column.kind],
-            review_words.range_text(column),
-            review_words.gaps_text(column),
-            column.filled,
-        )
-        for column in schema.columns[:LISTED_COLUMNS]
-    ]
-    return {
-        "rows": rows[:OPEN_COLUMNS],
-        "folded": rows[OPEN_COLUMNS:],
-        "more": max(0, len(schema.columns) - LISTED_COLUMNS),
-    }
 
 
 def _recall(comparison: Comparison) -> dict[str, Any]:

@@ -12,15 +12,11 @@ import numpy as np
 
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
-from kd_mlflow.distillation.evidence import (
-    Evidence,
-    TrainedStudents,
-    check_decision,
-    compare,
-)
+from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -31,6 +27,7 @@ from kd_mlflow.distillation.students import (
     transfer_set,
 )
 from kd_mlflow.distillation.teachers import Teacher
+from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import png
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from kd_mlflow import scoring
-from kd_mlflow.distillation.evidence import Footprint
+from kd_mlflow.distillation.review import Footprint
 from kd_mlflow.distillation.student_module import StudentModule
 
 CALLS, WARM_UP = 100, 10

@@ -1,0 +1,126 @@
+"""What a reviewer asks of the registered student: how it decides, what counts, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from kd_mlflow.config import DecisionOptions, DistillConfig
+from kd_mlflow.distillation.boosting import Trees
+from kd_mlflow.distillation.families import Family
+from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
+from kd_mlflow.distillation.segments import Weakest, weakest_segments
+from kd_mlflow.distillation.teachers import Teacher
+from kd_mlflow.distillation.trained import TrainedStudents
+from kd_mlflow.errors import ConfigError
+from kd_mlflow.evaluation.comparison import Logits, row_losses
+from kd_mlflow.evaluation.thresholds import NONE, Threshold, choose_threshold, worth_knowing
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.loading import Table
+from kd_mlflow.table.profile import Profile
+
+STUDENT, ENSEMBLE = "registered student", "ensemble"
+"""Whom reviewers compare: who is served, and who taught it."""
+
+
+class Footprint(NamedTuple):
+    """What a student costs to run.
+
+    ``latency_ms`` is of one row, encoded and scored without MLflow; ``environment_bytes`` are of
+    the packages that the model requires, as they are installed where it was trained.
+    """
+
+    latency_ms: float
+    model_bytes: int
+    environment_bytes: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its numbers by the names under which they are logged."""
+        return {f"registered_{name}": value for name, value in self._asdict().items()}
+
+
+def decision_threshold(
+    config: DistillConfig, dataset: Dataset, trained: TrainedStudents
+) -> float | None:
+    """The threshold that is asked for: of the registered student, by the validation rows."""
+    rule = str(config.decision_threshold)
+    if rule == NONE:
+        return None
+    return choose_threshold(rule, trained.score_validation_rows(), dataset.labels("val"))
+
+
+def compared_thresholds(
+    dataset: Dataset, trained: TrainedStudents, own: float | None
+) -> list[tuple[Threshold, str]]:
+    """What thresholds of the registered student are worth on the validation rows."""
+    if len(dataset.table.classes) != 2:
+        return []
+    return worth_knowing(trained.score_validation_rows(), dataset.labels("val"), own)
+
+
+def check_decision(config: DecisionOptions, table: Table) -> None:
+    """Refuse a threshold for a table that has not two classes.  Raises ConfigError."""
+    if str(config.decision_threshold) != NONE and len(table.classes) != 2:
+        raise ConfigError(
+            f"decision_threshold is for tables of two classes; {table.target!r} has "
+            f"{len(table.classes):,}: leave it out"
+        )
+
+
+def measured_columns(encoding: Encoding, boosting: Family | None) -> list[str]:
+    """Columns that are worth a closer look: of many those that boosted trees gain most by."""
+    names = [column.name for column in encoding.columns]
+    if not isinstance(boosting, Trees):
+        return names[:MOST_COLUMNS]
+    most = np.argsort(-boosting.gains, kind="stable")[:MOST_COLUMNS]
+    return [names[place] for place in np.sort(most)]
+
+
+def column_importances(
+    config: DistillConfig,
+    dataset: Dataset,
+    ensemble: Teacher,
+    trained: TrainedStudents,
+    columns: Sequence[str],
+) -> tuple[Importance, ...]:
+    """What shuffling each column costs student and ensemble on the validation rows."""
+    registered, encoding = trained.registered, ensemble.encoding
+
+    def of_student(rows: pd.DataFrame) -> Tensor:
+        with torch.no_grad():
+            scored: Tensor = registered(torch.from_numpy(encoding.encode(rows)))
+        return scored
+
+    def of_ensemble(rows: pd.DataFrame) -> Tensor:
+        return ensemble.score(rows, config.averaging).cpu()
+
+    scorers = {STUDENT: of_student, ENSEMBLE: of_ensemble}
+    return importances(dataset.features("val"), dataset.labels("val"), scorers, columns)
+
+
+def weakest_rows(
+    logits: Logits,
+    features: pd.DataFrame,
+    encoding: Encoding,
+    profile: Profile,
+    columns: Sequence[str],
+) -> Weakest:
+    """On which test rows the registered student is worst."""
+    both = torch.stack([logits.students["distilled"][0], logits.ensemble])
+    losses, ensemble_losses = row_losses(both, logits.labels)
+    return weakest_segments(
+        features,
+        encoding,
+        profile,
+        columns,
+        losses=losses,
+        hits=logits.classes("distilled")[0] == logits.labels,
+        ensemble_losses=ensemble_losses,
+    )

@@ -1,0 +1,59 @@
+"""Students after their training: a population, and the one of them that is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_mlflow.distillation.menu import Trial
+from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.distillation.students import TransferSet
+from kd_mlflow.population.history import History
+from kd_mlflow.population.network import Population
+from kd_mlflow.population.sampling import Inputs
+from kd_mlflow.table.encoding import Encoding, Scaler
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStudents:
+    """A trained population of students: as many of each kind, one kind after the other.
+
+    ``encoding`` is that of their inputs, ``trials`` is how they were chosen, the kept one last.
+    """
+
+    population: Population
+    encoding: Encoding
+    kinds: Sequence[str]
+    history: History
+    lessons: TransferSet
+    trials: Sequence[Trial] = ()
+
+    @property
+    def registered(self) -> StudentModule:
+        """The first distilled student with its scaler, as it is served."""
+        return StudentModule(self.encoding, self.population.member(0)).eval()
+
+    def score(self, encoded: NDArray[np.float32]) -> Tensor:
+        """Score encoded rows with each student, the registered one as it is served.
+
+        Shape: (n, columns) -> (k, n, classes).
+        """
+        rows = torch.from_numpy(encoded)
+        logits = self.population.logits(Inputs(rows, Scaler(self.encoding)))
+        logits[0] = self.score_registered(rows)
+        return logits
+
+    def score_registered(self, encoded: Tensor) -> Tensor:
+        """Score encoded rows with the registered student.  Shape: (n, columns) -> (n, classes)."""
+        with torch.no_grad():
+            scored: Tensor = self.registered(encoded)
+        return scored
+
+    def score_validation_rows(self) -> Tensor:
+        """The registered student's logits on the validation rows.  Shape: (n, classes)."""
+        return self.score_registered(self.lessons.encoded[self.lessons.taught_rows :].cpu())
