@@ -101,6 +101,17 @@ def test_the_card_says_what_a_reviewer_asks(finished):
         assert f"| {each.name} | {each.rows} | {percent(each.recall.value)} (" in whole
 
 
+def test_of_many_classes_the_card_names_those_recognised_least():
+    """Recalls ascend, each with its rows."""
+    given = evidence([f"class-{i}" for i in range(9)], n=270)
+    card = whole_card(given, taught_by="us", ours=True)
+    (line,) = re.findall(r"Least recall of 9 classes: (.*)\.", card)
+    shown = re.findall(r"class-\d ([\d.]+) % of (\d+) rows", line)
+    lowest = sorted(each.recall.value for each in given.class_scores["registered student"])
+    assert [share for share, _ in shown] == [f"{100 * value:.2f}" for value in lowest[:4]]
+    assert {rows for _, rows in shown} == {"10"}
+
+
 HOSTILE = [
     "# head\n\n## another",
     "a | b |\n|---|---|\n| c | d |",

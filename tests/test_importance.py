@@ -63,11 +63,12 @@ def test_columns_are_shuffled_in_their_own_type():
         return by_signal(rows)
 
     importances(FRAME, LABELS, {"first": watch}, ["day", "kind", "flag"])
-    whole, *shuffled = seen
+    whole, shuffled = seen[0].reset_index(drop=True), seen[1:]
     for name, twice in zip(["day", "kind", "flag"], shuffled, strict=True):
         assert (twice.dtypes == FRAME.dtypes).all()
+        assert twice.index.is_unique
         for start in range(0, len(twice), ROWS):
-            once = twice.iloc[start : start + ROWS]
+            once = twice.iloc[start : start + ROWS].reset_index(drop=True)
             assert sorted(once[name]) == sorted(whole[name])
             assert not once[name].equals(whole[name])
             pd.testing.assert_frame_equal(once.drop(columns=name), whole.drop(columns=name))

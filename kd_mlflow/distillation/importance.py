@@ -52,7 +52,8 @@ def importances(
     before = {who: row_losses(score(rows)[None], labels) for who, score in scorers.items()}
     found = []
     for name in columns:
-        shuffled = pd.concat([_shuffled(rows, name, rng) for _ in range(SHUFFLES)])
+        each = [_shuffled(rows, name, rng) for _ in range(SHUFFLES)]
+        shuffled = pd.concat(each, ignore_index=True)  # somebody's model may look rows up by it
         rise = {}
         for who, score in scorers.items():
             after = _losses(score(shuffled), labels)

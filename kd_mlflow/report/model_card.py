@@ -158,7 +158,7 @@ def _details(evidence: Evidence) -> list[str]:
     importance = importance_text(evidence.importances) if evidence.importances else ""
     weakest = weakest_text(evidence.weakest)
     return [
-        *([f"**Classes**, the registered student's.\n\n{classes}"] if classes else []),
+        f"**Classes**, the registered student's.\n\n{classes}",
         *([f"**Columns that count.** {safe(importance, 400)}."] if importance else []),
         *([f"**Where it is weakest.** {safe(weakest, 400)}."] if weakest else []),
     ]

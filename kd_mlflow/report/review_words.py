@@ -119,10 +119,20 @@ def footprint_text(costs: Footprint) -> str:
     )
 
 
+def worst_classes_text(scores: Sequence[ClassScores]) -> str:
+    """Name the classes that are recognised least, of those with test rows."""
+    known = [(each.recall.value, each) for each in scores if each.recall is not None]
+    worst = sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
+    named = ", ".join(
+        f"{safe(each.name, 30)} {percent(recall)} of {each.rows:,} rows" for recall, each in worst
+    )
+    return f"Least recall of {len(scores):,} classes: {named}."
+
+
 def class_table(scores: Sequence[ClassScores]) -> str:
-    """Recall, precision and rows of each class as a Markdown table; empty for many classes."""
+    """Recall, precision and rows of each class as a Markdown table; of many the worst, in words."""
     if len(scores) > CARD_CLASSES:
-        return ""
+        return worst_classes_text(scores)
     lines = ["| class | test rows | recall, 95 % | precision, 95 % |", "|---|---|---|---|"]
     for each in scores:
         shares = bounded_share(each.recall), bounded_share(each.precision)
