@@ -47,13 +47,13 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
 
 
 @contextmanager
-def mlflow_server(uri, folder, **settings):
-    """The address of a tracking server on a store, with settings of its environment."""
+def mlflow_server(uri, folder, *options, **settings):
+    """The address of a tracking server on a store, with options and settings of its environment."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--backend-store-uri", uri],
+            [*command, "--port", str(port), "--backend-store-uri", uri, *options],
             cwd=folder,
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings},
             stdout=log,
