@@ -8,6 +8,9 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def free_port():
@@ -49,13 +52,33 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
 @contextmanager
 def mlflow_server(uri, folder, *options, **settings):
     """The address of a tracking server on a store, with options and settings of its environment."""
-    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    port = free_port()
+    command += ["--port", str(port), "--backend-store-uri", uri, *options]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings}
+    with tracking(command, folder, port, **settings) as address:
+        yield address
+
+
+@contextmanager
+def made_server(target, folder, *variables, **settings):
+    """The address of a server that a target of the Makefile starts, in this environment."""
+    port = free_port()
+    command = ["make", "-C", str(ROOT), "--old-file", ".venv/served", target]
+    command += [f"PORT={port}", f"SERVER_DATA={folder / 'data'}", *variables]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    with tracking(command, folder, port, PATH=path, **settings) as address:
+        yield address
+
+
+@contextmanager
+def tracking(command, folder, port, **settings):
+    """The address of a tracking server for as long as the block; its process group is stopped."""
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--backend-store-uri", uri, *options],
+            command,
             cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings},
+            env={**os.environ, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
