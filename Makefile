@@ -13,7 +13,7 @@ SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_T
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
 	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
 
-.PHONY: run test test-fast ui server server-postgres check bench bench-tables quality notebooks screenshots docs clean
+.PHONY: run test test-fast ui server server-postgres check audit bench bench-tables quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -40,6 +40,10 @@ check: $(VENV)/tested  ## Lint, format and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+audit: $(VENV)/tested  ## Look up known vulnerabilities of what is installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	pip-audit --skip-editable --progress-spinner off
 
 bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debian's wrk)
 	python benchmarks/speed.py
