@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import mlflow
+import psutil
 import pytest
 import requests
 from click.testing import CliRunner
@@ -15,7 +16,7 @@ from conftest import ROOT, TINY, forget_store, use_store
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
-from served import mlflow_server
+from served import made_server
 
 from kd_mlflow import cli
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
@@ -62,12 +63,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(empty_database, folder):
-    """A server of the repository's own settings, with an account of each role."""
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with mlflow_server(
-        f"sqlite:///{folder / 'mlflow.db'}",
+    """What ``make server`` starts with the repository's settings; an account of each role."""
+    (folder / "data").mkdir()
+    shutil.copy(empty_database, folder / "data" / "mlflow.db")
+    with made_server(
+        "server",
         folder,
-        *("--app-name", "basic-auth", "--artifacts-destination", str(folder / "artifacts")),
+        "SERVER_OPTIONS=--app-name basic-auth",
         MLFLOW_AUTH_CONFIG_PATH=str(ROOT / "deploy" / "auth.ini"),
         MLFLOW_AUTH_ADMIN_PASSWORD=SECRET,
         MLFLOW_FLASK_SERVER_SECRET_KEY="a-key-of-the-tests",
@@ -252,6 +254,35 @@ def test_a_role_replaces_the_one_before(production, login, server):
     login("moved")
     with pytest.raises(MlflowException, match="401"):
         client.get_model_version(NAME, "1")
+
+
+def test_make_server_keeps_all_in_one_folder(production, folder):
+    """``make server`` runs two processes, hands artifacts through, and writes into one folder."""
+    [started] = [p for p in psutil.Process().children() if p.name() in ("make", "mlflow")]
+    assert len(started.children(recursive=True)) <= 2
+    run = MlflowClient().get_run(production.run_id).info
+    assert run.artifact_uri.startswith("mlflow-artifacts:")
+    assert {path.name for path in folder.iterdir()} == {"data", "log"}
+    assert {"accounts.db", "artifacts", "mlflow.db"} <= {
+        p.name for p in (folder / "data").iterdir()
+    }
+
+
+@pytest.mark.parametrize("api", ["api", "ajax-api"])
+def test_both_addresses_of_an_api_are_guarded(production, server, api):
+    """The addresses that MLflow's pages use are no way around either."""
+    base = f"{server}/{api}/2.0"
+    files = production.source.removeprefix("models:/")
+    for method, path, body in (
+        ("POST", "mlflow/registered-models/alias", {"alias": "production", "version": "1"}),
+        ("DELETE", "mlflow/registered-models/alias", {"alias": "production"}),
+        ("POST", f"mlflow-artifacts/mpu/create/1/models/{files}/artifacts", {"num_parts": 1}),
+    ):
+        answer = requests.request(
+            method, f"{base}/{path}", json={"name": NAME, **body}, auth=("a-trainer", SECRET)
+        )
+        assert answer.status_code == 403, path
+        assert "needs the role kd-releaser" in answer.text
 
 
 def test_no_secret_is_written_anywhere(server, folder, tmp_path):

@@ -1,4 +1,4 @@
-"""The servers that the Makefile starts, on sqlite and PostgreSQL; what docs/server.md says."""
+"""The server that the Makefile starts on PostgreSQL, and what docs/server.md says of backups."""
 
 import importlib.util
 import os
@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import mlflow.cli
-import psutil
 import pytest
 import yaml
 from conftest import ROOT, TINY, forget_store, use_store
@@ -51,21 +50,6 @@ def shell(heading, **variables):
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
 
     return run
-
-
-@pytest.mark.slow
-def test_make_server(in_use, tmp_path):
-    """``make server`` runs two processes, hands artifacts through, keeps all in one folder."""
-    with made_server("server", tmp_path) as address:
-        [group] = [p for p in psutil.Process().children() if p.name() in ("make", "mlflow")]
-        assert len(group.children(recursive=True)) <= 2
-        in_use(address)
-        client = MlflowClient()
-        run = client.create_run(client.create_experiment("any")).info
-        assert run.artifact_uri.startswith("mlflow-artifacts:")
-        client.log_text(run.run_id, "text", "a.txt")
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["artifacts", "mlflow.db"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log"]
 
 
 @pytest.fixture
