@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TypeVar
 
+import numpy as np
+
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
@@ -46,7 +48,9 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.table.profile import fit_profile
+from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import log_student
 from kd_mlflow.tracking.runs import Tracker
@@ -252,6 +256,9 @@ def _log_and_register(
     run.document(comparison.recall_by_class(), RECALL)
     if evidence.trials:
         run.document([asdict(trial) for trial in evidence.trials], MENU)
+    seen = np.concatenate([split.train, split.val])
+    columns = [column.name for column in evidence.encoding.columns]
+    keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
     run.log(metrics=of_run, note=note)
@@ -263,6 +270,7 @@ def _log_and_register(
     return run.register(
         model_name=config.model_name,
         model_id=model_id,
+        target=table.target,
         identity=dataset.identity,
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )
