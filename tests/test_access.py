@@ -187,7 +187,15 @@ def test_a_trainer_cannot_move_production(production, login, run):
     before = client.get_registered_model(NAME).aliases
     refused(run("promote", *options_of(PromoteConfig)), "kd-releaser", "a-trainer")
     assert client.get_registered_model(NAME).aliases == before
-    assert before["production"] == production.version
+    assert [model.name for model in client.search_registered_models()] == [NAME]
+    login("a-releaser")
+    assert run("promote", *options_of(PromoteConfig))[0] == 0
+    login("a-trainer")
+    refused(run("rollback"), "kd-releaser", "a-trainer")
+    assert client.get_registered_model(NAME).aliases["production"] == "2"
+    login("a-releaser")
+    assert run("rollback")[0] == 0
+    assert client.get_registered_model(NAME).aliases["production"] == production.version
 
 
 REQUESTS = {

