@@ -13,7 +13,7 @@ SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_T
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
 	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
 
-.PHONY: run test test-fast ui server server-postgres check audit bench bench-tables quality notebooks screenshots docs clean
+.PHONY: run test test-fast ui server server-postgres check audit bench endurance bench-tables quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -49,6 +49,9 @@ bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debi
 	python benchmarks/speed.py
 	python benchmarks/scale.py
 	python benchmarks/serving.py
+
+endurance: $(VENV)/tested  ## A served student under load, a tracking server after 200 runs (half an hour)
+	python benchmarks/endurance.py
 
 bench-tables: $(VENV)/benchmarked  ## Compare with other libraries on real tables; a stopped run goes on
 	mkdir -p build
