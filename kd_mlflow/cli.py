@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_mlflow import __version__
 from kd_mlflow import config as configs
 from kd_mlflow.errors import KDError
 from kd_mlflow.options import ANY, RECIPE, Options, text_value
+from kd_mlflow.version import __version__
 
 if TYPE_CHECKING:
     from kd_mlflow.population.history import OnEpoch

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kd_mlflow.options import (
     AT_LEAST_ONE,
     AT_LEAST_TWO,
+    MODELS,
     NAME,
     NATURAL,
     NOT_NEGATIVE,
@@ -177,7 +178,7 @@ class EnsembleOptions(Options):
         FAMILIES,
     )
     n_teachers: int = by_recipe(
-        12, ByRows(12, ((LARGE, 4),)), "Number of networks in the ensemble.", AT_LEAST_ONE
+        12, ByRows(12, ((LARGE, 4),)), "Number of networks in the ensemble.", MODELS
     )
     teacher_epochs: int = by_recipe(
         30,
@@ -202,7 +203,7 @@ class EnsembleOptions(Options):
         6,
         ByRows(6, ((LARGE, 4), (HUGE, 2))),
         "Number of boosted models in the ensemble.",
-        AT_LEAST_ONE,
+        MODELS,
     )
     boosting_rounds: int = by_recipe(
         400,
@@ -294,7 +295,7 @@ class StudentOptions(Options):
         5,
         ByRows(5, ((LARGE, 3), (VERY_LARGE, 2))),
         "Seeds: so many distilled students and so many of each baseline.",
-        AT_LEAST_ONE,
+        MODELS,
     )
     student_weight_decay: float = by_recipe(
         1e-4,

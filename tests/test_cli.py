@@ -148,7 +148,7 @@ def test_a_misused_option_exits_2(run, arguments):
         (["teachers", "--data", "table.csv", "--target", "z"], "z"),
         (["teachers", "--data", "empty.csv", "--target", "y"], "empty.csv"),
         (["main", "--data", "synthetik"], "synthetik"),
-        (["teachers", "--n-teachers", "0"], "n_teachers must be 1 or more; received 0"),
+        (["teachers", "--n-teachers", "0"], "n_teachers must be from 1 to 10,000; received 0"),
         (["teachers", "--teacher-hidden", "64,,32"], "teacher_hidden must be"),
         (["teachers", "--dropout", "1"], "dropout must be"),
         (["teachers", "--val-fraction", "nan"], "val_fraction must be"),

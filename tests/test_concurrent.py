@@ -21,7 +21,7 @@ PROCESSES = 8
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
     """A store in PostgreSQL whose version 1 is in production, and eight more that wait."""
-    with database(tmp_path / "postgres") as uri:
+    with database() as uri:
         use_store(monkeypatch, uri, tmp_path)
         assert pipeline.run_main(MainConfig(**TINY, data="wine")).decision.promoted
         from mlflow import MlflowClient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,14 +23,14 @@ ONE_COPY = {"self_destruct": True, "split_blocks": True}
 def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
     """Find a file.  Raises DataError where there is none, with the nearest built-in name."""
     path = Path(data).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"data is a directory: {path}; name a CSV or Parquet file in it")
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib raises for what is too long to be a path
         names = ", ".join(built_in)
         if near := difflib.get_close_matches(data, built_in, n=1, cutoff=0.5):
             raise DataError(f"no built-in table or file {data!r}; did you mean {near[0]!r}?")
         raise DataError(
-            f"no such file: {path.resolve()}; data takes the path of a CSV or Parquet file "
+            f"no such file: {os.path.abspath(path)}; data takes the path of a CSV or Parquet file "
             f"(with `mlflow run`, an absolute one) or a built-in name: {names}"
         )
     if path.stat().st_size == 0:

@@ -41,6 +41,7 @@ class TrackedRun:
     ) -> None:
         self.journal, self.id, self.experiment_id = journal, run_id, experiment_id
         self.provisional = provisional
+        self._dataset: tuple[str, str] | None = None
 
     def log(
         self,
@@ -54,7 +55,7 @@ class TrackedRun:
         """Log, in one request: parameters (under the prefix ``kd.``), final metrics, tags.
 
         ``note`` is the description that the UI shows on the run's page; with ``model_id`` the
-        metrics are that logged model's too.
+        metrics are that logged model's too, on the data set of the run.
         """
         now = now_ms()
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
@@ -64,6 +65,7 @@ class TrackedRun:
             metrics=[(name, float(value), now, 0, model_id) for name, value in metrics.items()],
             params=first,
             tags=list(given.items()),
+            dataset=self._dataset,
         )
         for batch in more:
             self._make("batch", params=batch)
@@ -75,6 +77,7 @@ class TrackedRun:
     def data_set(self, entity: DatasetInput, *models: str) -> None:
         """Log the data set as an input of the run, and logged models by their ids."""
         tags = [(tag.key, tag.value) for tag in entity.tags]
+        self._dataset = entity.dataset.name, entity.dataset.digest
         self._make("inputs", dataset=dict(entity.dataset), tags=tags, models=models)
 
     def document(self, content: Any, path: str) -> None:

@@ -102,10 +102,11 @@ def _open_run(client: MlflowClient, operation: Operation, again: bool) -> str:
 
 def _batch(client: MlflowClient, operation: Operation, again: bool) -> str:
     given = operation.arguments
+    name_and_digest = given.get("dataset") or (None, None)
     client.log_batch(
         given["run"],
         metrics=[
-            Metric(name, value, time, step, model_id=model_id)
+            Metric(name, value, time, step, model_id, *name_and_digest)
             for name, value, time, step, model_id in given.get("metrics", ())
         ],
         params=[Param(name, value) for name, value in given.get("params", ())],

@@ -1,4 +1,4 @@
-"""The student as a self-contained MLflow model: exported graph, encoding and code; no pickle."""
+"""The student as a self-contained MLflow model: exported graph, encoding and code."""
 
 from __future__ import annotations
 

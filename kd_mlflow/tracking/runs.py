@@ -19,6 +19,7 @@ from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.tracking.journal import Journal
 from kd_mlflow.tracking.open_run import TrackedRun, now_ms
 from kd_mlflow.tracking.operations import Operation
+from kd_mlflow.tracking.provenance import source, versions
 from kd_mlflow.tracking.store import (
     FAILURES,
     absent,
@@ -27,6 +28,7 @@ from kd_mlflow.tracking.store import (
     run_page,
     store_error,
 )
+from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 ATTACHED = "kd.attached"
@@ -127,7 +129,7 @@ class Tracker:
         run = self.open(kind, name, parent=parent, **tags)
         self._depth += 1
         try:
-            with self._ended([run]):
+            with self._ended([run]), system_metrics(run, kind):
                 yield run
         finally:
             self._depth -= 1
@@ -181,14 +183,15 @@ class Tracker:
 
         One without a parent must be made now; others are made once the store answers.
         """
-        given = {"kd.kind": kind, **{f"kd.{key}": value for key, value in tags.items()}}
+        own = {f"kd.{key}": value for key, value in tags.items()}
+        given = {"kd.kind": kind, **versions(), **own}
         if self._given_run_id and not parent and (attached := self._attach()):
             run = TrackedRun(self.journal, attached.info.run_id, attached.info.experiment_id)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        given |= {"mlflow.user": getpass.getuser(), "mlflow.source.name": "kd-mlflow"}
+        given |= {"mlflow.user": getpass.getuser(), **source()}
         operation = Operation(
             name="open_run",
             arguments={

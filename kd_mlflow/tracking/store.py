@@ -53,8 +53,9 @@ SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
 FAILURES = (MlflowException, RequestException, SQLAlchemyError)
 """What MLflow's calls raise."""
 
-NOT_LET_IN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
-"""MLflow's codes for wrong credentials."""
+DENIED = "PERMISSION_DENIED"
+NOT_LET_IN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", DENIED)
+"""MLflow's codes for wrong credentials; with ``DENIED`` they are right, and not enough."""
 
 PASSING = (*NOT_LET_IN, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes for what may be otherwise in a minute."""
@@ -176,11 +177,13 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     asked = {store: name for store, name in _in_use().items() if uri in (None, store)}
     stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
     settings = [SETTINGS[name] for name in asked.values()]
-    if getattr(error, "error_code", "") in NOT_LET_IN:
+    code = getattr(error, "error_code", "")
+    if code in NOT_LET_IN:
         settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]
     away = unreachable(error)
     away |= isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
-    fault = "cannot be reached" if away else "answers with an error"
+    answer = "does not permit this user to do that" if code == DENIED else "answers with an error"
+    fault = "cannot be reached" if away else answer
     return StoreError(
         f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}",
         unreachable=away,

@@ -1,0 +1,313 @@
+"""Readers pull, trainers register, releasers move production: on a real server with basic-auth."""
+
+import base64
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+
+import mlflow
+import psutil
+import pytest
+import requests
+from click.testing import CliRunner
+from conftest import ROOT, TINY, forget_store, use_store
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.server import get_app_client
+from served import made_server
+
+from kd_mlflow import cli
+from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
+from kd_mlflow.options import text_value
+from kd_mlflow.table.loading import load_table
+
+pytestmark = pytest.mark.slow
+
+SECRET = "correct-Horse-7-battery"
+ROLES = ("reader", "trainer", "releaser")
+NAME = "kd-student"
+
+
+def options_of(config):
+    """The options of a tiny run that an entry point takes."""
+    known = {field: value for field, value in TINY.items() if field in config.__dataclass_fields__}
+    return [f"--{name}={text_value(value)}" for name, value in {**known, "data": "wine"}.items()]
+
+
+def environment(address, user):
+    """What a person with an account sets."""
+    return {
+        "MLFLOW_TRACKING_URI": address,
+        "MLFLOW_TRACKING_USERNAME": user,
+        "MLFLOW_TRACKING_PASSWORD": SECRET,
+    }
+
+
+def roles(address, *arguments):
+    """Call the script as the server's admin does; the password comes by standard input."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "deploy")
+        for name, value in environment(address, "admin").items():
+            patch.setenv(name, value)
+        mlflow.set_tracking_uri(address)
+        return CliRunner().invoke(importlib.import_module("roles").cli, arguments, input=SECRET)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the server keeps all that it writes."""
+    return tmp_path_factory.mktemp("access")
+
+
+@pytest.fixture(scope="module")
+def server(empty_database, folder):
+    """What ``make server`` starts with the repository's settings; an account of each role."""
+    (folder / "data").mkdir()
+    shutil.copy(empty_database, folder / "data" / "mlflow.db")
+    with made_server(
+        "server",
+        folder,
+        "SERVER_OPTIONS=--app-name basic-auth",
+        MLFLOW_AUTH_CONFIG_PATH=str(ROOT / "deploy" / "auth.ini"),
+        MLFLOW_AUTH_ADMIN_PASSWORD=SECRET,
+        MLFLOW_FLASK_SERVER_SECRET_KEY="a-key-of-the-tests",
+        PYTHONPATH=str(ROOT / "deploy"),
+    ) as address:
+        said = roles(address, "setup")
+        assert said.exit_code == 0, said.output
+        for role in ROLES:
+            said = roles(address, "give", f"a-{role}", role)
+            assert (said.exit_code, said.output) == (0, f"a-{role}: {role}\n")
+        yield address
+
+
+@pytest.fixture
+def login(server, tmp_path, monkeypatch):
+    """Become somebody; return a client."""
+
+    def become(user, password=SECRET):
+        for name, value in environment(server, user).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        return MlflowClient(server)
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    use_store(monkeypatch, server, tmp_path)
+    yield become
+    forget_store()
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command line in this process; return its exit code, output and errors."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *handler: None)
+
+    def run_cli(*arguments):
+        monkeypatch.setattr(sys, "argv", ["kd-mlflow", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run_cli
+
+
+@pytest.fixture
+def production(login, run):
+    """A version in production, trained by the trainer and promoted by the releaser."""
+    client = login("a-trainer")
+    registered = {model.name for model in client.search_registered_models()}
+    if NAME not in registered:
+        for command, config in (("teachers", TeachersConfig), ("distill", DistillConfig)):
+            code, _, err = run(command, *options_of(config))
+            assert code == 0, err
+        login("a-releaser")
+        code, out, err = run("promote", *options_of(PromoteConfig))
+        assert code == 0, err
+        assert "promoted" in out
+    return MlflowClient().get_model_version_by_alias(NAME, "production")
+
+
+def refused(said, *words):
+    """A command said one clear line and exited 1."""
+    code, out, err = said
+    assert code == 1, out + err
+    assert err.count("\n") == 1, err
+    assert err.startswith("Error: ")
+    for word in words:
+        assert word in err
+    assert SECRET not in out + err
+
+
+@pytest.mark.parametrize("password", [None, "not-the-password"])
+def test_without_credentials_one_line(server, login, run, monkeypatch, password):
+    """Nobody is let in without a password, and the line names the settings that are wrong."""
+    login("a-trainer", password or "")
+    if password is None:
+        monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+        monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    answer = requests.get(f"{server}/api/2.0/mlflow/experiments/search?max_results=1", timeout=9)
+    assert answer.status_code == 401
+    refused(run("teachers", *options_of(TeachersConfig)), "MLFLOW_TRACKING_PASSWORD")
+
+
+def test_a_trainer_registers_and_a_releaser_promotes(production):
+    """The way into production that the roles leave open is open."""
+    assert production.version == "1"
+
+
+def test_a_reader_pulls_production(production, login):
+    """A reader loads what is in production by its alias, and it answers."""
+    login("a-reader")
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@production")
+    features = load_table("wine").features
+    assert len(model.predict(features)) == len(features)
+
+
+@pytest.mark.parametrize("experiment", ["kd-mlflow", "one of a reader's own"])
+def test_a_reader_cannot_log(production, login, run, monkeypatch, experiment):
+    """A reader neither logs into an experiment nor makes one; one line says so."""
+    client = login("a-reader")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+    before = len(client.search_runs(["1"]))
+    refused(run("teachers", *options_of(TeachersConfig), "--force=true"), "does not permit")
+    login("admin")
+    assert len(client.search_runs(["1"])) == before
+    assert client.get_experiment_by_name("one of a reader's own") is None
+
+
+def test_a_trainer_cannot_move_production(production, login, run):
+    """A trainer's promote and rollback exit 1 with one line, and every alias stays where it is."""
+    client = login("a-trainer")
+    code, _, err = run("distill", *options_of(DistillConfig), "--seed=7")
+    assert code == 0, err
+    before = client.get_registered_model(NAME).aliases
+    refused(run("promote", *options_of(PromoteConfig)), "kd-releaser", "a-trainer")
+    assert client.get_registered_model(NAME).aliases == before
+    assert [model.name for model in client.search_registered_models()] == [NAME]
+    login("a-releaser")
+    assert run("promote", *options_of(PromoteConfig))[0] == 0
+    login("a-trainer")
+    refused(run("rollback"), "kd-releaser", "a-trainer")
+    assert client.get_registered_model(NAME).aliases["production"] == "2"
+    login("a-releaser")
+    assert run("rollback")[0] == 0
+    assert client.get_registered_model(NAME).aliases["production"] == production.version
+
+
+REQUESTS = {
+    "set production": lambda c: c.set_registered_model_alias(NAME, "production", 1),
+    "set previous": lambda c: c.set_registered_model_alias(NAME, "previous", 1),
+    "set it in capitals": lambda c: c.set_registered_model_alias(NAME, "Production", 1),
+    "delete the alias": lambda c: c.delete_registered_model_alias(NAME, "production"),
+    "rename the model": lambda c: c.rename_registered_model(NAME, "other"),
+    "delete the model": lambda c: c.delete_registered_model(NAME),
+    "delete the version": lambda c: c.delete_model_version(NAME, 1),
+    "make it a prompt": lambda c: c.set_registered_model_tag(
+        NAME, "mlflow.prompt.is_prompt", "true"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_ways_around_the_command_line_are_closed(production, login, what):
+    """A trainer who asks the server itself is refused whatever takes production away."""
+    client = login("a-trainer")
+    with pytest.raises(MlflowException, match="needs the role kd-releaser"):
+        REQUESTS[what](client)
+    assert client.get_registered_model(NAME).aliases["production"] == production.version
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("written", ["{}", "./{}", "%2e/{}", "{}/../{}"])
+def test_files_of_registered_models_stay(production, login, server, method, written):
+    """A trainer, who may write into the experiment, cannot replace a registered model's files."""
+    client = login("a-trainer")
+    model = client.get_logged_model(production.source.removeprefix("models:/"))
+    place = f"{model.experiment_id}/models/{written.format(model.model_id, model.model_id)}"
+    url = f"{server}/api/2.0/mlflow-artifacts/artifacts/{place}/artifacts/MLmodel"
+    prepared = requests.Request(method, url, data=b"other", auth=("a-trainer", SECRET)).prepare()
+    prepared.url = url  # as it is written
+    with requests.Session() as session:
+        assert session.send(prepared, timeout=9).status_code in (400, 403)
+    login("a-reader")
+    mlflow.pyfunc.load_model(f"models:/{NAME}@production")
+
+
+def test_an_account_without_a_role_sees_nothing(production, login, server):
+    """Who is given no role reads neither runs nor models."""
+    said = roles(server, "give", "nobody", "reader")
+    assert said.exit_code == 0, said.output
+    admin = login("admin")
+    accounts = get_app_client("basic-auth", tracking_uri=server)
+    accounts.unassign_role("nobody", accounts.list_user_roles("nobody")[0].id)
+    login("nobody")
+    assert not admin.search_registered_models()
+    with pytest.raises(MlflowException, match="403"):
+        admin.get_model_version_by_alias(NAME, "production")
+
+
+def test_a_role_replaces_the_one_before(production, login, server):
+    """Giving an account another role takes the first away, and the account keeps its password."""
+    for role in ("releaser", "reader"):
+        assert roles(server, "give", "moved", role).exit_code == 0
+    client = login("moved")
+    with pytest.raises(MlflowException, match="needs the role kd-releaser"):
+        client.set_registered_model_alias(NAME, "production", 1)
+    assert client.get_model_version(NAME, "1").version == "1"
+    assert roles(server, "remove", "moved").output == "moved: removed\n"
+    login("moved")
+    with pytest.raises(MlflowException, match="401"):
+        client.get_model_version(NAME, "1")
+
+
+def test_make_server_keeps_all_in_one_folder(production, folder):
+    """``make server`` runs two processes, hands artifacts through, and writes into one folder."""
+    [started] = [p for p in psutil.Process().children() if p.name() in ("make", "mlflow")]
+    assert len(started.children(recursive=True)) <= 2
+    run = MlflowClient().get_run(production.run_id).info
+    assert run.artifact_uri.startswith("mlflow-artifacts:")
+    assert {path.name for path in folder.iterdir()} == {"data", "log"}
+    assert {"accounts.db", "artifacts", "mlflow.db"} <= {
+        p.name for p in (folder / "data").iterdir()
+    }
+
+
+@pytest.mark.parametrize("api", ["api", "ajax-api"])
+def test_both_addresses_of_an_api_are_guarded(production, server, api):
+    """The addresses that MLflow's pages use are no way around either."""
+    base = f"{server}/{api}/2.0"
+    files = production.source.removeprefix("models:/")
+    for method, path, body in (
+        ("POST", "mlflow/registered-models/alias", {"alias": "production", "version": "1"}),
+        ("DELETE", "mlflow/registered-models/alias", {"alias": "production"}),
+        ("POST", f"mlflow-artifacts/mpu/create/1/models/{files}/artifacts", {"num_parts": 1}),
+    ):
+        answer = requests.request(
+            method, f"{base}/{path}", json={"name": NAME, **body}, auth=("a-trainer", SECRET)
+        )
+        assert answer.status_code == 403, path
+        assert "needs the role kd-releaser" in answer.text
+
+
+def test_no_secret_is_written_anywhere(server, folder, tmp_path):
+    """A password in the address and in the environment is in no run, file, log or line."""
+    user = "a-releaser"
+    address = server.replace("http://", f"http://{user}:{SECRET}@")
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_mlflow", "main", *options_of(MainConfig), "--model-name=other"],
+        env={**os.environ, **environment(address, user), "KD_MLFLOW_STATE": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "said").write_bytes(done.stdout + done.stderr)
+    files = [*folder.rglob("*"), *tmp_path.rglob("*")]
+    written = [(path, path.read_bytes()) for path in files if path.is_file()]
+    assert any(b"mlflow_version" in content for _, content in written)  # the model is among them
+    secrets = [SECRET.encode(), base64.b64encode(f"{user}:{SECRET}".encode())]
+    assert not [path for path, content in written if any(s in content for s in secrets)]
