@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from kd_mlflow.config import DataOptions, TeachersConfig, WorkerOptions
-from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.table.dataset import Identity
 
 FORMAT = 3
@@ -49,15 +48,6 @@ def fingerprint(identity: Identity, values: dict[str, str]) -> str:
     decisive = sorted(item for item in values.items() if item[0] not in elsewhere)
     content = json.dumps([FORMAT, TRAINING, TORCH, *identity, decisive])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def content_digest(module: StudentModule) -> str:
-    """SHA-256 of a student's numbers and its encoding: equal where two score alike, bit for bit."""
-    sha = hashlib.sha256(json.dumps(module.encoding.to_dict(), sort_keys=True).encode())
-    for name, values in sorted(module.state_dict().items()):
-        sha.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        sha.update(values.numpy().tobytes())
-    return sha.hexdigest()
 
 
 def teachers_fingerprint(identity: Identity, config: TeachersConfig) -> str:

@@ -14,12 +14,7 @@ from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.identity import (
-    STUDENT_STREAM,
-    content_digest,
-    fingerprint,
-    member_seeds,
-)
+from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
@@ -277,6 +272,6 @@ def _log_and_register(
         model_id=model_id,
         target=table.target,
         identity=dataset.identity,
-        content=content_digest(student),
+        content=student.content_digest(),
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )
