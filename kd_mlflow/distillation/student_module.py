@@ -40,7 +40,7 @@ class StudentModule(nn.Module):
             self.network = nn.Sequential(rest, *list(network)[1:])
 
     def content_digest(self) -> str:
-        """SHA-256 of its numbers and encoding: equal where two students score alike, bit for bit."""
+        """SHA-256 of its numbers and encoding: equal where two score alike, bit for bit."""
         encoding = json.dumps(self.encoding.to_dict(), sort_keys=True)
         sha = hashlib.sha256(encoding.encode())
         for name, values in sorted(self.state_dict().items()):
