@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -36,6 +33,5 @@ def postgres() -> Iterator[Any]:
 def database() -> Iterator[str]:
     """The URI of an empty database of a server of its own."""
     with postgres() as server:
-        name = f"kd{next(_NUMBERS)}"
-        server.psql(f"CREATE DATABASE {name};")
-        yield server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
+        server.psql("CREATE DATABASE mlflow;")
+        yield server.get_uri("mlflow").replace("postgresql://", "postgresql+psycopg://", 1)

@@ -15,12 +15,15 @@ from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking.model_teachers import MAX_TAG_VAL_LENGTH, FetchedModel, ModelTeachers
 
-CLASSES, COLUMNS = 3000, 2000
+CLASSES, COLUMNS = 1000, 2000
+ROWS = 20 * CLASSES // 3
 LONG = "a long name with | and ` in it " * 6
 QUICK = {
     "n_teachers": 1,
     "teacher_epochs": 1,
     "teacher_hidden": (2,),
+    "n_boosted": 1,
+    "boosting_rounds": 2,
     "n_students": 1,
     "student_epochs": 1,
     "student_hidden": (2,),
@@ -33,10 +36,10 @@ QUICK = {
 
 
 def many_classes():
-    """Two columns and 3,000 classes, each on every side of the split, which values decide."""
+    """Two columns and 1,000 classes, each on every side of the split, which values decide."""
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame(rng.normal(size=(20_000, 2)), columns=["x", "y"])
-    split = split_rows(load_table(frame.assign(**{LONG: np.arange(20_000) % 2}), LONG), 0.1)
+    frame = pd.DataFrame(rng.normal(size=(ROWS, 2)), columns=["x", "y"])
+    split = split_rows(load_table(frame.assign(**{LONG: np.arange(ROWS) % 2}), LONG), 0.1)
     labels = np.empty(len(frame), dtype=object)
     for rows in vars(split).values():
         labels[rows] = [f"class {i % CLASSES} {LONG}" for i in range(len(rows))]
@@ -69,7 +72,7 @@ def too_long(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [many_classes, many_columns])
 def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, make):
-    """A main on 3,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
+    """A main on 1,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
     caplog.set_level(logging.WARNING, "mlflow")
     result = pipeline.run_main(MainConfig(data=make(), target=LONG, model_name="m" * 256, **QUICK))
     assert result.decision.promoted

@@ -92,6 +92,7 @@ def test_version_says_where_it_comes_from(finished):
         "kd.run_id": run.info.run_id,
         "kd.data_digest": run.data.tags["kd.data_digest"],
         "kd.split": run.data.tags["kd.split"],
+        "kd.content_digest": version.tags["kd.content_digest"],
     }
     assert version.run_id == run.info.run_id
     assert version.description.startswith(f"# {NAME}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import cast
 
 import torch
@@ -36,6 +38,15 @@ class StudentModule(nn.Module):
             self.scaler = scaler.without_bins()
             self.lookup = Lookup(scaler, binned)
             self.network = nn.Sequential(rest, *list(network)[1:])
+
+    def content_digest(self) -> str:
+        """SHA-256 of its numbers and encoding: equal where two score alike, bit for bit."""
+        encoding = json.dumps(self.encoding.to_dict(), sort_keys=True)
+        sha = hashlib.sha256(encoding.encode())
+        for name, values in sorted(self.state_dict().items()):
+            sha.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+            sha.update(values.numpy().tobytes())
+        return sha.hexdigest()
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = self.scaler(x)

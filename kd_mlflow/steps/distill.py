@@ -284,10 +284,15 @@ def _log_and_register(
         model_id=model_id,
         target=table.target,
         identity=dataset.identity,
+<<<<<<< HEAD
         card=model_card(
             evidence,
             taught_by=ensemble.source,
             ours=ensemble.run_id is not None,
             costs=costs,
         ),
+=======
+        content=student.content_digest(),
+        card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
+>>>>>>> speed
     )

@@ -100,7 +100,14 @@ class TrackedRun:
         )
 
     def register(
-        self, *, model_name: str, model_id: str, target: str, identity: Identity, card: str
+        self,
+        *,
+        model_name: str,
+        model_id: str,
+        target: str,
+        identity: Identity,
+        content: str,
+        card: str,
     ) -> str:
         """Make a logged model the next version and the candidate; return the version.
 
@@ -112,6 +119,7 @@ class TrackedRun:
             model_id=model_id,
             target=target,
             identity=identity._asdict(),
+            content=content,
             card=card,
         )
 

@@ -196,6 +196,7 @@ def _register(client: MlflowClient, operation: Operation, again: bool) -> str:
         run_id=given["run"],
         target=given["target"],
         identity=Identity(**given["identity"]),
+        content=given["content"],
         card=given["card"],
     )
 

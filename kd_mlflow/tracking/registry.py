@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any, NamedTuple
 
@@ -20,11 +21,16 @@ from kd_mlflow.tracking.lock import KIND, find_model
 from kd_mlflow.tracking.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.tracking.store import absent, masked, store_error, unreachable
 
+_log = logging.getLogger(__name__)
+
 NUMBER = re.compile(r"[0-9]{1,9}")
 """A version's number: more digits are more than a database's integers, which stores refuse
 unclearly."""
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+CONTENT = "kd.content_digest"
+"""Tag of a version: equal where two versions score alike, bit for bit."""
 
 DISTILL_RUN = "kd.distill_run_id"
 """Tag of a pipeline's run: its distill run."""
@@ -45,11 +51,13 @@ def register(
     run_id: str,
     target: str,
     identity: Identity,
+    content: str,
     card: str,
 ) -> str:
     """Make a logged model the next version and the candidate; return the version.
 
-    The version says what it predicts and what it was trained on.
+    The version says what it predicts, what it was trained on, and whether an earlier one has the
+    same ``content``: a digest of all that it scores with.
     """
     try:
         client.create_registered_model(model_name)
@@ -68,9 +76,27 @@ def register(
             "kd.target": target,
             "kd.data_digest": identity.data_digest,
             "kd.split": identity.split,
+            CONTENT: content,
         },
     )
-    return make_candidate(client, model_name, str(created.version), model_id)
+    number = str(created.version)
+    _say_if_same(client, model_name, number, content)
+    return make_candidate(client, model_name, number, model_id)
+
+
+def _say_if_same(client: MlflowClient, model_name: str, version: str, content: str) -> None:
+    """Tag a version that an earlier one is equal to, and say so."""
+    alike = client.search_model_versions(f"name='{model_name}' and tags.`{CONTENT}`='{content}'")
+    earlier = [int(each.version) for each in alike if int(each.version) < int(version)]
+    if earlier:
+        same = str(min(earlier))
+        client.set_model_version_tag(model_name, version, "kd.same_as", same)
+        _log.warning(
+            "version %s of %s is the same student as version %s, number by number",
+            version,
+            model_name,
+            same,
+        )
 
 
 def make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> str:

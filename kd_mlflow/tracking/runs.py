@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.tracking.journal import Journal
+from kd_mlflow.tracking.new_store import open_client
 from kd_mlflow.tracking.open_run import TrackedRun, now_ms
 from kd_mlflow.tracking.operations import Operation
 from kd_mlflow.tracking.provenance import source, versions
@@ -53,14 +54,23 @@ class Tracker:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client; its first use makes a store that is a new file."""
-        return MlflowClient()
+        return open_client()
 
     @property
     def experiment_id(self) -> str:
         """The experiment that runs are opened in; made where it is missing."""
         if self._known_experiment() is None:
-            self._experiment = str(self.client.create_experiment(_experiment_name()))
+            self._experiment = self._create_experiment()
         return str(self._experiment)
+
+    def _create_experiment(self) -> str:
+        """Make the experiment, unless another process has made it since it was looked for."""
+        try:
+            return str(self.client.create_experiment(_experiment_name()))
+        except MlflowException:
+            if (found := self._find_experiment()) is None:
+                raise
+            return found
 
     def _known_experiment(self) -> str | None:
         """The experiment, where it is there already."""

@@ -93,7 +93,7 @@ def check_stores() -> None:
     StoreError where one of them gives none within ``PATIENCE_S``.
     """
     deadline = time.monotonic() + PATIENCE_S
-    for uri, name in _in_use().items():
+    for uri, name in stores_in_use().items():
         failures: list[Exception] = []
         thread = threading.Thread(
             target=copy_context().run, args=(_ask, uri, name, failures), daemon=True
@@ -106,7 +106,7 @@ def check_stores() -> None:
             raise store_error(failures[0], uri) from None
 
 
-def _in_use() -> dict[str, str]:
+def stores_in_use() -> dict[str, str]:
     """The address of the tracking store, and of the registry where it is another; their names."""
     tracking = mlflow.get_tracking_uri()
     try:
@@ -123,7 +123,7 @@ def _ask(uri: str, name: str, failures: list[Exception]) -> None:
         if scheme in ("http", "https"):
             _ask_server(uri, *QUESTIONS[name])
         elif scheme.partition("+")[0] == "sqlite":
-            _ask_file(make_url(uri).database)
+            _ask_file(sqlite_file(uri))
         elif scheme.partition("+")[0] in DATABASE_ENGINES:
             engine = create_sqlalchemy_engine(uri)
             engine.connect().close()
@@ -140,11 +140,18 @@ def _ask_server(uri: str, path: str, method: str, place: str) -> None:
     verify_rest_response(response, path)
 
 
-def _ask_file(path: str | None) -> None:
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an sqlite store's address; None for other stores, and for one in memory."""
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        return None
+    path = make_url(uri).database
+    return Path(path) if path and path != ":memory:" and not path.startswith("file:") else None
+
+
+def _ask_file(file: Path | None) -> None:
     """Look at an sqlite file without making it: MLflow would make even its folder."""
-    if not path or path == ":memory:" or path.startswith("file:"):
+    if file is None:
         return
-    file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"the folder {file.parent} does not exist")
     if not file.exists():
@@ -174,7 +181,7 @@ def store_errors() -> Iterator[None]:
 
 def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     """What to raise for a failure of a store, by default of those in use: one line."""
-    asked = {store: name for store, name in _in_use().items() if uri in (None, store)}
+    asked = {store: name for store, name in stores_in_use().items() if uri in (None, store)}
     stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
     settings = [SETTINGS[name] for name in asked.values()]
     code = getattr(error, "error_code", "")

@@ -1,0 +1,75 @@
+"""Run as a script: call a function of this file with each of some words, in processes at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kd_mlflow as kd
+from kd_mlflow import pipeline
+
+FREE = {"max_accuracy_gap": 1.0, "min_compression": 0.01, "allow_worse_than_baseline": True}
+FEW = {
+    "teachers": {
+        "n_teachers": 2,
+        "teacher_epochs": 3,
+        "teacher_hidden": (8,),
+    },
+    "students": {
+        "n_students": 2,
+        "student_epochs": 4,
+        "student_hidden": (4,),
+        "student_bins": 0,
+        "temperature": 2.0,
+        "augment_factor": 1,
+    },
+}
+"""Trainings of a second, whose curves have a known length."""
+
+
+def train_and_promote(seed: str) -> None:
+    """Train an ensemble, distil it, and, once all have come so far, promote the student."""
+    common = {"data": "wine", "recipe": "reference", "seed": int(seed)}
+    taught = kd.train_teachers(**common, **FEW["teachers"], force=True)
+    student = kd.distill(**common, **FEW["students"], teachers=taught.run_id)
+    ALL_HERE.wait()
+    if not kd.promote(version=student.version, policy="any", **FREE).promoted:
+        sys.exit(1)
+
+
+def begin(seed: str) -> None:
+    """Train an ensemble where there may be no store yet."""
+    kd.train_teachers(data="wine", recipe="reference", seed=int(seed), **FEW["teachers"])
+
+
+def at_once(function: str, words: list[str], *, uri: str, folder: Path) -> None:
+    """Call a function of this file with each word, in that many processes, by another Python."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, __file__, function, *words],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(root)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.stdout.split()[-len(words) :] == ["0"] * len(words), done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    from conftest import OwnProcess
+
+    pipeline.CleanProcess = OwnProcess  # eight of them would import for a minute
+    function, *words = sys.argv[1:]
+    fork = multiprocessing.get_context("fork")  # imports are the parent's
+    ALL_HERE = fork.Barrier(len(words))
+    processes = [fork.Process(target=globals()[function], args=(word,)) for word in words]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    print(*(process.exitcode for process in processes))
