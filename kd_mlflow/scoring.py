@@ -1,8 +1,8 @@
 """The registered model's own code: a table's columns -> codes -> probabilities.
 
 This file is copied into every registered model and runs there without the rest of the package, so
-it imports numpy, pandas, torch and mlflow alone. Training encodes its tables with it too: what a
-served model does to a row is what training did.
+it imports numpy, pandas and mlflow alone. Training encodes its tables with it too, and scores the
+test rows with its network: what a served model does to a row is what training did.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ SERVED_MODEL = "__pyfunc_model_path__"
 """Environment variable by which MLflow tells its scoring server which model to load."""
 
 DAY_US = 86_400_000_000
+
+ROWS_AT_ONCE = 2048
+"""Rows that the network scores at once."""
 
 NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -201,14 +204,102 @@ def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
         )
 
 
+class Network:
+    """A student with its scaler in numpy: what the exported module computes, step by step.
+
+    ``arrays`` are the module's own, by its own names; all arithmetic is in float32.
+
+    Shape: encoded columns (n, columns) -> logits (n, classes).
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        parts: dict[str, dict[str, NDArray[Any]]] = {"scaler": {}, "lookup": {}, "network": {}}
+        for name, values in arrays.items():
+            part, _, own = name.partition(".")
+            parts[part][own] = values
+        self.scaler, self.lookup, network = parts["scaler"], parts["lookup"], parts["network"]
+        self.bent = bool(self.scaler["soft"].any())
+        places = sorted({int(name.split(".")[0]) for name in network})
+        self.layers = [
+            (np.ascontiguousarray(network[f"{i}.weight"].T), network[f"{i}.bias"]) for i in places
+        ]
+
+    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score encoded rows, some at a time: bounds memory and keeps them in the caches."""
+        starts = range(0, len(encoded), ROWS_AT_ONCE)
+        parts = [self._logits(encoded[start : start + ROWS_AT_ONCE]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""
+        logits = self(encoded)
+        shares: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+    def _logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        (weight, bias), *others = self.layers
+        h: NDArray[np.float32] = self._inputs(x) @ weight
+        h += bias
+        if self.lookup:
+            h += self._interpolated(x)
+        for weight, bias in others:
+            np.maximum(h, 0, out=h)
+            h = h @ weight
+            h += bias
+        return h
+
+    def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scaled numbers, then gap indicators, then one-hot codes.  Shape: (n, d_in)."""
+        own = self.scaler
+        z = np.maximum(_filled(x, own["numbers"], own["median"]), own["low"])
+        np.minimum(z, own["high"], out=z)
+        z -= own["mean"]
+        z /= own["scale"]
+        if self.bent:
+            z /= np.sqrt(1 + np.square(z * own["soft"]))
+        parts = [z]
+        if own["indicators"].size:
+            parts.append(np.isnan(x.take(own["indicators"], axis=1)).astype(np.float32))
+        if own["codes"].size:
+            parts.append((x.take(own["one_hot"], axis=1) == own["codes"]).astype(np.float32))
+        return z if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _interpolated(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the first layer makes of piecewise-linear columns.  Shape: (n, d_hidden).
+
+        It is linear between two edges, so its values at the edges are all that is kept of it.
+        """
+        own = self.lookup
+        edges, last, start = own["edges"], own["last"][:, 0], own["start"][:, 0]
+        values = _filled(x, own["numbers"], own["median"])
+        places = [row.searchsorted(values[:, i], side="right") for i, row in enumerate(edges)]
+        place = np.minimum(np.maximum(np.stack(places, axis=1) - 1, 0), last)
+        column = np.arange(len(edges))
+        low, high = edges[column, place], edges[column, place + 1]
+        come = np.minimum(np.maximum((values - low) / (high - low), 0), 1)
+        upper = start + place
+        rows = np.concatenate([upper, np.maximum(upper - 1, 0)], axis=1)
+        shares = np.concatenate([come, (1 - come) * (place > 0)], axis=1)
+        found: NDArray[np.float32] = shares[:, None] @ own["at_edges"].take(rows, axis=0)
+        return found[:, 0]
+
+
+def _filled(
+    x: NDArray[np.float32], columns: NDArray[np.int64], median: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    numbers = x.take(columns, axis=1)
+    return np.where(np.isnan(numbers), median, numbers)
+
+
 class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base is untyped
     """Answers a table's rows with ``prediction`` and one ``probability_<class>`` per class."""
 
     def load_context(self, context: Any) -> None:
-        """Read the encoding and the exported module from the model's own folder."""
-        description = Path(context.artifacts["encoding"])
-        self.encoding = json.loads(description.read_text(encoding="utf-8"))
-        self.module = mlflow.pytorch.load_model(str(description.parent), device="cpu")
+        """Read the encoding and the weights from the model's own folder."""
+        self.encoding = json.loads(Path(context.artifacts["encoding"]).read_text(encoding="utf-8"))
+        with np.load(context.artifacts["weights"], allow_pickle=False) as arrays:
+            self.network = Network(arrays)
         self.classes = np.array(self.encoding["classes"])
         self.names = pd.Index(["prediction", *(f"probability_{c}" for c in self.classes.tolist())])
         _leave_unchecked()
@@ -226,11 +317,7 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
             matrix = encode(model_input, self.encoding["columns"])
         except ColumnError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        with torch.inference_mode():
-            # past the exported module's check of its input, which encode has just made
-            logits = self.module.forward(torch.from_numpy(matrix))
-            probabilities = torch.softmax(logits, dim=1).numpy()
-        return self._answers(probabilities, model_input.index)
+        return self._answers(self.network.probabilities(matrix), model_input.index)
 
     def _answers(self, probabilities: NDArray[np.float32], index: pd.Index) -> pd.DataFrame:
         """Lay out probabilities, under names made once.  Shape: (n, classes) -> n rows."""

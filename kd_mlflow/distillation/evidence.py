@@ -20,6 +20,7 @@ from kd_mlflow.evaluation.comparison import Comparison, Logits, evaluate_student
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
+from kd_mlflow.scoring import Network
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
@@ -135,6 +136,6 @@ def _scored(trained: TrainedStudents, encoding: Encoding, features: pd.DataFrame
     """Score raw rows with each student.  Shape: n rows -> (k, n, classes)."""
     encoded = torch.from_numpy(encoding.encode(features))
     logits = trained.population.logits(Inputs(encoded, Scaler(trained.encoding)))
-    with torch.no_grad():
-        logits[0] = trained.registered(encoded)
+    served = Network(trained.registered.arrays)
+    logits[0] = torch.from_numpy(served(encoded.numpy()))
     return logits

@@ -1,10 +1,12 @@
-"""The student as one module: encoded columns in, logits out; what is exported and served."""
+"""The student as one module: encoded columns in, logits out; its arrays are what is served."""
 
 from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -36,6 +38,11 @@ class StudentModule(nn.Module):
             self.scaler = scaler.without_bins()
             self.lookup = Lookup(scaler, binned)
             self.network = nn.Sequential(rest, *list(network)[1:])
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Weights and buffers by name, of which ``scoring.Network`` is made."""
+        return {name: values.cpu().numpy() for name, values in self.state_dict().items()}
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = self.scaler(x)

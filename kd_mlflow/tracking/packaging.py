@@ -1,4 +1,8 @@
-"""The student as a self-contained MLflow model: exported graph, encoding and code; no pickle."""
+"""The student as a self-contained MLflow model, without a pickle.
+Its pyfunc flavour is weights, encoding and code, and scores with numpy; beside it the pytorch flavour
+
+has the exported graph, for those who have torch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,14 +32,19 @@ from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.open_run import TrackedRun
 
-ENCODING, PROFILE = "encoding.json", "training_profile.json"
-"""Files of a student's model: what it was taught of the columns, which it reads to score; and what
-its training rows looked like, which only ``evaluate`` reads."""
+ENCODING, WEIGHTS, PROFILE = "encoding.json", "weights.npz", "training_profile.json"
+"""Files of a student's model: what it was taught of the columns and its numbers, which it reads to
+score; and what its training rows looked like, which only ``evaluate`` reads."""
+
+SCORING = ("mlflow-skinny", "numpy", "pandas")
+"""What the pyfunc flavour needs; mlflow-skinny is MLflow without its tracking server and UI."""
+
+EXTRAS = {"pytorch": ("torch",)}
+"""What other flavours need besides; the model's metadata and a file of its own say so."""
 
 
-def requirements() -> list[str]:
-    """What the model needs to load and score, at this environment's versions."""
-    packages = ("mlflow", "torch", "pandas", "numpy")
+def requirements(packages: Iterable[str] = SCORING) -> list[str]:
+    """Packages at this environment's versions, without what says how they were built."""
     return [f"{package}=={version(package).split('+')[0]}" for package in packages]
 
 
@@ -84,6 +93,8 @@ def save_model(
         )
     code = Path(scoring.__file__)
     shutil.copy(code, folder / code.name)
+    np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
+    _write_extras(folder, mlflow_model)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
     if profile is not None:
@@ -97,11 +108,23 @@ def save_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
         model_code_path=code.name,
-        artifacts={"encoding": {"path": ENCODING, "uri": ENCODING}},
+        artifacts={
+            name: {"path": file, "uri": file}
+            for name, file in (("encoding", ENCODING), ("weights", WEIGHTS))
+        },
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+
+
+def _write_extras(folder: Path, mlflow_model: Model) -> None:
+    """Say what the other flavours need, in the metadata and in a file of requirements for each."""
+    extras = {flavour: requirements(packages) for flavour, packages in EXTRAS.items()}
+    mlflow_model.metadata = {"extras": extras}
+    for flavour, lines in extras.items():
+        text = "\n".join(["-r requirements.txt", *lines, ""])
+        (folder / f"requirements-{flavour}.txt").write_text(text, encoding="utf-8")
 
 
 def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
