@@ -14,7 +14,6 @@ import pytest
 import torch
 from conftest import use_store
 from mlflow.exceptions import MlflowException
-from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
@@ -266,12 +265,47 @@ def test_bulk_scoring_leaves_no_value_unchecked(student, held_out):
         student.predict(many)
 
 
-def test_typed_columns_are_enforced_as_before(folder):
-    """In a student's process MLflow still refuses what another model's typed columns do."""
-    mlflow.pyfunc.load_model(str(folder))
-    schema = Schema([ColSpec("double", "x"), ColSpec(AnyType(), "y")])
-    mlflow.models.validate_schema(pd.DataFrame({"x": [1.5], "y": [1]}), schema)
-    with pytest.raises(MlflowException, match="column x"):
-        mlflow.models.validate_schema(pd.DataFrame({"x": ["text"], "y": [1]}), schema)
-    with pytest.raises(MlflowException, match="missing inputs"):
-        mlflow.models.validate_schema(pd.DataFrame({"x": [1.5]}), schema)
+def test_loading_replaces_nothing_of_mlflow(folder, held_out):
+    """Whoever loads and asks a student has the MLflow that they had."""
+    modules = (mlflow.pyfunc, mlflow.models.utils, mlflow.pyfunc.scoring_server)
+    before = [dict(vars(module)) for module in modules]
+    mlflow.pyfunc.load_model(str(folder)).predict(held_out.head(2))
+    assert [dict(vars(module)) for module in modules] == before
+
+
+def test_where_mlflow_visits_each_value_the_answers_are_the_same(folder, held_out, monkeypatch):
+    """A version of MLflow whose inside the model does not know gives what a known one does."""
+    expected = mlflow.pyfunc.load_model(str(folder)).predict(held_out)
+    monkeypatch.setattr(mlflow, "__version__", "3.99.0")
+    plain = mlflow.pyfunc.load_model(str(folder))
+    assert not plain.metadata.signature._is_signature_from_type_hint
+    pd.testing.assert_frame_equal(plain.predict(held_out), expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda table: table.to_dict("records"),
+        lambda table: table.to_dict("list"),
+        lambda table: {name: table[name].to_numpy() for name in table},
+    ],
+    ids=["records", "columns", "arrays"],
+)
+def test_rows_come_as_python_has_them(student, held_out, given):
+    """Lists, dictionaries and arrays score as the DataFrame of their rows."""
+    rows = held_out.head(5).reset_index(drop=True)
+    pd.testing.assert_frame_equal(student.predict(given(rows)), student.predict(rows))
+
+
+def test_mlflow_predicts_from_json_and_from_csv(folder, student, held_out, tmp_path):
+    """``mlflow.models.predict`` gives the model's answers from both of its formats."""
+    rows = held_out.head(3).reset_index(drop=True)
+    for kind in ("json", "csv"):
+        answers = tmp_path / kind
+        mlflow.models.predict(
+            str(folder), rows, content_type=kind, output_path=str(answers), env_manager="local"
+        )
+        found = pd.DataFrame(json.loads(answers.read_text())["predictions"])
+        np.testing.assert_allclose(
+            probabilities(found), probabilities(student.predict(rows)), atol=1e-6
+        )

@@ -1,7 +1,7 @@
 """The student as a self-contained MLflow model, without a pickle.
-Its pyfunc flavour is weights, encoding and code, and scores with numpy; beside it the pytorch flavour
 
-has the exported graph, for those who have torch.
+Its pyfunc flavour is weights, encoding and code, and scores with numpy. The pytorch flavour beside
+it has the exported graph, for those who have torch.
 """
 
 from __future__ import annotations
