@@ -305,10 +305,14 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
 
     def load_context(self, context: Any) -> None:
         """Read the encoding and the weights from the model's own folder."""
-        self.encoding = json.loads(Path(context.artifacts["encoding"]).read_text(encoding="utf-8"))
+        encoding = json.loads(Path(context.artifacts["encoding"]).read_text(encoding="utf-8"))
         with np.load(context.artifacts["weights"], allow_pickle=False) as arrays:
-            self.network = Network(arrays)
-        self.classes = np.array(self.encoding["classes"])
+            self.prepare(encoding, Network(arrays))
+
+    def prepare(self, encoding: dict[str, Any], network: Network) -> None:
+        """Get ready to answer, as whatever loads this model needs it."""
+        self.encoding, self.network = encoding, network
+        self.classes = np.array(encoding["classes"])
         self.names = pd.Index(["prediction", *(f"probability_{c}" for c in self.classes.tolist())])
         _settle(self)
 

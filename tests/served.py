@@ -18,12 +18,12 @@ def free_port():
 
 
 @contextmanager
-def served(tracking_uri, folder, model="models:/kd-student@production"):
+def served(tracking_uri, folder, model="models:/kd-student@production", workers=1):
     """The address of a server of a model; its whole process group is stopped at the end."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port}"
+    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port} --workers {workers}"
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", *options.split()],
