@@ -335,6 +335,18 @@ class ExampleOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """In which other forms the registered model comes."""
+
+    export: str = option(
+        "none",
+        "A form of the student besides MLflow's own: none, or onnx: model.onnx, which needs the "
+        "package's extra onnx.",
+        one_of("none", "onnx"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistryOptions(Options):
     """Which registered model."""
 
@@ -381,7 +393,13 @@ class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOption
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(
-    ExampleOptions, RegistryOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions
+    ExportOptions,
+    ExampleOptions,
+    RegistryOptions,
+    TeacherChoice,
+    StudentRecipe,
+    WorkerOptions,
+    DataOptions,
 ):
     """Options of the entry point ``distill``."""
 
@@ -462,7 +480,9 @@ class EvaluateConfig(TableOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainConfig(GateOptions, ExampleOptions, RegistryOptions, StudentRecipe, TeachersConfig):
+class MainConfig(
+    GateOptions, ExportOptions, ExampleOptions, RegistryOptions, StudentRecipe, TeachersConfig
+):
     """Options of the entry point ``main``: those of its three steps."""
 
     def for_distill(self, teachers: str) -> DistillConfig:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ class StudentModule(nn.Module):
             self.network = nn.Sequential(rest, *list(network)[1:])
 
     @property
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights and buffers by name, of which ``scoring.Network`` is made."""
         return {name: values.cpu().numpy() for name, values in self.state_dict().items()}
 

@@ -14,6 +14,7 @@ from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.onnx_graph import onnx_student
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -48,7 +49,7 @@ from kd_mlflow.steps.tracked import (
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import log_student
+from kd_mlflow.tracking.packaging import ONNX, log_student
 from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", bound=StudentRecipe)
@@ -245,8 +246,17 @@ def _log_and_register(
     table, split = dataset.table, dataset.split
     params = StudentRecipe.part_of(config).as_text()
     profile = fit_profile(dataset.features("train"), dataset.labels("train"), student.encoding)
+    exported = None
+    if config.export == "onnx":
+        exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
+        run.file(exported.content, ONNX)
     model_id = log_student(
-        run, module=student, example=evidence.example, params=params, profile=profile
+        run,
+        module=student,
+        example=evidence.example,
+        params=params,
+        profile=profile,
+        onnx=exported.content if exported else None,
     )
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
@@ -255,7 +265,7 @@ def _log_and_register(
     of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
     run.log(metrics=of_run, note=note)
-    run.log(metrics=of_model, model_id=model_id)
+    run.log(metrics=of_model | (exported.metrics if exported else {}), model_id=model_id)
     pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")

@@ -36,11 +36,14 @@ ENCODING, WEIGHTS, PROFILE = "encoding.json", "weights.npz", "training_profile.j
 """Files of a student's model: what it was taught of the columns and its numbers, which it reads to
 score; and what its training rows looked like, which only ``evaluate`` reads."""
 
+ONNX = "model.onnx"
+"""The student as an ONNX graph, where it was exported."""
+
 SCORING = ("mlflow-skinny", "numpy", "pandas")
 """What the pyfunc flavour needs; mlflow-skinny is MLflow without its tracking server and UI."""
 
-EXTRAS = {"pytorch": ("torch",)}
-"""What other flavours need besides; the model's metadata and a file of its own say so."""
+EXTRAS = {"pytorch": ("torch",), "onnx": ("onnx", "onnxruntime")}
+"""What other flavours need besides; the model's metadata and a file for each say so."""
 
 
 def requirements(packages: Iterable[str] = SCORING) -> list[str]:
@@ -71,10 +74,12 @@ def save_model(
     module: StudentModule,
     example: pd.DataFrame,
     profile: Profile | None = None,
+    onnx: bytes | None = None,
 ) -> None:
-    """Write both flavours into one folder.
+    """Write all flavours into one folder.
 
-    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows.
+    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows; ``onnx``
+    is the student as an ONNX graph.
     """
     folder, encoding = Path(path), module.encoding
     encoded = encoding.encode(example)
@@ -94,12 +99,14 @@ def save_model(
     code = Path(scoring.__file__)
     shutil.copy(code, folder / code.name)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
-    _write_extras(folder, mlflow_model)
+    if onnx is not None:
+        _add_onnx(folder, mlflow_model, onnx)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
     if profile is not None:
         counts = json.dumps(profile.to_dict(), ensure_ascii=False)
         (folder / PROFILE).write_text(counts, encoding="utf-8")
+    _write_extras(folder, mlflow_model)
     for leftover in folder.glob("*input_example*"):
         leftover.unlink()
     mlflow_model.signature = signature(encoding)
@@ -118,9 +125,22 @@ def save_model(
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
+def _add_onnx(folder: Path, mlflow_model: Model, content: bytes) -> None:
+    """Write an ONNX graph and MLflow's flavour of it: ``mlflow.onnx.load_model`` finds it."""
+    (folder / ONNX).write_bytes(content)
+    mlflow_model.add_flavor(
+        "onnx",
+        onnx_version=version("onnx"),
+        data=ONNX,
+        providers=["CPUExecutionProvider"],
+        onnx_session_options=None,
+        code=None,
+    )
+
+
 def _write_extras(folder: Path, mlflow_model: Model) -> None:
     """Say what the other flavours need, in the metadata and in a file of requirements for each."""
-    extras = {flavour: requirements(packages) for flavour, packages in EXTRAS.items()}
+    extras = {name: requirements(EXTRAS[name]) for name in EXTRAS if name in mlflow_model.flavors}
     mlflow_model.metadata = {"extras": extras}
     for flavour, lines in extras.items():
         text = "\n".join(["-r requirements.txt", *lines, ""])
@@ -143,6 +163,7 @@ def log_student(
     example: pd.DataFrame,
     params: dict[str, str],
     profile: Profile | None = None,
+    onnx: bytes | None = None,
 ) -> str:
     """Log the student on a run, with its parameters, and return its model id.
 
@@ -152,7 +173,7 @@ def log_student(
 
     def write(folder: Path) -> None:
         folder.rmdir()  # MLflow makes it
-        save_model(str(folder), Model(), module=module, example=example, profile=profile)
+        save_model(str(folder), Model(), module=module, example=example, profile=profile, onnx=onnx)
 
     return run.model(write, name="student", params=params)
 
