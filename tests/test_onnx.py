@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import mlflow
 import numpy as np
@@ -10,7 +11,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 from mlflow.models import Model
 
 from kd_mlflow import pipeline
@@ -79,6 +80,21 @@ def test_the_file_says_what_goes_in_and_what_comes_out():
     properties = onnx.load_from_string(onnx_graph.graph_of(module)).metadata_props
     said = {entry.key: json.loads(entry.value) for entry in properties}
     assert said == {"columns": list(rows), "classes": ["a", "b", "c"]}
+
+
+def test_the_example_without_mlflow_gives_the_models_answers(tmp_path, monkeypatch):
+    """The page's own lines, run beside a model's files on a table of numbers."""
+    module, rows = student_of("wine", 16)
+    path = tmp_path / "student"
+    graph = onnx_graph.graph_of(module)
+    save_model(str(path), Model(), module=module, example=rows.head(2), onnx=graph)
+    expected = mlflow.pyfunc.load_model(str(path)).predict(rows)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
+    (block,) = [block for block in blocks if "onnxruntime" in block]
+    monkeypatch.chdir(path)
+    exec(block, found := {"frame": rows})
+    np.testing.assert_array_equal(found["predictions"], expected["prediction"])
+    np.testing.assert_allclose(found["probabilities"], expected.iloc[:, 1:], rtol=0, atol=1e-6)
 
 
 def test_a_graph_that_says_something_else_is_no_export(monkeypatch):
