@@ -346,6 +346,18 @@ class ExampleOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """In which other forms the registered model comes."""
+
+    export: str = option(
+        "none",
+        "A form of the student besides MLflow's own: none, or onnx: model.onnx, which needs the "
+        "package's extra onnx.",
+        one_of("none", "onnx"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistryOptions(Options):
     """Which registered model."""
 
@@ -445,6 +457,7 @@ class DistillConfig(
     ExampleOptions,
     PageOptions,
     DecisionOptions,
+    ExportOptions,
     RegistryOptions,
     TeacherChoice,
     StudentRecipe,
@@ -550,6 +563,7 @@ class MainConfig(
     ExampleOptions,
     PageOptions,
     DecisionOptions,
+    ExportOptions,
     RegistryOptions,
     StudentRecipe,
     TeachersConfig,

@@ -20,6 +20,7 @@ from kd_mlflow.config import (
     TeachersConfig,
 )
 from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.onnx_graph import require_onnx
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
@@ -91,6 +92,8 @@ def _teacher(config: TeachingConfig, dataset: Dataset, tracker: Tracker) -> Teac
 @store_errors()
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
+    if config.export == "onnx":
+        require_onnx()
     tracker, dataset = Tracker(), read_dataset(config)
     config = take_sweep(config, tracker, dataset.identity).resolved(len(dataset.split.train))
     teacher = _teacher(config, dataset, tracker)
@@ -174,6 +177,8 @@ def _version_to_promote(distilled: DistillResult, tracker: Tracker) -> str:
 @store_errors()
 def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
+    if config.export == "onnx":
+        require_onnx()
     tracker, (dataset, config) = Tracker(), _read(config)
     check_decision(config, dataset.table)
     teachers_config = TeachersConfig.part_of(config)

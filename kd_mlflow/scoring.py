@@ -1,34 +1,45 @@
 """The registered model's own code: a table's columns -> codes -> probabilities.
 
 This file is copied into every registered model and runs there without the rest of the package, so
-it imports numpy, pandas, torch and mlflow alone. Training encodes its tables with it too: what a
-served model does to a row is what training did.
+it imports numpy, pandas and mlflow alone. Training encodes its tables with it too, and scores the
+test rows with its network: what a served model does to a row is what training did.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.exceptions import MlflowException
-from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
 OTHER, MISSING, FIRST_CATEGORY = 0, 1, 2
 """Codes of a category column: any unlisted text, a gap, then the listed categories in order."""
 
-SERVED_MODEL = "__pyfunc_model_path__"
-"""Environment variable by which MLflow tells its scoring server which model to load."""
+KNOWN_MLFLOW = "3.17."
+"""Versions of MLflow whose inside this file was tried with; with others it leaves that alone."""
+
+READERS_OF_JSON = ("mlflow.pyfunc.scoring_server", "mlflow.models.utils")
+"""Modules of MLflow that read JSON by what the model's signature says of itself."""
+
+LIMIT_VARIABLE, LIMIT_BYTES = "KD_MAX_REQUEST_BYTES", 64 * 2**20
+"""Largest request that the scoring server takes, and the environment variable that changes it."""
 
 DAY_US = 86_400_000_000
+
+ROWS_AT_ONCE = 2048
+"""Rows that the network scores at once."""
 
 NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -201,49 +212,194 @@ def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
         )
 
 
+class Network:
+    """A student with its scaler in numpy: what the exported module computes, step by step.
+
+    ``arrays`` are the module's own, by its own names; all arithmetic is in float32.
+
+    Shape: encoded columns (n, columns) -> logits (n, classes).
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        parts: dict[str, dict[str, NDArray[Any]]] = {"scaler": {}, "lookup": {}, "network": {}}
+        for name, values in arrays.items():
+            part, _, own = name.partition(".")
+            parts[part][own] = values
+        self.scaler, self.lookup, network = parts["scaler"], parts["lookup"], parts["network"]
+        self.bent = bool(self.scaler["soft"].any())
+        places = sorted({int(name.split(".")[0]) for name in network})
+        self.layers = [
+            (np.ascontiguousarray(network[f"{i}.weight"].T), network[f"{i}.bias"]) for i in places
+        ]
+
+    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score encoded rows, some at a time: bounds memory and keeps them in the caches."""
+        starts = range(0, len(encoded), ROWS_AT_ONCE)
+        parts = [self._logits(encoded[start : start + ROWS_AT_ONCE]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""
+        logits = self(encoded)
+        shares: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+    def _logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        (weight, bias), *others = self.layers
+        h: NDArray[np.float32] = self._inputs(x) @ weight
+        h += bias
+        if self.lookup:
+            h += self._interpolated(x)
+        for weight, bias in others:
+            np.maximum(h, 0, out=h)
+            h = h @ weight
+            h += bias
+        return h
+
+    def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scaled numbers, then gap indicators, then one-hot codes.  Shape: (n, d_in)."""
+        own = self.scaler
+        z = np.maximum(_filled(x, own["numbers"], own["median"]), own["low"])
+        np.minimum(z, own["high"], out=z)
+        z -= own["mean"]
+        z /= own["scale"]
+        if self.bent:
+            z /= np.sqrt(1 + np.square(z * own["soft"]))
+        parts = [z]
+        if own["indicators"].size:
+            parts.append(np.isnan(x.take(own["indicators"], axis=1)).astype(np.float32))
+        if own["codes"].size:
+            parts.append((x.take(own["one_hot"], axis=1) == own["codes"]).astype(np.float32))
+        return z if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _interpolated(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the first layer makes of piecewise-linear columns.  Shape: (n, d_hidden).
+
+        It is linear between two edges, so its values at the edges are all that is kept of it.
+        """
+        own = self.lookup
+        edges, last, start = own["edges"], own["last"][:, 0], own["start"][:, 0]
+        values = _filled(x, own["numbers"], own["median"])
+        places = [row.searchsorted(values[:, i], side="right") for i, row in enumerate(edges)]
+        place = np.minimum(np.maximum(np.stack(places, axis=1) - 1, 0), last)
+        column = np.arange(len(edges))
+        low, high = edges[column, place], edges[column, place + 1]
+        come = np.minimum(np.maximum((values - low) / (high - low), 0), 1)
+        upper = start + place
+        rows = np.concatenate([upper, np.maximum(upper - 1, 0)], axis=1)
+        shares = np.concatenate([come, (1 - come) * (place > 0)], axis=1)
+        found: NDArray[np.float32] = shares[:, None] @ own["at_edges"].take(rows, axis=0)
+        return found[:, 0]
+
+
+def _filled(
+    x: NDArray[np.float32], columns: NDArray[np.int64], median: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    numbers = x.take(columns, axis=1)
+    return np.where(np.isnan(numbers), median, numbers)
+
+
 class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base is untyped
     """Answers a table's rows with ``prediction`` and one ``probability_<class>`` per class."""
 
     def load_context(self, context: Any) -> None:
-        """Read the encoding and the exported module from the model's own folder."""
-        description = Path(context.artifacts["encoding"])
-        self.encoding = json.loads(description.read_text(encoding="utf-8"))
-        self.module = mlflow.pytorch.load_model(str(description.parent), device="cpu")
-        self.classes = np.array(self.encoding["classes"])
+        """Read the encoding and the weights from the model's own folder."""
+        encoding = json.loads(Path(context.artifacts["encoding"]).read_text(encoding="utf-8"))
+        with np.load(context.artifacts["weights"], allow_pickle=False) as arrays:
+            self.prepare(encoding, Network(arrays))
+
+    def prepare(self, encoding: dict[str, Any], network: Network) -> None:
+        """Get ready to answer, as whatever loads this model needs it."""
+        self.encoding, self.network = encoding, network
+        self.classes = np.array(encoding["classes"])
         self.names = pd.Index(["prediction", *(f"probability_{c}" for c in self.classes.tolist())])
-        _leave_unchecked()
-        server = sys.modules.get("mlflow.pyfunc.scoring_server")
-        if server and SERVED_MODEL in os.environ:
-            _guard(server, self.encoding["columns"])
+        _settle(self)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Shape: n rows of raw columns -> n rows of prediction and probabilities."""
-        if not len(model_input):
-            raise MlflowException.invalid_parameter_value("no rows to score")
-        try:
-            matrix = encode(model_input, self.encoding["columns"])
-        except ColumnError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
-        with torch.inference_mode():
-            # past the exported module's check of its input, which encode has just made
-            logits = self.module.forward(torch.from_numpy(matrix))
-            probabilities = torch.softmax(logits, dim=1).numpy()
-        return self._answers(probabilities, model_input.index)
-
-    def _answers(self, probabilities: NDArray[np.float32], index: pd.Index) -> pd.DataFrame:
-        """Lay out probabilities, under names made once.  Shape: (n, classes) -> n rows."""
-        threshold = self.encoding.get("threshold")
-        predicted = (
-            probabilities.argmax(axis=1)
-            if threshold is None
-            else (probabilities[:, 1] >= threshold).astype(np.intp)
-        )
-        columns = [self.classes[predicted], *probabilities.T]
+        index, columns = self._answers(model_input)
         frame = pd.DataFrame(dict(enumerate(columns)), index=index, copy=False)
         frame.columns = self.names
         return frame
+
+    def records(self, given: Any) -> list[dict[str, Any]]:
+        """The same answers, ready for JSON: a dictionary per row."""
+        _, columns = self._answers(given)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        names = self.names.tolist()
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _answers(self, given: Any) -> tuple[pd.Index, list[NDArray[Any]]]:
+        """Score a table: its index, then predictions, then each class's probabilities."""
+        try:
+            table = _table(given)
+            if not len(table):
+                raise ColumnError("no rows to score")
+            matrix = encode(table, self.encoding["columns"])
+        except ColumnError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        shares = self.network.probabilities(matrix)
+        threshold = self.encoding.get("threshold")
+        predicted = (
+            shares.argmax(axis=1)
+            if threshold is None
+            else (shares[:, 1] >= threshold).astype(np.intp)
+        )
+        return table.index, [self.classes[predicted], *shares.T]
+
+
+def _table(given: Any) -> pd.DataFrame:
+    """A table of what a caller has: a DataFrame; records; columns by name; one record."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    if isinstance(given, dict) and all(np.ndim(value) == 0 for value in given.values()):
+        given = [given]
+    elif isinstance(given, np.ndarray) and given.dtype == object:
+        given = given.tolist()
+    try:
+        return pd.DataFrame(given)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ColumnError(f"a table is rows or columns with their names: {error}") from None
+
+
+def _settle(student: Student) -> None:
+    """Make the best of how MLflow loads this student; any MLflow that is not known stays plain."""
+    app = sys.modules.get("mlflow.pyfunc.scoring_server.app")
+    known = mlflow.__version__.startswith(KNOWN_MLFLOW)
+    if app is None:
+        if known:
+            _check_alone()
+    elif known:
+        _guard(app.scoring_server, student)
+    else:
+        warnings.warn(
+            f"this model knows the scoring server of MLflow {KNOWN_MLFLOW}x, not of "
+            f"{mlflow.__version__}: it takes JSON, not CSV, and its errors are MLflow's own",
+            stacklevel=2,
+        )
+
+
+def _check_alone() -> None:
+    """Spare a loaded student MLflow's visit of every value, for this checks them all itself.
+
+    MLflow has a mark for signatures whose model does that. The model's files cannot carry it, since
+    MLflow then reads no tables from JSON: it is set on what ``load_model`` holds, which it hands to
+    no model, hence the look at its frame. Where that has changed MLflow visits: slower, as right.
+    """
+    frame = sys._getframe().f_back
+    found: Any = None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(READERS_OF_JSON):
+            return
+        if module == "mlflow.pyfunc" and frame.f_code.co_name == "load_model":
+            found = found or frame.f_locals.get("model_meta")
+        frame = frame.f_back
+    if hasattr(found, "signature"):
+        found.signature._is_signature_from_type_hint = True
 
 
 class _CsvTypes:
@@ -261,53 +417,74 @@ class _CsvTypes:
         return [str] * len(self._names)
 
 
-def _guard(server: Any, columns: list[dict[str, Any]]) -> None:
-    """Let MLflow's scoring server read CSV for this model and answer 4xx to any bad payload.
+class Fault(Exception):  # noqa: N818  # a fault is not a caller's error
+    """The model failed on a table that it had accepted: no fault of the caller's."""
 
-    Its CSV reader refuses columns of type ``any``, and what it does not foresee (no content type,
-    nesting beyond Python's stack) it answers with 500.
+
+FAULTS = (Fault, MemoryError, ImportError, SystemError)
+"""What is the server's fault wherever it is raised; what else stops the reading is the caller's."""
+
+
+class _Served:
+    """A student as the scoring server asks it: past MLflow's visits, in answers ready for JSON."""
+
+    def __init__(self, student: Student, metadata: Any) -> None:
+        self.student, self.metadata = student, metadata
+
+    def predict(self, data: Any, params: Any = None) -> list[dict[str, Any]]:
+        """Raise MlflowException for what a table lacks, Fault for all else."""
+        try:
+            return self.student.records(data)
+        except MlflowException:
+            raise
+        except Exception as error:
+            raise Fault(f"the model failed: {type(error).__name__}: {error}") from error
+
+
+def _guard(server: Any, student: Student) -> None:
+    """Let MLflow's scoring server read CSV for this model, and answer each failure by whose it is.
+
+    Its CSV reader refuses columns of type ``any``; what it does not foresee (no content type,
+    nesting beyond Python's stack) it answers with 500, and a model's own failure with 400.
     """
     invocations = server.invocations
+    types = _CsvTypes(student.encoding["columns"])
+    limit = int(os.environ.get(LIMIT_VARIABLE, LIMIT_BYTES))
 
     def guarded(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
+        if len(data) > limit:
+            too_large = f"a request may have {limit:,} bytes, this one has {len(data):,}"
+            return server.InvocationsResponse(f"{too_large}; send fewer rows", 413, "text/plain")
         if not content_type:
             return server.InvocationsResponse("set the header Content-Type", 415, "text/plain")
-        if content_type.split(";")[0].strip() == server.CONTENT_TYPE_CSV:
-            input_schema = _CsvTypes(columns)
+        kind = content_type.split(";")[0].strip()
+        if kind == server.CONTENT_TYPE_PARQUET and find_spec("pyarrow") is None:
+            return server.InvocationsResponse("Parquet needs pyarrow here", 415, "text/plain")
+        csv = kind == server.CONTENT_TYPE_CSV
         try:
-            return invocations(data, content_type, model, input_schema)
-        except MlflowException as error:
-            if error.get_http_status_code() < 500:
-                raise
-            message = error.message
+            served = _Served(student, model.metadata)
+            return invocations(data, content_type, served, types if csv else None)
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-        raise MlflowException.invalid_parameter_value(f"cannot score this payload: {message}")
+            raise _as_answer(error) from error
 
     server.invocations = guarded
 
 
-def _leave_unchecked() -> None:
-    """Let MLflow pass on columns of type ``any`` as they are, for which it has no check to make.
-
-    It would visit every value all the same, 1.8 s for 100,000 rows of 20 columns, and would not
-    know the column 3 of a DataFrame by the name "3".
-    """
-    check = getattr(mlflow.pyfunc, "_enforce_schema", None)
-    if check is None or hasattr(check, "leaves_any"):
-        return
-
-    def enforce(data: Any, schema: Any, flavor: str | None = None) -> Any:
-        if isinstance(data, pd.DataFrame) and schema.has_input_names():
-            names, frame = schema.input_names(), _named_by_text(data)
-            given = list(frame.columns)
-            known = names == given or set(names) <= set(given)
-            if known and all(isinstance(column.type, AnyType) for column in schema.inputs):
-                return frame if names == given else frame[names]
-        return check(data, schema, flavor)
-
-    enforce.leaves_any = True  # type: ignore[attr-defined]
-    mlflow.pyfunc._enforce_schema = enforce
+def _as_answer(error: Exception) -> MlflowException:
+    """The error that MLflow's server answers with: 500 for a fault of its own, else 4xx."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, FAULTS):
+            logging.getLogger(__name__).error("a request failed", exc_info=cause)
+            return MlflowException(f"{type(cause).__name__}: {cause}")  # 500 is its default
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, MlflowException):
+        if error.get_http_status_code() < 500:
+            return error
+        message = error.message
+    else:
+        message = f"{type(error).__name__}: {error}"
+    return MlflowException.invalid_parameter_value(f"cannot score this payload: {message}")
 
 
 def _named_by_text(frame: pd.DataFrame) -> pd.DataFrame:

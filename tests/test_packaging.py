@@ -14,7 +14,6 @@ import pytest
 import torch
 from conftest import use_store
 from mlflow.exceptions import MlflowException
-from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
@@ -162,7 +161,9 @@ def test_both_flavours_agree(folder, student, held_out):
     with torch.inference_mode():
         logits = module(torch.tensor(held_out[COLUMNS].to_numpy(np.float32)))
     expected = torch.softmax(logits, dim=1).numpy()
-    np.testing.assert_allclose(probabilities(student.predict(held_out)), expected, atol=1e-7)
+    np.testing.assert_allclose(
+        probabilities(student.predict(held_out)), expected, rtol=0, atol=1e-6
+    )
 
 
 def test_signature_names_columns_and_answers(student):
@@ -181,10 +182,15 @@ def test_input_example_is_scored(folder, student):
 
 
 def test_requirements_can_be_installed_anywhere(folder):
-    """Requirements pin public versions, without +cpu, and do not ask for this package."""
+    """Requirements pin public versions, without +cpu; torch is an extra of the torch flavour."""
     lines = (folder / "requirements.txt").read_text().split()
-    assert sorted(line.split("==")[0] for line in lines) == ["mlflow", "numpy", "pandas", "torch"]
-    assert not [line for line in lines if "+" in line or "==" not in line]
+    assert sorted(line.split("==")[0] for line in lines) == ["mlflow-skinny", "numpy", "pandas"]
+    extra = (folder / "requirements-pytorch.txt").read_text().splitlines()
+    assert extra == ["-r requirements.txt", f"torch=={torch.__version__.split('+')[0]}"]
+    assert not [line for line in [*lines, extra[1]] if "+" in line or "==" not in line]
+    assert mlflow.models.Model.load(str(folder)).metadata["extras"] == {"pytorch": extra[1:]}
+    environment = (folder / "conda.yaml").read_text() + (folder / "python_env.yaml").read_text()
+    assert "torch" not in environment
 
 
 @pytest.mark.parametrize(
@@ -209,16 +215,16 @@ import json, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "kd_mlflow":
-            raise ImportError(f"{name} is not installed here")
+        if name.split(".")[0] in ("kd_mlflow", "torch"):
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
 
 sys.meta_path.insert(0, Blocker())
-try:
-    import kd_mlflow
-except ImportError:
-    pass
-else:
-    sys.exit("kd_mlflow can be imported: this test would prove nothing")
+for name in ("kd_mlflow", "torch"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{name} can be imported: this test would prove nothing")
 import mlflow, pandas
 rows = pandas.read_json(sys.argv[1], orient="split")
 answer = mlflow.pyfunc.load_model("models:/kd-student@production").predict(rows)
@@ -227,8 +233,8 @@ print(json.dumps(answer.to_dict("list")))
 
 
 @pytest.mark.slow
-def test_model_needs_none_of_this_package(finished, student, held_out, tmp_path):
-    """From an empty folder where kd_mlflow cannot be imported it gives the same answers."""
+def test_model_needs_neither_this_package_nor_torch(finished, student, held_out, tmp_path):
+    """From an empty folder where neither can be imported it gives the same answers."""
     rows = held_out.head(20).reset_index(drop=True)
     table = tmp_path / "rows.json"
     rows.to_json(table, orient="split", double_precision=15)
@@ -251,7 +257,7 @@ def test_model_needs_none_of_this_package(finished, student, held_out, tmp_path)
 def test_pulled_files_are_the_logged_ones(folder, finished):
     """What the registry gives holds the graph, its encoding and its code, nothing of the run."""
     names = {path.name for path in folder.iterdir()}
-    assert {"MLmodel", "encoding.json", "scoring.py", "requirements.txt"} <= names
+    assert {"MLmodel", "encoding.json", "weights.npz", "scoring.py", "requirements.txt"} <= names
     assert Tracker().client.get_model_version("kd-student", "1").source.startswith("models:/")
 
 
@@ -267,12 +273,47 @@ def test_bulk_scoring_leaves_no_value_unchecked(student, held_out):
         student.predict(many)
 
 
-def test_typed_columns_are_enforced_as_before(folder):
-    """In a student's process MLflow still refuses what another model's typed columns do."""
-    mlflow.pyfunc.load_model(str(folder))
-    schema = Schema([ColSpec("double", "x"), ColSpec(AnyType(), "y")])
-    mlflow.models.validate_schema(pd.DataFrame({"x": [1.5], "y": [1]}), schema)
-    with pytest.raises(MlflowException, match="column x"):
-        mlflow.models.validate_schema(pd.DataFrame({"x": ["text"], "y": [1]}), schema)
-    with pytest.raises(MlflowException, match="missing inputs"):
-        mlflow.models.validate_schema(pd.DataFrame({"x": [1.5]}), schema)
+def test_loading_replaces_nothing_of_mlflow(folder, held_out):
+    """Whoever loads and asks a student has the MLflow that they had."""
+    modules = (mlflow.pyfunc, mlflow.models.utils, mlflow.pyfunc.scoring_server)
+    before = [dict(vars(module)) for module in modules]
+    mlflow.pyfunc.load_model(str(folder)).predict(held_out.head(2))
+    assert [dict(vars(module)) for module in modules] == before
+
+
+def test_where_mlflow_visits_each_value_the_answers_are_the_same(folder, held_out, monkeypatch):
+    """A version of MLflow whose inside the model does not know gives what a known one does."""
+    expected = mlflow.pyfunc.load_model(str(folder)).predict(held_out)
+    monkeypatch.setattr(mlflow, "__version__", "3.99.0")
+    plain = mlflow.pyfunc.load_model(str(folder))
+    assert not plain.metadata.signature._is_signature_from_type_hint
+    pd.testing.assert_frame_equal(plain.predict(held_out), expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda table: table.to_dict("records"),
+        lambda table: table.to_dict("list"),
+        lambda table: {name: table[name].to_numpy() for name in table},
+    ],
+    ids=["records", "columns", "arrays"],
+)
+def test_rows_come_as_python_has_them(student, held_out, given):
+    """Lists, dictionaries and arrays score as the DataFrame of their rows."""
+    rows = held_out.head(5).reset_index(drop=True)
+    pd.testing.assert_frame_equal(student.predict(given(rows)), student.predict(rows))
+
+
+def test_mlflow_predicts_from_json_and_from_csv(folder, student, held_out, tmp_path):
+    """``mlflow.models.predict`` gives the model's answers from both of its formats."""
+    rows = held_out.head(3).reset_index(drop=True)
+    for kind in ("json", "csv"):
+        answers = tmp_path / kind
+        mlflow.models.predict(
+            str(folder), rows, content_type=kind, output_path=str(answers), env_manager="local"
+        )
+        found = pd.DataFrame(json.loads(answers.read_text())["predictions"])
+        np.testing.assert_allclose(
+            probabilities(found), probabilities(student.predict(rows)), atol=1e-6
+        )

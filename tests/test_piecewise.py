@@ -10,6 +10,7 @@ from mlflow.pyfunc import load_model
 from kd_mlflow.distillation.inputs import inputs_of
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.population.network import Population
+from kd_mlflow.scoring import Network
 from kd_mlflow.table.encoding import SOFT, Encoding, Scaler, fit_encoding, piecewise_linear
 from kd_mlflow.tracking.packaging import save_model
 
@@ -108,9 +109,11 @@ def test_a_student_is_served_as_it_was_trained(bins):
     encoded = torch.from_numpy(found.encode(strange))
     module = StudentModule(found, population.member(0)).eval()
     with torch.no_grad():
-        served = module(encoded)
+        exported = module(encoded)
+    served = torch.from_numpy(Network(module.arrays)(encoded.numpy()))
     (trained,) = population.logits(inputs_of(found, encoded))
     torch.testing.assert_close(served, trained, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(served.softmax(1), exported.softmax(1), atol=1e-6, rtol=0)
 
 
 def test_serving_adds_no_parameters():

@@ -1,12 +1,13 @@
-"""The student as one module: encoded columns in, logits out; what is exported and served."""
+"""The student as one module: encoded columns in, logits out; its arrays are what is served."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import cast
+from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -43,10 +44,15 @@ class StudentModule(nn.Module):
         """SHA-256 of its numbers and encoding: equal where two score alike, bit for bit."""
         encoding = json.dumps(self.encoding.to_dict(), sort_keys=True)
         sha = hashlib.sha256(encoding.encode())
-        for name, values in sorted(self.state_dict().items()):
-            sha.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-            sha.update(values.numpy().tobytes())
+        for name, values in sorted(self.arrays.items()):
+            sha.update(f"{name} {values.shape} {values.dtype}".encode())
+            sha.update(values.tobytes())
         return sha.hexdigest()
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Weights and buffers by name, of which ``scoring.Network`` is made."""
+        return {name: values.cpu().numpy() for name, values in self.state_dict().items()}
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = self.scaler(x)

@@ -16,6 +16,7 @@ from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
+from kd_mlflow.scoring import Network
 from kd_mlflow.table.encoding import Encoding, Scaler
 
 
@@ -43,17 +44,17 @@ class TrainedStudents:
 
         Shape: (n, columns) -> (k, n, classes).
         """
-        rows = torch.from_numpy(encoded)
-        logits = self.population.logits(Inputs(rows, Scaler(self.encoding)))
-        logits[0] = self.score_registered(rows)
+        logits = self.population.logits(Inputs(torch.from_numpy(encoded), Scaler(self.encoding)))
+        logits[0] = self.score_registered(encoded)
         return logits
 
-    def score_registered(self, encoded: Tensor) -> Tensor:
-        """Score encoded rows with the registered student.  Shape: (n, columns) -> (n, classes)."""
-        with torch.no_grad():
-            scored: Tensor = self.registered(encoded)
-        return scored
+    def score_registered(self, encoded: NDArray[np.float32]) -> Tensor:
+        """Score encoded rows as the registered student is served.
+
+        Shape: (n, columns) -> (n, classes).
+        """
+        return torch.from_numpy(Network(self.registered.arrays)(encoded))
 
     def score_validation_rows(self) -> Tensor:
         """The registered student's logits on the validation rows.  Shape: (n, classes)."""
-        return self.score_registered(self.lessons.encoded[self.lessons.taught_rows :].cpu())
+        return self.score_registered(self.lessons.encoded[self.lessons.taught_rows :].cpu().numpy())

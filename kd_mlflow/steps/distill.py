@@ -16,6 +16,7 @@ from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.onnx_graph import onnx_student
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
@@ -54,7 +55,7 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import log_student, requirements
+from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
 from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", bound=StudentRecipe)
@@ -255,8 +256,17 @@ def _log_and_register(
     config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
     table, split = dataset.table, dataset.split
     params = StudentRecipe.part_of(config).as_text()
+    exported = None
+    if config.export == "onnx":
+        exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
+        run.file(exported.content, ONNX)
     model_id, model_bytes = log_student(
-        run, module=student, example=evidence.example, params=params, profile=evidence.profile
+        run,
+        module=student,
+        example=evidence.example,
+        params=params,
+        profile=evidence.profile,
+        onnx=exported.content if exported else None,
     )
     costs = footprint(
         student, evidence.example.head(1), model_bytes=model_bytes, requirements=requirements()
@@ -273,7 +283,7 @@ def _log_and_register(
     of_model |= costs.metrics
     of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
     run.log(metrics=of_run, note=note)
-    run.log(metrics=of_model, model_id=model_id)
+    run.log(metrics=of_model | (exported.metrics if exported else {}), model_id=model_id)
     pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
@@ -284,15 +294,11 @@ def _log_and_register(
         model_id=model_id,
         target=table.target,
         identity=dataset.identity,
-<<<<<<< HEAD
+        content=student.content_digest(),
         card=model_card(
             evidence,
             taught_by=ensemble.source,
             ours=ensemble.run_id is not None,
             costs=costs,
         ),
-=======
-        content=student.content_digest(),
-        card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
->>>>>>> speed
     )

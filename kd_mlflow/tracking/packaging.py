@@ -1,4 +1,8 @@
-"""The student as a self-contained MLflow model: exported graph, encoding and code."""
+"""The student as a self-contained MLflow model, without a pickle.
+
+Its pyfunc flavour is weights, encoding and code, and scores with numpy. The pytorch flavour beside
+it has the exported graph, for those who have torch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,10 +34,22 @@ from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema
 from kd_mlflow.tracking.open_run import TrackedRun
 
-ENCODING, PROFILE, SCHEMA = "encoding.json", "training_profile.json", "schema.json"
-"""Files of a student's model: what it was taught of the columns, which it reads to score; what its
-training rows looked like, which only ``evaluate`` reads; and what a caller must send, which nothing
-here reads."""
+ENCODING, WEIGHTS = "encoding.json", "weights.npz"
+"""Files of a student's model that it reads to score: what it was taught of the columns, and its
+numbers."""
+
+PROFILE, SCHEMA = "training_profile.json", "schema.json"
+"""What its training rows looked like, which only ``evaluate`` reads; and what a caller must send,
+which nothing here reads."""
+
+ONNX = "model.onnx"
+"""The student as an ONNX graph, where it was exported."""
+
+SCORING = ("mlflow-skinny", "numpy", "pandas")
+"""What the pyfunc flavour needs; mlflow-skinny is MLflow without its tracking server and UI."""
+
+EXTRAS = {"pytorch": ("torch",), "onnx": ("onnx", "onnxruntime")}
+"""What other flavours need besides; the model's metadata and a file for each say so."""
 
 
 class LoggedStudent(NamedTuple):
@@ -43,9 +59,8 @@ class LoggedStudent(NamedTuple):
     bytes: int
 
 
-def requirements() -> list[str]:
-    """What the model needs to load and score, at this environment's versions."""
-    packages = ("mlflow", "torch", "pandas", "numpy")
+def requirements(packages: Iterable[str] = SCORING) -> list[str]:
+    """Packages at this environment's versions, without what says how they were built."""
     return [f"{package}=={version(package).split('+')[0]}" for package in packages]
 
 
@@ -72,10 +87,12 @@ def save_model(
     module: StudentModule,
     example: pd.DataFrame,
     profile: Profile | None = None,
+    onnx: bytes | None = None,
 ) -> None:
-    """Write both flavours into one folder.
+    """Write all flavours into one folder.
 
-    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows.
+    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows; ``onnx``
+    is the student as an ONNX graph.
     """
     folder, encoding = Path(path), module.encoding
     encoded = encoding.encode(example)
@@ -94,6 +111,9 @@ def save_model(
         )
     code = Path(scoring.__file__)
     shutil.copy(code, folder / code.name)
+    np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
+    if onnx is not None:
+        _add_onnx(folder, mlflow_model, onnx)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
     if profile is not None:
@@ -102,6 +122,7 @@ def save_model(
         schema = caller_schema(encoding, profile).to_dict()
         sent = json.dumps(schema, indent=1, ensure_ascii=False)
         (folder / SCHEMA).write_text(sent, encoding="utf-8")
+    _write_extras(folder, mlflow_model)
     for leftover in folder.glob("*input_example*"):
         leftover.unlink()
     mlflow_model.signature = signature(encoding)
@@ -110,11 +131,36 @@ def save_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
         model_code_path=code.name,
-        artifacts={"encoding": {"path": ENCODING, "uri": ENCODING}},
+        artifacts={
+            name: {"path": file, "uri": file}
+            for name, file in (("encoding", ENCODING), ("weights", WEIGHTS))
+        },
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+
+
+def _add_onnx(folder: Path, mlflow_model: Model, content: bytes) -> None:
+    """Write an ONNX graph and MLflow's flavour of it: ``mlflow.onnx.load_model`` finds it."""
+    (folder / ONNX).write_bytes(content)
+    mlflow_model.add_flavor(
+        "onnx",
+        onnx_version=version("onnx"),
+        data=ONNX,
+        providers=["CPUExecutionProvider"],
+        onnx_session_options=None,
+        code=None,
+    )
+
+
+def _write_extras(folder: Path, mlflow_model: Model) -> None:
+    """Say what the other flavours need, in the metadata and in a file of requirements for each."""
+    extras = {name: requirements(EXTRAS[name]) for name in EXTRAS if name in mlflow_model.flavors}
+    mlflow_model.metadata = {"extras": extras}
+    for flavour, lines in extras.items():
+        text = "\n".join(["-r requirements.txt", *lines, ""])
+        (folder / f"requirements-{flavour}.txt").write_text(text, encoding="utf-8")
 
 
 def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -133,6 +179,7 @@ def log_student(
     example: pd.DataFrame,
     params: dict[str, str],
     profile: Profile | None = None,
+    onnx: bytes | None = None,
 ) -> LoggedStudent:
     """Log the student on a run, with its parameters.
 
@@ -143,7 +190,7 @@ def log_student(
 
     def write(folder: Path) -> None:
         folder.rmdir()  # MLflow makes it
-        save_model(str(folder), Model(), module=module, example=example, profile=profile)
+        save_model(str(folder), Model(), module=module, example=example, profile=profile, onnx=onnx)
         sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     model_id = run.model(write, name="student", params=params)

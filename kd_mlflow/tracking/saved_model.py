@@ -19,5 +19,6 @@ def save_model(path: str, mlflow_model: Model, *, folder: Path) -> None:
     saved = Model.load(path)
     mlflow_model.flavors = saved.flavors
     mlflow_model.signature = saved.signature
+    mlflow_model.metadata = saved.metadata
     mlflow_model.saved_input_example_info = saved.saved_input_example_info
     mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

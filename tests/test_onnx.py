@@ -1,0 +1,144 @@
+"""A student exported as ONNX says what the served one says, whoever asks it."""
+
+import importlib.util
+import json
+import re
+
+import mlflow
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, TINY
+from mlflow.models import Model
+
+from kd_mlflow import pipeline
+from kd_mlflow.config import DataOptions, DistillConfig, MainConfig
+from kd_mlflow.distillation import onnx_graph
+from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.errors import ConfigError, TrainingError
+from kd_mlflow.population.network import Population
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.table.encoding import Scaler, fit_encoding, piecewise_linear
+from kd_mlflow.tracking.packaging import save_model
+
+N = 300
+
+
+def mixed():
+    """A table with gaps, dates, truth values, categories and far numbers."""
+    rng = np.random.default_rng(3)
+    return pd.DataFrame(
+        {
+            "amount": np.where(rng.random(N) < 0.2, np.nan, rng.lognormal(3, 2, N)),
+            "stamp": 1_700_000_000 + rng.integers(0, 10**6, N),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(900, size=N), "D"),
+            "member": rng.random(N) < 0.5,
+            "city": rng.choice(["Bern", "Rome", None], N),
+            "label": rng.choice(["a", "b", "c"], N),
+        }
+    )
+
+
+TABLES = {"synthetic": ("synthetic", ""), "wine": ("wine", ""), "mixed": (mixed(), "label")}
+
+
+def student_of(name, bins):
+    """A student of random weights for a table, and the table's raw columns."""
+    data, target = TABLES[name]
+    table = read_dataset(DataOptions(data=data, target=target)).table
+    plain = fit_encoding(table.features, target="y", classes=table.classes, max_categories=9)
+    encoding = piecewise_linear(plain, plain.encode(table.features), bins)
+    sizes = (Scaler(encoding).width, 16, 8, len(table.classes))
+    network = Population.initialised(sizes, seeds=[5]).member(0)
+    return StudentModule(encoding, network).eval(), table.features
+
+
+@pytest.mark.parametrize("bins", [0, 16])
+@pytest.mark.parametrize("name", TABLES)
+def test_all_flavours_of_a_student_agree_on_a_whole_table(name, bins, tmp_path):
+    """Pyfunc of raw rows; torch and ONNX, as MLflow loads them, of encoded rows: within 1e-6."""
+    module, rows = student_of(name, bins)
+    path, graph = str(tmp_path / "student"), onnx_graph.graph_of(module)
+    save_model(path, Model(), module=module, example=rows.head(2), onnx=graph)
+    answer = mlflow.pyfunc.load_model(path).predict(rows)
+    shares = answer[[f"probability_{c}" for c in module.encoding.classes]].to_numpy()
+    encoded = module.encoding.encode(rows)
+    with torch.inference_mode():
+        logits = mlflow.pytorch.load_model(path, device="cpu")(torch.from_numpy(encoded))
+    session = onnxruntime.InferenceSession(mlflow.onnx.load_model(path).SerializeToString())
+    (from_onnx,) = session.run(["probabilities"], {"columns": encoded})
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), shares, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(from_onnx, shares, rtol=0, atol=1e-6)
+
+
+def test_the_file_says_what_goes_in_and_what_comes_out():
+    """Names of columns and classes stand in the file, for whoever has nothing else."""
+    module, rows = student_of("mixed", 0)
+    properties = onnx.load_from_string(onnx_graph.graph_of(module)).metadata_props
+    said = {entry.key: json.loads(entry.value) for entry in properties}
+    assert said == {"columns": list(rows), "classes": ["a", "b", "c"]}
+
+
+def test_the_example_without_mlflow_gives_the_models_answers(tmp_path, monkeypatch):
+    """The page's own lines, run beside a model's files on a table of numbers."""
+    module, rows = student_of("wine", 16)
+    path = tmp_path / "student"
+    graph = onnx_graph.graph_of(module)
+    save_model(str(path), Model(), module=module, example=rows.head(2), onnx=graph)
+    expected = mlflow.pyfunc.load_model(str(path)).predict(rows)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
+    (block,) = [block for block in blocks if "onnxruntime" in block]
+    monkeypatch.chdir(path)
+    exec(block, found := {"frame": rows})
+    np.testing.assert_array_equal(found["predictions"], expected["prediction"])
+    np.testing.assert_allclose(found["probabilities"], expected.iloc[:, 1:], rtol=0, atol=1e-6)
+
+
+def test_a_graph_that_says_something_else_is_no_export(monkeypatch):
+    """What is off by more than the tolerance is an error, not a file."""
+    module, rows = student_of("wine", 0)
+    encoded, exported = module.encoding.encode(rows), onnx_graph.graph_of(module)
+    with torch.no_grad():
+        next(iter(module.parameters())).mul_(1.01)
+    monkeypatch.setattr(onnx_graph, "graph_of", lambda module: exported)
+    with pytest.raises(TrainingError, match=r"off by .* 1e-06 being allowed"):
+        onnx_graph.onnx_student(module, encoded)
+
+
+@pytest.mark.slow
+def test_an_exported_student_is_registered_with_its_graph(store):
+    """The run and the version have model.onnx, the version its flavour; its figures are logged."""
+    result = pipeline.run_main(MainConfig(data="wine", export="onnx", **TINY)).distill
+    folder = mlflow.artifacts.download_artifacts("models:/kd-student@production")
+    run = mlflow.artifacts.download_artifacts(f"runs:/{result.run_id}/model.onnx")
+    model = Model.load(folder)
+    with open(f"{folder}/model.onnx", "rb") as own, open(run, "rb") as logged:
+        assert own.read() == logged.read()
+    assert {"onnx", "pytorch", "python_function"} <= model.flavors.keys()
+    assert [line.split("==")[0] for line in model.metadata["extras"]["onnx"]] == [
+        "onnx",
+        "onnxruntime",
+    ]
+    metrics = store.get_run(result.run_id).data.metrics
+    assert metrics["onnx_max_difference"] <= 1e-6
+    assert 0 < metrics["onnx_latency_ms"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("run", "config"),
+    [(pipeline.run_main, MainConfig), (pipeline.run_distill, DistillConfig)],
+    ids=["main", "distill"],
+)
+def test_an_export_without_its_extra_is_refused_before_training(store, monkeypatch, run, config):
+    """The error says what to install; no run is made."""
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        onnx_graph, "find_spec", lambda name: None if name == "onnxruntime" else there(name)
+    )
+    with pytest.raises(ConfigError, match=r"needs onnxruntime.*pip install 'kd-mlflow\[onnx\]'"):
+        run(config(data="wine", export="onnx"))
+    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+    assert store.search_runs(experiments) == []
