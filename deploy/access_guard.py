@@ -9,7 +9,7 @@ own. Here a request must also pass ``_refusal``; passwords and all else are stil
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from flask import Response, make_response, request
 from mlflow.exceptions import MlflowException
@@ -45,8 +45,9 @@ PRESIGNED = ("POST", "artifacts/presigned-upload-url")
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 """A model with this tag is a prompt, and no model any more."""
 
-PATH = re.compile(r"/(?:ajax-)?api/\d+\.\d+/(mlflow|mlflow-artifacts)/(.*)$")
+PATH = re.compile(r"/(?:ajax-)?api/\d+\.\d+/(mlflow|mlflow-artifacts)/(.*)$", re.DOTALL)
 MODEL_ID = re.compile(r"\bm-[0-9a-f]{32}\b")
+RUN_ID = re.compile(r"(?<![-0-9a-f])[0-9a-f]{32}\b")
 
 
 def authenticate() -> Authorization | Response:
@@ -111,13 +112,21 @@ def _writes_files(service: str, path: str) -> bool:
 
 
 def _registered(path: str) -> bool:
-    """Whether a request names a logged model that some version is made of."""
-    body = request.get_data(as_text=True) if (request.method, path) == PRESIGNED else ""
+    """Whether a request names files that some version is made of: a logged model's or a run's."""
+    presigned = (request.method, path) == PRESIGNED
+    asked = f"{path} {request.get_data(as_text=True)}" if presigned else path
     registry = auth._get_model_registry_store()
-    return any(
-        registry.search_model_versions(f"source_path = 'models:/{model_id}'", max_results=1)
-        for model_id in set(MODEL_ID.findall(path + body))
-    )
+    of_models = [f"source_path = 'models:/{one}'" for one in set(MODEL_ID.findall(asked))]
+    of_runs = [f"run_id = '{one}'" for one in set(RUN_ID.findall(asked))]
+    if any(registry.search_model_versions(clause, max_results=1) for clause in of_models):
+        return True
+    found = (version for clause in of_runs for version in registry.search_model_versions(clause))
+    folders = [urlsplit(one.source).path.strip("/") for one in found if not _logged(one.source)]
+    return any(presigned or f"/{folder}/" in f"/{path}/" for folder in folders)
+
+
+def _logged(source: str) -> bool:
+    return source.startswith("models:/")
 
 
 def _forbidden(reason: str) -> Response:

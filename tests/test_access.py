@@ -187,7 +187,7 @@ def test_a_trainer_cannot_move_production(production, login, run):
     before = client.get_registered_model(NAME).aliases
     refused(run("promote", *options_of(PromoteConfig)), "kd-releaser", "a-trainer")
     assert client.get_registered_model(NAME).aliases == before
-    assert [model.name for model in client.search_registered_models()] == [NAME]
+    assert not [m.name for m in client.search_registered_models() if "lock" in m.name]
     login("a-releaser")
     assert run("promote", *options_of(PromoteConfig))[0] == 0
     login("a-trainer")
@@ -235,6 +235,19 @@ def test_files_of_registered_models_stay(production, login, server, method, writ
         assert session.send(prepared, timeout=9).status_code in (400, 403)
     login("a-reader")
     mlflow.pyfunc.load_model(f"models:/{NAME}@production")
+
+
+def test_files_of_a_run_stay_where_they_were_registered(production, login, server):
+    """Registered by hand from a run, a folder is closed to trainers; the run's others are not."""
+    client = login("a-trainer")
+    run = client.create_run(client.get_experiment_by_name("kd-mlflow").experiment_id).info
+    client.log_text(run.run_id, "flavors: {}", "model/MLmodel")
+    client.create_registered_model("by-hand")
+    client.create_model_version("by-hand", f"{run.artifact_uri}/model", run.run_id)
+    with pytest.raises(requests.HTTPError, match="needs the role kd-releaser"):
+        client.log_text(run.run_id, "other", "model/MLmodel")
+    client.log_text(run.run_id, "more", "model.txt")
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["model", "model.txt"]
 
 
 def test_an_account_without_a_role_sees_nothing(production, login, server):
