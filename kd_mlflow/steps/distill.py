@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
@@ -25,13 +26,10 @@ from kd_mlflow.distillation.students import (
     transfer_set,
 )
 from kd_mlflow.distillation.teachers import Teacher
-from kd_mlflow.figures import gallery
-from kd_mlflow.figures.style import png
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.page import page
 from kd_mlflow.report.words import trial_text
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
@@ -52,10 +50,16 @@ from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student
 from kd_mlflow.tracking.runs import Tracker
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 C = TypeVar("C", bound=StudentRecipe)
 
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
+
+OF_MODEL = "registered_"
+"""How the names of metrics begin that are the registered student's."""
 
 RUN_KINDS = {
     "distilled": "student",
@@ -241,32 +245,18 @@ def _describe_member(
 def _log_and_register(
     evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun, note: str
 ) -> str:
-    """Log the comparison and the student, register it last of all; return the version."""
-    config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
-    table, split = dataset.table, dataset.split
-    params = StudentRecipe.part_of(config).as_text()
-    profile = fit_profile(dataset.features("train"), dataset.labels("train"), student.encoding)
-    exported = None
-    if config.export == "onnx":
-        exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
-        run.file(exported.content, ONNX)
-    model_id = log_student(
-        run,
-        module=student,
-        example=evidence.example,
-        params=params,
-        profile=profile,
-        onnx=exported.content if exported else None,
-    )
-    run.document(split.balance(table), BALANCE)
-    run.document(comparison.recall_by_class(), RECALL)
-    if evidence.trials:
-        run.document([asdict(trial) for trial in evidence.trials], MENU)
-    of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
-    of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
-    run.log(metrics=of_run, note=note)
-    run.log(metrics=of_model | (exported.metrics if exported else {}), model_id=model_id)
-    pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+    """Log the comparison and the student, register it last of all; return the version.
+
+    Figures are drawn meanwhile: the store is waited for, they are not.
+    """
+    from kd_mlflow.report.page import page  # with matplotlib, which training needs not wait for
+
+    config, dataset = evidence.config, evidence.dataset
+    with ThreadPoolExecutor(max_workers=1) as draughtsman:
+        drawing = draughtsman.submit(_drawn, evidence)
+        model_id = _log_model(evidence, student, run)
+        _log_findings(evidence, run, note)
+        pictures = drawing.result()
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
     run.file(page(evidence, pictures, model_id=model_id).encode(), "report.html")
@@ -276,3 +266,50 @@ def _log_and_register(
         identity=dataset.identity,
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )
+
+
+def _log_model(evidence: Evidence, student: StudentModule, run: TrackedRun) -> str:
+    """Log the student in all its forms, then its own metrics; return the model's id."""
+    config, dataset = evidence.config, evidence.dataset
+    exported = None
+    if config.export == "onnx":
+        exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
+        run.file(exported.content, ONNX)
+    model_id = log_student(
+        run,
+        module=student,
+        example=evidence.example,
+        params=StudentRecipe.part_of(config).as_text(),
+        profile=fit_profile(dataset.features("train"), dataset.labels("train"), student.encoding),
+        onnx=exported.content if exported else None,
+    )
+    summary = evidence.comparison.summary
+    metrics = {name: value for name, value in summary.items() if name.startswith(OF_MODEL)}
+    run.log(metrics=metrics | (exported.metrics if exported else {}), model_id=model_id)
+    return model_id
+
+
+def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
+    """Log what the comparison found of all its models."""
+    comparison = evidence.comparison
+    run.document(evidence.dataset.split.balance(evidence.dataset.table), BALANCE)
+    run.document(comparison.recall_by_class(), RECALL)
+    if evidence.trials:
+        run.document([asdict(trial) for trial in evidence.trials], MENU)
+    summary = comparison.summary
+    metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
+    run.log(metrics=metrics, note=note)
+
+
+def _drawn(evidence: Evidence) -> dict[str, bytes]:
+    """Every figure as PNG; matplotlib is imported here, where there is something to draw."""
+    from kd_mlflow.figures import gallery
+
+    return {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure."""
+    from kd_mlflow.figures.style import png as rendered
+
+    return rendered(figure)
