@@ -26,7 +26,6 @@ from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
-from kd_mlflow.steps.evaluate import evaluate_step
 from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import promote_step
@@ -41,7 +40,6 @@ from kd_mlflow.steps.results import (
 from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
-from kd_mlflow.steps.sweep import sweep_step, take_sweep
 from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
@@ -92,6 +90,8 @@ def _teacher(config: TeachingConfig, dataset: Dataset, tracker: Tracker) -> Teac
 @store_errors()
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register the first one."""
+    from kd_mlflow.steps.sweep import take_sweep
+
     if config.export == "onnx":
         require_onnx()
     tracker, dataset = Tracker(), read_dataset(config)
@@ -104,6 +104,8 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
 @store_errors()
 def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
+    from kd_mlflow.steps.sweep import sweep_step
+
     tracker, (dataset, config) = Tracker(), _read(config)
     teacher = _teacher(config, dataset, tracker)
     return sweep_step(config, dataset, teacher, tracker, listener)
@@ -137,6 +139,8 @@ def run_history(config: HistoryConfig) -> History:
 @store_errors()
 def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
     """Entry point ``evaluate``: score any table with any model and compare it with training."""
+    from kd_mlflow.steps.evaluate import evaluate_step
+
     return evaluate_step(config, Tracker())
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
 from kd_mlflow.distillation.onnx_graph import onnx_student
-from kd_mlflow.distillation.review import check_decision
+from kd_mlflow.distillation.review import Footprint, check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -29,15 +30,12 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
-from kd_mlflow.figures import gallery
-from kd_mlflow.figures.style import png
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.page import page
 from kd_mlflow.report.words import trial_text
-from kd_mlflow.steps.footprint import footprint
+from kd_mlflow.steps.footprint import environment_bytes, latency_ms
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.results import DistillResult
@@ -58,6 +56,9 @@ from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
 from kd_mlflow.tracking.runs import Tracker
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 C = TypeVar("C", bound=StudentRecipe)
 
 MENU = "student_menu.json"
@@ -65,6 +66,9 @@ MENU = "student_menu.json"
 
 REVIEW = "review.json"
 """What report and card show a few of: all classes, importances, segments and thresholds."""
+
+OF_MODEL = "registered_"
+"""How the names of metrics begin that are the registered student's."""
 
 RUN_KINDS = {
     "distilled": "student",
@@ -252,10 +256,39 @@ def _describe_member(
 def _log_and_register(
     evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun, note: str
 ) -> str:
-    """Log the comparison and the student, register it last of all; return the version."""
-    config, dataset, comparison = evidence.config, evidence.dataset, evidence.comparison
-    table, split = dataset.table, dataset.split
-    params = StudentRecipe.part_of(config).as_text()
+    """Log the comparison and the student, register it last of all; return the version.
+
+    Figures are drawn meanwhile: the store is waited for, they are not.
+    """
+    from kd_mlflow.report.page import page  # with matplotlib, which training needs not wait for
+
+    config, dataset = evidence.config, evidence.dataset
+    row_ms = latency_ms(student, evidence.example.head(1))  # while nothing else is done
+    with ThreadPoolExecutor(max_workers=1) as draughtsman:
+        drawing = draughtsman.submit(_drawn, evidence)
+        model_id, costs = _log_model(evidence, student, run, row_ms)
+        _log_findings(evidence, run, note)
+        pictures = drawing.result()
+    for name, picture in pictures.items():
+        run.file(picture, f"figures/{name}.png")
+    html = page(evidence, pictures, model_id=model_id, costs=costs)
+    run.file(html.encode(), "report.html")
+    ours = ensemble.run_id is not None
+    return run.register(
+        model_name=config.model_name,
+        model_id=model_id,
+        target=dataset.table.target,
+        identity=dataset.identity,
+        content=student.content_digest(),
+        card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
+    )
+
+
+def _log_model(
+    evidence: Evidence, student: StudentModule, run: TrackedRun, row_ms: float
+) -> tuple[str, Footprint]:
+    """Log the student in all its forms, then its own metrics; return the model's id and costs."""
+    config, dataset = evidence.config, evidence.dataset
     exported = None
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
@@ -264,13 +297,25 @@ def _log_and_register(
         run,
         module=student,
         example=evidence.example,
-        params=params,
+        params=StudentRecipe.part_of(config).as_text(),
         profile=evidence.profile,
         onnx=exported.content if exported else None,
     )
-    costs = footprint(
-        student, evidence.example.head(1), model_bytes=model_bytes, requirements=requirements()
+    costs = Footprint(
+        latency_ms=row_ms,
+        model_bytes=model_bytes,
+        environment_bytes=environment_bytes(requirements()),
     )
+    summary = evidence.comparison.summary
+    metrics = {name: value for name, value in summary.items() if name.startswith(OF_MODEL)}
+    metrics |= costs.metrics | (exported.metrics if exported else {})
+    run.log(metrics=metrics, model_id=model_id)
+    return model_id, costs
+
+
+def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
+    """Log what the comparison found of all its models, and which rows they saw."""
+    comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
     run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
     run.document(evidence.review(), REVIEW)
@@ -279,26 +324,20 @@ def _log_and_register(
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
-    of_model = {n: v for n, v in comparison.summary.items() if n.startswith("registered_")}
-    of_model |= costs.metrics
-    of_run = {n: v for n, v in comparison.summary.items() if n not in of_model}
-    run.log(metrics=of_run, note=note)
-    run.log(metrics=of_model | (exported.metrics if exported else {}), model_id=model_id)
-    pictures = {name: png(figure) for name, figure in gallery.draw(evidence).items()}
-    for name, picture in pictures.items():
-        run.file(picture, f"figures/{name}.png")
-    html = page(evidence, pictures, model_id=model_id, costs=costs)
-    run.file(html.encode(), "report.html")
-    return run.register(
-        model_name=config.model_name,
-        model_id=model_id,
-        target=table.target,
-        identity=dataset.identity,
-        content=student.content_digest(),
-        card=model_card(
-            evidence,
-            taught_by=ensemble.source,
-            ours=ensemble.run_id is not None,
-            costs=costs,
-        ),
-    )
+    summary = comparison.summary
+    metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
+    run.log(metrics=metrics, note=note)
+
+
+def _drawn(evidence: Evidence) -> dict[str, bytes]:
+    """Every figure as PNG; matplotlib is imported here, where there is something to draw."""
+    from kd_mlflow.figures import gallery
+
+    return {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure."""
+    from kd_mlflow.figures.style import png as rendered
+
+    return rendered(figure)

@@ -12,21 +12,9 @@ from importlib import metadata
 import pandas as pd
 
 from kd_mlflow import scoring
-from kd_mlflow.distillation.review import Footprint
 from kd_mlflow.distillation.student_module import StudentModule
 
 CALLS, WARM_UP = 100, 10
-
-
-def footprint(
-    module: StudentModule, row: pd.DataFrame, *, model_bytes: int, requirements: Iterable[str]
-) -> Footprint:
-    """Measure a packaged student; ``requirements`` are what its environment is made of."""
-    return Footprint(
-        latency_ms=latency_ms(module, row),
-        model_bytes=model_bytes,
-        environment_bytes=environment_bytes(requirements),
-    )
 
 
 def latency_ms(module: StudentModule, row: pd.DataFrame) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ from kd_mlflow.evaluation.comparison import (
     evaluate_ensemble,
     validation_metrics,
 )
-from kd_mlflow.figures.style import png
-from kd_mlflow.figures.training_curves import teacher_curves
 from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.workers import Workers
@@ -45,9 +42,6 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CURVES = "figures/teacher_curves.png"
 
@@ -126,7 +120,7 @@ def _train_teachers(
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.folder(ensemble.save, ENSEMBLE)
-        run.file(png(_curves(config, dataset, ensemble, trainings, trained)), CURVES)
+        run.file(_curves(config, dataset, ensemble, trainings, trained), CURVES)
         note = notes.teachers_note(
             dataset,
             metrics.ensemble,
@@ -218,10 +212,15 @@ def _curves(
     ensemble: Ensemble,
     trainings: Sequence[Training],
     trained: Sequence[Trained],
-) -> Figure:
+) -> bytes:
     """The teachers' curves, where each stopped, and the ensemble's level on validation rows."""
+    from kd_mlflow.figures.style import (
+        png,
+    )  # matplotlib takes time that training needs not wait for
+    from kd_mlflow.figures.training_curves import teacher_curves
+
     logits = ensemble.score(dataset.features("val"), config.averaging)
     labels = torch.from_numpy(dataset.labels("val"))
     level = {name: float(v) for name, v in validation_metrics(logits[None], labels).items()}
     histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
-    return teacher_curves(histories, ensemble=level, rows=len(labels))
+    return png(teacher_curves(histories, ensemble=level, rows=len(labels)))
