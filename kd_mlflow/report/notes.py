@@ -118,7 +118,8 @@ def distill_note(
     blocks = [
         *([f"**Warning:** {warning}."] if warning else []),
         f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
-        f"alpha {alpha:g}, against {seeds} baselines of the same seeds{decided and f'; {decided}'}.",
+        f"alpha {alpha:g}, against {seeds} baselines of the same seeds"
+        f"{decided and f'; {decided}'}.",
         f"{metrics_table(comparison)}\n{size_text(comparison)}",
         *([f"Chosen of {len(trials)} sizes: {trial_text(trials[-1])}."] if trials else []),
     ]
