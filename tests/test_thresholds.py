@@ -179,6 +179,14 @@ def test_the_served_model_decides_as_logged(decided):
     )
 
 
+def test_table_and_description_say_the_threshold(decided):
+    """Who reads the accuracies of a run sees that they are at a threshold."""
+    result = decided.result
+    words = f"all models at a threshold of {result.comparison.summary['registered_threshold']:.4f}"
+    assert words in repr(result)
+    assert words in result.note
+
+
 def test_evaluate_decides_as_served(decided):
     """``evaluate`` counts the model's own decisions, not the likelier class."""
     answer = mlflow.pyfunc.load_model(decided.folder).predict(decided.dataset.table.features)

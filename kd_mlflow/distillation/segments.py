@@ -66,6 +66,37 @@ class Weakest(NamedTuple):
         return self._asdict() | {"segments": segments}
 
 
+class Chance(NamedTuple):
+    """What means of losses drawn at random are like: moments of all ``n`` losses, and a level.
+
+    ``z`` is what a normal deviate exceeds with the probability that is allowed.
+    """
+
+    n: int
+    mean: float
+    spread: float
+    skewness: float
+    z: float
+
+    @classmethod
+    def of(cls, losses: Floats, level: float) -> Chance:
+        """Take the moments of some losses.  Shape: (n,)."""
+        spread = float(losses.std())
+        skewness = float(skew(losses)) if spread else 0.0
+        return cls(len(losses), float(losses.mean()), spread, skewness, float(norm.isf(level)))
+
+    def bound(self, rows: int) -> float:
+        """What the mean of so many rows exceeds with the probability that is allowed.
+
+        Log losses are skewed, and so are means of few of them: the normal bound is corrected by
+        their skewness (Cornish & Fisher, 1938), drawing without replacement.
+        """
+        share = rows / self.n
+        error = self.spread * np.sqrt((1 - share) / rows)
+        skewness = self.skewness * (1 - 2 * share) / np.sqrt(rows * (1 - share))
+        return float(self.mean + error * (self.z + (self.z**2 - 1) * skewness / 6))
+
+
 def weakest_segments(
     features: pd.DataFrame,
     encoding: Encoding,
@@ -80,14 +111,14 @@ def weakest_segments(
 
     Shape: n raw rows; losses of student and ensemble and hits, whether the student is right, (n,).
     """
-    n, overall = len(losses), float(losses.mean())
+    n = len(losses)
     least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * n)))
     found = [
         (column, values, rows)
         for column, values, rows in _bins(features, encoding, profile, columns)
         if least <= len(rows) <= MOST_SHARE * n
     ]
-    level = LEVEL / max(1, len(found))
+    chance = Chance.of(losses, LEVEL / max(1, len(found)))
     segments = []
     for column, values, rows in found:
         own = losses[rows]
@@ -100,26 +131,11 @@ def weakest_segments(
                 loss=Interval(value=value, low=max(0.0, value - error), high=value + error),
                 accuracy=float(hits[rows].mean()),
                 ensemble_loss=float(ensemble_losses[rows].mean()),
-                beyond_chance=value > chance_bound(losses, len(rows), level),
+                beyond_chance=value > chance.bound(len(rows)),
             )
         )
     worst = sorted(segments, key=lambda each: -each.loss.value)
-    return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, overall)
-
-
-def chance_bound(losses: Floats, rows: int, level: float) -> float:
-    """What the mean of so many rows drawn at random exceeds with probability ``level``.
-
-    Log losses are skewed, and so are means of few of them: the normal bound is corrected by their
-    skewness (Cornish & Fisher, 1938), drawing without replacement.  Shape: losses (n,).
-    """
-    share, spread = rows / len(losses), float(losses.std())
-    z = float(norm.isf(level))
-    if not spread:
-        return float(losses.mean())
-    skewness = float(skew(losses)) * (1 - 2 * share) / np.sqrt(rows * (1 - share))
-    error = spread * np.sqrt((1 - share) / rows)
-    return float(losses.mean() + error * (z + (z * z - 1) * skewness / 6))
+    return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, chance.mean)
 
 
 def _bins(

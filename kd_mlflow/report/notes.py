@@ -15,6 +15,7 @@ from kd_mlflow.report.words import (
     safe,
     sides,
     size_text,
+    threshold_text,
     trial_text,
     warning_text,
     whole_blocks,
@@ -113,11 +114,12 @@ def distill_note(
 ) -> str:
     """Describe a comparison's run; a baseline that is better comes first."""
     seeds = len(comparison.students["distilled"])
-    warning = warning_text(comparison)
+    warning, decided = warning_text(comparison), threshold_text(comparison)
     blocks = [
         *([f"**Warning:** {warning}."] if warning else []),
         f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
-        f"alpha {alpha:g}, against {seeds} baselines of the same seeds.",
+        f"alpha {alpha:g}, against {seeds} baselines of the same seeds"
+        f"{decided and f'; {decided}'}.",
         f"{metrics_table(comparison)}\n{size_text(comparison)}",
         *([f"Chosen of {len(trials)} sizes: {trial_text(trials[-1])}."] if trials else []),
     ]

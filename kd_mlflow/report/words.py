@@ -289,6 +289,12 @@ def metrics_table(comparison: Comparison) -> str:
 {gains}"""
 
 
+def threshold_text(comparison: Comparison) -> str:
+    """Say from which probability on the second class is predicted; empty for the likelier class."""
+    threshold = comparison.summary.get("registered_threshold")
+    return "" if threshold is None else f"all models at a threshold of {threshold:.4f}"
+
+
 def majority_text(comparison: Comparison) -> str:
     """Say that one class has most of the rows: 97.3 % of the rows are of one class."""
     return f"{100 * majority_share(comparison.class_rows):.1f} % of the rows are of one class"

@@ -26,6 +26,7 @@ from kd_mlflow.report.words import (
     rarest_classes,
     recall_text,
     recovered_text,
+    threshold_text,
     trial_text,
     warning_text,
 )
@@ -349,6 +350,7 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         gains.append(("gain over boosted trees", both_gains_text(*comparison.over_boosting)))
     return [
         ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
+        *([("decided", decided)] if (decided := threshold_text(comparison)) else []),
         ("ensemble", percent(metrics["ensemble_test_accuracy"])),
         ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),
         *baselines,
