@@ -14,10 +14,10 @@ from typing import Any
 import kd_mlflow as kd
 from kd_mlflow import api, errors
 from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings
-from kd_mlflow.evaluation.gate import Check
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
 from kd_mlflow.steps.evaluation_result import EvaluationResult
@@ -25,11 +25,13 @@ from kd_mlflow.steps.results import (
     Cell,
     Decision,
     DistillResult,
+    History,
     MainResult,
     SweepResult,
     TeachersResult,
 )
 from kd_mlflow.table.dataset import Sides
+from kd_mlflow.tracking.history import Period
 from kd_mlflow.tracking.registry import Rollback
 
 PAGE = Path(__file__).with_name("api.md")
@@ -45,11 +47,13 @@ RESULTS: tuple[type, ...] = (
     Decision,
     Rollback,
     EvaluationResult,
+    History,
     MainResult,
     Comparison,
     Findings,
     Interval,
     Check,
+    Period,
     Cell,
     ColumnDrift,
     ClassScores,

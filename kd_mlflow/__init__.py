@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kd_mlflow.api import (
         distill,
         evaluate,
+        history,
         load_production,
         promote,
         rollback,
@@ -24,6 +25,7 @@ __all__ = [
     "KDError",
     "distill",
     "evaluate",
+    "history",
     "load_production",
     "promote",
     "rollback",

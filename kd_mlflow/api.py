@@ -17,6 +17,7 @@ from kd_mlflow.config import (
     DataOptions,
     DistillConfig,
     EvaluateConfig,
+    HistoryConfig,
     PromoteConfig,
     RollbackConfig,
     SweepConfig,
@@ -25,7 +26,7 @@ from kd_mlflow.config import (
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.options import Options
 from kd_mlflow.steps.evaluation_result import EvaluationResult
-from kd_mlflow.steps.results import Decision, DistillResult, SweepResult, TeachersResult
+from kd_mlflow.steps.results import Decision, DistillResult, History, SweepResult, TeachersResult
 from kd_mlflow.table.dataset import Sides, read_dataset
 from kd_mlflow.tracking.registry import Rollback
 
@@ -140,14 +141,16 @@ def promote(config: PromoteConfig) -> Decision:
     (True, '1')
     """
     decision = pipeline.run_promote(config)
-    if config.strict and not decision.promoted:
+    if config.strict and not decision.passed:
         raise RegistryError(f"rejected, and strict is true: {decision.reason}")
     return decision
 
 
 @_takes(RollbackConfig)
 def rollback(config: RollbackConfig) -> Rollback:
-    """Move the alias ``production`` back to ``previous``.
+    """Move the alias ``production`` back to ``previous``, or to an earlier ``version``.
+
+    The version that leaves is marked ``rolled_back``: only its number promotes it again.
 
     >>> import kd_mlflow as kd
     >>> kd.rollback(model_name="nobody")
@@ -180,6 +183,22 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     if config.strict:
         result.refuse()
     return result
+
+
+@_takes(HistoryConfig)
+def history(config: HistoryConfig) -> History:
+    """Who was in production, when, for how long, and why, from the registry's own data.
+
+    What a process that died left half done is finished or undone first.
+
+    >>> import kd_mlflow as kd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="shelf")
+    >>> decision = kd.promote(model_name="shelf", max_accuracy_gap=1, min_compression=1)
+    >>> [(period.version, period.kind) for period in kd.history(model_name="shelf").periods]
+    [('1', 'promote')]
+    """
+    return pipeline.run_history(config)
 
 
 def load_production(model_name: str = "kd-student") -> Any:

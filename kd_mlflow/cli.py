@@ -120,7 +120,7 @@ def cli() -> None:
 
 def _command(name: str, text: str) -> Callable[[Any], Any]:
     """Register a command whose function takes its configuration."""
-    config = configs.ENTRY_POINTS[name]
+    config = (configs.ENTRY_POINTS | configs.READERS)[name]
 
     def decorate(function: Callable[[Any], None]) -> Any:
         @cli.command(name, help=text)
@@ -156,7 +156,7 @@ def _main(config: configs.MainConfig) -> None:
 
     result = pipeline.run_main(config, Reporter())
     click.echo(results.main_table(result))
-    _stop_if_strict(config.strict, result.decision.promoted)
+    _stop_if_strict(config.strict, result.decision.passed)
 
 
 @_command("teachers", "Train and log the ensemble of teachers.")
@@ -196,18 +196,23 @@ def _promote(config: configs.PromoteConfig) -> None:
 
     decision = pipeline.run_promote(config)
     click.echo(results.decision_table(decision))
-    _stop_if_strict(config.strict, decision.promoted)
+    _stop_if_strict(config.strict, decision.passed)
 
 
-@_command("rollback", "Move the alias production back to previous.")
+@_command("rollback", "Move the alias production back to previous, or to an earlier version.")
 def _rollback(config: configs.RollbackConfig) -> None:
     from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
 
-    restored, replaced = pipeline.run_rollback(config)
-    click.echo(
-        f"{config.model_name}: production is version {restored} again; "
-        f"version {replaced} is now previous"
-    )
+    click.echo(results.rollback_line(config.model_name, pipeline.run_rollback(config)))
+
+
+@_command("history", "Print who was in production, when, for how long, and why.")
+def _history(config: configs.HistoryConfig) -> None:
+    from kd_mlflow import pipeline
+    from kd_mlflow.steps import results
+
+    click.echo(results.history_table(pipeline.run_history(config)))
 
 
 @cli.command("sync")
@@ -253,8 +258,8 @@ def _evaluate(config: configs.EvaluateConfig) -> None:
         result.refuse()
 
 
-def _stop_if_strict(strict: bool, promoted: bool) -> None:
-    if strict and not promoted:
+def _stop_if_strict(strict: bool, passed: bool) -> None:
+    if strict and not passed:
         raise KDError("the candidate was rejected and strict is true")
 
 

@@ -15,6 +15,7 @@ from kd_mlflow.options import (
     OPEN_SHARE,
     POSITIVE,
     RATE,
+    REASON,
     SHARE,
     SHARES,
     SIZE_LISTS,
@@ -58,8 +59,11 @@ FAMILIES: Rule = (
     lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
 )
 
-GATE_METRICS = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
-"""Metrics of which more is better; the last two need two classes."""
+GATE_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision")
+"""Of log loss, in nats, less is better, of the others more; the last two need two classes."""
+
+POLICIES = ("non_inferior", "better", "any")
+"""What a candidate must be, compared with what is in production."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,7 +362,10 @@ class GateOptions(Options):
     """What a candidate must reach."""
 
     gate_metric: str = option(
-        "accuracy", "Test metric that the gate compares.", one_of(*GATE_METRICS)
+        "accuracy",
+        "Test metric that the gate compares with the ensemble's; production is compared in log "
+        "loss where this is log_loss, else in accuracy.",
+        one_of(*GATE_METRICS),
     )
     max_accuracy_gap: float = option(
         0.02, "How much of that metric the student may lose to the ensemble.", SHARE
@@ -368,6 +375,32 @@ class GateOptions(Options):
     )
     allow_worse_than_baseline: bool = option(
         False, "Promote a student even where a baseline, trained without teachers, beats it."
+    )
+    policy: str = option(
+        "non_inferior",
+        "What the student must be on its own test rows, compared with production: non_inferior "
+        "(the difference's lower bound is above -margin), better (above 0) or any (not compared).",
+        one_of(*POLICIES),
+    )
+    margin: float = option(
+        0.005,
+        "How much worse than production a non-inferior student may be: a share of the rows, with "
+        "log_loss nats.",
+        NOT_NEGATIVE,
+    )
+    allow_schema_change: bool = option(
+        False, "Promote a student that reads columns which production does not read."
+    )
+    max_ece: float = option(
+        0.0, "Largest expected calibration error on the test rows; 0 for no such check.", SHARE
+    )
+    max_latency_ms: float = option(
+        0.0,
+        "Longest median time to score one row in process, in milliseconds; 0 for no such check.",
+        NOT_NEGATIVE,
+    )
+    min_class_recall: float = option(
+        0.0, "Least recall of any class on the test rows; 0 for no such check.", SHARE
     )
     strict: bool = option(False, "Exit with 1 when the candidate is rejected.")
 
@@ -437,15 +470,30 @@ class SweepConfig(TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
 class PromoteConfig(GateOptions, RegistryOptions):
     """Options of the entry point ``promote``."""
 
-    version: str = option("candidate", "Version number to promote, or candidate: the newest.")
+    version: str = option(
+        "candidate",
+        "What to promote: a version's number, an alias such as candidate, or the id of the run "
+        "that distilled it.",
+    )
     data: Source = option(  # noqa: RUF009  # option makes a field
         "", "Where the version's table lies now, if no longer where it was; it must be the same."
     )
+    dry_run: bool = option(False, "Say what the gate answers; record and move nothing.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackConfig(RegistryOptions):
     """Options of the entry point ``rollback``."""
+
+    version: str = option(
+        "previous", "Where to go back to: previous, or a version's number that was in production."
+    )
+    reason: str = option("", "Why, for the record.", REASON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryConfig(RegistryOptions):
+    """Options of the command ``history``, which only reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -507,3 +555,6 @@ ENTRY_POINTS: dict[str, type[Options]] = {
     "evaluate": EvaluateConfig,
 }
 """What each command, entry point of MLproject and function of the API takes."""
+
+READERS: dict[str, type[Options]] = {"history": HistoryConfig}
+"""Commands that only read: functions of the API too, but no entry points of MLproject."""

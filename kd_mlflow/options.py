@@ -29,6 +29,7 @@ NAME: Rule = (
 )
 STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
 """A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
+REASON: Rule = ("text of at most 500 characters", lambda v: len(v) <= 500)
 SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
 TEMPERATURES: Rule = (
     "numbers above 0 with commas, such as 1,3,5",

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from kd_mlflow.config import (
     DistillConfig,
     EvaluateConfig,
+    HistoryConfig,
     MainConfig,
     PromoteConfig,
     RollbackConfig,
@@ -26,13 +27,23 @@ from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
 from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.listener import Listener, Silence
-from kd_mlflow.steps.promote import dataset_of, promote_step
-from kd_mlflow.steps.results import Decision, DistillResult, MainResult, SweepResult, TeachersResult
+from kd_mlflow.steps.promote import promote_step
+from kd_mlflow.steps.results import (
+    Decision,
+    DistillResult,
+    History,
+    MainResult,
+    SweepResult,
+    TeachersResult,
+)
 from kd_mlflow.steps.resumed import resumable
+from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
+from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
-from kd_mlflow.tracking import registry
+from kd_mlflow.tracking import moves, registry
+from kd_mlflow.tracking.clean_process import CleanProcess
 from kd_mlflow.tracking.delivery import Delivery, deliver
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
@@ -103,25 +114,25 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
 def run_promote(config: PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
+    if not config.dry_run:
+        settle_step(config.model_name, tracker)
     version = registry.find_version(tracker.client, config.model_name, config.version)
     run = distill_run_of(tracker, version)
-    return promote_step(config, version, run, dataset_of(run, config.data), tracker)
+    with CleanProcess() as clean:
+        data = dataset_of(run, config.data)
+        return promote_step(config, version, run, data, tracker, clean=clean)
 
 
 @store_errors()
 def run_rollback(config: RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
-    tracker = Tracker()
-    registry.find_rollback(tracker.client, config.model_name)  # its errors need no run
-    with tracker.run("rollback", "rollback") as run:
-        run.log(params=config.as_text())
-        moved = registry.rollback(tracker.client, config.model_name)
-        run.log(
-            note=notes.rollback_note(
-                config.model_name, restored=moved.restored, replaced=moved.replaced
-            )
-        )
-    return moved
+    return rollback_step(config, Tracker())
+
+
+@store_errors()
+def run_history(config: HistoryConfig) -> History:
+    """Command ``history``: who was in production, when, for how long, and why."""
+    return history_step(config.model_name, Tracker())
 
 
 @store_errors()
@@ -177,10 +188,12 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     with (
         resumable(config, mark, listener) as resumed,
         tracker.run("pipeline", run_name("pipeline", dataset)) as parent,
+        CleanProcess(delayed=True) as clean,
     ):
         describe_run(parent, config, dataset, mark)
         resumed.begin(parent, listener)
         taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
+        clean.start()  # it imports what takes seconds while students are trained
         distilled = distill_step(
             config.for_distill(taught.run_id),
             dataset,
@@ -192,6 +205,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             rehearsed=not taught.reused,
         )
         number = _version_to_promote(distilled, tracker)
+        moves.settle(tracker.client, config.model_name)
         version = registry.find_version(tracker.client, config.model_name, number)
         decision = promote_step(
             config.for_promote(number),
@@ -200,6 +214,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
             dataset,
             tracker,
             parent,
+            clean=clean,
         )
         parent.log(
             tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},

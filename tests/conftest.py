@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -42,6 +43,7 @@ SMALL = {
     "max_accuracy_gap": 1.0,
     "allow_worse_than_baseline": True,
     "min_compression": 1.0,
+    "policy": "any",
 }
 """A ``main`` of one or two seconds whose student passes the gate."""
 
@@ -60,6 +62,7 @@ TINY = {
     "max_accuracy_gap": 1.0,
     "allow_worse_than_baseline": True,
     "min_compression": 0.01,
+    "policy": "any",
 }
 """A ``main`` whose models are trained for one epoch, for tests of what is around training."""
 
@@ -140,6 +143,45 @@ def unrehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A clean process imports for three seconds: only tests of promotions start any."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ != "test_clean_process":
+            patch.setattr("kd_mlflow.pipeline.CleanProcess", OwnProcess)
+        yield
+
+
+class OwnProcess:
+    """Answers as ``CleanProcess`` does, in this process."""
+
+    def __init__(self, *, delayed: bool = False) -> None:
+        """Take what ``CleanProcess`` takes."""
+
+    def __enter__(self) -> OwnProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End nothing: nothing was started."""
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
+        """Load a model and score rows with the code that the clean process runs."""
+        from kd_mlflow.errors import Unavailable, first_line
+        from kd_mlflow.tracking import pulled
+        from kd_mlflow.tracking.clean_process import read_answers, write_rows
+
+        with tempfile.TemporaryDirectory() as folder:
+            write_rows(rows, Path(folder))
+            try:
+                pulled.answer(model, Path(folder), timed=timed)
+            except Exception as error:
+                return Unavailable(f"does not load and score: {first_line(error)}")
+            return read_answers(Path(folder))
+
+
 @pytest.fixture
 def store(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +200,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--screenshots FOLDER``: what the browser tests see; ``--faults FILE``: what was broken."""
     parser.addoption("--screenshots", type=Path, help="folder for pictures of a full main")
     parser.addoption("--faults", type=Path, help="file for the table of faults")
+    parser.addoption("--write-faults", action="store_true", help="write docs/faults.md anew")
 
 
 @pytest.fixture(scope="session")

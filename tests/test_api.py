@@ -15,10 +15,17 @@ from conftest import ROOT, SMALL, part_of
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline
-from kd_mlflow.config import ENTRY_POINTS, DataOptions, DistillConfig, PromoteConfig, StudentRecipe
+from kd_mlflow.config import (
+    ENTRY_POINTS,
+    READERS,
+    DataOptions,
+    DistillConfig,
+    PromoteConfig,
+    StudentRecipe,
+)
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps import results
-from kd_mlflow.steps.promote import dataset_of
+from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.tracked import describe_run
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking.runs import Tracker
@@ -30,6 +37,7 @@ FUNCTIONS = {
     "promote": "promote",
     "rollback": "rollback",
     "evaluate": "evaluate",
+    "history": "history",
 }
 """Functions and their entry points."""
 
@@ -62,7 +70,9 @@ def test_every_function_has_an_example():
 def test_keywords_are_the_entry_points_options(name):
     """A function's signature and its help have every option of its entry point."""
     function = getattr(kd, name)
-    options = [field.name for field in dataclasses.fields(ENTRY_POINTS[FUNCTIONS[name]])]
+    options = [
+        field.name for field in dataclasses.fields((ENTRY_POINTS | READERS)[FUNCTIONS[name]])
+    ]
     assert list(inspect.signature(function).parameters) == options
     for option in options:
         assert f"\n    {option} (default: " in function.__doc__
@@ -191,7 +201,7 @@ def test_a_frame_goes_all_the_way_to_production(store):
     data = {"data": POINTS, "target": "kind"}
     kd.train_teachers(**data, n_teachers=2, teacher_epochs=3, teacher_hidden=(8,))
     kd.distill(**data, **STUDENTS)
-    passing = {"max_accuracy_gap": 1.0, "min_compression": 0.1}
+    passing = {"max_accuracy_gap": 1.0, "min_compression": 0.1, "version": "1"}
     rejected = kd.promote(**passing)
     assert "promote from Python, kd.promote(data=frame)" in rejected.reason
     changed = kd.promote(**passing, data=POINTS.head(190))
@@ -210,7 +220,7 @@ def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
     config = SMALL | {"min_compression": 1000.0}
     pipeline.run_main(pipeline.MainConfig(**config, data=str(old), target="kind"))
     old.rename(new)
-    passing = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0)
+    passing = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0, version="1")
     assert "cannot be read again" in pipeline.run_promote(passing).reason
     assert pipeline.run_promote(dataclasses.replace(passing, data=str(new))).promoted
 

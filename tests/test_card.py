@@ -129,9 +129,9 @@ def note_texts(name):
         ),
         "distill": notes.distill_note(name, comparison, temperature=1, alpha=0),
         "promotion": notes.promotion_note(
-            name, "1", promoted=False, reason=f"column {name} is missing", comparison="None."
+            name, "1", passed=False, reason=f"column {name} is missing", standing="2"
         ),
-        "rollback": notes.rollback_note(name, restored="1", replaced="2"),
+        "rollback": notes.rollback_note(name, restored="1", replaced="2", reason=name),
         "card": model_card(given, taught_by=f"models:/{name}/1", ours=False),
         "imbalance": model_card(
             evidence([f"{name}{i}" for i in range(3)], n=360, labels=few_of(3, 360), target=name),
@@ -262,9 +262,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
     if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 100:
         assert "mlflow models predict" in card
     note = notes.distill_note(name, comparison, temperature=1, alpha=0)
-    promoted = notes.promotion_note(
-        model_name, "1", promoted=True, reason=name * 9, comparison="None before."
-    )
+    promoted = notes.promotion_note(model_name, "1", passed=True, reason=name * 9, standing=None)
     line = notes.pipeline_note(note, promoted)
     for text, most in (
         (card, MAX_DESCRIPTION),

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import ENTRY_POINTS, DistillConfig, TeachersConfig
+from kd_mlflow.config import ENTRY_POINTS, READERS, DistillConfig, TeachersConfig
 from kd_mlflow.options import text_value
 from kd_mlflow.steps import results
 
@@ -34,17 +34,18 @@ def run(monkeypatch, capsys):
 
 
 def test_every_configured_command_exists():
-    """The commands are the entry points, and one that delivers what a server has not received."""
-    assert set(cli.cli.commands) == {*ENTRY_POINTS, "sync"}
+    """The commands are the entry points, those that only read, and one that delivers."""
+    assert set(cli.cli.commands) == {*ENTRY_POINTS, *READERS, "sync"}
 
 
-@pytest.mark.parametrize("command", ENTRY_POINTS)
+@pytest.mark.parametrize("command", [*ENTRY_POINTS, *READERS])
 def test_help_explains_every_option(run, command):
     """``--help`` lists each option in both spellings, with its text and its default."""
+    configs = ENTRY_POINTS | READERS
     code, out, _ = run(command, "--help")
     text = "".join(out.split())  # lines break at hyphens too
     assert code == 0
-    for field in dataclasses.fields(ENTRY_POINTS[command]):
+    for field in dataclasses.fields(configs[command]):
         assert f"--{field.name.replace('_', '-')}" in text
         assert f"--{field.name}" in text
         assert "".join(field.metadata["help"].split()) in text
@@ -110,7 +111,7 @@ def _keep(seen):
     """A pipeline step that only keeps its configuration and passes."""
 
     class Passed:
-        promoted = True
+        passed = True
 
     def step(config):
         seen.append(config)
@@ -166,6 +167,8 @@ def test_a_misused_option_exits_2(run, arguments):
         (["promote", "--version", "99"], "99"),
         (["promote"], "nothing to promote"),
         (["rollback"], "nothing to roll back to"),
+        (["rollback", "--version", "99"], "99"),
+        (["history", "--model-name", "unheard-of"], "unheard-of"),
         (["rollback", "--model-name", "unheard-of"], "unheard-of"),
         (["teachers", "--data", "wine", "--learning-rate", "1e30"], "learning_rate below"),
     ],
@@ -211,16 +214,22 @@ def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
 
 @pytest.mark.slow
 def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
-    """``promote`` names the version replaced; ``rollback`` names both."""
+    """``promote`` names the version replaced, ``rollback`` both, ``history`` all who were."""
     pipeline.run_distill(DistillConfig(**STUDENTS))
     code, out, _ = run("promote", *PASSING)
     assert code == 0
     assert "yes, version 2, replacing version 1" in out
-    code, out, _ = run("rollback")
-    assert (code, out) == (
-        0,
-        "kd-student: production is version 1 again; version 2 is now previous\n",
-    )
+    code, out, _ = run("rollback", "--reason", "alarms at night")
+    assert code == 0
+    assert out.startswith("kd-student: production is version 1 again; version 2 is now previous")
+    code, out, _ = run("history")
+    assert code == 0
+    now, second, first = out.splitlines()[-3:]
+    assert now.startswith("version 1 (now)")
+    assert "rolled back to by " in now
+    assert now.endswith("alarms at night")
+    assert second.startswith("version 2  ")
+    assert first.startswith("version 1  ")
 
 
 @pytest.mark.parametrize(

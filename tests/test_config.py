@@ -212,6 +212,7 @@ def test_main_has_every_option_of_its_steps():
         "teachers",
         "version",
         "from_sweep",
+        "dry_run",
     }
     assert wanted == names
 

@@ -134,8 +134,9 @@ def test_a_file_is_scored_as_its_dataframe_is(production, tmp_path):
 def test_metrics_on_the_test_rows_are_those_that_were_logged(own_main):
     """On a student's own test rows it scores what its distill run logged."""
     dataset = pipeline.read_dataset(own_main.config)
-    rows = dataset.test_rows()
-    result = kd.evaluate(data=rows.features.assign(label=rows.labels), target="label")
+    labels = np.array(dataset.table.classes)[dataset.labels("test")]
+    rows = dataset.features("test").assign(label=labels)
+    result = kd.evaluate(data=rows, target="label")
     logged = own_main.result.distill.comparison.summary
     for name, interval in result.findings.metrics.items():
         assert interval.value == pytest.approx(logged[f"registered_test_{name}"], abs=1e-6)

@@ -1,35 +1,79 @@
 """The gate: what each check asks, and what it says where it cannot."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from kd_mlflow.evaluation.gate import gate, verdict
+from kd_mlflow.errors import RegistryError, Unavailable
+from kd_mlflow.evaluation.checks import QUESTIONS, Limits
+from kd_mlflow.evaluation.gate import Findings, gate, verdict
+from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task
 
 GOOD = {
     "registered_test_accuracy": 0.95,
+    "registered_test_log_loss": 0.2,
+    "registered_test_ece": 0.02,
     "ensemble_test_accuracy": 0.955,
+    "ensemble_test_log_loss": 0.19,
     "compression_ratio": 50.0,
     "gain_over_baseline_high": 0.02,
     "log_loss_gain_over_baseline_high": 0.03,
     "gain_over_strong_baseline_high": 0.01,
     "log_loss_gain_over_strong_baseline_high": 0.02,
 }
+LIMITS = Limits(
+    gate_metric="accuracy",
+    max_accuracy_gap=0.02,
+    min_compression=10.0,
+    allow_worse_than_baseline=False,
+    policy="non_inferior",
+    margin=0.005,
+    allow_schema_change=False,
+    max_ece=0.0,
+    max_latency_ms=0.0,
+    min_class_recall=0.0,
+)
+TASK = Task(target="churned", classes=("no", "yes"), columns=("age", "plan"))
+N = 1000
 
 
-def asked(changes=(), **options):
-    """The gate's checks by name, of good metrics with changes."""
-    metrics = {**GOOD, **dict(changes)}
-    given = {"metric": "accuracy", "max_accuracy_gap": 0.02, "min_compression": 10.0, **options}
-    checks = gate(metrics, metrics["registered_test_accuracy"], **given)
+def answers(wrong=(), loss=0.1):
+    """Answers to N rows, wrong on some, each with the same loss or with its own."""
+    hits = np.ones(N, dtype=bool)
+    hits[list(wrong)] = False
+    return Answers(hits=hits, losses=np.broadcast_to(np.asarray(loss, dtype=float), (N,)))
+
+
+def standing(ours=None, theirs=None, *, left_out=0, task=TASK):
+    """A version 1 in production that was compared with the candidate."""
+    duel = Duel(candidate=ours or answers(), production=theirs or answers(), left_out=left_out)
+    return Incumbent(version="1", task=task, duel=duel)
+
+
+def asked(changes=(), incumbent=None, *, task=TASK, **options):
+    """The gate's checks by name, of good findings with changes, and its verdict."""
+    logged = {**GOOD, **dict(changes)}
+    reproduced = {"accuracy": logged["registered_test_accuracy"]}
+    own = {k: options.pop(k) for k in ("latency_ms", "least_recall", "reproduced") if k in options}
+    findings = Findings(**{"logged": logged, "reproduced": reproduced, "task": task, **own})
+    checks = gate(findings, incumbent, replace(LIMITS, **options))
     return {check.name: check for check in checks}, verdict(checks)
 
 
 def test_a_good_candidate_passes_every_check():
-    """All four questions have the answer yes."""
-    checks, (promoted, _) = asked()
-    assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(
-        ("accuracy", "baseline", "compression", "reproduction"), True
+    """All questions that are asked have the answer yes, and a sentence; each check is known."""
+    checks, (passed, reason) = asked(
+        incumbent=standing(),
+        max_ece=0.05,
+        max_latency_ms=5.0,
+        min_class_recall=0.5,
+        latency_ms=1.0,
+        least_recall=0.9,
     )
-    assert promoted
+    assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(QUESTIONS, True)
+    assert passed
+    assert all(check.reason in reason and check.question.endswith("?") for check in checks.values())
 
 
 @pytest.mark.parametrize(
@@ -43,26 +87,191 @@ def test_a_good_candidate_passes_every_check():
 )
 def test_a_student_that_a_baseline_beats_is_rejected(metric, words):
     """An interval of a gain that lies below 0 rejects, and the reason names it."""
-    checks, (promoted, reason) = asked({metric: -0.001})
+    checks, (passed, reason) = asked({metric: -0.001})
     assert checks["baseline"].passed is False
     assert checks["baseline"].metrics[metric] == -0.001
-    assert not promoted
+    assert not passed
     assert reason == f"measurably worse, by {words}"
 
 
 def test_worse_than_a_baseline_may_be_allowed():
     """The option lets it pass, and the reason says that it was used."""
-    checks, (promoted, _) = asked(
-        {"gain_over_baseline_high": -0.001}, allow_worse_than_baseline=True
-    )
-    assert promoted
+    checks, (passed, _) = asked({"gain_over_baseline_high": -0.001}, allow_worse_than_baseline=True)
+    assert passed
     assert checks["baseline"].reason.endswith("which is allowed")
 
 
 def test_a_run_without_such_intervals_is_not_asked():
     """Early runs have none: nothing is compared, nothing is stopped."""
-    metrics = {name: value for name, value in GOOD.items() if "gain" not in name}
-    checks = gate(metrics, 0.95, metric="accuracy", max_accuracy_gap=0.02, min_compression=10)
+    logged = {name: value for name, value in GOOD.items() if "gain" not in name}
+    findings = Findings(logged=logged, reproduced={"accuracy": 0.95}, task=TASK)
+    checks = gate(findings, None, LIMITS)
     (check,) = [check for check in checks if check.name == "baseline"]
     assert (check.passed, check.metrics) == (None, {})
     assert verdict(checks)[0]
+
+
+@pytest.mark.parametrize(("gap", "passed"), [(0.07, False), (0.08, True)])
+def test_accuracy_gap_is_measured_on_the_registered_student(gap, passed):
+    """The gate compares the registered student with the ensemble, not the mean over seeds."""
+    figures = {
+        "ensemble_test_accuracy": 0.88,
+        "registered_test_accuracy": 0.80,
+        "distilled_test_accuracy": 0.90,
+    }
+    assert asked(figures, max_accuracy_gap=gap)[0]["accuracy"].passed is passed
+
+
+@pytest.mark.parametrize(("student", "passed"), [(0.19, True), (0.1, True), (0.25, False)])
+def test_of_log_loss_less_is_better(student, passed):
+    """With gate_metric log_loss a student may have more of it than the ensemble by the gap."""
+    checks, _ = asked({"registered_test_log_loss": student}, gate_metric="log_loss")
+    assert checks["accuracy"].passed is passed
+    assert checks["accuracy"].metrics["accuracy_gap"] == pytest.approx(student - 0.19)
+
+
+def test_a_metric_of_two_classes_is_asked_for_in_vain():
+    """A run without the metric to compare is an error that names it."""
+    with pytest.raises(RegistryError, match="gate_metric roc_auc needs two classes"):
+        asked(gate_metric="roc_auc")
+
+
+@pytest.mark.parametrize("policy", ["non_inferior", "better", "any"])
+def test_nothing_in_production_stops_nothing(policy):
+    """The first candidate has nobody to be compared with."""
+    checks, (passed, _) = asked(policy=policy)
+    assert passed
+    assert (checks["production"].passed, checks["task"].passed) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "passed"), [("non_inferior", True), ("better", False), ("any", None)]
+)
+def test_an_equal_student_is_not_inferior_and_not_better(policy, passed):
+    """Answers that are the same have no difference, and no interval of one."""
+    check = asked(incumbent=standing(), policy=policy)[0]["production"]
+    assert check.passed is passed
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+@pytest.mark.parametrize(
+    ("better", "policy", "passed"),
+    [
+        (True, "better", True),
+        (True, "non_inferior", True),
+        (False, "better", False),
+        (False, "non_inferior", False),
+    ],
+)
+def test_production_is_compared_in_accuracy_or_log_loss(metric, better, policy, passed):
+    """Whoever is right on 30 rows more, or has 0.1 nats less, is better; the other one is not."""
+    good = answers(loss=0.1 + np.arange(N) % 3 / 100)
+    bad = answers(range(30), loss=0.2 + np.arange(N) % 3 / 100)
+    incumbent = standing(good, bad) if better else standing(bad, good)
+    check = asked(incumbent=incumbent, policy=policy, gate_metric=metric)[0]["production"]
+    assert check.passed is passed
+    gain = check.metrics["gain_over_production"]
+    assert gain == pytest.approx(
+        {"accuracy": 0.03, "log_loss": 0.1}[metric] * (1 if better else -1)
+    )
+
+
+def test_the_margin_is_how_much_worse_it_may_be():
+    """Ten rows of a thousand are within 2 points, interval and all, and not within half of one."""
+    incumbent = standing(answers(range(10)), answers())
+    for margin, passed in ((0.02, True), (0.005, False)):
+        check = asked(incumbent=incumbent, margin=margin)[0]["production"]
+        assert check.passed is passed
+        assert check.threshold == -margin
+        assert check.metrics["gain_over_production_low"] < -0.01
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [(7, "7 rows that production was trained on left out"), (None, "is not known")],
+)
+def test_rows_that_production_knows_are_accounted_for(left_out, words):
+    """The sentence says how many rows were left out, or that nobody can know."""
+    check = asked(incumbent=standing(left_out=left_out))[0]["production"]
+    assert words in check.reason
+    assert check.metrics.get("left_out_rows") == left_out
+
+
+def test_what_cannot_be_compared_is_not_promoted():
+    """Without a row to compare on, nothing shows that the candidate is not worse."""
+    incumbent = Incumbent(version="1", task=TASK, duel=Unavailable("no row is left"))
+    checks, (passed, reason) = asked(incumbent=incumbent)
+    assert (checks["production"].passed, passed, reason) == (False, False, "no row is left")
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (replace(TASK, target="bought"), "it predicts 'bought', production 'churned'"),
+        (replace(TASK, classes=("no", "maybe")), "its classes are 'no', 'maybe'"),
+        (replace(TASK, columns=("age", "plan", "city")), "does not read: 'city'"),
+    ],
+)
+def test_another_task_is_refused(task, words):
+    """Another target, other classes or new columns are said and stop a promotion."""
+    checks, (passed, _) = asked(incumbent=standing(), task=task)
+    assert checks["task"].passed is False
+    assert words in checks["task"].reason
+    assert not passed
+
+
+@pytest.mark.parametrize(
+    ("task", "passed"),
+    [(replace(TASK, columns=("city",)), True), (replace(TASK, target="bought"), False)],
+)
+def test_a_schema_may_change_and_a_task_may_not(task, passed):
+    """allow_schema_change is for columns alone."""
+    checks, _ = asked(incumbent=standing(), task=task, allow_schema_change=True)
+    assert checks["task"].passed is passed
+
+
+def test_fewer_columns_are_no_change():
+    """Callers send what a smaller model leaves unread."""
+    assert asked(incumbent=standing(), task=replace(TASK, columns=("age",)))[0]["task"].passed
+
+
+def test_what_is_not_known_of_production_is_said():
+    """A model that names no target, classes or columns has no task to be compared with."""
+    nothing = Task(target=None, classes=None, columns=None)
+    check = asked(incumbent=standing(task=nothing))[0]["task"]
+    assert check.passed
+    assert "target and classes not known" in check.reason
+    assert "its columns are not known" in check.reason
+
+
+@pytest.mark.parametrize("off", ["accuracy", "log_loss", "ece"])
+def test_every_logged_metric_is_reproduced(off):
+    """One that the pulled model does not have is named, and rejects."""
+    reproduced = {"accuracy": 0.95, "log_loss": 0.2, "ece": 0.02}
+    assert asked(reproduced=reproduced)[0]["reproduction"].passed
+    check = asked(reproduced=reproduced | {off: reproduced[off] + 0.001})[0]["reproduction"]
+    assert check.passed is False
+    assert f"{off.replace('_', ' ')} {reproduced[off] + 0.001:.4f}, logged" in check.reason
+
+
+def test_what_does_not_score_is_rejected_by_all_that_need_it():
+    """Without answers there is no reproduction, no latency and no recall."""
+    checks, (passed, _) = asked(
+        reproduced=Unavailable("does not load"), max_latency_ms=1.0, min_class_recall=0.1
+    )
+    assert not passed
+    for name in ("reproduction", "max_latency_ms", "min_class_recall"):
+        assert checks[name].passed is False
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [("max_ece", (0.01, 0.03)), ("max_latency_ms", (1.0, 3.0)), ("min_class_recall", (0.9, 0.7))],
+)
+def test_optional_checks_are_asked_where_they_are_set(name, limits):
+    """Without a limit there is no such check; with one it decides."""
+    known = {"latency_ms": 2.0, "least_recall": 0.8}
+    assert name not in asked(**known)[0]
+    for limit, passed in zip(limits, (False, True), strict=True):
+        check = asked(**known, **{name: limit})[0][name]
+        assert (check.passed, check.threshold) == (passed, limit)

@@ -122,7 +122,7 @@ def proxy(server, request, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "LONGEST_WAIT_S", 0.2)
     monkeypatch.setattr(journal, "SETTLE_S", 0.5)
     monkeypatch.setattr(stores, "PATIENCE_S", 1.0)
-    monkeypatch.setitem(stores.ONE_TRY, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(stores, "REQUEST_S", 1)
     monkeypatch.setattr("kd_mlflow.tracking.curves.CurveWriter.__init__", _writing_at_once)
     yield between
     forget_store()

@@ -1,11 +1,13 @@
 """The gate moves production only when a version earns it, and says what it did."""
 
+import json
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import SMALL, use_store
 
@@ -14,14 +16,12 @@ from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
 from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
-from kd_mlflow.steps import promote
-from kd_mlflow.table.dataset import TestRows
-from kd_mlflow.tracking import registry
+from kd_mlflow.tracking import moves
 from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
 STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
-ALLOWED = {"max_accuracy_gap": 1.0, "allow_worse_than_baseline": True}
+ALLOWED = {"max_accuracy_gap": 1.0, "allow_worse_than_baseline": True, "policy": "any"}
 PASSING = PromoteConfig(**ALLOWED, min_compression=1.0)
 
 
@@ -62,8 +62,8 @@ def promotion_runs(client):
 
 
 def test_first_promotion_has_no_previous(finished):
-    """After the first promotion candidate and production are version 1 and nothing is previous."""
-    assert aliases(finished.client) == {"candidate": "1", "production": "1"}
+    """After the first promotion production is version 1, nothing is previous, nobody waits."""
+    assert aliases(finished.client) == {"production": "1"}
     assert finished.result.decision.replaced is None
 
 
@@ -72,16 +72,23 @@ def test_second_promotion_keeps_the_predecessor(waiting):
     assert aliases(waiting.client) == {"candidate": "2", "production": "1"}
     decision = pipeline.run_promote(PASSING)
     assert (decision.promoted, decision.version, decision.replaced) == (True, "2", "1")
-    assert aliases(waiting.client) == {"candidate": "2", "production": "2", "previous": "1"}
+    assert aliases(waiting.client) == {"production": "2", "previous": "1"}
 
 
 def test_version_says_where_it_comes_from(finished):
     """A version's tags name its decision, run and data; its description is its card."""
     version = finished.client.get_model_version(NAME, "1")
     run = finished.client.get_run(finished.result.distill.run_id)
+    record = json.loads(version.tags.pop("kd.production.000001"))
+    (promotion,) = promotion_runs(finished.client)
+    assert (record["version"], record["run_id"]) == ("1", promotion.info.run_id)
+    decided = datetime.fromisoformat(version.tags.pop("kd.promotion_time"))
+    assert timedelta(0) <= datetime.now(UTC) - decided < timedelta(hours=1)
     assert version.tags == {
         "kd.promotion": "promoted",
-        "kd.promotion_reason": finished.result.decision.reason,
+        "kd.promotion_reason": moves.cut(finished.result.decision.reason),
+        "kd.promotion_run_id": promotion.info.run_id,
+        "kd.target": "label",
         "kd.run_id": run.info.run_id,
         "kd.data_digest": run.data.tags["kd.data_digest"],
         "kd.split": run.data.tags["kd.split"],
@@ -95,26 +102,40 @@ def test_a_new_version_waits(waiting):
     assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "pending"
 
 
+def test_a_promotions_run_has_the_whole_decision(waiting):
+    """``promotion.json`` and ``promotion.md`` have every check with its question and threshold."""
+    client = waiting.client
+    decision = pipeline.run_promote(PASSING)
+    run = promotion_runs(client)[0]
+    document = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/promotion.json")
+    assert [check["name"] for check in document["checks"]] == [c.name for c in decision.checks]
+    assert (document["passed"], document["in_production"]) == (True, "1")
+    page = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.md")
+    for check in decision.checks:
+        assert f"| {check.name} | {check.question} |" in page
+    assert "| compression, threshold | 1 |" in page
+    assert run.data.tags["kd.promotion_reason"] == moves.cut(decision.reason)
+
+
 def test_a_decision_leaves_the_card_alone(waiting):
     """Promoted again and again a version keeps its card; the promotion's run compares versions."""
     client = waiting.client
     card = client.get_model_version(NAME, "2").description
     for _ in range(2):
-        pipeline.run_promote(PASSING)
+        pipeline.run_promote(replace(PASSING, version="2"))
         note = promotion_runs(client)[0].data.tags["mlflow.note.content"]
-        assert "On the same test rows this version scores" in note
-        assert "version 1, in production before" in note
+        assert "was promoted: " in note
+        assert "Version 1 was in production." in note
         pipeline.run_rollback(RollbackConfig())
     assert client.get_model_version(NAME, "2").description == card
 
 
 def test_rejection_moves_nothing_and_is_recorded(waiting):
-    """A rejected version leaves every alias; version and promotion run say why."""
+    """A rejected version waits no longer, and production stays; version and run say why."""
     client = waiting.client
-    before = aliases(client)
     decision = pipeline.run_promote(PromoteConfig(**ALLOWED, min_compression=1000))
-    assert not decision.promoted
-    assert aliases(client) == before
+    assert (decision.passed, decision.promoted) == (False, False)
+    assert aliases(client) == {"production": "1"}
     tags = client.get_model_version(NAME, "2").tags
     assert tags["kd.promotion"] == "rejected"
     assert tags["kd.promotion_reason"] == decision.reason
@@ -128,14 +149,13 @@ def test_rejection_moves_nothing_and_is_recorded(waiting):
         "gate.baseline": 1,
         "gate.compression": 0,
         "gate.reproduction": 1,
+        "gate.task": 1,
     }
 
 
 def test_the_reason_of_a_rejection_names_failed_checks_only(waiting):
     """A check that passed is no reason to reject."""
-    decision = pipeline.run_promote(
-        PromoteConfig(max_accuracy_gap=0, min_compression=1, allow_worse_than_baseline=True)
-    )
+    decision = pipeline.run_promote(replace(PASSING, max_accuracy_gap=0.0))
     assert decision.reason == decision.checks[0].reason
 
 
@@ -158,6 +178,7 @@ def test_gate_rejects_an_accuracy_that_is_not_reproduced(own_main):
     decision = pipeline.run_promote(PASSING)
     assert not decision.promoted
     assert "logged 0.9990" in decision.reason
+    assert "all" not in decision.reason
     assert aliases(own_main.client)["production"] == "1"
 
 
@@ -172,15 +193,6 @@ def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
     decision = pipeline.run_promote(PASSING)
     assert not decision.promoted
     assert "does not load and score" in decision.reason
-
-
-def test_production_of_another_table_is_named_plainly(own_main, caplog):
-    """Where production reads other columns, the warning names them and ``model_name``."""
-    rows = TestRows(features=pd.DataFrame({"age": [1.0]}), labels=np.array([0], dtype=object))
-    assert promote._accuracy_in_production("kd-student", "1", rows) is None
-    (said,) = [record.getMessage() for record in caplog.records if "cannot score" in record.message]
-    assert "version 1 reads other columns: feature_00, feature_01, feature_02" in said
-    assert "model_name" in said
 
 
 def table_file(folder, rows=400):
@@ -205,46 +217,97 @@ def test_gate_rejects_where_the_table_is_not_the_same(store, tmp_path, change):
         path.write_text(path.read_text() + "0.5,0.5,1\n")
     else:
         path.unlink()
-    decision = pipeline.run_promote(PASSING)
+    decision = pipeline.run_promote(replace(PASSING, version="1"))
     assert not decision.promoted
     wanted = {"edited": "changed since the version was trained", "deleted": "cannot be read again"}
     assert wanted[change] in decision.reason
 
 
-def test_rollback_exchanges_production_and_previous(waiting):
-    """Rollback restores the predecessor; a second rollback undoes the first."""
+def test_rollback_restores_the_predecessor(waiting):
+    """Production is what it was, and what left is previous; both say so, with the reason."""
     pipeline.run_promote(PASSING)
-    assert pipeline.run_rollback(RollbackConfig()) == ("1", "2")
-    assert aliases(waiting.client) == {"candidate": "2", "production": "1", "previous": "2"}
-    assert pipeline.run_rollback(RollbackConfig()) == ("2", "1")
-    assert aliases(waiting.client)["production"] == "2"
-
-
-def test_rollback_is_recorded_on_both_versions(waiting):
-    """Both versions say that a rollback moved them."""
-    pipeline.run_promote(PASSING)
-    pipeline.run_rollback(RollbackConfig())
+    assert pipeline.run_rollback(RollbackConfig(reason="alarms")) == ("1", "2")
+    assert aliases(waiting.client) == {"production": "1", "previous": "2"}
     one, two = (waiting.client.get_model_version(NAME, v).tags for v in "12")
-    assert one["kd.promotion_reason"] == "restored by rollback of version 2"
-    assert two["kd.promotion_reason"] == "rolled back to version 1"
+    assert (one["kd.promotion"], two["kd.promotion"]) == ("promoted", "rolled_back")
+    assert one["kd.promotion_reason"] == two["kd.promotion_reason"] == "alarms"
 
 
-def test_a_version_rolled_back_can_be_promoted_again(waiting):
-    """Asking for a version that was rolled back moves production to it once more."""
+def test_a_second_rollback_does_not_go_back_and_forth(waiting):
+    """A plain rollback does not return to what was rolled back: it says so, and moves nothing."""
+    pipeline.run_promote(PASSING)
+    pipeline.run_rollback(RollbackConfig(reason="alarms"))
+    before = aliases(waiting.client)
+    with pytest.raises(RegistryError, match=r"version 2 .* was rolled back on .* \(alarms\)"):
+        pipeline.run_rollback(RollbackConfig())
+    assert aliases(waiting.client) == before
+    assert pipeline.run_rollback(RollbackConfig(version="2")) == ("2", "1")
+    assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "promoted"
+    assert waiting.client.get_model_version(NAME, "1").tags["kd.promotion"] == "rolled_back"
+
+
+@pytest.mark.parametrize("alias", ["candidate", "champion"])
+def test_a_version_rolled_back_is_promoted_by_its_number_alone(waiting, alias):
+    """An alias that leads to it is refused; its number moves production to it once more."""
+    client = waiting.client
     pipeline.run_promote(PASSING)
     pipeline.run_rollback(RollbackConfig())
-    assert pipeline.run_promote(PASSING).promoted
-    assert aliases(waiting.client) == {"candidate": "2", "production": "2", "previous": "1"}
+    client.set_registered_model_alias(NAME, alias, "2")
+    with pytest.raises(RegistryError, match=r"was rolled back .* name it: version=2"):
+        pipeline.run_promote(replace(PASSING, version=alias))
+    assert pipeline.run_promote(replace(PASSING, version="2")).promoted
+    assert aliases(client)["production"] == "2"
+
+
+def test_rollback_to_a_version_that_never_was_in_production(waiting):
+    """It is refused, with those that were."""
+    before = aliases(waiting.client)
+    with pytest.raises(RegistryError, match=r"version 2 .* never was in production.* was: 1"):
+        pipeline.run_rollback(RollbackConfig(version="2"))
+    with pytest.raises(RegistryError, match="is in production already"):
+        pipeline.run_rollback(RollbackConfig(version="1"))
+    assert aliases(waiting.client) == before
+
+
+def test_promote_takes_an_alias_or_a_runs_id(waiting):
+    """The run that distilled a version names it, and so does any alias."""
+    client = waiting.client
+    client.set_registered_model_alias(NAME, "champion", "2")
+    run_id = client.get_model_version(NAME, "2").run_id
+    for version in (run_id, "champion"):
+        decision = pipeline.run_promote(replace(PASSING, version=version, dry_run=True))
+        assert (decision.version, decision.passed, decision.promoted) == ("2", True, False)
+
+
+def test_a_pipelines_run_names_its_version(waiting):
+    """The id of a whole ``main`` is as good as that of its distillation."""
+    (parent,) = Tracker().newest("pipeline")
+    with pytest.raises(RegistryError, match="version 1 of 'kd-student' is in production already"):
+        pipeline.run_promote(replace(PASSING, version=parent.info.run_id))
+
+
+def test_a_dry_run_changes_nothing(waiting, monkeypatch):
+    """It gives the verdict and writes no run, tag or alias."""
+    client = waiting.client
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "none-yet")
+    before = waiting.folder.joinpath("mlflow.db").read_bytes()
+    rejected = pipeline.run_promote(replace(PASSING, min_compression=1000.0, dry_run=True))
+    assert (rejected.passed, rejected.promoted) == (False, False)
+    passed = pipeline.run_promote(replace(PASSING, dry_run=True))
+    assert (passed.passed, passed.promoted, passed.replaced) == (True, False, "1")
+    assert "a dry run; version 2 would be in place of version 1" in repr(passed)
+    assert client.get_experiment_by_name("none-yet") is None
+    assert waiting.folder.joinpath("mlflow.db").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         (PromoteConfig(model_name="unheard-of"), "no registered model 'unheard-of'.*kd-student"),
-        (PromoteConfig(version="7"), "has no version '7'; it has: 1"),
+        (PromoteConfig(version="7"), "has no version '7'.*; it has: 1"),
         (PromoteConfig(version="newest"), "has no version 'newest'"),
         (PromoteConfig(version="1"), "nothing to promote: version 1"),
-        (PromoteConfig(), "nothing to promote: version 1"),
+        (PromoteConfig(), "'kd-student' has no candidate; distil one first"),
     ],
 )
 def test_promote_says_what_is_missing(finished, config, message):
@@ -260,9 +323,9 @@ def test_promote_in_an_empty_registry(store):
 
 
 def test_promote_without_a_candidate(own_main):
-    """Without the alias candidate there is nothing to promote."""
-    own_main.client.delete_registered_model_alias(NAME, "candidate")
-    with pytest.raises(RegistryError, match="has no candidate"):
+    """Without the alias candidate there is nothing to promote; a version that waits is named."""
+    own_main.client.set_model_version_tag(NAME, "1", "kd.promotion", "pending")
+    with pytest.raises(RegistryError, match="has no candidate; version=1 waits"):
         pipeline.run_promote(PromoteConfig())
 
 
@@ -289,23 +352,9 @@ def test_rollback_of_an_unknown_model(own_main):
         pipeline.run_rollback(RollbackConfig(model_name="unheard-of"))
 
 
-def test_production_that_moved_meanwhile_stays(waiting):
-    """When someone else promotes while the gate runs, ours is an error and changes nothing."""
-    client = waiting.client
-    version = client.get_model_version(NAME, "2")
-    client.set_registered_model_alias(NAME, "production", "2")
-    before, tags = aliases(client), version.tags
-    with pytest.raises(RegistryError, match="moved meanwhile; nothing was changed"):
-        registry.record(Tracker().client, version, promoted=True, reason="good", seen="1")
-    assert aliases(client) == before
-    assert client.get_model_version(NAME, "2").tags == tags
-
-
 def test_the_gate_compares_the_metric_it_is_told_to(waiting):
     """With gate_metric balanced_accuracy the promotion run holds that figure of both sides."""
-    decision = pipeline.run_promote(
-        PromoteConfig(gate_metric="balanced_accuracy", **ALLOWED, min_compression=1.0)
-    )
+    decision = pipeline.run_promote(replace(PASSING, gate_metric="balanced_accuracy"))
     assert "balanced accuracy" in decision.reason
     (check,) = [check for check in decision.checks if check.name == "accuracy"]
     assert {"registered_test_balanced_accuracy", "ensemble_test_balanced_accuracy"} <= set(
@@ -332,7 +381,7 @@ def test_loading_makes_no_experiment(own_main, monkeypatch):
 @pytest.mark.parametrize("version", ["9" * 30, "-1", "0", "1.0", "", "newest"])
 def test_no_number_of_a_version_is_a_failure_of_the_store(finished, version):
     """What is no version's number is said so, whatever a database makes of it."""
-    with pytest.raises(RegistryError, match=r"has no version '.*'; it has: 1"):
+    with pytest.raises(RegistryError, match=r"has no version '.*', nor .*; it has: 1"):
         pipeline.run_promote(PromoteConfig(version=version))
 
 

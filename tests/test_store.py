@@ -20,7 +20,7 @@ import kd_mlflow as kd
 from kd_mlflow import pipeline
 from kd_mlflow.config import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking import registry
+from kd_mlflow.tracking import incumbent
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.runs import Tracker
 
@@ -232,8 +232,8 @@ def failing(monkeypatch, name, code=INTERNAL_ERROR):
         ("list_artifacts", lambda: Tracker().download("0" * 32, "ensemble")),
         ("get_registered_model", lambda: kd.rollback()),
         ("get_model_version", lambda: pipeline.run_promote(PromoteConfig(version="7"))),
-        ("get_model_version_by_alias", lambda: pipeline.run_promote(PromoteConfig())),
-        ("get_model_version_by_alias", lambda: kd.load_production()),
+        ("get_registered_model", lambda: pipeline.run_promote(PromoteConfig())),
+        ("get_model_version", lambda: kd.load_production()),
         ("search_runs", lambda: kd.train_teachers(data="wine")),
         ("create_run", lambda: kd.train_teachers(data="wine", force=True)),
     ],
@@ -247,15 +247,16 @@ def test_a_failure_is_never_an_absence(finished, monkeypatch, name, use, code):
     assert "answers with an error: http://me:***@host broke; check" in str(caught.value)
 
 
-def test_an_outage_rejects_no_candidate(finished, monkeypatch):
+def test_an_outage_rejects_no_candidate(finished, monkeypatch, tmp_path):
     """A store that goes away while the gate loads a version is an error, not a rejection."""
 
-    def away(uri):
+    def away(**named):
         raise MlflowException("away") from OperationalError("select", {}, Exception("server away"))
 
-    monkeypatch.setattr(registry.mlflow.pyfunc, "load_model", away)
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", away)
+    version = finished.client.get_model_version("kd-student", "1")
     with pytest.raises(StoreError, match="cannot be reached: server away"):
-        registry.reproduce("kd-student", "1", None)
+        incumbent.pull(version, tmp_path)
 
 
 def test_an_artifact_that_does_not_come_is_not_missing(finished, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a candidate must pass before it goes into production: asks, moves nothing."""
+"""What a candidate must pass before it goes into production: numbers in, verdicts out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kd_mlflow.errors import RegistryError, Unavailable
+from kd_mlflow.evaluation.checks import Check, Limits, failed, unasked
+from kd_mlflow.evaluation.succession import Incumbent, Task, production_check, task_check
 
-REPRODUCTION_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 """Accuracies are shares of whole rows: one row more or less is far above this."""
 
+REPRODUCTION_TOLERANCE = 1e-4
+"""Between a test metric as it was logged and as the pulled model gives it, which rounds its
+probabilities to float32; one row is above this up to 10,000 rows, and accuracies are held to
+``TOLERANCE``."""
 
 BASELINES = ("baseline", "strong_baseline")
 MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log loss against the"}
@@ -17,50 +23,52 @@ MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log lo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question of the gate, its answer in a sentence, and the numbers that were compared.
+class Findings:
+    """All that the gate knows of a candidate.
 
-    ``passed`` is None where the question has no answer; that stops nothing.
+    ``logged`` are the metrics of its distill run, ``reproduced`` those of its artifact, by the
+    names of ``probability_metrics``; ``latency_ms`` is the median time of one row.
     """
 
-    name: str
-    passed: bool | None
-    reason: str
-    metrics: Mapping[str, float]
+    logged: Mapping[str, float]
+    reproduced: Mapping[str, float] | Unavailable
+    task: Task
+    latency_ms: float | None = None
+    least_recall: float | None = None
 
 
-def gate(
-    metrics: Mapping[str, float],
-    reproduced: float | Unavailable,
-    *,
-    metric: str,
-    max_accuracy_gap: float,
-    min_compression: float,
-    allow_worse_than_baseline: bool = False,
-) -> tuple[Check, ...]:
-    """Ask every check of a distill run's metrics.
+def gate(findings: Findings, incumbent: Incumbent | None, limits: Limits) -> tuple[Check, ...]:
+    """Ask every check of a candidate; ``incumbent`` is None where nothing is in production.
 
-    ``reproduced`` is the test accuracy of the version as it lies in the registry.
     Raises RegistryError where the run does not have the metric that is to be compared.
     """
+    logged = findings.logged
+    optional = (
+        _ece_check(logged, limits.max_ece),
+        _latency_check(findings.latency_ms, limits.max_latency_ms),
+        _recall_check(findings.least_recall, limits.min_class_recall),
+    )
     return (
-        _accuracy_check(metrics, metric, max_accuracy_gap),
-        _baseline_check(metrics, allow_worse_than_baseline),
-        _compression_check(metrics, min_compression),
-        _reproduction_check(metrics, reproduced),
+        _accuracy_check(logged, limits.gate_metric, limits.max_accuracy_gap),
+        _baseline_check(logged, limits.allow_worse_than_baseline),
+        _compression_check(logged, limits.min_compression),
+        _reproduction_check(logged, findings.reproduced),
+        task_check(findings.task, incumbent, limits.allow_schema_change),
+        production_check(incumbent, limits),
+        *(check for check in optional if check),
     )
 
 
 def verdict(checks: Sequence[Check]) -> tuple[bool, str]:
-    """Whether a candidate is promoted, and why: all checks' reasons, or those of the failed ones.
+    """Whether a candidate passes, and why: all checks' reasons, or those of the failed ones.
 
     >>> check = Check(name="accuracy", passed=False, reason="gap too large", metrics={})
     >>> verdict([check])
     (False, 'gap too large')
     """
-    promoted = all(check.passed is not False for check in checks)
-    reasons = [check.reason for check in checks if promoted or check.passed is False]
-    return promoted, "; ".join(reasons)
+    passed = all(check.passed is not False for check in checks)
+    reasons = [check.reason for check in checks if passed or check.passed is False]
+    return passed, "; ".join(reasons)
 
 
 def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap: float) -> Check:
@@ -68,12 +76,13 @@ def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap:
     if ours not in metrics:
         raise RegistryError(f"gate_metric {metric} needs two classes; this run has no {ours}")
     ensemble, student = metrics[theirs], metrics[ours]
-    gap = ensemble - student
+    gap = student - ensemble if metric == "log_loss" else ensemble - student
     return Check(
         name="accuracy",
-        passed=gap <= max_accuracy_gap + REPRODUCTION_TOLERANCE,
+        passed=gap <= max_accuracy_gap + TOLERANCE,
         reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
         f"gap {gap:+.4f}, at most {max_accuracy_gap:g} allowed",
+        threshold=max_accuracy_gap,
         metrics={
             theirs: ensemble,
             ours: student,
@@ -92,18 +101,14 @@ def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
         if f"{measure}{kind}_high" in metrics
     }
     if not compared:
-        return Check(
-            name="baseline",
-            passed=None,
-            reason="baseline not checked: the run has no interval of a gain over one",
-            metrics={},
-        )
+        return unasked("baseline", "the run has no interval of a gain over one")
     worse = [words for name, words in compared.items() if metrics[name] < 0]
     reason = f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is better"
     return Check(
         name="baseline",
         passed=not worse or allowed,
         reason=f"{reason}{', which is allowed' if worse and allowed else ''}",
+        threshold=0.0,
         metrics={name: metrics[name] for name in compared},
     )
 
@@ -111,27 +116,81 @@ def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
 def _compression_check(metrics: Mapping[str, float], min_compression: float) -> Check:
     ratio = metrics.get("compression_ratio")
     if ratio is None:
-        return Check(
-            name="compression",
-            passed=None,
-            reason="compression not checked: the teachers' parameters cannot be counted",
-            metrics={},
-        )
+        return unasked("compression", "the teachers' parameters cannot be counted")
     return Check(
         name="compression",
         passed=ratio >= min_compression,
         reason=f"compression {ratio:.1f}x, at least {min_compression:g}x required",
+        threshold=min_compression,
         metrics={"compression_ratio": ratio, "min_compression": min_compression},
     )
 
 
-def _reproduction_check(metrics: Mapping[str, float], reproduced: float | Unavailable) -> Check:
-    name, logged = "reproduction", metrics["registered_test_accuracy"]
+def _reproduction_check(
+    metrics: Mapping[str, float], reproduced: Mapping[str, float] | Unavailable
+) -> Check:
+    """Whether every test metric that was logged of the student comes out of its artifact."""
     if isinstance(reproduced, Unavailable):
-        return Check(name=name, passed=False, reason=reproduced.reason, metrics={})
+        return Check(name="reproduction", passed=False, reason=reproduced.reason, metrics={})
+    logged = {name: metrics.get(f"registered_test_{name}") for name in reproduced}
+    known = {name: value for name, value in logged.items() if value is not None}
+    off = [name for name, value in known.items() if not _reproduced(name, reproduced[name], value)]
+    shown = off or ["accuracy"]
+    compared = ", ".join(
+        f"{name.replace('_', ' ')} {reproduced[name]:.4f}, logged {known[name]:.4f}"
+        for name in shown
+    )
+    which = "" if off else f", and so with all {len(known)} test metrics"
     return Check(
-        name=name,
-        passed=abs(reproduced - logged) <= REPRODUCTION_TOLERANCE,
-        reason=f"loaded from the registry it scores {reproduced:.4f}, logged {logged:.4f}",
-        metrics={"reproduced_test_accuracy": reproduced},
+        name="reproduction",
+        passed=not off,
+        reason=f"in a clean process the registered model has {compared}{which}",
+        threshold=REPRODUCTION_TOLERANCE,
+        metrics={f"reproduced_test_{name}": reproduced[name] for name in known},
+    )
+
+
+def _reproduced(name: str, value: float, logged: float) -> bool:
+    tolerance = TOLERANCE if "accuracy" in name else REPRODUCTION_TOLERANCE
+    return abs(value - logged) <= tolerance
+
+
+def _ece_check(metrics: Mapping[str, float], most: float) -> Check | None:
+    if not most:
+        return None
+    ece = metrics["registered_test_ece"]
+    return Check(
+        name="max_ece",
+        passed=ece <= most,
+        reason=f"expected calibration error {ece:.4f}, at most {most:g} allowed",
+        threshold=most,
+        metrics={"registered_test_ece": ece},
+    )
+
+
+def _latency_check(latency_ms: float | None, most: float) -> Check | None:
+    if not most:
+        return None
+    if latency_ms is None:
+        return failed("max_latency_ms", "latency not measured: the model does not score")
+    return Check(
+        name="max_latency_ms",
+        passed=latency_ms <= most,
+        reason=f"one row takes {latency_ms:.2f} ms (median), at most {most:g} ms allowed",
+        threshold=most,
+        metrics={"latency_ms": latency_ms},
+    )
+
+
+def _recall_check(recall: float | None, least: float) -> Check | None:
+    if not least:
+        return None
+    if recall is None:
+        return failed("min_class_recall", "recall not measured: the model does not score")
+    return Check(
+        name="min_class_recall",
+        passed=recall >= least,
+        reason=f"least recall of a class {recall:.4f}, at least {least:g} required",
+        threshold=least,
+        metrics={"least_class_recall": recall},
     )

@@ -125,13 +125,14 @@ def distill_note(
 
 
 def promotion_note(
-    model_name: str, version: str, *, promoted: bool, reason: str, comparison: str
+    model_name: str, version: str, *, passed: bool, reason: str, standing: str | None
 ) -> str:
-    """Describe a decision of the gate; ``comparison`` is with what was in production before."""
-    verdict = "promoted" if promoted else "rejected"
+    """Describe a decision of the gate; ``standing`` is the version that was in production."""
+    answer = "promoted" if passed else "rejected"
+    before = f"Version {standing} was in production." if standing else "Nothing was in production."
     return (
-        f"Version {version} of **{safe(model_name)}** was {verdict}: "
-        f"{safe(reason, REASON_LENGTH)}.\n\n{comparison}\n"
+        f"Version {version} of **{safe(model_name)}** was {answer}: "
+        f"{safe(reason, REASON_LENGTH)}.\n\n{before}\n"
     )
 
 
@@ -140,21 +141,7 @@ def pipeline_note(distilled: str, promoted: str) -> str:
     return whole_blocks([distilled.rstrip(), promoted.rstrip()], NOTE_LENGTH)
 
 
-def rollback_note(model_name: str, *, restored: str, replaced: str) -> str:
+def rollback_note(model_name: str, *, restored: str, replaced: str, reason: str) -> str:
     """Describe a rollback."""
-    return f"**{safe(model_name)}**: production moved back from {replaced} to {restored}."
-
-
-def against_production(
-    version: str | None, accuracy: float | None, metrics: Mapping[str, float]
-) -> str:
-    """Compare a candidate with the version that was in production, on the candidate's test rows."""
-    own = percent(metrics["registered_test_accuracy"])
-    if version is None:
-        return f"Nothing was in production before; this version scores {own} on its test rows."
-    if accuracy is None:
-        return f"Version {version}, in production before, cannot score the test rows of this one."
-    return (
-        f"On the same test rows this version scores {own}, version {version}, in production "
-        f"before, {percent(accuracy)}."
-    )
+    why = f": {safe(reason, REASON_LENGTH)}" if reason else ""
+    return f"**{safe(model_name)}**: production moved back from {replaced} to {restored}{why}."

@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from kd_mlflow.config import DistillConfig, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, TrainedStudents, compare
@@ -45,7 +47,9 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.table.profile import fit_profile
+from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student
 from kd_mlflow.tracking.runs import Tracker
@@ -263,6 +267,7 @@ def _log_and_register(
     return run.register(
         model_name=config.model_name,
         model_id=model_id,
+        target=dataset.table.target,
         identity=dataset.identity,
         card=model_card(evidence, taught_by=ensemble.source, ours=ensemble.run_id is not None),
     )
@@ -290,12 +295,15 @@ def _log_model(evidence: Evidence, student: StudentModule, run: TrackedRun) -> s
 
 
 def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
-    """Log what the comparison found of all its models."""
-    comparison = evidence.comparison
-    run.document(evidence.dataset.split.balance(evidence.dataset.table), BALANCE)
+    """Log what the comparison found of all its models, and which rows trained them."""
+    comparison, table, split = evidence.comparison, evidence.dataset.table, evidence.dataset.split
+    run.document(split.balance(table), BALANCE)
     run.document(comparison.recall_by_class(), RECALL)
     if evidence.trials:
         run.document([asdict(trial) for trial in evidence.trials], MENU)
+    columns = [column.name for column in evidence.encoding.columns]
+    seen = np.concatenate([split.train, split.val])
+    keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     summary = comparison.summary
     metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
     run.log(metrics=metrics, note=note)

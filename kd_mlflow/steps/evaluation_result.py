@@ -91,7 +91,7 @@ def _drift_rows(findings: Findings) -> list[Row]:
     }
     more = len(findings.drift) - LISTED_COLUMNS
     left_out = [("", f"and {more:,} more columns, in drift.json")] if more > 0 else []
-    return [*aligned({"": DRIFT_COLUMNS, **cells}), *left_out]
+    return [*aligned([("", DRIFT_COLUMNS), *cells.items()]), *left_out]
 
 
 def _metric_rows(findings: Findings) -> list[Row]:
@@ -109,7 +109,7 @@ def _metric_rows(findings: Findings) -> list[Row]:
         *metrics,
         estimate,
         ("the estimate is", estimate_error_text(findings)),
-        *aligned({"": CLASS_COLUMNS, **classes}),
+        *aligned([("", CLASS_COLUMNS), *classes.items()]),
         *([("", f"and {more:,} more classes, in evaluation.json")] if more > 0 else []),
     ]
 

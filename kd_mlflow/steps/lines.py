@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 Row = tuple[str, str]
 """A line of a closing table: what it is called, and what it says."""
@@ -14,10 +14,10 @@ def table_text(rows: Sequence[Row]) -> str:
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
 
 
-def aligned(lines: Mapping[str, Sequence[str]]) -> list[Row]:
+def aligned(lines: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
     """Put the columns of several lines under each other."""
-    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*(line for _, line in lines), strict=True)]
     return [
         (name, "   ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
-        for name, line in lines.items()
+        for name, line in lines
     ]

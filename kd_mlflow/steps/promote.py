@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
-from kd_mlflow.config import DataOptions, PromoteConfig, Source
+from kd_mlflow.config import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import DataError, Unavailable
-from kd_mlflow.evaluation.gate import Check, gate, verdict
+from kd_mlflow.errors import RegistryError, Unavailable
+from kd_mlflow.evaluation.checks import Check
+from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.report import notes
+from kd_mlflow.report.decision import decision_page
+from kd_mlflow.steps.examine import Candidate, ask_gate, examine
 from kd_mlflow.steps.results import Decision
-from kd_mlflow.table.dataset import Dataset, Identity, TestRows, read_dataset
-from kd_mlflow.table.files import is_csv
-from kd_mlflow.table.loading import FRAME
-from kd_mlflow.tracking import registry
+from kd_mlflow.steps.run_table import identity_of
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.tracking import moves
+from kd_mlflow.tracking.clean_process import CleanProcess
 from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.registry import ModelVersion
 from kd_mlflow.tracking.runs import Run, Tracker
 
-_log = logging.getLogger(__name__)
+ROUNDS = 50
+"""How often the gate is asked anew where others move production meanwhile."""
 
 
 def promote_step(
@@ -31,112 +34,125 @@ def promote_step(
     data: Dataset | Unavailable,
     tracker: Tracker,
     parent: TrackedRun | None = None,
+    *,
+    clean: CleanProcess,
 ) -> Decision:
-    """Gate a version on the test rows of ``data``, the dataset that it was trained on."""
-    client, model_name, number = tracker.client, config.model_name, str(version.version)
-    seen = registry.version_in_production(client, model_name)
-    logged, identity = distill_run.data.metrics, identity_of(distill_run)
-    marks = {"fingerprint": fingerprint(identity, config.as_text()), **identity._asdict()}
+    """Gate a version on the test rows of ``data``, the dataset that it was trained on.
+
+    The version is scored in the clean process. Raises RegistryError, and moves nothing, where an
+    artifact or what is in production cannot be had or does not score.
+    """
+    if config.dry_run:
+        candidate = examine(config, version, distill_run, data, clean)
+        checks, standing = ask_gate(config, candidate, tracker)
+        return _decision(config, candidate, checks, replaced=standing, moved=False)
+    number = str(version.version)
     with tracker.run("promotion", f"promotion v{number}", parent=parent) as run:
-        run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
-        if isinstance(data, Dataset):
-            run.data_set(data_set_input(data.table, data.split))
-        rows = data if isinstance(data, Unavailable) else data.test_rows()
-        reproduced = (
-            rows if isinstance(rows, Unavailable) else registry.reproduce(model_name, number, rows)
-        )
-        checks = gate(
-            logged,
-            reproduced,
-            metric=config.gate_metric,
-            max_accuracy_gap=config.max_accuracy_gap,
-            min_compression=config.min_compression,
-            allow_worse_than_baseline=config.allow_worse_than_baseline,
-        )
-        production = _accuracy_in_production(model_name, seen, rows)
-        run.log(metrics=_compared(checks, production))
-        promoted, reason = verdict(checks)
-        registry.record(client, version, promoted=promoted, reason=reason, seen=seen)
-        answer = "promoted" if promoted else "rejected"
-        comparison = notes.against_production(seen, production, logged)
-        note = notes.promotion_note(
-            model_name, number, promoted=promoted, reason=reason, comparison=comparison
-        )
-        run.log(tags={"kd.promotion": answer, "kd.model_version": number}, note=note)
+        _describe(run, config, distill_run, data, number)
+        candidate = examine(config, version, distill_run, data, clean)
+        for _ in range(ROUNDS):
+            checks, standing = ask_gate(config, candidate, tracker)
+            decision = _decision(config, candidate, checks, replaced=standing, moved=True)
+            _record(run, decision, standing)
+            if not decision.passed or _moved(tracker, decision, standing, run):
+                break
+        else:
+            raise RegistryError(
+                f"production of {config.model_name!r} was moved by others {ROUNDS} times while the "
+                "gate was asked; nothing was moved: try again"
+            )
+        _conclude(tracker, run, decision)
+    return decision
+
+
+def _describe(
+    run: TrackedRun,
+    config: PromoteConfig,
+    distill_run: Run,
+    data: Dataset | Unavailable,
+    number: str,
+) -> None:
+    """Log what every run has, and the version."""
+    identity = identity_of(distill_run)
+    marks = {
+        "fingerprint": fingerprint(identity, config.as_text()),
+        "model_version": number,
+        **identity._asdict(),
+    }
+    run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
+    if isinstance(data, Dataset):
+        run.data_set(data_set_input(data.table, data.split))
+
+
+def _decision(
+    config: PromoteConfig,
+    candidate: Candidate,
+    checks: tuple[Check, ...],
+    *,
+    replaced: str | None,
+    moved: bool,
+) -> Decision:
+    passed, reason = verdict(checks)
     return Decision(
-        model_name=model_name,
-        version=number,
-        promoted=promoted,
+        model_name=config.model_name,
+        version=candidate.number,
+        passed=passed,
+        promoted=passed and moved,
         reason=reason,
         checks=checks,
-        replaced=seen if promoted else None,
-        note=note,
+        replaced=replaced if passed else None,
+        note=notes.promotion_note(
+            config.model_name, candidate.number, passed=passed, reason=reason, standing=replaced
+        ),
     )
 
 
-def _compared(checks: Sequence[Check], production: float | None) -> dict[str, float]:
-    """Each check's answer and the numbers it compared; production's accuracy where it is known."""
-    metrics: dict[str, float] = {}
-    for check in checks:
+def _record(run: TrackedRun, decision: Decision, standing: str | None) -> None:
+    """Log what the gate answered before anything moves: what is moved then has its reason."""
+    numbers: dict[str, float] = {}
+    for check in decision.checks:
         if check.passed is not None:
-            metrics |= {f"gate.{check.name}": float(check.passed), **check.metrics}
-    return metrics if production is None else metrics | {"production_test_accuracy": production}
+            numbers |= {f"gate.{check.name}": float(check.passed), **check.metrics}
+    run.log(metrics=numbers)
+    run.document(_document(decision, standing), "promotion.json")
+    run.file(
+        decision_page(decision.model_name, decision.version, standing, decision.checks).encode(),
+        "promotion.md",
+    )
 
 
-def _accuracy_in_production(
-    model_name: str, version: str | None, rows: TestRows | Unavailable
-) -> float | None:
-    """What production scores on a candidate's test rows; an older model may know other columns."""
-    if version is None or isinstance(rows, Unavailable):
-        return None
-    accuracy = registry.reproduce(model_name, version, rows)
-    if isinstance(accuracy, Unavailable):
-        _log.warning(
-            "version %s, in production, cannot score these rows (%s); "
-            "models of different tasks are kept apart by the option model_name",
-            version,
-            accuracy.reason,
-        )
-        return None
-    return accuracy
-
-
-def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
-    """Read a run's table again, from elsewhere where ``data`` is given; or why it cannot be had."""
-    params = run.data.params
-    if isinstance(data, str) and not data:
-        data = params["kd.data"]
-    if isinstance(data, str) and data == FRAME:
-        return Unavailable(
-            "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
-        )
-    try:
-        dataset = read_dataset(data_options(run, data))
-    except DataError as error:
-        return Unavailable(f"the test rows cannot be read again: {error}")
-    if dataset.identity != identity_of(run):
-        return Unavailable(
-            f"the table {dataset.table.source} is another one, or it or its split changed since "
-            "the version was trained"
-        )
-    return dataset
-
-
-def identity_of(run: Run) -> Identity:
-    """The dataset that a run was trained on; the split of an early run is not known."""
-    tags = run.data.tags
-    return Identity(tags["kd.data_digest"], tags.get("kd.split", ""))
-
-
-def data_options(run: Run, data: Source) -> DataOptions:
-    """How to read a run's table from ``data``.
-
-    An option that the run knew nothing of has its default; one of CSV files where ``data`` is none.
-    """
-    given = {
-        field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
-        for field in dataclasses.fields(DataOptions)
-        if f"kd.{field.name}" in run.data.params
+def _document(decision: Decision, standing: str | None) -> dict[str, Any]:
+    return {
+        "model_name": decision.model_name,
+        "version": decision.version,
+        "in_production": standing,
+        "time": moves.now(),
+        "passed": decision.passed,
+        "reason": decision.reason,
+        "checks": [{"question": c.question, **asdict(c)} for c in decision.checks],
     }
-    csv = {} if is_csv(data) else {"separator": "", "decimal": ""}
-    return DataOptions(**given | csv | {"data": data})
+
+
+def _moved(tracker: Tracker, decision: Decision, standing: str | None, run: TrackedRun) -> bool:
+    """Move production to a version that passed; false where others moved it since it was seen."""
+    move = moves.new_move(
+        moves.PROMOTE,
+        origin=standing,
+        version=decision.version,
+        reason=decision.reason,
+        run_id=run.id,
+    )
+    return moves.make(tracker.client, decision.model_name, move) is None
+
+
+def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision) -> None:
+    """Write a decision where it is looked for: on the run, and a rejection on the version too."""
+    client, name, number = tracker.client, decision.model_name, decision.version
+    answer = "promoted" if decision.promoted else "rejected"
+    if not decision.promoted:
+        moves.mark(client, name, number, answer, reason=decision.reason, run_id=run.id)
+        moves.retire_candidate(client, name, number)
+    run.log(
+        tags={"kd.promotion": answer, "kd.promotion_reason": moves.cut(decision.reason)},
+        note=decision.note,
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import CRITERION, Comparison, Metrics
-from kd_mlflow.evaluation.gate import Check
 from kd_mlflow.options import text_value
 from kd_mlflow.report.words import (
     accuracy_with_error,
@@ -31,6 +32,12 @@ from kd_mlflow.report.words import (
 from kd_mlflow.steps.lines import Row
 from kd_mlflow.steps.lines import aligned as _aligned
 from kd_mlflow.steps.lines import table_text as _table
+from kd_mlflow.tracking.history import Period
+from kd_mlflow.tracking.moves import PROMOTE
+from kd_mlflow.tracking.registry import Rollback
+
+WHY_LENGTH = 200
+"""Characters of a reason in a history; the version's tags and its promotion's run have all."""
 
 RAREST_CLASSES = 10
 """Classes whose recall stands in the closing table of an imbalanced table."""
@@ -148,13 +155,16 @@ class MainResult:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Decision:
-    """What the gate said of a version; ``replaced`` is the version that left production, if any.
+    """What the gate said of a version, and what came of it.
 
-    ``note`` is the description of the promotion's run.
+    ``passed`` is the verdict; ``promoted`` is true where production was moved, which a dry run does
+    not. ``replaced`` is the version in whose place it came, or would come, None where nothing was
+    in production or the version did not pass. ``note`` is the description of the promotion's run.
     """
 
     model_name: str
     version: str
+    passed: bool
     promoted: bool
     reason: str
     checks: tuple[Check, ...]
@@ -163,6 +173,22 @@ class Decision:
 
     def __repr__(self) -> str:
         return decision_table(self)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class History:
+    """Who was in production under a registered model, the oldest first, and who is.
+
+    ``settled`` says what was found half done and finished or undone, None where nothing was.
+    """
+
+    model_name: str
+    production: str | None
+    periods: tuple[Period, ...]
+    settled: str | None = None
+
+    def __repr__(self) -> str:
+        return history_table(self)
 
 
 def main_table(result: MainResult) -> str:
@@ -215,7 +241,7 @@ def sweep_table(result: SweepResult) -> str:
             words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
         best.append(("smallest within tolerance", words))
     runs = [("sweep run", result.run_id), ("teachers", result.taught_by)]
-    return _table([*_aligned(lines), *best, *runs]) + (
+    return _table([*_aligned(list(lines.items())), *best, *runs]) + (
         "\n\nuse it:  -e distill -P from_sweep=latest"
     )
 
@@ -234,6 +260,51 @@ def decision_table(decision: Decision) -> str:
     """What the gate said."""
     rows = [(f"gate: {check.name}", _check_text(check)) for check in decision.checks]
     return _table(rows + _decision_rows(decision))
+
+
+def history_table(history: History) -> str:
+    """Who was in production, the newest first: since when, for how long, and why."""
+    now = datetime.now(UTC)
+    lines = [("", ["since (UTC)", "for", "why"])]
+    for period in reversed(history.periods):
+        mark = " (now)" if period.until is None and period.version == history.production else ""
+        since = period.since[:19].replace("T", " ") if period.since else "not recorded"
+        lines.append(
+            (f"version {period.version}{mark}", [since, _lasted(period, now), _why(period)])
+        )
+    rows = _aligned(lines) if history.periods else [("", "nothing was in production yet")]
+    settled = [("settled", history.settled)] if history.settled else []
+    return _table([("registered model", history.model_name), *settled, *rows])
+
+
+def _lasted(period: Period, now: datetime) -> str:
+    """How long a period lasted, or lasts, in its largest two units."""
+    if period.since is None:
+        return "not known"
+    end = datetime.fromisoformat(period.until) if period.until else now
+    duration = end - datetime.fromisoformat(period.since)
+    minutes, seconds = divmod(max(0, int(duration.total_seconds())), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = {"d": days, "h": hours, "min": minutes, "s": seconds}
+    first = next((i for i, n in enumerate(parts.values()) if n), len(parts) - 1)
+    return " ".join(f"{n} {unit}" for unit, n in list(parts.items())[first : first + 2])
+
+
+def _why(period: Period) -> str:
+    """Why a version came into production, and by whom."""
+    if period.kind is None:
+        return "no record: set by other means, or its record was deleted"
+    verb = "promoted" if period.kind == PROMOTE else "rolled back to"
+    return f"{verb} by {period.by}: {one_line(period.reason or '', WHY_LENGTH)}"
+
+
+def rollback_line(model_name: str, moved: Rollback) -> str:
+    """What a rollback did."""
+    return (
+        f"{model_name}: production is version {moved.restored} again; version {moved.replaced} is "
+        "now previous, and rolled_back: no plain promote takes it again"
+    )
 
 
 def _check_text(check: Check) -> str:
@@ -362,8 +433,11 @@ def _beside_accuracy(comparison: Comparison) -> list[Row]:
 
 
 def _decision_rows(decision: Decision) -> list[Row]:
-    if not decision.promoted:
+    if not decision.passed:
         return [("promoted", f"no: {decision.reason}")]
+    if not decision.promoted:
+        before = f" in place of version {decision.replaced}" if decision.replaced else ""
+        return [("promoted", f"no, a dry run; version {decision.version} would be{before}")]
     replaced = f", replacing version {decision.replaced}" if decision.replaced else ""
     return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
 

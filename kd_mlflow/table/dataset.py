@@ -183,16 +183,6 @@ class _Seats:
         return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestRows:
-    """The rows that a version's logged accuracy was measured on."""
-
-    __test__ = False  # pytest: this is no test case
-
-    features: pd.DataFrame
-    labels: NDArray[np.object_]
-
-
 class Identity(NamedTuple):
     """Digests of a table's values and of which rows are on which side.
 
@@ -233,11 +223,6 @@ class Dataset:
         """Class numbers of one side.  Shape: (n,)."""
         labels: NDArray[np.int64] = self.table.labels[getattr(self.split, side)]
         return labels
-
-    def test_rows(self) -> TestRows:
-        """Test rows with their labels as they stand in the table."""
-        classes = np.array(self.table.classes, dtype=object)
-        return TestRows(features=self.features("test"), labels=classes[self.labels("test")])
 
     def sides(self) -> Sides:
         """The rows of each side as tables of their own."""

@@ -82,6 +82,11 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
     """The run that a version came from.  Raises RegistryError where it is none of ours."""
     run_id = version.tags.get("kd.run_id")
     run = tracker.get(run_id) if run_id else None
+    if run is not None and run.info.lifecycle_stage != "active":
+        raise RegistryError(
+            f"run {run_id}, which version {version.version} of {version.name!r} came from, is "
+            f"deleted; restore it: mlflow runs restore --run-id {run_id}"
+        )
     needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
     if run is None or not needed <= run.data.metrics.keys():
         raise RegistryError(

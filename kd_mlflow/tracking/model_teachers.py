@@ -34,6 +34,8 @@ from kd_mlflow.tracking.store import masked, store_error, unreachable
 CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
 
+PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill", ".pt", ".pth")
+
 NAMED_MODELS = 3
 """Models named where people read; all of them stand in the run's parameter ``kd.teachers``."""
 
@@ -208,7 +210,7 @@ def fetch_model(
         resolved = _resolved(tracker, uri)
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
         description = Model.load(str(folder))
-        model = _native(folder, description)
+        model = native_model(folder, description)
         if model is None:
             model = mlflow.pyfunc.load_model(str(folder))
         # counting loads a network once more: only what teaches is compared by its size
@@ -227,7 +229,7 @@ def fetch_model(
         digest=_digest(folder),
         parameters=parameters,
         folder=folder,
-        respondent=_respondent(uri, model, description, columns, role),
+        respondent=respondent_of(model, description, columns, name=uri, role=role),
     )
 
 
@@ -239,7 +241,7 @@ def _resolved(tracker: Tracker, uri: str) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def _native(folder: Path, description: Model) -> Any | None:
+def native_model(folder: Path, description: Model) -> Any | None:
     """The model of its own library where pyfunc would hide something of it, else None."""
     for flavour in CLASSIFIERS:
         if flavour in description.flavors:
@@ -248,8 +250,14 @@ def _native(folder: Path, description: Model) -> Any | None:
     return None
 
 
-def _respondent(
-    uri: str, model: Any, description: Model, given: tuple[str, ...], role: Role
+def pickle_files(folder: Path) -> list[str]:
+    """Files of a model that are pickles by their names: they run code as they are loaded."""
+    files = (path for path in folder.rglob("*") if path.suffix in PICKLES)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def respondent_of(
+    model: Any, description: Model, given: tuple[str, ...], *, name: str, role: Role
 ) -> Respondent:
     """Ask a model with the columns of its own fit or signature, else with all, in their order."""
     schema = description.get_input_schema()
@@ -260,7 +268,7 @@ def _respondent(
     columns = tuple(map(str, fitted)) or tuple(types) or given
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
     return Respondent(
-        name=uri,
+        name=name,
         model=model,
         columns=columns,
         wide=frozenset(wide),

@@ -96,7 +96,9 @@ class TrackedRun:
             "model", write, experiment_id=self.experiment_id, name=name, params=params
         )
 
-    def register(self, *, model_name: str, model_id: str, identity: Identity, card: str) -> str:
+    def register(
+        self, *, model_name: str, model_id: str, target: str, identity: Identity, card: str
+    ) -> str:
         """Make a logged model the next version and the candidate; return the version.
 
         It is empty where the store makes it later.
@@ -105,6 +107,7 @@ class TrackedRun:
             "register",
             model_name=model_name,
             model_id=model_id,
+            target=target,
             identity=identity._asdict(),
             card=card,
         )

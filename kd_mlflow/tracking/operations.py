@@ -24,7 +24,6 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.models import Model
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking import registry, saved_model
@@ -188,16 +187,13 @@ def _register(client: MlflowClient, operation: Operation, again: bool) -> str:
     if again:
         for version in client.search_model_versions(f"name='{name}'"):
             if version.source == f"models:/{model_id}":
-                number = str(version.version)
-                links = json.dumps([{"name": name, "version": number}])
-                client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: links})
-                client.set_registered_model_alias(name, registry.CANDIDATE, number)
-                return number
+                return registry.make_candidate(client, name, str(version.version), model_id)
     return registry.register(
         client,
         model_name=name,
         model_id=model_id,
         run_id=given["run"],
+        target=given["target"],
         identity=Identity(**given["identity"]),
         card=given["card"],
     )

@@ -1,25 +1,33 @@
-"""Registered versions: register, promote, roll back. Aliases, never stages."""
+"""Registered versions: made, found, loaded. Aliases, never stages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
 from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as ModelVersion  # for steps, as a type
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from kd_mlflow.errors import RegistryError, Unavailable, first_line
-from kd_mlflow.table.dataset import Identity, TestRows
-from kd_mlflow.tracking.store import absent, store_error, unreachable
+from kd_mlflow.errors import RegistryError, first_line
+from kd_mlflow.table.dataset import Identity
+from kd_mlflow.tracking.history import periods, versions
+from kd_mlflow.tracking.lock import KIND, find_model
+from kd_mlflow.tracking.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
+from kd_mlflow.tracking.store import absent, masked, store_error, unreachable
 
-MOST_DIGITS = 9
-"""Digits of a version number, at most."""
+NUMBER = re.compile(r"[0-9]{1,9}")
+"""A version's number: more digits are more than a database's integers, which stores refuse
+unclearly."""
 
-CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+DISTILL_RUN = "kd.distill_run_id"
+"""Tag of a pipeline's run: its distill run."""
 
 
 class Rollback(NamedTuple):
@@ -35,10 +43,14 @@ def register(
     model_name: str,
     model_id: str,
     run_id: str,
+    target: str,
     identity: Identity,
     card: str,
 ) -> str:
-    """Make a logged model the next version and the candidate; return the version."""
+    """Make a logged model the next version and the candidate; return the version.
+
+    The version says what it predicts and what it was trained on.
+    """
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:
@@ -53,32 +65,37 @@ def register(
         tags={
             "kd.promotion": "pending",
             "kd.run_id": run_id,
+            "kd.target": target,
             "kd.data_digest": identity.data_digest,
             "kd.split": identity.split,
         },
     )
-    versions = json.dumps([{"name": model_name, "version": str(created.version)}])
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions})  # for the UI's links
-    client.set_registered_model_alias(model_name, CANDIDATE, created.version)
-    return str(created.version)
+    return make_candidate(client, model_name, str(created.version), model_id)
+
+
+def make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> str:
+    """Make a version the candidate, and link its model to it for MLflow's pages; return it."""
+    links = json.dumps([{"name": model_name, "version": version}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: links})
+    client.set_registered_model_alias(model_name, CANDIDATE, version)
+    return version
 
 
 def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
-    """Find the version that ``promote`` is asked for: a number, or candidate.
+    """Find the version that ``promote`` is asked for: by number, by alias or by a run's id.
 
-    Raises RegistryError for an unknown model or version, and where nothing waits.
+    Raises RegistryError for an unknown model or version, where nothing waits, and where the version
+    is in production; for one that was rolled back too, unless it is asked for by its number.
     """
-    _require_model(client, model_name)
-    found = aliased(client, model_name, CANDIDATE) if version == CANDIDATE else None
-    if version == CANDIDATE and found is None:
-        raise RegistryError(
-            f"nothing to promote: {model_name!r} has no candidate; distil one first"
-        )
-    if found is None and (found := _numbered(client, model_name, version)) is None:
-        known = client.search_model_versions(f"name='{model_name}'")
-        listed = ", ".join(map(str, sorted(int(v.version) for v in known))) or "none"
-        raise RegistryError(f"{model_name!r} has no version {version!r}; it has: {listed}")
-    if version_in_production(client, model_name) == str(found.version):
+    require_model(client, model_name)
+    found = _numbered(client, model_name, version)
+    if found is None:
+        found = _of_run(client, model_name, version) or aliased(client, model_name, version)
+        if found is not None and found.tags.get("kd.promotion") == "rolled_back":
+            raise RegistryError(_rolled_back_text(found, "promote"))
+    if found is None:
+        raise RegistryError(_not_found_text(client, model_name, version))
+    if read_aliases(client, model_name).production == str(found.version):
         raise RegistryError(
             f"nothing to promote: version {found.version} of {model_name!r} "
             "is in production already"
@@ -86,9 +103,44 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     return found
 
 
+def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion | None:
+    """The version that a run, or the distillation of a pipeline's run, registered last."""
+    if not RUN_ID.fullmatch(run_id):
+        return None
+    try:
+        run_id = client.get_run(run_id).data.tags.get(DISTILL_RUN, run_id)
+    except MlflowException as error:
+        if not absent(error):
+            raise store_error(error) from None
+    found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def _rolled_back_text(version: ModelVersion, command: str) -> str:
+    reason = version.tags.get("kd.promotion_reason", "")
+    when = version.tags.get("kd.promotion_time", "")
+    return (
+        f"version {version.version} of {version.name!r} was rolled back on {when} ({reason}); "
+        f"to {command} it all the same, name it: version={version.version}"
+    )
+
+
+def _not_found_text(client: MlflowClient, model_name: str, version: str) -> str:
+    known = {int(v.version): v.tags.get("kd.promotion") for v in versions(client, model_name)}
+    if version == CANDIDATE:
+        pending = [number for number, state in known.items() if state == "pending"]
+        hint = f"version={max(pending)} waits" if pending else "distil one first"
+        return f"nothing to promote: {model_name!r} has no candidate; {hint}"
+    listed = ", ".join(map(str, sorted(known))) or "none"
+    return (
+        f"{model_name!r} has no version {version!r}, nor an alias or a version of a run of that "
+        f"name; it has: {listed}"
+    )
+
+
 def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
     """The version of a number, if there is one."""
-    if len(version) > MOST_DIGITS:  # more than a database's integers, which stores refuse unclearly
+    if not NUMBER.fullmatch(version):
         return None
     try:
         return client.get_model_version(model_name, version)
@@ -99,83 +151,91 @@ def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion | None:
-    """The version under an alias, if the alias is set."""
+    """The version under an alias, if the alias is set.
+
+    Raises RegistryError where it points to a version that is not there.
+    """
+    model = find_model(client, model_name)
+    number = model.aliases.get(alias) if model else None
+    if number is None:
+        return None
+    found = _numbered(client, model_name, str(number))
+    if found is None:
+        raise RegistryError(
+            f"the alias {alias!r} of {model_name!r} points to version {number}, which is not "
+            "there; set it to another version, or delete it"
+        )
+    return found
+
+
+def find_rollback(client: MlflowClient, model_name: str, version: str) -> Rollback:
+    """What a rollback to ``previous``, or to a version's number, would do.
+
+    Raises RegistryError where there is nothing to go back to, the version never was in production,
+    or its artifact is gone; for ``previous`` too where that was itself rolled back.
+    """
+    require_model(client, model_name)
+    production = aliased(client, model_name, PRODUCTION)
+    if production is None:
+        raise RegistryError(
+            f"nothing to roll back to: nothing is in production under {model_name!r}"
+        )
+    if version == PREVIOUS:
+        target = _previous(client, model_name, str(production.version))
+    else:
+        target = _was_production(client, model_name, version)
+    if target.version == production.version:
+        raise RegistryError(f"version {version} of {model_name!r} is in production already")
+    described(target)
+    return Rollback(restored=str(target.version), replaced=str(production.version))
+
+
+def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVersion:
+    """The version under ``previous``, unless a rollback left it there."""
+    found = aliased(client, model_name, PREVIOUS)
+    if found is None:
+        raise RegistryError(
+            f"nothing to roll back to: production had no predecessor under {model_name!r}"
+        )
+    if found.tags.get("kd.promotion") == "rolled_back":
+        past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
+        others = [number for number in past if number not in (production, str(found.version))]
+        earlier = f"; before these were: {', '.join(others)}" if others else ""
+        raise RegistryError(f"{_rolled_back_text(found, 'return to')}{earlier}")
+    return found
+
+
+def _was_production(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
+    """The version of a number, if it was in production before."""
+    found = _numbered(client, model_name, version)
+    if found is None:
+        raise RegistryError(_not_found_text(client, model_name, version))
+    past = {period.version for period in periods(client, model_name)}
+    early = found.tags.get("kd.promotion") == "promoted"  # before moves were recorded
+    previous = read_aliases(client, model_name).previous
+    if version not in past | {previous} and not early:
+        known = ", ".join(sorted(past, key=int)) or "none"
+        raise RegistryError(
+            f"version {version} of {model_name!r} never was in production; promote it instead, or "
+            f"go back to one that was: {known}"
+        )
+    return found
+
+
+def described(version: ModelVersion) -> Model:
+    """Read what a version's artifact says of itself; nothing of it is loaded.
+
+    Raises RegistryError where the artifact is missing or cannot be read.
+    """
     try:
-        return client.get_model_version_by_alias(model_name, alias)
-    except MlflowException as error:
-        if absent(error):
-            return None
-        raise store_error(error) from None
-
-
-def version_in_production(client: MlflowClient, model_name: str) -> str | None:
-    """The number under ``production``, if it is set."""
-    found = aliased(client, model_name, PRODUCTION)
-    return str(found.version) if found else None
-
-
-def reproduce(model_name: str, version: str, rows: TestRows) -> float | Unavailable:
-    """Load a version as anyone would; return its accuracy on test rows, or why there is none."""
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
-        columns = model.metadata.get_input_schema().input_names()
-        if missing := sorted(set(columns) - set(rows.features)):
-            named = ", ".join(missing[:3])
-            return Unavailable(f"version {version} reads other columns: {named} ...")
-        predictions = model.predict(rows.features[columns])["prediction"].to_numpy()
-        return float((predictions == rows.labels).mean())
-    except Exception as error:  # what does not load and score is an answer, whatever it says
+        return Model.load(f"models:/{version.name}/{version.version}")
+    except Exception as error:  # artifact stores raise what they like
         if unreachable(error):
             raise store_error(error) from None
-        return Unavailable(f"version {version} does not load and score: {first_line(error)}")
-
-
-def record(
-    client: MlflowClient,
-    version: ModelVersion,
-    *,
-    promoted: bool,
-    reason: str,
-    seen: str | None,
-) -> None:
-    """Move production to a promoted version; write the gate's answer on the version.
-
-    ``seen`` is the version that was in production before the gate was asked. Raises RegistryError
-    where production moved since.
-    """
-    name, number = version.name, str(version.version)
-    if promoted:
-        _move(client, name, {PREVIOUS: seen, PRODUCTION: number}, seen=seen)
-    answer = "promoted" if promoted else "rejected"
-    client.set_model_version_tag(name, number, "kd.promotion", answer)
-    client.set_model_version_tag(name, number, "kd.promotion_reason", reason)
-
-
-def find_rollback(client: MlflowClient, model_name: str) -> Rollback:
-    """What a rollback would do.  Raises RegistryError where nothing was promoted before."""
-    _require_model(client, model_name)
-    production = aliased(client, model_name, PRODUCTION)
-    previous = aliased(client, model_name, PREVIOUS)
-    if production is None or previous is None:
-        what = "nothing is in production" if production is None else "production had no predecessor"
-        raise RegistryError(f"nothing to roll back to: {what} under {model_name!r}")
-    return Rollback(restored=str(previous.version), replaced=str(production.version))
-
-
-def rollback(client: MlflowClient, model_name: str) -> Rollback:
-    """Exchange ``production`` and ``previous``; return the version restored and the one replaced.
-
-    Raises RegistryError where nothing was promoted before.
-    """
-    restored, replaced = find_rollback(client, model_name)
-    _move(client, model_name, {PREVIOUS: replaced, PRODUCTION: restored}, seen=replaced)
-    client.set_model_version_tag(
-        model_name, replaced, "kd.promotion_reason", f"rolled back to version {restored}"
-    )
-    client.set_model_version_tag(
-        model_name, restored, "kd.promotion_reason", f"restored by rollback of version {replaced}"
-    )
-    return Rollback(restored, replaced)
+        raise RegistryError(
+            f"the artifact of version {version.version} of {version.name!r} is missing or cannot "
+            f"be read: {masked(first_line(error))}"
+        ) from None
 
 
 def load_production(client: MlflowClient, model_name: str) -> Any:
@@ -183,38 +243,24 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
     Raises RegistryError where there is none.
     """
-    _require_model(client, model_name)
-    version = version_in_production(client, model_name)
+    require_model(client, model_name)
+    version = aliased(client, model_name, PRODUCTION)
     if version is None:
         raise RegistryError(
             f"nothing is in production under {model_name!r}; promote a version first"
         )
-    return mlflow.pyfunc.load_model(f"models:/{model_name}/{version}")
+    return mlflow.pyfunc.load_model(f"models:/{model_name}/{version.version}")
 
 
-def _move(
-    client: MlflowClient, model_name: str, aliases: Mapping[str, str | None], *, seen: str | None
-) -> None:
-    """Set aliases, unless production is no longer what was seen; then read production back.
-
-    MLflow sets an alias without comparing: reading again just before and after narrows the window.
-    """
-    if version_in_production(client, model_name) != seen:
-        raise RegistryError(f"production of {model_name!r} moved meanwhile; nothing was changed")
-    for alias, version in aliases.items():
-        if version:
-            client.set_registered_model_alias(model_name, alias, version)
-    if version_in_production(client, model_name) != aliases[PRODUCTION]:
-        raise RegistryError(f"production of {model_name!r} was moved by someone else; look at it")
-
-
-def _require_model(client: MlflowClient, model_name: str) -> None:
+def require_model(client: MlflowClient, model_name: str) -> None:
+    """Raise RegistryError where there is no registered model of a name; name those there are."""
     try:
         client.get_registered_model(model_name)
     except MlflowException as error:
         if not absent(error):
             raise store_error(error) from None
-        known = [model.name for model in client.search_registered_models()]
+        found = client.search_registered_models()
+        known = [model.name for model in found if model.tags.get(KIND) != "lock"]
         listed = ", ".join(known) or "none; distil a student first"
         raise RegistryError(
             f"no registered model {model_name!r}; the registry has: {listed}"

@@ -19,16 +19,21 @@ from kd_mlflow.errors import RegistryError, RunError, Unavailable
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
-from kd_mlflow.tracking.model_teachers import CHUNK_ROWS, PROBED_ROWS, FetchedModel, fetch_model
+from kd_mlflow.tracking.model_teachers import (
+    CHUNK_ROWS,
+    PROBED_ROWS,
+    FetchedModel,
+    fetch_model,
+    pickle_files,
+)
+from kd_mlflow.tracking.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.tracking.packaging import ENCODING, PROFILE
-from kd_mlflow.tracking.registry import CANDIDATE, PRODUCTION, aliased
+from kd_mlflow.tracking.registry import aliased
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import absent, store_error
 
 VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
 """The address of a registered version, by its number or an alias."""
-
-PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +70,7 @@ class ScoredModel:
     @property
     def pickles(self) -> tuple[str, ...]:
         """Its files that are pickles, which run code when they are loaded, after what it is."""
-        files = sorted(self.fetched.folder.rglob("*"))
-        return tuple(f"{self.title}: {path.name}" for path in files if path.suffix in PICKLES)
+        return tuple(f"{self.title}: {name}" for name in pickle_files(self.fetched.folder))
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -65,12 +65,6 @@ REQUEST_S = 30
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for what is not there and for what cannot be the name of anything."""
 
-ONE_TRY = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_S),
-}
-"""MLflow's settings for requests that are made once."""
-
 T = TypeVar("T")
 
 PASSWORD = re.compile(r"(\w:?//[^\s/:@]*):(?!\d+(?:[/\s]|$))(?:[^\s/]*|\S*?)@")
@@ -246,15 +240,20 @@ def absent_ok(ask: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[None]:
     """Make requests of the block once, and wait for ``REQUEST_S`` at most: others try again.
 
-    MLflow's settings are the process's: they are given back as the last of several threads leaves.
+    MLflow's settings are the process's: of several threads the first one's hold, and they are given
+    back as the last one leaves.
     """
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{timeout_s or REQUEST_S:g}",
+    }
     with _IMPATIENCE.lock:
         if not _IMPATIENCE.blocks:
-            _IMPATIENCE.given = {name: os.environ.get(name) for name in ONE_TRY}
-            os.environ.update(ONE_TRY)
+            _IMPATIENCE.given = {name: os.environ.get(name) for name in settings}
+            os.environ.update(settings)
         _IMPATIENCE.blocks += 1
     try:
         yield

@@ -1,0 +1,176 @@
+"""A candidate's answers in a clean process, production's beside them, and the gate's to both."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.config import PromoteConfig
+from kd_mlflow.distillation.respondent import FLOOR
+from kd_mlflow.errors import Unavailable
+from kd_mlflow.evaluation.checks import Check, Limits
+from kd_mlflow.evaluation.gate import Findings, gate
+from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
+from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
+from kd_mlflow.scoring import text_of
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.hashing import row_hashes
+from kd_mlflow.tracking import incumbent, registry
+from kd_mlflow.tracking.clean_process import CleanProcess, PulledAnswers
+from kd_mlflow.tracking.moves import PRODUCTION
+from kd_mlflow.tracking.registry import ModelVersion
+from kd_mlflow.tracking.runs import Run, Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A version that asks for promotion, what is known of it, and its answers to its test rows.
+
+    ``answers`` are None where its artifact does not score or the rows cannot be had.
+    """
+
+    version: ModelVersion
+    run: Run
+    data: Dataset | Unavailable
+    findings: Findings
+    answers: Answers | None
+
+    @property
+    def number(self) -> str:
+        """The version's number."""
+        return str(self.version.version)
+
+
+def examine(
+    config: PromoteConfig,
+    version: ModelVersion,
+    distill_run: Run,
+    data: Dataset | Unavailable,
+    clean: CleanProcess,
+) -> Candidate:
+    """Pull a version into the clean process and score its test rows there."""
+    task = incumbent.task_of(version, registry.described(version))
+    pulled: PulledAnswers | Unavailable = Unavailable("")
+    if isinstance(data, Dataset):
+        task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
+        with tempfile.TemporaryDirectory() as folder:
+            model = incumbent.pull(version, Path(folder))
+            pulled = clean.ask(model, data.features("test"), timed=config.max_latency_ms > 0)
+    logged = distill_run.data.metrics
+    if isinstance(data, Unavailable) or isinstance(pulled, Unavailable):
+        why = data if isinstance(data, Unavailable) else _named(version, pulled)
+        findings, answers = Findings(logged=logged, reproduced=why, task=task), None
+    else:
+        findings, answers = _scored(logged, task, pulled, data)
+    return Candidate(
+        version=version, run=distill_run, data=data, findings=findings, answers=answers
+    )
+
+
+def _named(version: ModelVersion, pulled: PulledAnswers | Unavailable) -> Unavailable:
+    """Why a version has no answers, with its number."""
+    why = pulled.reason if isinstance(pulled, Unavailable) else ""
+    return Unavailable(f"version {version.version} {why}")
+
+
+def _scored(
+    logged: Mapping[str, float], task: Task, pulled: PulledAnswers, data: Dataset
+) -> tuple[Findings, Answers | None]:
+    """Metrics and answers of a pulled model, by the table's order of classes."""
+    classes, labels = _classes(data), data.labels("test")
+    if sorted(pulled.classes) != sorted(classes):
+        return Findings(
+            logged=logged, reproduced=Unavailable("knows other classes"), task=task
+        ), None
+    order = [pulled.classes.index(name) for name in classes]
+    places = np.array([*np.argsort(order), -1])[pulled.places]
+    probabilities = pulled.probabilities[:, order]
+    metrics = probability_metrics(probabilities, labels)
+    hits = places == labels
+    findings = Findings(
+        logged=logged,
+        reproduced=metrics | {"accuracy": float(hits.mean())},
+        task=task,
+        latency_ms=pulled.latency_ms,
+        least_recall=float(np.nanmin(class_recalls(places[None], labels, len(classes)))),
+    )
+    return findings, Answers(hits=hits, losses=_losses(probabilities, labels))
+
+
+def ask_gate(
+    config: PromoteConfig, candidate: Candidate, tracker: Tracker
+) -> tuple[tuple[Check, ...], str | None]:
+    """Ask the gate about a candidate and what is in production now; return that version too."""
+    standing = registry.aliased(tracker.client, config.model_name, PRODUCTION)
+    known = _incumbent(config, candidate, standing, tracker) if standing else None
+    limits = Limits(**{f.name: getattr(config, f.name) for f in fields(Limits)})
+    return gate(candidate.findings, known, limits), known.version if known else None
+
+
+def _incumbent(
+    config: PromoteConfig, candidate: Candidate, standing: ModelVersion, tracker: Tracker
+) -> Incumbent:
+    """What is known of the version in production; it is loaded where it must be scored alone."""
+    task = incumbent.task_of(standing, registry.described(standing))
+    duel: Duel | Unavailable | None = None
+    data, answers = candidate.data, candidate.answers
+    compared = config.policy != "any" and same_task(candidate.findings.task, task)
+    if compared and isinstance(data, Dataset) and answers is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            features = data.features("test")
+            model = incumbent.pull(standing, Path(folder))
+            asked = incumbent.respondent(standing, model, features)
+            task = dataclasses.replace(task, classes=task.classes or incumbent.known_classes(asked))
+            if same_task(candidate.findings.task, task):
+                theirs = incumbent.answers_of(standing, asked, features, _classes(data))
+                duel = (
+                    theirs
+                    if isinstance(theirs, Unavailable)
+                    else _duel(standing, asked.columns, answers, theirs, data, tracker)
+                )
+    return Incumbent(version=str(standing.version), task=task, duel=duel)
+
+
+def _duel(
+    standing: ModelVersion,
+    columns: Sequence[str],
+    answers: Answers,
+    theirs: NDArray[np.float64],
+    data: Dataset,
+    tracker: Tracker,
+) -> Duel | Unavailable:
+    """Pair the answers on the rows that production was not trained on."""
+    labels = data.labels("test")
+    trained = incumbent.trained_rows(tracker, standing, data.identity)
+    kept = np.ones(len(labels), dtype=bool)
+    if trained is not None and len(trained):
+        kept = ~np.isin(row_hashes(data.features("test")[list(columns)]), trained)
+    if not kept.any():
+        return Unavailable(
+            f"version {standing.version}, in production, was trained on every one of these test "
+            "rows, so that none is left to compare on; policy=any does not compare"
+        )
+    hits, losses = theirs.argmax(axis=1) == labels, _losses(theirs, labels)
+    return Duel(
+        candidate=Answers(hits=answers.hits[kept], losses=answers.losses[kept]),
+        production=Answers(hits=hits[kept], losses=losses[kept]),
+        left_out=None if trained is None else int((~kept).sum()),
+    )
+
+
+def _losses(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each row's log loss in nats, of probabilities held to the least one that anybody may give."""
+    shares = probabilities.clip(FLOOR, 1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    losses: NDArray[np.float64] = -np.log(shares[np.arange(len(labels)), labels])
+    return losses
+
+
+def _classes(data: Dataset) -> list[str]:
+    return [text_of(label) for label in data.table.classes]

@@ -1,0 +1,74 @@
+"""Back to a version that was in production before, and who was there when."""
+
+from __future__ import annotations
+
+import logging
+
+from kd_mlflow.config import RollbackConfig
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.report import notes
+from kd_mlflow.steps.results import History
+from kd_mlflow.tracking import moves, registry
+from kd_mlflow.tracking.history import periods
+from kd_mlflow.tracking.moves import Settled
+from kd_mlflow.tracking.registry import Rollback
+from kd_mlflow.tracking.runs import Tracker
+
+_log = logging.getLogger(__name__)
+
+
+def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
+    """Move production back, in a run that says why; errors before it need no run."""
+    client, model_name = tracker.client, config.model_name
+    settle_step(model_name, tracker)
+    found = registry.find_rollback(client, model_name, config.version)
+    reason = config.reason or "no reason given"
+    with tracker.run("rollback", f"rollback to v{found.restored}") as run:
+        run.log(params=config.as_text(), tags={"kd.model_version": found.restored})
+        move = moves.new_move(
+            moves.ROLLBACK,
+            origin=found.replaced,
+            version=found.restored,
+            reason=reason,
+            run_id=run.id,
+        )
+        meanwhile = moves.make(client, model_name, move)
+        if meanwhile is not None:
+            raise RegistryError(
+                f"production of {model_name!r} moved meanwhile, from version {found.replaced} to "
+                f"{meanwhile.production}; nothing was changed: roll back again if that is meant"
+            )
+        note = notes.rollback_note(
+            model_name, restored=found.restored, replaced=found.replaced, reason=config.reason
+        )
+        run.log(tags={"kd.promotion": "rolled_back", "kd.promotion_reason": reason}, note=note)
+    return found
+
+
+def settle_step(model_name: str, tracker: Tracker) -> str | None:
+    """Finish or undo a move that was left half done; say which, None where there was none."""
+    registry.require_model(tracker.client, model_name)
+    settled = moves.settle(tracker.client, model_name)
+    if settled is None:
+        return None
+    said = _settled_text(settled)
+    _log.warning("%s: %s", model_name, said)
+    return said
+
+
+def _settled_text(settled: Settled) -> str:
+    move = settled.move
+    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
+    done = "finished" if settled.finished else "undone: production had not moved"
+    return f"{what} was left half done and is {done}"
+
+
+def history_step(model_name: str, tracker: Tracker) -> History:
+    """Read who was in production, once nothing is half done."""
+    settled = settle_step(model_name, tracker)
+    return History(
+        model_name=model_name,
+        production=moves.read_aliases(tracker.client, model_name).production,
+        periods=periods(tracker.client, model_name),
+        settled=settled,
+    )

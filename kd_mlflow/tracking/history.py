@@ -1,0 +1,84 @@
+"""Who was in production, read from the tags of a registered model's versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from kd_mlflow.tracking.moves import RECORD, Move, read_aliases
+
+MOST_VERSIONS = 1000
+"""Versions that one request asks for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """A time that a version was in production, from ``since`` to ``until`` (ISO 8601, UTC).
+
+    ``until`` is None while it is. ``since`` and all that belongs to it are None where the registry
+    has no record: the alias was set by other means, or the version with the record was deleted.
+    """
+
+    version: str
+    since: str | None = None
+    until: str | None = None
+    kind: str | None = None
+    reason: str | None = None
+    by: str | None = None
+    run_id: str | None = None
+
+
+def periods(client: MlflowClient, model_name: str) -> tuple[Period, ...]:
+    """Every time in production, the oldest first.  Raises RegistryError for an unknown model."""
+    production = read_aliases(client, model_name).production
+    return _periods(moves(client, model_name), production)
+
+
+def moves(client: MlflowClient, model_name: str) -> list[Move]:
+    """The recorded moves of a registered model, in their order."""
+    found = [
+        Move.read(value)
+        for version in versions(client, model_name)
+        for key, value in version.tags.items()
+        if key.startswith(RECORD)
+    ]
+    return sorted(found, key=lambda move: move.number)
+
+
+def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
+    """Every version of a registered model."""
+    token = None
+    while True:
+        page = client.search_model_versions(
+            f"name='{model_name}'", max_results=MOST_VERSIONS, page_token=token
+        )
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _periods(made: Sequence[Move], production: str | None) -> tuple[Period, ...]:
+    """Each move begins a period and ends the one before; what no move explains has no beginning."""
+    found: list[Period] = []
+    for place, move in enumerate(made):
+        before = made[place - 1].version if place else None
+        if move.origin and move.origin != before:
+            found.append(Period(version=move.origin, until=move.time))
+        after = made[place + 1] if place + 1 < len(made) else None
+        found.append(
+            Period(
+                version=move.version,
+                since=move.time,
+                until=after.time if after else None,
+                kind=move.kind,
+                reason=move.reason,
+                by=move.by,
+                run_id=move.run_id,
+            )
+        )
+    if production and (not made or made[-1].version != production):
+        found.append(Period(version=production))
+    return tuple(found)

@@ -1,0 +1,170 @@
+"""One holder at a time of a registered model's aliases, among all processes of this package.
+
+MLflow has no lock and no compare-and-set. It has one atomic operation: making a registered model of
+a given name fails where there is one. A lock is such a model, made for the second that aliases move
+and deleted after, since a deleted experiment would stay in the database for ever.
+
+Names carry a number that grows with every lock and stands in a tag of the model that is locked: no
+name is used twice, so that deleting one's own never deletes another's. Who waits for a holder that
+has died takes the next number, once it has seen the same lock for ``LEASE_S`` by its own clock;
+clocks of different machines are never compared.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.tracking.store import FAILURES, PATIENCE_S, absent, impatient, store_error
+
+LEASE_S = 30.0
+"""How long a lock is respected after it was first seen; its holder stops well before."""
+
+SAFETY_S = 10.0
+"""A holder writes nothing in the last seconds of its lease: a request may take some."""
+
+WAIT_S = 300.0
+"""How long to wait for a lock, at most."""
+
+POLL_S = 0.2
+
+NUMBER = "kd.lock"
+"""Tag of a registered model: the number of its newest lock, which is that of its newest move."""
+
+KIND = "kd.kind"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lock that is held: its number, and when it was made by this process's clock."""
+
+    client: MlflowClient
+    name: str
+    number: int
+    since: float
+
+    def check(self) -> None:
+        """Raise RegistryError where the lock is no longer surely held: ask before each write."""
+        late = time.monotonic() - self.since > LEASE_S - SAFETY_S
+        if late or find_model(self.client, self.name) is None:
+            raise RegistryError(
+                f"the registry was too slow: the lock {self.name!r} is over after {LEASE_S:g} "
+                "seconds; what is half done is settled by the next promote, rollback or history"
+            )
+
+
+@contextmanager
+def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
+    """Hold the lock of a registered model in the block; requests are not tried for minutes.
+
+    Raises RegistryError where others hold it for too long.
+    """
+    with impatient(retries=1, timeout_s=PATIENCE_S):
+        lease = _acquire(client, model_name)
+        try:
+            yield lease
+        finally:
+            with suppress(*FAILURES):  # a lock that stays is taken over
+                client.delete_registered_model(lease.name)
+
+
+def is_locked(client: MlflowClient, model_name: str) -> bool:
+    """Whether somebody, alive or dead, holds the lock of a registered model."""
+    _, holder = _newest(client, model_name, _last_number(client, model_name))
+    return holder is not None
+
+
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model of a name, if there is one."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise store_error(error) from None
+
+
+def lock_name(model_name: str, number: int) -> str:
+    """The registered model that is a lock: its first words are the name that it locks."""
+    digest = hashlib.sha256(model_name.encode()).hexdigest()[:8]
+    return f"{model_name[:200]}.lock-{digest}-{number}"
+
+
+def _acquire(client: MlflowClient, model_name: str) -> Lease:
+    """Take the next number, when nobody holds the newest one or who does has outlived its lease."""
+    deadline, seen, since = time.monotonic() + WAIT_S, "", time.monotonic()
+    while time.monotonic() < deadline:
+        last = _last_number(client, model_name)
+        newest, holder = _newest(client, model_name, last)
+        if holder is not None and (mark := f"{newest} {holder.creation_timestamp}") != seen:
+            seen, since = mark, time.monotonic()
+        if holder is None or time.monotonic() - since > LEASE_S:
+            lease = _take(client, model_name, newest + 1)
+            if lease is not None:
+                if holder is not None:
+                    _clear(client, model_name, last, newest)
+                return lease
+        time.sleep(POLL_S * random.random())
+    raise RegistryError(
+        f"{model_name!r} is being moved by others since {WAIT_S:g} seconds; try again"
+    )
+
+
+def _last_number(client: MlflowClient, model_name: str) -> int:
+    model = find_model(client, model_name)
+    if model is None:
+        raise RegistryError(f"no registered model {model_name!r}")
+    return int(model.tags.get(NUMBER, 0))
+
+
+def _newest(client: MlflowClient, model_name: str, last: int) -> tuple[int, RegisteredModel | None]:
+    """The newest lock from the last known number on, and the model that it is where it is held."""
+    number, holder = last, find_model(client, lock_name(model_name, last)) if last else None
+    while (found := find_model(client, lock_name(model_name, number + 1))) is not None:
+        number, holder = number + 1, found
+    return number, holder
+
+
+def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
+    """Make the lock of a number; None where another was faster, or the number was used already."""
+    name, since = lock_name(model_name, number), time.monotonic()
+    owner = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
+    about = f"{model_name} is being moved by {owner}. This lock goes by itself."
+    try:
+        client.create_registered_model(name, tags={KIND: "lock"}, description=about)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_ALREADY_EXISTS" or absent(error):  # or just deleted
+            return None
+        raise store_error(error) from None
+    try:
+        if _last_number(client, model_name) < number:
+            client.set_registered_model_tag(model_name, NUMBER, str(number))
+            return Lease(client, name, number, since)
+    except BaseException:
+        _delete(client, name)
+        raise
+    _delete(client, name)
+    return None
+
+
+def _clear(client: MlflowClient, model_name: str, last: int, newest: int) -> None:
+    """Delete the locks of the dead, and what one of them may have left of another."""
+    for number in range(max(1, last - 1), newest + 1):
+        _delete(client, lock_name(model_name, number))
+
+
+def _delete(client: MlflowClient, name: str) -> None:
+    with suppress(*FAILURES):
+        client.delete_registered_model(name)

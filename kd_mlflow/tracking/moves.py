@@ -1,0 +1,209 @@
+"""Moves of ``production``: the intention recorded first, then the move, then what follows of it.
+
+MLflow sets one alias at a time. A move is done when ``production`` points to its version: that one
+write decides, and whoever finds an intention recorded later sees by it what to do. Before it
+nothing else was written, and the intention is dropped; after it the rest is written again, which
+changes nothing that was written already.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import RunStatus
+
+from kd_mlflow.errors import RegistryError
+from kd_mlflow.tracking.lock import Lease, find_model, is_locked, locked
+from kd_mlflow.tracking.store import FAILURES
+
+CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
+
+INTENTION = "kd.moving"
+"""Tag of a registered model while a move is under way: what moves, from where, to where, why."""
+
+RECORD = "kd.production."
+"""Tags of a version, one for each time that it came into production; the move's number follows."""
+
+PROMOTE, ROLLBACK = "promote", "rollback"
+
+REASON_LENGTH = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One move of ``production``: the versions, why, who and when (UTC), and the run that asked.
+
+    ``number`` grows with every move of a registered model, 0 until it has one.
+    """
+
+    kind: str
+    origin: str | None
+    version: str
+    reason: str
+    run_id: str
+    by: str
+    time: str
+    number: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Move:
+        """A move as a tag has it."""
+        return cls(**json.loads(text))
+
+    def written(self) -> str:
+        """The move as a tag has it; short enough for every database."""
+        return json.dumps({**asdict(self), "reason": cut(self.reason)}, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """What a registered model's aliases pointed to when it was read, and what was under way."""
+
+    candidate: str | None
+    production: str | None
+    previous: str | None
+    moving: Move | None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A move that somebody left half done, and whether it was finished or undone."""
+
+    move: Move
+    finished: bool
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cut(reason: str) -> str:
+    """A reason as tags have it, with a mark where its end is left out."""
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 1]}…"
+
+
+def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
+    """Read a registered model's aliases, all at once.  Raises RegistryError where there is none."""
+    model = find_model(client, model_name)
+    if model is None:
+        raise RegistryError(f"no registered model {model_name!r}")
+    found: Mapping[str, Any] = model.aliases
+    moving = model.tags.get(INTENTION)
+    candidate, production, previous = (
+        str(found[alias]) if alias in found else None for alias in (CANDIDATE, PRODUCTION, PREVIOUS)
+    )
+    return Aliases(candidate, production, previous, Move.read(moving) if moving else None)
+
+
+def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id: str) -> Move:
+    """A move that this user is about to make."""
+    return Move(
+        kind=kind,
+        origin=origin,
+        version=version,
+        reason=reason,
+        run_id=run_id,
+        by=getpass.getuser(),
+        time=now(),
+    )
+
+
+def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
+    """Move ``production``, unless it is no longer at the move's origin; then say where it is.
+
+    Returns None where it was moved. Raises RegistryError where the lock cannot be had or kept.
+    """
+    with locked(client, model_name) as lease:
+        _settle(client, model_name, lease)
+        aliases = read_aliases(client, model_name)
+        if aliases.production != move.origin:
+            return aliases
+        numbered = Move(**{**asdict(move), "number": lease.number, "time": now()})
+        client.set_registered_model_tag(model_name, INTENTION, numbered.written())
+        lease.check()
+        try:
+            client.set_registered_model_alias(model_name, PRODUCTION, move.version)
+        except FAILURES:
+            settled = _settle(client, model_name, lease)  # an answer may be lost, and not the write
+            if settled is None or not settled.finished:
+                raise
+        else:
+            _follow(client, model_name, numbered, lease)
+    return None
+
+
+def settle(client: MlflowClient, model_name: str) -> Settled | None:
+    """Finish or undo what a process that died, or lost its store, left half done; say which.
+
+    A lock that it left goes too: who holds one is waited for, and the dead for a lease.
+    """
+    if read_aliases(client, model_name).moving is None and not is_locked(client, model_name):
+        return None
+    with locked(client, model_name) as lease:
+        return _settle(client, model_name, lease)
+
+
+def retire_candidate(client: MlflowClient, model_name: str, version: str) -> None:
+    """Take the alias ``candidate`` from a version that has its decision, if it is there still."""
+    if read_aliases(client, model_name).candidate == version:
+        client.delete_registered_model_alias(model_name, CANDIDATE)
+
+
+def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | None:
+    aliases = read_aliases(client, model_name)
+    move = aliases.moving
+    if move is None:
+        return None
+    finished = aliases.production == move.version
+    if finished:
+        _follow(client, model_name, move, lease)
+    else:
+        lease.check()
+        client.delete_registered_model_tag(model_name, INTENTION)
+    _end_run(client, move, finished=finished)
+    return Settled(move, finished)
+
+
+def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> None:
+    """Write what follows of a move that is done, and last of all that nothing is under way."""
+    lease.check()
+    if move.origin:
+        client.set_registered_model_alias(model_name, PREVIOUS, move.origin)
+    key = f"{RECORD}{move.number:06d}"
+    client.set_model_version_tag(model_name, move.version, key, move.written())
+    state = {"promoted": move.version}
+    if move.kind == ROLLBACK and move.origin:
+        state["rolled_back"] = move.origin
+    for decision, version in state.items():
+        mark(client, model_name, version, decision, reason=move.reason, run_id=move.run_id)
+    lease.check()
+    retire_candidate(client, model_name, move.version)
+    client.delete_registered_model_tag(model_name, INTENTION)
+
+
+def mark(
+    client: MlflowClient, model_name: str, version: str, decision: str, *, reason: str, run_id: str
+) -> None:
+    """Write a decision on a version: what, why, when, and the run that took it."""
+    tags = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
+    for name, value in tags.items():
+        client.set_model_version_tag(model_name, version, f"kd.promotion{name}", value)
+
+
+def _end_run(client: MlflowClient, move: Move, *, finished: bool) -> None:
+    """End the run that asked for a move as what it came to be; a run that is gone stays so."""
+    outcome = {PROMOTE: "promoted", ROLLBACK: "rolled_back"}[move.kind] if finished else "undone"
+    try:
+        run = client.get_run(move.run_id)
+        client.set_tag(move.run_id, "kd.promotion", outcome)
+        if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
+    except FAILURES:
+        return
