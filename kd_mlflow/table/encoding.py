@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +66,7 @@ class Encoding:
         Raises DataError where a column is missing or holds what it cannot.
         """
         try:
-            return scoring.encode(features, self.to_dict()["columns"])
+            return scoring.encode(features, self._described)
         except scoring.ColumnError as error:
             raise DataError(str(error)) from None
 
@@ -82,6 +83,11 @@ class Encoding:
             some = features.iloc[part if rows is None else rows[part]]
             inputs[part] = scaler(torch.from_numpy(self.encode(some)))
         return inputs
+
+    @cached_property
+    def _described(self) -> list[dict[str, Any]]:
+        """The columns as ``scoring`` takes them, made once: of hundreds it takes milliseconds."""
+        return [asdict(column) for column in self.columns]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
