@@ -219,7 +219,7 @@ def _log_ensemble(
     run: TrackedRun,
     metrics: Mapping[str, float],
 ) -> None:
-    """Log the ensemble as a model, then the metrics of its answers; its example is no table's row."""
+    """Log the ensemble as a model, whose example shows no row, and the metrics of its answers."""
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
     model_id = log_ensemble(
         run,

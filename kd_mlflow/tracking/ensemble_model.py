@@ -20,7 +20,7 @@ from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import SCORING, requirements, signature
+from kd_mlflow.tracking.packaging import SCORING, quiet, requirements, signature
 
 
 def log_ensemble(
@@ -49,15 +49,20 @@ def save_ensemble(
 
     The code has no torch: each family of networks gets its scaler as arrays.
     """
-    described = Model()
-    mlflow.pyfunc.save_model(
-        str(folder),
-        python_model=ensemble_scoring.__file__,
-        mlflow_model=described,
-        signature=signature(ensemble.encoding),
-        pip_requirements=_requirements(ensemble),
-        model_config={"averaging": averaging},
-    )
+    described, code = Model(), Path(ensemble_scoring.__file__)
+    with quiet():
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(code),
+            mlflow_model=described,
+            signature=signature(ensemble.encoding),
+            pip_requirements=_requirements(ensemble),
+            model_config={"averaging": averaging},
+            uv_project_path=str(folder),  # or the lock of a project at hand would be copied
+        )
+    described.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = code.name  # not where it lay
+    _save_example(described, example.reset_index(drop=True), str(folder))
+    described.save(str(folder / MLMODEL_FILE_NAME))
     shutil.copy(scoring.__file__, folder / Path(scoring.__file__).name)
     ensemble.save(folder)
     for i, family in enumerate(ensemble.families, 1):
@@ -65,8 +70,6 @@ def save_ensemble(
             scaler = Scaler(family.encoding).state_dict()
             arrays = {name: values.numpy() for name, values in scaler.items()}
             np.savez(folder / f"family-{i}" / "scaler.npz", allow_pickle=False, **arrays)
-    _save_example(described, example.reset_index(drop=True), str(folder))
-    described.save(str(folder / MLMODEL_FILE_NAME))
 
 
 def _requirements(ensemble: Ensemble) -> list[str]:
