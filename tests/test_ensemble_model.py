@@ -190,3 +190,13 @@ def test_an_ensemble_of_an_earlier_version_is_found(store, ensemble, dataset):
     found, features = load_ensemble(tracker, run.id), dataset.features("test")
     assert found.run_id == run.id
     assert (found.score(features, "logits") == ensemble.score(features, "logits")).all()
+
+
+def test_it_is_registered_as_any_model_is(own_main):
+    """Under a name of its own, by its run; nothing has registered it before."""
+    uri = f"runs:/{own_main.result.taught.run_id}/ensemble"
+    assert [model.name for model in own_main.client.search_registered_models()] == ["kd-student"]
+    version = mlflow.register_model(uri, "kd-ensemble")
+    rows = pipeline.read_dataset(own_main.config).features("test").head(3)
+    pulled = mlflow.pyfunc.load_model(f"models:/kd-ensemble/{version.version}")
+    pd.testing.assert_frame_equal(pulled.predict(rows), mlflow.pyfunc.load_model(uri).predict(rows))
