@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pandas as pd
+
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.population.network import Population
@@ -24,10 +26,10 @@ MEMORY_SHARE = 0.8
 """Most of the machine's memory that a training may need by its own estimate."""
 
 
-def rehearse_student(dataset: Dataset, encoding: Encoding) -> None:
+def rehearse_student(dataset: Dataset, encoding: Encoding) -> pd.DataFrame:
     """Encode the test rows; package a student of random weights and ask it about two rows.
 
-    Raises DataError for what would otherwise fail after training.
+    Returns the made rows that it was packaged with. Raises DataError for what would otherwise fail after training.
     """
     encoding.encode(dataset.features("test"))
     sizes = (Scaler(encoding).width, *STUDENT, len(encoding.classes))
@@ -42,6 +44,7 @@ def rehearse_student(dataset: Dataset, encoding: Encoding) -> None:
             "rename columns or classes, or convert their values to numbers or plain texts"
         ) from error
     assert len(answer) == len(rows)
+    return example
 
 
 def check_memory(

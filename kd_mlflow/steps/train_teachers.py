@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 
 from kd_mlflow.config import BOOSTING, EnsembleOptions, TeachersConfig, TrainingOptions
@@ -39,7 +40,6 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.tracking.ensemble_model import log_ensemble
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -102,7 +102,7 @@ def _train_teachers(
 ) -> TeachersResult:
     encoding = teachers_encoding(config, dataset)
     check_memory(dataset, encoding, members=config.n_teachers, hidden=config.teacher_hidden)
-    rehearse_student(dataset, encoding)
+    example = rehearse_student(dataset, encoding)
     trainings = teacher_trainings(config, dataset)
     names = _names(trainings)
     with (
@@ -124,7 +124,7 @@ def _train_teachers(
             ):
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
-        _log_ensemble(ensemble, dataset, config, run, metrics.ensemble)
+        _log_ensemble(ensemble, example, config, run, metrics.ensemble)
         run.file(_curves(config, dataset, ensemble, trainings, trained), CURVES)
         note = notes.teachers_note(
             dataset,
@@ -214,18 +214,18 @@ def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> Ensemble
 
 def _log_ensemble(
     ensemble: Ensemble,
-    dataset: Dataset,
+    example: pd.DataFrame,
     config: TeachersConfig,
     run: TrackedRun,
     metrics: Mapping[str, float],
 ) -> None:
-    """Log the ensemble as a model, whose example shows no row, and the metrics of its answers."""
+    """Log the ensemble as a model with example rows, then the metrics of its answers."""
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
     model_id = log_ensemble(
         run,
         ensemble,
         averaging=config.averaging,
-        example=made_rows(dataset.features("train"), ensemble.encoding.columns),
+        example=example,
         params={name: text for each in options for name, text in each.as_text().items()},
     )
     own = {name: value for name, value in metrics.items() if name.startswith(OF_MODEL)}
