@@ -123,9 +123,9 @@ def test_equal_rows_get_equal_answers_wherever_they_stand(bins):
     network = Population.initialised((Scaler(found).width, 64, 32, 2), seeds=[5]).member(0)
     served = Network(StudentModule(found, network).arrays)
     row = found.encode(TABLE.iloc[[7]])
-    alone = served.probabilities(row)
+    alone = served(row)
     for n in (*range(2, 40), 2047, 2049):
-        many = served.probabilities(np.repeat(row, n, axis=0))
+        many = served(np.repeat(row, n, axis=0))
         assert (many == alone).all(), n
 
 

@@ -24,7 +24,6 @@ def main() -> None:
     """Import what models need, wait for a request on standard input, answer into files."""
     sys.modules["kd_mlflow"] = None  # type: ignore[assignment]  # so that importing it fails
     import mlflow.pyfunc  # noqa: F401  # they come in while the other process has work of its own
-    import torch  # noqa: F401
 
     line = sys.stdin.readline()
     if line:
