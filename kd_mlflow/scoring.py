@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlflow
 import numpy as np
@@ -265,7 +265,7 @@ class Network:
     def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scaled numbers, then gap indicators, then one-hot codes.  Shape: (n, d_in)."""
         own = self.scaler
-        z = np.maximum(_filled(x, own["numbers"], own["median"]), own["low"])
+        z = np.maximum(filled(x, own["numbers"], own["median"]), own["low"])
         np.minimum(z, own["high"], out=z)
         z -= own["mean"]
         z /= own["scale"]
@@ -285,7 +285,7 @@ class Network:
         """
         own = self.lookup
         edges, last, start = own["edges"], own["last"][:, 0], own["start"][:, 0]
-        values = _filled(x, own["numbers"], own["median"])
+        values = filled(x, own["numbers"], own["median"])
         places = [row.searchsorted(values[:, i], side="right") for i, row in enumerate(edges)]
         place = np.minimum(np.maximum(np.stack(places, axis=1) - 1, 0), last)
         column = np.arange(len(edges))
@@ -298,11 +298,19 @@ class Network:
         return found[:, 0]
 
 
-def _filled(
+def filled(
     x: NDArray[np.float32], columns: NDArray[np.int64], median: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """Columns of numbers, gaps filled.  Shape: (n, columns) -> (n, numbers)."""
     numbers = x.take(columns, axis=1)
     return np.where(np.isnan(numbers), median, numbers)
+
+
+class Scorer(Protocol):
+    """What a student asks: its network."""
+
+    def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""
 
 
 class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base is untyped
@@ -314,7 +322,7 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
         with np.load(context.artifacts["weights"], allow_pickle=False) as arrays:
             self.prepare(encoding, Network(arrays))
 
-    def prepare(self, encoding: dict[str, Any], network: Network) -> None:
+    def prepare(self, encoding: dict[str, Any], network: Scorer) -> None:
         """Get ready to answer, as whatever loads this model needs it."""
         self.encoding, self.network = encoding, network
         self.classes = np.array(encoding["classes"])

@@ -18,6 +18,7 @@ LAYERS = (
     ("options",),
     ("config",),
     ("scoring",),
+    ("ensemble_scoring",),
     ("population",),
     ("evaluation",),
     ("table",),

@@ -23,11 +23,11 @@ def rows(finished_main):
 
 @pytest.fixture
 def student(finished, monkeypatch):
-    """Load the student in production as the scoring server does; return it."""
+    """Load the student in production, or another model, as the scoring server does; return it."""
 
-    def load():
+    def load(uri="models:/kd-student@production"):
         monkeypatch.setattr(scoring_server, "invocations", scoring_server.invocations)
-        folder = mlflow.artifacts.download_artifacts("models:/kd-student@production")
+        folder = mlflow.artifacts.download_artifacts(uri)
         monkeypatch.setenv("__pyfunc_model_path__", folder)
         name = "mlflow.pyfunc.scoring_server.app"
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -79,6 +79,18 @@ def test_what_the_server_answers_is_what_the_model_says(student, rows):
     model = student()
     answer = json.loads(ask(model, split(rows))[1])["predictions"]
     assert answer == model.predict(rows).to_dict("records")
+
+
+def test_an_ensemble_is_served_as_a_student_is(student, rows, finished):
+    """JSON and CSV are answered alike; what is the caller's fault is 400 and names the column."""
+    model = student(f"runs:/{finished.result.taught.run_id}/ensemble")
+    answer = json.loads(ask(model, split(rows))[1])["predictions"]
+    assert answer == model.predict(rows).to_dict("records")
+    assert json.loads(ask(model, rows.to_csv(index=False).encode(), "text/csv")[1]) == {
+        "predictions": answer
+    }
+    status, text = ask(model, split(rows.assign(feature_07="tall")))
+    assert (status, "feature_07" in text) == (400, True)
 
 
 def test_a_request_beyond_the_limit_is_413(student, rows, monkeypatch):

@@ -151,7 +151,7 @@ def test_artifacts_of_a_full_run_hold_no_code(finished_main):
 
 def test_boosted_models_are_text(finished_main):
     """Each boosted teacher is stored as the text that LightGBM writes."""
-    trees = list((finished_main.folder / "mlruns").rglob("ensemble/*/trees-*.txt"))
+    trees = list((finished_main.folder / "mlruns").rglob("artifacts/family-*/trees-*.txt"))
     assert len(trees) >= finished_main.config.n_boosted  # others may have trained there since
     assert all(path.read_text(encoding="utf-8").startswith("tree\n") for path in trees)
 

@@ -20,6 +20,7 @@ from kd_mlflow.evaluation import comparison
 from kd_mlflow.population.training import Task
 from kd_mlflow.steps import results, tracked
 from kd_mlflow.tracking.lookup import load_ensemble
+from kd_mlflow.tracking.model_teachers import STAMP
 from kd_mlflow.tracking.runs import Tracker
 
 TEACHERS = part_of(TeachersConfig)
@@ -216,7 +217,8 @@ def test_parameters_are_the_configuration(finished):
 def test_model_lies_in_its_runs_experiment(finished):
     """The logged student belongs to the distill run and to that run's experiment."""
     run = finished.client.get_run(finished.result.distill.run_id)
-    (model,) = finished.client.search_logged_models([run.info.experiment_id])
+    experiment = [run.info.experiment_id]
+    (model,) = finished.client.search_logged_models(experiment, "name = 'student'")
     assert model.source_run_id == run.info.run_id
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
 
@@ -262,14 +264,16 @@ def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypat
 
 
 def test_ensemble_files_hold_no_pickle(finished):
-    """The ensemble is JSON files, npz files of plain arrays, and the trees' text files."""
+    """The ensemble is JSON, npz files of plain arrays, the trees' text, its model's own files."""
     folder = Tracker().download(finished.result.taught.run_id, "ensemble")
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    of_model = {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml"}
+    of_model |= {"scoring.py", "ensemble_scoring.py", STAMP}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in of_model]
     assert {path.suffix for path in files} == {".json", ".npz", ".txt"}
     for path in files:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as weights:
-                assert {weights[name].dtype.kind for name in weights} <= {"f"}
+                assert {weights[name].dtype.kind for name in weights} <= {"f", "i"}
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 assert all(archive.read(name).startswith(b"\x93NUMPY") for name in names)

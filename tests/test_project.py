@@ -106,7 +106,7 @@ def test_mlflow_is_imported_by_tracking_and_scoring_alone():
         for path in MODULES
         if any(name.split(".")[0] == "mlflow" for name in imported(path))
     }
-    assert found == {"tracking", "scoring"}
+    assert found == {"tracking", "scoring", "ensemble_scoring"}
 
 
 @pytest.mark.parametrize("room", ["population", "evaluation"])
@@ -121,6 +121,14 @@ def test_scoring_imports_nothing_of_the_package():
     roots = {name.split(".")[0] for name in imported(ROOT / "kd_mlflow" / "scoring.py")}
     third_party = roots - set(sys.stdlib_module_names)
     assert third_party == {"mlflow", "numpy", "pandas"}
+
+
+def test_an_ensembles_code_needs_no_torch():
+    """What goes into its model imports its requirements and, of the package, ``scoring`` alone."""
+    names = imported(ROOT / "kd_mlflow" / "ensemble_scoring.py")
+    assert {name for name in names if name.startswith("kd_mlflow")} == {"kd_mlflow.scoring"}
+    third_party = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert third_party == {"kd_mlflow", "lightgbm", "mlflow", "numpy"}
 
 
 def test_an_installed_package_has_all_modules(tmp_path):

@@ -197,7 +197,7 @@ def test_run_page(page, address, runs):
 
 def test_logged_model(page, address, finished_main):
     """The student's own page among logged models lists its test figures and its data set."""
-    (model,) = finished_main.client.search_logged_models(["1"])
+    (model,) = finished_main.client.search_logged_models(["1"], "name = 'student'")
     page.goto(f"{address}/#/experiments/1/models/{model.model_id}")
     expect(page.get_by_text("registered_test_accuracy").first).to_be_visible()
     expect(page.get_by_text("synthetic (").first).to_be_visible()

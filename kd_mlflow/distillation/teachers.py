@@ -142,7 +142,7 @@ class Ensemble:
 
     def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
         """Score raw rows with the members' average.  Shape: n rows -> (n, classes), logits."""
-        used = self._used()
+        used = self.used
         row_bytes = 4 * len(used.weights) * len(self.encoding.classes)
         rows_at_once = max(1, SCORED_BYTES // row_bytes)
         parts = [
@@ -198,7 +198,8 @@ class Ensemble:
             mixture=Mixture(**mixture) if mixture else None,
         )
 
-    def _used(self) -> Ensemble:
+    @property
+    def used(self) -> Ensemble:
         """The ensemble without the families that do not count."""
         mixture = self.mixture
         if mixture is None or min(mixture.shares) > 0:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from kd_mlflow.config import BOOSTING, TeachersConfig
+from kd_mlflow.config import BOOSTING, EnsembleOptions, TeachersConfig, TrainingOptions
 from kd_mlflow.distillation.families import Trained, Training
 from kd_mlflow.distillation.identity import teachers_fingerprint
 from kd_mlflow.distillation.teachers import (
@@ -39,11 +39,16 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
+from kd_mlflow.table.example_rows import made_rows
+from kd_mlflow.tracking.ensemble_model import log_ensemble
+from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
 
 CURVES = "figures/teacher_curves.png"
+
+OF_MODEL = "ensemble_test_"
+"""What metrics of the ensemble's own answers are called."""
 
 
 def teachers_step(
@@ -119,7 +124,7 @@ def _train_teachers(
             ):
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
-        run.folder(ensemble.save, ENSEMBLE)
+        _log_ensemble(ensemble, dataset, config, run, metrics.ensemble)
         run.file(_curves(config, dataset, ensemble, trainings, trained), CURVES)
         note = notes.teachers_note(
             dataset,
@@ -128,7 +133,8 @@ def _train_teachers(
             hidden=config.teacher_hidden,
             imbalanced=_imbalanced(dataset),
         )
-        run.log(metrics=metrics.ensemble, note=note)
+        of_teachers = {n: v for n, v in metrics.ensemble.items() if not n.startswith(OF_MODEL)}
+        run.log(metrics=of_teachers, note=note)
     return TeachersResult(
         run_id=run.id,
         reused=False,
@@ -204,6 +210,26 @@ def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> Ensemble
         ensemble_parameters=ensemble.parameters,
         averaging=averaging,
     )
+
+
+def _log_ensemble(
+    ensemble: Ensemble,
+    dataset: Dataset,
+    config: TeachersConfig,
+    run: TrackedRun,
+    metrics: Mapping[str, float],
+) -> None:
+    """Log the ensemble as a model, whose example shows no row, and the metrics of its answers."""
+    options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
+    model_id = log_ensemble(
+        run,
+        ensemble,
+        averaging=config.averaging,
+        example=made_rows(dataset.features("train"), ensemble.encoding.columns),
+        params={name: text for each in options for name, text in each.as_text().items()},
+    )
+    own = {name: value for name, value in metrics.items() if name.startswith(OF_MODEL)}
+    run.log(metrics=own, model_id=model_id)
 
 
 def _curves(

@@ -96,7 +96,7 @@ def save_model(
     """
     folder, encoding = Path(path), module.encoding
     encoded = encoding.encode(example)
-    with _quiet():
+    with quiet():
         mlflow.pytorch.save_model(
             module.eval(),
             path,
@@ -198,7 +198,7 @@ def log_student(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what exporting says about its own future, which no user can act on."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "torch.export", "torch.fx")]
     levels = [logger.level for logger in loggers]

@@ -281,10 +281,10 @@ class Tracker:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
         # MLflow says "does not exist" of whatever went wrong on the way: ask what the run has
         try:
-            listed = {entry.path for entry in self.client.list_artifacts(run_id)}
+            listed = self.client.list_artifacts(run_id, path)
         except FAILURES as error:
             raise store_error(error) from None
-        if path in listed:
+        if listed:
             raise store_error(failure) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None
 

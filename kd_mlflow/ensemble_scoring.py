@@ -1,0 +1,149 @@
+"""A pulled ensemble's own code: a table's columns -> codes -> the members' average, in numpy.
+
+This file is copied into an ensemble's model beside ``scoring.py``, which reads the columns and
+answers; it imports that one, numpy, mlflow, and lightgbm where boosted trees count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING or __name__.startswith("kd_mlflow"):
+    from kd_mlflow import scoring
+else:  # executed by MLflow as a model's code file: the other one lies beside it, importable nowhere
+    _spec = spec_from_file_location(
+        "kd_mlflow_scoring", Path(__file__).with_name("scoring.py")
+    )  # of a name by which it knows that it is not the model's code file itself
+    scoring = module_from_spec(_spec)
+    _spec.loader.exec_module(scoring)
+
+BATCH_BYTES = 2**25
+"""Bound of what one layer of one family's networks makes of the rows that are scored at once."""
+
+Family = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""A family.  Shape: encoded columns (n, columns) -> logits (k, n, classes)."""
+
+
+class Networks(scoring.Network):
+    """A family of networks, stacked on axis 0: ``scoring.Network`` with an axis more.
+
+    Shape: encoded columns (n, columns) -> logits (k, n, classes).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with np.load(folder / "scaler.npz", allow_pickle=False) as scaler:
+            self.scaler, self.lookup = dict(scaler), {}
+        with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+            self.layers = [
+                (weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"])
+                for i in range(len(weights.files) // 2)
+            ]
+        self.bent = bool(self.scaler["soft"].any())
+        widest = max(max(weight.shape[1:]) for weight, _ in self.layers)
+        members = len(self.layers[0][0])
+        self.rows_at_once = min(scoring.ROWS_AT_ONCE, BATCH_BYTES // (4 * members * widest) + 1)
+
+    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score encoded rows, some at a time: bounds memory."""
+        starts = range(0, len(encoded), self.rows_at_once)
+        parts = [self._logits(encoded[start : start + self.rows_at_once]) for start in starts]
+        return np.concatenate(parts, axis=1)
+
+    def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The bins after all else: how far a value has come through each.  Shape: (n, d_in)."""
+        own, flat = self.scaler, super()._inputs(x)
+        if not own["bin_number"].size:
+            return flat
+        filled = scoring.filled(x, own["numbers"], own["median"])
+        come = (filled.take(own["bin_number"], axis=1) - own["bin_low"]) / own["bin_width"]
+        return np.concatenate([flat, np.clip(come, 0, 1)], axis=1)
+
+
+class Trees:
+    """A family of boosted models.
+
+    Shape: encoded columns (n, columns) -> logits (k, n, classes).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from lightgbm import Booster
+
+        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("trees-*.txt"))]
+        self.boosters = [Booster(model_str=text) for text in texts]
+
+    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float64]:
+        raw = [np.asarray(booster.predict(encoded, raw_score=True)) for booster in self.boosters]
+        if raw[0].ndim == 1:  # two classes: one number per row, the second one's log odds
+            raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
+        return np.stack(raw)
+
+
+FAMILIES: dict[str, Callable[[Path], Family]] = {"mlp": Networks, "boosting": Trees}
+"""Kinds of families by their names in ``ensemble.json``."""
+
+
+class Members:
+    """The families that count, and their average; it stands where a student has its network."""
+
+    def __init__(self, folder: Path, averaging: str) -> None:
+        """``averaging`` is of logits or of probabilities."""
+        self.averaging = averaging
+        self.families: list[tuple[Family, float | None, float]] = []
+        document = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
+        names, mixture = document["families"], document["mixture"] or {}
+        shares = mixture.get("shares", [None] * len(names))
+        temperatures = mixture.get("temperatures", [1.0] * len(names))
+        self.temperature = mixture.get("temperature", 1.0)
+        for i, (name, share) in enumerate(zip(names, shares, strict=True)):
+            if share != 0:
+                scorer = FAMILIES[name](folder / f"family-{i + 1}")
+                self.families.append((scorer, share, temperatures[i]))
+
+    def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""
+        starts = range(0, len(encoded), scoring.ROWS_AT_ONCE)
+        parts = [self._average(encoded[start : start + scoring.ROWS_AT_ONCE]) for start in starts]
+        return np.concatenate(parts)
+
+    def _average(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits, weights = [], []
+        for scorer, share, temperature in self.families:
+            own = scorer(encoded).astype(np.float64) / temperature
+            logits.append(own)
+            weights += [1.0 if share is None else share / len(own)] * len(own)
+        each, weight = np.concatenate(logits), np.array(weights) / np.sum(weights)
+        if self.averaging == "logits":
+            average = np.tensordot(weight, each, axes=1)
+        else:
+            with np.errstate(divide="ignore"):
+                average = np.log(np.tensordot(weight, softmax(each), axes=1))
+        return softmax(average / self.temperature).astype(np.float32)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shape: (..., classes) -> the same, probabilities."""
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    answer: NDArray[np.float64] = shares / shares.sum(axis=-1, keepdims=True)
+    return answer
+
+
+class Ensemble(scoring.Student):
+    """Answers as a student does, with all its members."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the encoding and the families from the model's own folder."""
+        folder = Path(__file__).parent
+        encoding = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
+        self.prepare(encoding, Members(folder, context.model_config["averaging"]))
+
+
+if not __name__.startswith("kd_mlflow"):
+    mlflow.models.set_model(Ensemble())

@@ -1,0 +1,78 @@
+"""The ensemble as a self-contained MLflow model, without a pickle, of the files that rebuild it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.models.utils import _save_example
+
+from kd_mlflow import ensemble_scoring, scoring
+from kd_mlflow.config import BOOSTING
+from kd_mlflow.distillation.networks import Networks
+from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.table.encoding import Scaler
+from kd_mlflow.tracking.lookup import ENSEMBLE
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.packaging import SCORING, quiet, requirements, signature
+
+
+def log_ensemble(
+    run: TrackedRun,
+    ensemble: Ensemble,
+    *,
+    averaging: str,
+    example: pd.DataFrame,
+    params: Mapping[str, str],
+) -> str:
+    """Log the ensemble on a run, with its parameters and an example of raw columns; its model's id.
+
+    ``load_ensemble`` finds its files there. Log it before the run's metrics, as a student.
+    """
+
+    def write(folder: Path) -> None:
+        save_ensemble(folder, ensemble, averaging=averaging, example=example)
+
+    return run.model(write, name=ENSEMBLE, params=dict(params))
+
+
+def save_ensemble(
+    folder: Path, ensemble: Ensemble, *, averaging: str, example: pd.DataFrame
+) -> None:
+    """Write the model into an empty folder: what ``Ensemble.save`` writes, and code to score it.
+
+    The code has no torch: each family of networks gets its scaler as arrays.
+    """
+    described, code = Model(), Path(ensemble_scoring.__file__)
+    with quiet():
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(code),
+            mlflow_model=described,
+            signature=signature(ensemble.encoding),
+            pip_requirements=_requirements(ensemble),
+            model_config={"averaging": averaging},
+            uv_project_path=str(folder),  # or the lock of a project at hand would be copied
+        )
+    described.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = code.name  # not where it lay
+    _save_example(described, example.reset_index(drop=True), str(folder))
+    described.save(str(folder / MLMODEL_FILE_NAME))
+    shutil.copy(scoring.__file__, folder / Path(scoring.__file__).name)
+    ensemble.save(folder)
+    for i, family in enumerate(ensemble.families, 1):
+        if isinstance(family, Networks):
+            scaler = Scaler(family.encoding).state_dict()
+            arrays = {name: values.numpy() for name, values in scaler.items()}
+            np.savez(folder / f"family-{i}" / "scaler.npz", allow_pickle=False, **arrays)
+
+
+def _requirements(ensemble: Ensemble) -> list[str]:
+    """What scoring takes; LightGBM where boosted models count."""
+    boosted = any(family.name == BOOSTING for family in ensemble.used.families)
+    return requirements((*SCORING, "lightgbm") if boosted else SCORING)
