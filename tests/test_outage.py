@@ -190,7 +190,11 @@ def test_a_server_that_comes_back(proxy, direct, request, monkeypatch, fault, fa
     assert [mode for mode, _, _ in proxy.requests if mode != PASS] or fault_kind == REFUSE
     values = whole(direct, request.node.name)
     run = direct.get_run(result.run_id)
-    assert "ensemble" in {entry.path for entry in direct.list_artifacts(run.info.run_id)}
+    (model,) = direct.search_logged_models([run.info.experiment_id])
+    assert model.source_run_id == run.info.run_id
+    assert {metric.key for metric in model.metrics} >= {"ensemble_test_accuracy"}
+    listed = direct.list_artifacts(run.info.run_id, "ensemble")
+    assert "ensemble/ensemble.json" in {entry.path for entry in listed}
     fault(
         "teachers",
         f"{WHAT[fault_kind]} for a while",
