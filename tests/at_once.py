@@ -50,7 +50,12 @@ def at_once(function: str, words: list[str], *, uri: str, folder: Path) -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, __file__, function, *words],
-        env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(root)},
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": uri,
+            "PYTHONPATH": str(root),
+            "OMP_NUM_THREADS": "1",
+        },
         cwd=folder,
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ import dataclasses
 import doctest
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SMALL, part_of
+from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline
@@ -52,9 +53,20 @@ POINTS = pd.DataFrame(
 )
 
 
+@pytest.fixture(scope="module")
+def examples_store(empty_database, tmp_path_factory):
+    """A store that all examples share: they train the same ensemble, once."""
+    folder = tmp_path_factory.mktemp("examples")
+    path = shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, f"sqlite:///{path}", folder)
+        yield
+        forget_store()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_examples_of_the_docstrings_hold(store, example):
+def test_examples_of_the_docstrings_hold(examples_store, example):
     """What a docstring shows is what happens."""
     flags = doctest.ELLIPSIS
     assert doctest.DocTestRunner(optionflags=flags).run(example).failed == 0

@@ -163,6 +163,16 @@ def test_parquet_is_read_where_pyarrow_is(student, rows, monkeypatch):
     assert ask(model, body, kind)[0] == 415
 
 
+def test_another_model_of_the_process_is_served_as_before(student, rows):
+    """The handler that a student left behind answers for that student alone."""
+    student()
+    other = mlflow.pyfunc.load_model("models:/kd-student@production")
+    status, text = ask(other, b"", "text/csv")
+    assert (status, "Failed to parse input" in text) == (400, True)
+    with pytest.raises(AttributeError):
+        ask(other, split(rows), None)
+
+
 def test_an_unknown_mlflow_is_left_alone_with_one_warning(student, rows, monkeypatch):
     """JSON is scored as MLflow does it, and nothing of it is replaced."""
     monkeypatch.setattr(mlflow, "__version__", "3.99.0")

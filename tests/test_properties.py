@@ -21,6 +21,7 @@ from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, Sampling
 from kd_mlflow.population.training import Rows, Schedule, Task
+from kd_mlflow.scoring import Network
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
@@ -74,8 +75,11 @@ def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table,
         return
     encoding = module.scaler.encoding
     features = dataset.features("test")
+    encoded = encoding.encode(features)
+    expected = Network(module.arrays).probabilities(encoded)
     with torch.no_grad():
-        expected = torch.softmax(module(torch.from_numpy(encoding.encode(features))), 1).numpy()
+        exported = torch.softmax(module(torch.from_numpy(encoded)), 1).numpy()
+    np.testing.assert_allclose(expected, exported, atol=1e-6)
     folder = tmp_path / "model"
     shutil.rmtree(folder, ignore_errors=True)
     example = made_rows(dataset.table.features, encoding.columns)

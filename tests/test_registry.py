@@ -189,8 +189,8 @@ def test_gate_rejects_a_version_whose_artifact_is_broken(own_main):
     result = second_version(own_main)
     (output,) = own_main.client.get_run(result.run_id).outputs.model_outputs
     location = own_main.client.get_logged_model(output.model_id).artifact_location
-    (graph,) = Path(location.removeprefix("file://")).rglob("*.pt2")
-    graph.write_bytes(b"no model")
+    (weights,) = Path(location.removeprefix("file://")).rglob("weights.npz")
+    weights.write_bytes(b"no model")
     decision = pipeline.run_promote(PASSING)
     assert not decision.promoted
     assert "does not load and score" in decision.reason
