@@ -49,13 +49,15 @@ class Networks(scoring.Network):
         self.bent = bool(self.scaler["soft"].any())
         widest = max(max(weight.shape[1:]) for weight, _ in self.layers)
         members = len(self.layers[0][0])
-        self.rows_at_once = min(scoring.ROWS_AT_ONCE, BATCH_BYTES // (4 * members * widest) + 1)
+        tiles = max(1, BATCH_BYTES // (4 * members * widest * scoring.TILE))
+        self.rows_at_once = min(scoring.ROWS_AT_ONCE, tiles * scoring.TILE)
 
     def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score encoded rows, some at a time: bounds memory."""
+        """Score encoded rows, some at a time: bounds memory; equal rows score alike."""
+        n, encoded = len(encoded), scoring.tiled(encoded)
         starts = range(0, len(encoded), self.rows_at_once)
         parts = [self._logits(encoded[start : start + self.rows_at_once]) for start in starts]
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(parts, axis=1)[:, :n]
 
     def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The bins after all else: how far a value has come through each.  Shape: (n, d_in)."""
@@ -121,11 +123,17 @@ class Members:
             weights += [1.0 if share is None else share / len(own)] * len(own)
         each, weight = np.concatenate(logits), np.array(weights) / np.sum(weights)
         if self.averaging == "logits":
-            average = np.tensordot(weight, each, axes=1)
+            average = weighed(each, weight)
         else:
             with np.errstate(divide="ignore"):
-                average = np.log(np.tensordot(weight, softmax(each), axes=1))
+                average = np.log(weighed(softmax(each), weight))
         return softmax(average / self.temperature).astype(np.float32)
+
+
+def weighed(each: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average of members, summed row by row alike.  Shape: (k, n, classes) -> (n, classes)."""
+    average: NDArray[np.float64] = (each * weights[:, None, None]).sum(axis=0)
+    return average
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

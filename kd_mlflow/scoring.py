@@ -213,6 +213,13 @@ def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
         )
 
 
+def tiled(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows with zeros behind them, up to a whole number of tiles."""
+    if not (missing := -len(encoded) % TILE):
+        return encoded
+    return np.concatenate([encoded, np.zeros((missing, encoded.shape[1]), dtype=np.float32)])
+
+
 class Network:
     """A student with its scaler in numpy: what the exported module computes, step by step.
 
@@ -235,10 +242,7 @@ class Network:
 
     def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score encoded rows, some at a time: bounds memory and keeps them in the caches."""
-        n = len(encoded)
-        if n % TILE:
-            rest = np.zeros((-n % TILE, encoded.shape[1]), dtype=np.float32)
-            encoded = np.concatenate([encoded, rest])
+        n, encoded = len(encoded), tiled(encoded)
         starts = range(0, len(encoded), ROWS_AT_ONCE)
         parts = [self._logits(encoded[start : start + ROWS_AT_ONCE]) for start in starts]
         return (parts[0] if len(parts) == 1 else np.concatenate(parts))[:n]

@@ -86,10 +86,19 @@ def test_many_rows_are_scored_as_few_are(tmp_path, ensemble, dataset, monkeypatc
     encoded = ensemble.encoding.encode(dataset.features("test"))
     saved(tmp_path, ensemble, dataset)
     expected = Members(tmp_path, "logits").probabilities(encoded)
-    monkeypatch.setattr("kd_mlflow.scoring.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("kd_mlflow.scoring.ROWS_AT_ONCE", 32)
     monkeypatch.setattr("kd_mlflow.ensemble_scoring.BATCH_BYTES", 1)
     found = Members(tmp_path, "logits").probabilities(encoded)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_equal_rows_get_equal_answers(tmp_path, ensemble, dataset):
+    """Wherever a row stands, and beside however many others."""
+    saved(tmp_path, ensemble, dataset)
+    members, row = Members(tmp_path, "probabilities"), dataset.features("test").head(1)
+    one = ensemble.encoding.encode(row)
+    for n in (1, 5, 37):
+        assert (members.probabilities(one.repeat(n, axis=0)) == members.probabilities(one)).all()
 
 
 def test_lightgbm_is_required_where_trees_count(tmp_path, ensemble, dataset):

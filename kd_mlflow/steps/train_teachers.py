@@ -124,17 +124,9 @@ def _train_teachers(
             ):
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
-        _log_ensemble(ensemble, example, config, run, metrics.ensemble)
         run.file(_curves(config, dataset, ensemble, trainings, trained), CURVES)
-        note = notes.teachers_note(
-            dataset,
-            metrics.ensemble,
-            parts=ensemble.parts,
-            hidden=config.teacher_hidden,
-            imbalanced=_imbalanced(dataset),
-        )
-        of_teachers = {n: v for n, v in metrics.ensemble.items() if not n.startswith(OF_MODEL)}
-        run.log(metrics=of_teachers, note=note)
+        note = _note(ensemble, dataset, config, metrics.ensemble)
+        _log_ensemble(ensemble, run, config, example=example, metrics=metrics.ensemble, note=note)
     return TeachersResult(
         run_id=run.id,
         reused=False,
@@ -212,14 +204,32 @@ def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> Ensemble
     )
 
 
+def _note(
+    ensemble: Ensemble, dataset: Dataset, config: TeachersConfig, metrics: Mapping[str, float]
+) -> str:
+    """The description of the ensemble's run."""
+    return notes.teachers_note(
+        dataset,
+        metrics,
+        parts=ensemble.parts,
+        hidden=config.teacher_hidden,
+        imbalanced=_imbalanced(dataset),
+    )
+
+
 def _log_ensemble(
     ensemble: Ensemble,
-    example: pd.DataFrame,
-    config: TeachersConfig,
     run: TrackedRun,
+    config: TeachersConfig,
+    *,
+    example: pd.DataFrame,
     metrics: Mapping[str, float],
+    note: str,
 ) -> None:
-    """Log the ensemble as a model with example rows, then the metrics of its answers."""
+    """Log the ensemble as a model with example rows, then all metrics: those of its answers as its.
+
+    ``note`` describes the run.
+    """
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
     model_id = log_ensemble(
         run,
@@ -230,6 +240,8 @@ def _log_ensemble(
     )
     own = {name: value for name, value in metrics.items() if name.startswith(OF_MODEL)}
     run.log(metrics=own, model_id=model_id)
+    others = {name: value for name, value in metrics.items() if name not in own}
+    run.log(metrics=others, note=note)
 
 
 def _curves(
