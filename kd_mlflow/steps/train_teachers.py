@@ -47,8 +47,8 @@ from kd_mlflow.tracking.runs import Run, Tracker
 
 CURVES = "figures/teacher_curves.png"
 
-OF_MODEL = "ensemble_test_"
-"""What metrics of the ensemble's own answers are called."""
+OF_MODEL, OF_AVERAGES = "ensemble_test_", "_averaged_"
+"""What metrics of the ensemble's own answers are called; of them, those that compare averages."""
 
 
 def teachers_step(
@@ -238,7 +238,7 @@ def _log_ensemble(
         example=example,
         params={name: text for each in options for name, text in each.as_text().items()},
     )
-    own = {name: value for name, value in metrics.items() if name.startswith(OF_MODEL)}
+    own = {n: v for n, v in metrics.items() if n.startswith(OF_MODEL) and OF_AVERAGES not in n}
     run.log(metrics=own, model_id=model_id)
     others = {name: value for name, value in metrics.items() if name not in own}
     run.log(metrics=others, note=note)
