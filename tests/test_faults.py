@@ -6,6 +6,8 @@ import shutil
 import pytest
 from conftest import ROOT, use_store
 from kills import Calls, Killed, is_write, watched
+from mlflow import MlflowClient
+from test_promotion import registered_again
 
 from kd_mlflow import pipeline
 from kd_mlflow.config import HistoryConfig, PromoteConfig, RollbackConfig
@@ -39,25 +41,12 @@ def three_versions(finished_main, tmp_path_factory):
     shutil.copy(finished_main.folder / "mlflow.db", path)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, f"sqlite:///{path}", folder)
-        again(finished_main.client.__class__(), 2)
+        client = MlflowClient()
+        for _ in range(2):
+            registered_again(client)
         pipeline.run_promote(dataclasses.replace(PASSING, version="2"))
         use_store(patch, finished_main.uri, folder)
     return path
-
-
-def again(client, more):
-    """Register a student's model again: so many more versions, each a candidate."""
-    first = client.get_model_version(NAME, "1")
-    tags = {k: v for k, v in first.tags.items() if not k.startswith(("kd.pro", "kd.rec"))}
-    for _ in range(more):
-        made = client.create_model_version(
-            NAME,
-            source=first.source,
-            run_id=first.run_id,
-            tags=tags | {"kd.promotion": "pending"},
-            model_id=first.source.removeprefix("models:/"),
-        )
-        client.set_registered_model_alias(NAME, "candidate", made.version)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def examine(
     if isinstance(data, Dataset):
         task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
         with tempfile.TemporaryDirectory() as folder:
-            model = incumbent.pull(version, Path(folder))
+            model = registry.pull(version, Path(folder))
             pulled = clean.ask(model, data.features("test"), timed=config.max_latency_ms > 0)
     logged = distill_run.data.metrics
     if isinstance(data, Unavailable) or isinstance(pulled, Unavailable):
@@ -126,7 +126,7 @@ def _incumbent(
     if compared and isinstance(data, Dataset) and answers is not None:
         with tempfile.TemporaryDirectory() as folder:
             features = data.features("test")
-            model = incumbent.pull(standing, Path(folder))
+            model = registry.pull(standing, Path(folder))
             asked = incumbent.respondent(standing, model, features)
             task = dataclasses.replace(task, classes=task.classes or incumbent.known_classes(asked))
             if same_task(candidate.findings.task, task):

@@ -25,7 +25,7 @@ from kd_mlflow.tracking.model_teachers import native_model, pickle_files, respon
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ENCODING
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import masked, store_error, unreachable
+from kd_mlflow.tracking.store import masked
 
 _log = logging.getLogger(__name__)
 
@@ -44,20 +44,6 @@ def task_of(version: ModelVersion, description: Model) -> Task:
         classes=tuple(classes) or None,
         columns=tuple(map(str, inputs.input_names())) if named else None,
     )
-
-
-def pull(version: ModelVersion, folder: Path) -> Path:
-    """Fetch a version's artifact into a folder.  Raises RegistryError where it cannot be had."""
-    uri = f"models:/{version.name}/{version.version}"
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except Exception as error:  # artifact stores raise what they like
-        if unreachable(error):
-            raise store_error(error) from None
-        raise RegistryError(
-            f"the artifact of version {version.version} of {version.name!r} is missing or cannot "
-            f"be fetched: {masked(one_line(error))}"
-        ) from None
 
 
 def respondent(version: ModelVersion, folder: Path, features: pd.DataFrame) -> Respondent:

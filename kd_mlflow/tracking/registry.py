@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -253,8 +256,22 @@ def described(version: ModelVersion) -> Model:
 
     Raises RegistryError where the artifact is missing or cannot be read.
     """
-    try:
+    with _artifact_errors(version):
         return Model.load(f"models:/{version.name}/{version.version}")
+
+
+def pull(version: ModelVersion, folder: Path) -> Path:
+    """Fetch a version's artifact into a folder.  Raises RegistryError where it cannot be had."""
+    uri = f"models:/{version.name}/{version.version}"
+    with _artifact_errors(version):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+
+
+@contextmanager
+def _artifact_errors(version: ModelVersion) -> Iterator[None]:
+    """Say in one line that a version's artifact cannot be had, or its store."""
+    try:
+        yield
     except Exception as error:  # artifact stores raise what they like
         if unreachable(error):
             raise store_error(error) from None
