@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -80,3 +81,13 @@ def one_line(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters; its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names with commas, some of them where there are many.
+
+    >>> listed(["a", "b", "c", "d"], most=2)
+    "'a', 'b' and 2 more"
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

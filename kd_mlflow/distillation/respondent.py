@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import RunError
+from kd_mlflow.errors import RunError, listed
 from kd_mlflow.scoring import text_of
 
 PROBABILITY = "probability_"
@@ -157,9 +157,3 @@ def one_line(error: Exception) -> str:
     """What a stranger's error says: its first line, and its last one, which often has the cause."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ... ".join(line.strip()[:200] for line in dict.fromkeys((lines[0], lines[-1])))
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Write names with commas, some of them where there are many."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -30,9 +30,6 @@ QUESTIONS: Mapping[CheckName, str] = {
     "min_class_recall": "Does it find enough rows of every class?",
 }
 """What each check asks."""
-
-NAMED = 5
-"""Columns or classes that a sentence names, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +76,3 @@ def unasked(name: CheckName, why: str) -> Check:
 def failed(name: CheckName, reason: str) -> Check:
     """A question whose answer is no, without numbers."""
     return Check(name=name, passed=False, reason=reason, metrics={})
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names with commas, a few of many.
-
-    >>> listed(["a", "b", "c", "d", "e", "f", "g"])
-    "'a', 'b', 'c', 'd', 'e' and 2 more"
-    """
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(repr, names[:NAMED])) + more

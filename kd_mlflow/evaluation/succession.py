@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kd_mlflow.errors import Unavailable
-from kd_mlflow.evaluation.checks import Check, Limits, listed, unasked
+from kd_mlflow.errors import Unavailable, listed
+from kd_mlflow.evaluation.checks import Check, Limits, unasked
 from kd_mlflow.evaluation.intervals import Interval, accuracy_difference, loss_difference
 from kd_mlflow.evaluation.metrics import Floats, Hits
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from kd_mlflow.config import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.distillation.respondent import listed
-from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable
+from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.findings import Findings, Limit
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (

@@ -42,7 +42,7 @@ class PulledAnswers:
 class CleanProcess:
     """Python in isolated mode and an empty folder, without this package; ends with the block.
 
-    It imports what models need as soon as it starts, which takes 3 s: start it before other work.
+    It imports MLflow as soon as it starts, which takes 2 s: start it before other work.
     ``delayed``: it is started by ``start``, or when it is asked.
     """
 

@@ -16,8 +16,7 @@ from mlflow.models import Model
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.respondent import PROBABILITY, SCORED, Respondent, one_line
-from kd_mlflow.errors import RegistryError, RunError, Unavailable
-from kd_mlflow.evaluation.checks import listed
+from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Identity

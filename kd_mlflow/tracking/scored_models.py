@@ -14,8 +14,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from kd_mlflow.distillation.respondent import SCORED, listed
-from kd_mlflow.errors import RegistryError, RunError, Unavailable
+from kd_mlflow.distillation.respondent import SCORED
+from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
