@@ -129,6 +129,7 @@ def _command(name: str, text: str) -> Callable[[Any], Any]:
             chosen = config(**values)
             _import_pipeline()
             function(chosen)
+            gc.freeze()  # what came in since: the exit walks it no more
             _stop_if_kept_back()
 
         return command

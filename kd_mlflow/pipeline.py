@@ -183,6 +183,11 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     if config.export == "onnx":
         require_onnx()
+    with CleanProcess() as clean:  # it imports what takes seconds while the table is read
+        return _all_steps(config, listener, clean)
+
+
+def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
     tracker, (dataset, config) = Tracker(), _read(config)
     check_decision(config, dataset.table)
     teachers_config = TeachersConfig.part_of(config)
@@ -190,12 +195,10 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
     with (
         resumable(config, mark, listener) as resumed,
         tracker.run("pipeline", run_name("pipeline", dataset)) as parent,
-        CleanProcess(delayed=True) as clean,
     ):
         describe_run(parent, config, dataset, mark)
         resumed.begin(parent, listener)
         taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
-        clean.start()  # it imports what takes seconds while students are trained
         distilled = distill_step(
             config.for_distill(taught.run_id),
             dataset,

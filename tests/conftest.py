@@ -155,17 +155,11 @@ def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
 class OwnProcess:
     """Answers as ``CleanProcess`` does, in this process."""
 
-    def __init__(self, *, delayed: bool = False) -> None:
-        """Take what ``CleanProcess`` takes."""
-
     def __enter__(self) -> OwnProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
         """End nothing: nothing was started."""
-
-    def start(self) -> None:
-        """Start nothing."""
 
     def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
         """Load a model and score rows with the code that the clean process runs."""

@@ -62,17 +62,18 @@ def test_a_model_that_hangs_is_given_up(pulled, tmp_path, monkeypatch):
     """It is killed as the block ends."""
     monkeypatch.setattr(clean_process, "PATIENCE_S", 0.2)
     with CleanProcess() as clean:
-        process = clean.start()
+        process = clean.process
         answers = clean.ask(pulled[0], pulled[1], timed=False)
         assert isinstance(answers, Unavailable)
         assert "within 0.2 seconds" in answers.reason
     assert process.poll() is not None
 
 
-def test_a_delayed_process_that_is_never_asked_is_never_started():
-    """A main that fails before it promotes has started nothing."""
-    with CleanProcess(delayed=True) as clean:
-        assert clean._process is None
+def test_a_process_that_is_never_asked_ends_with_the_block():
+    """A main that fails before it promotes leaves none behind."""
+    with CleanProcess() as clean:
+        assert clean.process.poll() is None
+    assert clean.process.poll() is not None
 
 
 def test_rows_of_any_kind_are_handed_over(tmp_path):

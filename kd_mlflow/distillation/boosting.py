@@ -252,7 +252,8 @@ def boosting_training(
 def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:
     """What one would take instead of all this: one LightGBM, stopped by the validation rows.
 
-    Its settings are LightGBM's own defaults, but for half the learning rate where rows are few.
+    Its settings are LightGBM's own defaults, but for half the learning rate where rows are few, and
+    one thread, since two that wait for each other at every leaf are slower.
     """
     encoded = encoding.encode(dataset.features("train")), encoding.encode(dataset.features("val"))
     labels = dataset.labels("train"), dataset.labels("val")
@@ -270,7 +271,7 @@ def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingT
         leaves=31,
         rate=ALONE_RATE if len(labels[0]) < HUGE else DEFAULT_RATE,
         penalty=0.0,
-        threads=cpu_count(),
+        threads=1 if len(labels[0]) < HUGE else cpu_count(),
     )
 
 

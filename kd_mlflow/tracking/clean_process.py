@@ -42,27 +42,14 @@ class PulledAnswers:
 class CleanProcess:
     """Python in isolated mode and an empty folder, without this package; ends with the block.
 
-    It imports MLflow as soon as it starts, which takes 2 s: start it before other work.
-    ``delayed``: it is started by ``start``, or when it is asked.
+    It imports MLflow as soon as it starts, which takes 2 s: open the block before other work.
     """
-
-    def __init__(self, *, delayed: bool = False) -> None:
-        self._delayed = delayed
-        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="kd-clean-")
         self._said = tempfile.TemporaryFile()
-        if not self._delayed:
-            self.start()
-        return self
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start the process, once."""
-        if self._process is not None:
-            return self._process
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHON"))}
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-I", pulled.__file__],
             cwd=self._folder.name,
             env={**kept, "MLFLOW_DISABLE_TELEMETRY": "true"},
@@ -71,7 +58,7 @@ class CleanProcess:
             stderr=self._said,
             text=True,
         )
-        return self._process
+        return self
 
     def __exit__(
         self,
@@ -79,12 +66,11 @@ class CleanProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
-            if self._process.stdin:
-                self._process.stdin.close()
-            self._process.wait()
+        if self.process.poll() is None:
+            self.process.kill()
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.process.wait()
         self._said.close()
         self._folder.cleanup()
 
@@ -93,7 +79,7 @@ class CleanProcess:
 
         Unavailable where it does not load or does not score. ``timed``: measure a row's time too.
         """
-        process, folder = self.start(), Path(self._folder.name)
+        process, folder = self.process, Path(self._folder.name)
         write_rows(rows, folder)
         request = {"model": str(model), "folder": str(folder), "timed": timed}
         try:

@@ -11,10 +11,11 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import mlflow
@@ -26,6 +27,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.utils import _save_example
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
+from numpy.typing import NDArray
 
 from kd_mlflow import scoring
 from kd_mlflow.distillation.student_module import StudentModule
@@ -95,7 +97,29 @@ def save_model(
     is the student as an ONNX graph.
     """
     folder, encoding = Path(path), module.encoding
-    encoded = encoding.encode(example)
+    _write_graph(path, mlflow_model, module, encoding.encode(example))
+    if onnx is not None:
+        _add_onnx(folder, mlflow_model, onnx)
+    if profile is not None:
+        counts = json.dumps(profile.to_dict(), ensure_ascii=False)
+        (folder / PROFILE).write_text(counts, encoding="utf-8")
+        schema = caller_schema(encoding, profile).to_dict()
+        sent = json.dumps(schema, indent=1, ensure_ascii=False)
+        (folder / SCHEMA).write_text(sent, encoding="utf-8")
+    _write_extras(folder, mlflow_model)
+    _add_pyfunc(
+        folder,
+        mlflow_model,
+        module,
+        example,
+        {"conda_env": "conda.yaml", "python_env": "python_env.yaml"},
+    )
+
+
+def _write_graph(
+    path: str, mlflow_model: Model, module: StudentModule, encoded: NDArray[np.float32]
+) -> None:
+    """Make the folder, with the exported graph and the files of its environment."""
     with quiet():
         mlflow.pytorch.save_model(
             module.eval(),
@@ -104,29 +128,35 @@ def save_model(
             input_example=encoded,
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype("float32"), (-1, encoded.shape[1]))]),
-                outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(encoding.classes)))]),
+                outputs=Schema(
+                    [TensorSpec(np.dtype("float32"), (-1, len(module.encoding.classes)))]
+                ),
             ),
             serialization_format="pt2",
             pip_requirements=requirements(),
         )
-    code = Path(scoring.__file__)
+    for leftover in Path(path).glob("*input_example*"):
+        leftover.unlink()
+
+
+def _add_pyfunc(
+    folder: Path,
+    mlflow_model: Model,
+    module: StudentModule,
+    example: pd.DataFrame,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write what scores raw rows with numpy, which makes the model whole.
+
+    ``environment`` names files of the folder, by the argument of MLflow that takes each.
+    """
+    code, encoding = Path(scoring.__file__), module.encoding
     shutil.copy(code, folder / code.name)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
-    if onnx is not None:
-        _add_onnx(folder, mlflow_model, onnx)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
-    if profile is not None:
-        counts = json.dumps(profile.to_dict(), ensure_ascii=False)
-        (folder / PROFILE).write_text(counts, encoding="utf-8")
-        schema = caller_schema(encoding, profile).to_dict()
-        sent = json.dumps(schema, indent=1, ensure_ascii=False)
-        (folder / SCHEMA).write_text(sent, encoding="utf-8")
-    _write_extras(folder, mlflow_model)
-    for leftover in folder.glob("*input_example*"):
-        leftover.unlink()
     mlflow_model.signature = signature(encoding)
-    _save_example(mlflow_model, example.reset_index(drop=True), path)
+    _save_example(mlflow_model, example.reset_index(drop=True), str(folder))
     mlflow.pyfunc.add_to_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
@@ -135,8 +165,7 @@ def save_model(
             name: {"path": file, "uri": file}
             for name, file in (("encoding", ENCODING), ("weights", WEIGHTS))
         },
-        conda_env="conda.yaml",
-        python_env="python_env.yaml",
+        **environment,
     )
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
@@ -164,11 +193,13 @@ def _write_extras(folder: Path, mlflow_model: Model) -> None:
 
 
 def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Package a student with an example, load it as anyone would, and return its answer to rows."""
+    """Package a student with an example, load it as anyone would, and return its answer to rows.
+
+    Without the exported graph, which knows nothing of columns and takes seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "student")
-        save_model(path, Model(), module=module, example=example)
-        answer: pd.DataFrame = mlflow.pyfunc.load_model(path).predict(rows)
+        _add_pyfunc(Path(folder), Model(), module, example)
+        answer: pd.DataFrame = mlflow.pyfunc.load_model(folder).predict(rows)
     return answer
 
 
