@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from faults import fault as fault  # every test module may write rows of the table
@@ -129,9 +129,26 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes a second: outside test_report tests of comparisons leave it."""
-    if request.module.__name__ != "test_report":
-        monkeypatch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
+    """Rendering takes a second: only tests of what is drawn do it."""
+    painted = request.module.__name__ in ("test_report", "test_figures", "test_sweep")
+    if not painted and "painted" not in request.fixturenames:
+        leave_undrawn(monkeypatch)
+
+
+def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
+    """Make no picture of any figure."""
+    patch.setattr("kd_mlflow.figures.style.FigureCanvasAgg", Undrawn)
+
+
+class Undrawn:
+    """Takes the place of a figure's canvas."""
+
+    def __init__(self, figure: Any) -> None:
+        """Take what a canvas takes."""
+
+    def print_png(self, buffer: IO[bytes], **options: Any) -> None:
+        """Write that there is no picture."""
+        buffer.write(b"undrawn")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, Finished, forget_store, use_store
+from conftest import TINY, Finished, forget_store, leave_undrawn, use_store
 from sklearn.dummy import DummyClassifier
 from test_report import Page
 
@@ -62,7 +62,6 @@ def unpainted(request, monkeypatch):
         monkeypatch.setattr(
             "kd_mlflow.steps.evaluate.draw", lambda findings: dict.fromkeys(PICTURES)
         )
-        monkeypatch.setattr("kd_mlflow.steps.evaluate.png", lambda figure: b"undrawn")
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def trained(empty_database, tmp_path_factory):
     config = MainConfig(data=folder / "customers.csv", target="churned", **TINY)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
-        patch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
+        leave_undrawn(patch)
         result = pipeline.run_main(config)
         forget_store()
     return Finished(uri, folder, config, result)

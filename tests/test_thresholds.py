@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from conftest import TINY, part_of, use_store
+from conftest import TINY, leave_undrawn, part_of, use_store
 
 from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
@@ -137,7 +137,7 @@ def decided(finished_main, tmp_path_factory):
     folder = tmp_path_factory.mktemp("decided")
     shutil.copy(finished_main.folder / "mlflow.db", folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kd_mlflow.steps.distill.png", lambda figure: b"undrawn")
+        leave_undrawn(patch)
         patch.setattr("kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows)
         use_store(patch, f"sqlite:///{folder / 'mlflow.db'}", folder)
         config = DistillConfig(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -55,9 +55,6 @@ from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
 from kd_mlflow.tracking.runs import Tracker
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 C = TypeVar("C", bound=StudentRecipe)
 
@@ -332,12 +329,6 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
 def _drawn(evidence: Evidence) -> dict[str, bytes]:
     """Every figure as PNG; matplotlib is imported here, where there is something to draw."""
     from kd_mlflow.figures import gallery
+    from kd_mlflow.figures.style import png
 
     return {name: png(figure) for name, figure in gallery.draw(evidence).items()}
-
-
-def png(figure: Figure) -> bytes:
-    """Render a figure."""
-    from kd_mlflow.figures.style import png as rendered
-
-    return rendered(figure)

@@ -252,9 +252,7 @@ def _curves(
     trained: Sequence[Trained],
 ) -> bytes:
     """The teachers' curves, where each stopped, and the ensemble's level on validation rows."""
-    from kd_mlflow.figures.style import (
-        png,
-    )  # matplotlib takes time that training needs not wait for
+    from kd_mlflow.figures.style import png  # with matplotlib, which training needs not wait for
     from kd_mlflow.figures.training_curves import teacher_curves
 
     logits = ensemble.score(dataset.features("val"), config.averaging)
