@@ -18,7 +18,8 @@ from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.comparison import Logits, row_losses
+from kd_mlflow.evaluation.answers import row_losses
+from kd_mlflow.evaluation.comparison import Logits
 from kd_mlflow.evaluation.thresholds import NONE, Threshold, choose_threshold, worth_knowing
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding

@@ -6,28 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.evaluation.answers import Answers, Metrics, metrics_of_test_rows, probabilities
 from kd_mlflow.evaluation.intervals import (
     Interval,
-    accuracy_difference,
     knowledge_recovered,
-    loss_difference,
     mcnemar_p,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import (
-    Floats,
-    agreements,
-    class_recalls,
-    probability_metrics,
-)
+from kd_mlflow.evaluation.metrics import agreements, class_recalls, probability_metrics
 from kd_mlflow.evaluation.thresholds import Counts, predicted
-
-Metrics = dict[str, float]
 
 CRITERION = "calibrated_val_loss"
 """What a sweep chooses by: the loss after calibration, so that T's effect on confidence is removed;
@@ -132,6 +123,7 @@ def majority_share(class_rows: Mapping[str, int]) -> float:
 def validation_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each.
 
+    >>> import torch
     >>> found = validation_metrics(torch.zeros(3, 4, 2), torch.tensor([0, 0, 1, 1]))
     >>> found["val_accuracy"].tolist()
     [0.5, 0.5, 0.5]
@@ -156,11 +148,11 @@ def evaluate_ensemble(
     each, labels (n,).
     """
     members = tuple(
-        _test_metrics(logits, labels, own)
+        metrics_of_test_rows(probability_metrics(probabilities(logits), labels), own)
         for logits, own in zip(member_logits, parameters, strict=True)
     )
     by_average = {
-        name: probability_metrics(_probabilities(logits), labels)
+        name: probability_metrics(probabilities(logits), labels)
         for name, logits in averages.items()
     }
     both = {
@@ -204,75 +196,54 @@ def evaluate_students(
     if class_rows is None:
         counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
         class_rows = {str(place): count for place, count in enumerate(counts)}
-    answers = {kind: predicted(logits, threshold) for kind, logits in students.items()}
-    of_ensemble = predicted(ensemble, threshold)
+    kinds = {
+        kind: Answers.of(logits, labels, threshold=threshold) for kind, logits in students.items()
+    }
+    teacher = Answers.of(ensemble[None], labels, threshold=threshold)
     by_kind = {
-        kind: tuple(
-            _test_metrics(x, labels, student_parameters, own)
-            | {"test_agreement": float((own == of_ensemble).mean())}
-            for x, own in zip(logits, answers[kind], strict=True)
-        )
-        for kind, logits in students.items()
+        kind: tuple(own.metrics(teacher, parameters=student_parameters))
+        for kind, own in kinds.items()
     }
-    hits = {kind: own == labels for kind, own in answers.items()}
-    ensemble_hits = of_ensemble == labels
-    distilled, baseline = hits["distilled"], hits["baseline"]
-    recovery = knowledge_recovered(distilled, baseline, ensemble_hits)
-    gap = accuracy_difference(ensemble_hits[None], distilled)
-    gains = {
-        kind: accuracy_difference(distilled, hits[kind]) for kind in students if kind != "distilled"
-    }
-    losses = {kind: row_losses(logits, labels) for kind, logits in students.items()}
-    loss_gap = loss_difference(losses["distilled"], row_losses(ensemble[None], labels))
-    loss_gains = {kind: loss_difference(losses[kind], losses["distilled"]) for kind in gains}
-    own_metrics = probability_metrics(_probabilities(ensemble), labels, of_ensemble)
-    summary = _means(by_kind, own_metrics) | {
+    distilled, baseline = kinds["distilled"], kinds["baseline"]
+    gap, loss_gap = teacher.over(distilled)
+    gains = {kind: distilled.over(own) for kind, own in kinds.items() if kind != "distilled"}
+    recovery = knowledge_recovered(distilled.hits, baseline.hits, teacher.hits[0])
+    summary = _means(by_kind, teacher.probability_metrics(0)) | {
         **_with_bounds("accuracy_gap", gap),
         **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
-        "mcnemar_p_ensemble": mcnemar_p(distilled[0], ensemble_hits),
+        "mcnemar_p_ensemble": mcnemar_p(distilled.hits[0], teacher.hits[0]),
     }
     if ensemble_parameters is not None:
         summary["ensemble_parameters"] = ensemble_parameters
         summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
-        summary |= _with_bounds(f"gain_over_{kind}", gain)
-        summary |= _with_bounds(f"log_loss_gain_over_{kind}", loss_gains[kind])
-        summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled[0], hits[kind][0])
+        summary |= _gains(kind, gain)
+        summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled.hits[0], kinds[kind].hits[0])
     over_boosting = None
     if boosting is not None:
-        alone = predicted(boosting, threshold)
-        over_boosting = (
-            accuracy_difference(distilled, (alone == labels)[None]),
-            loss_difference(row_losses(boosting[None], labels), losses["distilled"]),
-        )
-        found = probability_metrics(_probabilities(boosting), labels, alone)
+        alone = Answers.of(boosting[None], labels, threshold=threshold)
+        over_boosting = distilled.over(alone)
+        found = alone.probability_metrics(0)
         summary |= {f"boosting_test_{name}": value for name, value in found.items()}
-        summary |= _with_bounds("gain_over_boosting", over_boosting[0])
-        summary |= _with_bounds("log_loss_gain_over_boosting", over_boosting[1])
+        summary |= _gains("boosting", over_boosting)
     if threshold is not None:
         summary["registered_threshold"] = threshold
+    answers = {kind: own.predicted for kind, own in kinds.items()}
     return Comparison(
         students=by_kind,
         summary=summary,
         recovery=recovery,
         gap=gap,
-        gains=gains,
+        gains={kind: accuracy for kind, (accuracy, _) in gains.items()},
         loss_gap=loss_gap,
-        loss_gains=loss_gains,
+        loss_gains={kind: loss for kind, (_, loss) in gains.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
-        recalls=_recalls(answers, of_ensemble, labels, classes=ensemble.shape[-1]),
+        recalls=_recalls(answers, teacher.predicted[0], labels, classes=ensemble.shape[-1]),
     )
-
-
-def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
-    """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
-    every = torch.from_numpy(labels).expand(len(logits), -1)
-    losses: Floats = F.cross_entropy(logits.double().mT, every, reduction="none").numpy()
-    return losses
 
 
 def _recalls(
@@ -307,13 +278,9 @@ def _with_bounds(name: str, interval: Interval) -> Metrics:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float64]:
-    return torch.softmax(logits.double(), dim=-1).numpy()
-
-
-def _test_metrics(
-    logits: Tensor, labels: Counts, parameters: int, answers: Counts | None = None
-) -> Metrics:
-    found = probability_metrics(_probabilities(logits), labels, answers)
-    named = {f"test_{name}": value for name, value in found.items()}
-    return {**named, "parameters": parameters}
+def _gains(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
+    accuracy, loss = gains
+    return {
+        **_with_bounds(f"gain_over_{kind}", accuracy),
+        **_with_bounds(f"log_loss_gain_over_{kind}", loss),
+    }

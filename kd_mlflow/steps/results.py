@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.evaluation.answers import Metrics
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.evaluation.comparison import CRITERION, Comparison, Metrics
+from kd_mlflow.evaluation.comparison import CRITERION, Comparison
 from kd_mlflow.options import text_value
 from kd_mlflow.report.words import (
     accuracy_with_error,

@@ -21,7 +21,8 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.comparison import CRITERION, Metrics, validation_metrics
+from kd_mlflow.evaluation.answers import Metrics
+from kd_mlflow.evaluation.comparison import CRITERION, validation_metrics
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.figures import accuracy
