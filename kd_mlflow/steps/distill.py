@@ -91,12 +91,8 @@ def distill_step(
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
-    check_decision(config, dataset.table)
+    _check_early(config, dataset, ensemble, rehearsed=rehearsed)
     seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
-    widths = config.menu("student_hidden", len(dataset.split.train))
-    check_memory(dataset, ensemble.encoding, members=3 * len(seeds), hidden=max(widths))
-    if not rehearsed:
-        rehearse_student(dataset, ensemble.encoding)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with (
         resumable(config, mark, listener) as resumed,
@@ -112,19 +108,19 @@ def distill_step(
         run.log(tags=ensemble.tags)
         groups = student_groups(config, seeds)
         with _student_runs(tracker, groups, parent=run) as runs:
-            members = [member for some in groups.values() for member in some]
-            for member_run, member in zip(runs, members, strict=True):
+            for member_run, member in zip(runs, chain(*groups.values()), strict=True):
                 _describe_member(member_run, member, config, dataset, mark)
             trained = _train(config, lessons, groups, trials, runs, listener, kept)
+            boosting = _boosting_alone(config, dataset, ensemble, listener, kept)
             evidence = compare(
                 config,
                 dataset,
                 ensemble,
                 trained,
-                boosting=_boosting_alone(config, dataset, ensemble, listener, kept),
+                boosting=boosting,
                 teacher_accuracies=teacher_accuracies,
             )
-            finals = chain.from_iterable(evidence.comparison.students.values())
+            finals = chain(*evidence.comparison.students.values())
             for member_run, final in zip(runs, finals, strict=True):
                 member_run.log(metrics=final)
         note = notes.distill_note(
@@ -148,6 +144,18 @@ def distill_step(
         test_rows=len(dataset.split.test),
         page=tracker.page(run),
     )
+
+
+def _check_early(
+    config: DistillConfig, dataset: Dataset, ensemble: Teacher, *, rehearsed: bool
+) -> None:
+    """Raise DataError or ConfigError for what would fail after training."""
+    check_decision(config, dataset.table)
+    widths = config.menu("student_hidden", len(dataset.split.train))
+    models = len(RUN_KINDS) * config.n_students
+    check_memory(dataset, ensemble.encoding, members=models, hidden=max(widths))
+    if not rehearsed:
+        rehearse_student(dataset, ensemble.encoding)
 
 
 def choose(
