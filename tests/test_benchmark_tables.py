@@ -321,12 +321,22 @@ class StandIn:
     def fit(self, train, **options):
         self.classes = sorted(train[self.label].unique())
 
-    def predict_proba(self, rows):
+    @property
+    def model_best(self):
+        return "WeightedEnsemble"
+
+    def distill(self, **options):
+        return ["Trees_DSTL", "WeightedEnsemble_DSTL"]
+
+    def leaderboard(self):
+        return pd.DataFrame(
+            {"model": ["Trees_DSTL", "WeightedEnsemble_DSTL"], "score_val": [-2.0, -1.0]}
+        )
+
+    def predict_proba(self, rows, model):
+        assert model in ("WeightedEnsemble", "Trees_DSTL")
         share = 1 / len(self.classes)
         return pd.DataFrame(share, index=rows.index, columns=self.classes)
-
-    def disk_usage(self):
-        return 1000
 
 
 def test_the_script_for_autogluon_writes_what_the_summary_reads(monkeypatch, tmp_path, capsys):
@@ -344,5 +354,7 @@ def test_the_script_for_autogluon_writes_what_the_summary_reads(monkeypatch, tmp
     monkeypatch.setattr(sys, "argv", ["measure.py", str(rows), str(results)])
     runpy.run_path(str(script))
     run(monkeypatch, results, *shared, "--models", "LogisticRegression")
-    assert read(results)["log_loss"].iloc[0] == pytest.approx(np.log(2))
-    assert "| AutoGluon | 2.00 | 2.00 |" in capsys.readouterr().out
+    assert read(results)["log_loss"].iloc[:2].tolist() == pytest.approx([np.log(2)] * 2)
+    said = capsys.readouterr().out
+    assert "| AutoGluon | 2.50 | 2.50 |" in said
+    assert "| AutoGluon, distilled | 2.50 | 2.50 |" in said
