@@ -66,9 +66,11 @@ def at_once(function: str, words: list[str], *, uri: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from conftest import OwnProcess
+    import pytest
+    from conftest import OwnProcess, leave_undrawn
 
     pipeline.CleanProcess = OwnProcess  # eight of them would import for a minute
+    leave_undrawn(pytest.MonkeyPatch())
     function, *words = sys.argv[1:]
     fork = multiprocessing.get_context("fork")  # imports are the parent's
     ALL_HERE = fork.Barrier(len(words))
