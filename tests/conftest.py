@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 from faults import fault as fault  # every test module may write rows of the table
 from faults import pytest_terminal_summary as pytest_terminal_summary
+from filelock import FileLock
 
 from kd_mlflow.config import MainConfig
 from kd_mlflow.options import Options
@@ -218,11 +220,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def finished_main(
     empty_database: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Finished:
-    """The store of one finished ``main``; tests that use it write nothing."""
-    folder = tmp_path_factory.mktemp("main")
+    """The store of one finished ``main``, of all processes; tests that use it write nothing."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+    made = shared / "main.pickle"
+    with FileLock(shared / "main.lock"):
+        if not made.exists():
+            config = MainConfig() if pytestconfig.getoption("screenshots") else MainConfig(**SMALL)
+            made.write_bytes(pickle.dumps(_finished(config, empty_database, shared / "main")))
+    finished: Finished = pickle.loads(made.read_bytes())
+    return finished
+
+
+def _finished(config: MainConfig, empty_database: Path, folder: Path) -> Finished:
+    folder.mkdir()
     shutil.copy(empty_database, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    config = MainConfig() if pytestconfig.getoption("screenshots") else MainConfig(**SMALL)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
         from kd_mlflow import pipeline

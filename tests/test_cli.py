@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import ENTRY_POINTS, READERS, DistillConfig, TeachersConfig
+from kd_mlflow.config import ENTRY_POINTS, READERS, DistillConfig, StudentRecipe, TeachersConfig
 from kd_mlflow.options import text_value
 from kd_mlflow.steps import results
 
-STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+STUDENTS = part_of(StudentRecipe)
 PASSING = ["--max-accuracy-gap=1", "--min-compression=1", "--allow-worse-than-baseline=true"]
 
 

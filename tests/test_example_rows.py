@@ -134,6 +134,8 @@ SMALL = {
     "n_students": 1,
     "student_epochs": 1,
     "student_hidden": (4,),
+    "student_bins": 0,
+    "temperature": 3.0,
     "augment_factor": 1,
 }
 

@@ -27,6 +27,8 @@ QUICK = {
     "n_students": 1,
     "student_epochs": 1,
     "student_hidden": (2,),
+    "student_bins": 0,
+    "temperature": 3.0,
     "augment": "none",
     "student_mixup": 0.0,
     "batch_size": 4096,

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL, TINY
+from conftest import TINY, part_of
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -18,7 +18,7 @@ from sklearn.dummy import DummyClassifier
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config import MainConfig, StudentRecipe
 from kd_mlflow.errors import KDError, RegistryError, StoreError
 from kd_mlflow.tracking import moves
 
@@ -26,7 +26,7 @@ NAME = "kd-student"
 FREE = {"allow_worse_than_baseline": True, "min_compression": 1.0, "max_accuracy_gap": 1.0}
 """A gate that asks of the task and of production alone."""
 
-ONE = {"n_students": 1, "student_hidden": SMALL["student_hidden"]}
+ONE = part_of(StudentRecipe) | {"n_students": 1, "student_epochs": 1}
 
 
 def aliases(client, name=NAME):
@@ -52,7 +52,7 @@ def registered_again(client, version="1"):
 
 def test_a_student_of_one_epoch_does_not_replace_a_trained_one(own_main):
     """It is rejected, with the figures of both on the same rows, and production stays."""
-    kd.distill(**ONE, data=own_main.config.data, student_epochs=1)
+    kd.distill(**ONE, data=own_main.config.data)
     decision = kd.promote(**FREE)
     (check,) = [check for check in decision.checks if check.name == "production"]
     assert not decision.promoted
@@ -80,6 +80,7 @@ def customers(folder, target, random):
     return {"data": str(path), "target": target}
 
 
+@pytest.mark.slow
 def test_a_student_of_another_target_is_refused(store, tmp_path):
     """Same columns, same class names, another label: whatever the options, it is another task."""
     random = np.random.default_rng(0)

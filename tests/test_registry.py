@@ -9,18 +9,24 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import SMALL, use_store
+from conftest import SMALL, part_of, use_store
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
+from kd_mlflow.config import (
+    DistillConfig,
+    MainConfig,
+    PromoteConfig,
+    RollbackConfig,
+    StudentRecipe,
+)
 from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
 from kd_mlflow.tracking import moves
 from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
-STUDENTS = {key: SMALL[key] for key in ("n_students", "student_epochs", "student_hidden")}
+STUDENTS = part_of(StudentRecipe)
 ALLOWED = {"max_accuracy_gap": 1.0, "allow_worse_than_baseline": True, "policy": "any"}
 PASSING = PromoteConfig(**ALLOWED, min_compression=1.0)
 

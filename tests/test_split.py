@@ -18,7 +18,14 @@ from kd_mlflow.table.hashing import row_hashes, split_hashes
 from kd_mlflow.table.loading import load_table
 
 QUICK = {"n_teachers": 2, "teacher_epochs": 1, "teacher_hidden": (4,)}
-STUDENTS = {"n_students": 1, "student_epochs": 1, "student_hidden": (4,), "augment": "none"}
+STUDENTS = {
+    "n_students": 1,
+    "student_epochs": 1,
+    "student_hidden": (4,),
+    "student_bins": 0,
+    "temperature": 3.0,
+    "augment": "none",
+}
 
 
 def customers(n, seed=0):
