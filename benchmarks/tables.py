@@ -222,9 +222,11 @@ def show(lines: pd.DataFrame, plot: Path | None) -> None:
     """Print the summary and write the picture.  Raises MisuseError where ranks do not exist."""
     print(summary(lines))
     if plot:
-        ranks, tables = mean_ranks(lines, "log_loss")
-        if not tables or len(ranks) < 2:
-            raise MisuseError("--plot needs two models, and a table that has all models")
+        known = lines.groupby("model")["table"].nunique()
+        everywhere = known.index[known == lines["table"].nunique()]
+        ranks, tables = mean_ranks(lines[lines["model"].isin(everywhere)], "log_loss")
+        if len(ranks) < 2:
+            raise MisuseError("--plot needs two models that all tables have")
         plot.write_bytes(png(critical_difference_figure(ranks, tables)))
 
 
