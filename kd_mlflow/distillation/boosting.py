@@ -252,8 +252,8 @@ def boosting_training(
 def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:
     """What one would take instead of all this: one LightGBM, stopped by the validation rows.
 
-    Its settings are LightGBM's own defaults, but for half the learning rate where rows are few, and
-    one thread, since two that wait for each other at every leaf are slower.
+    Its settings are LightGBM's own defaults, but that where rows are few the learning rate is half,
+    and one thread grows it: several, which wait for each other at every leaf, are slower then.
     """
     encoded = encoding.encode(dataset.features("train")), encoding.encode(dataset.features("val"))
     labels = dataset.labels("train"), dataset.labels("val")
