@@ -6,7 +6,7 @@ A table may be large: of each row is kept what metrics need, never its probabili
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,12 @@ class RowScores:
     @property
     def labelled(self) -> RowScores:
         """The rows that have a label, of a class that is known or not."""
-        return self._some(self.labels != NO_LABEL)
+        return self.some(self.labels != NO_LABEL)
 
     @property
     def known(self) -> RowScores:
         """The rows whose label is one of the model's classes."""
-        return self._some(self.labels >= 0)
+        return self.some(self.labels >= 0)
 
     @property
     def hits(self) -> Hits:
@@ -101,7 +101,20 @@ class RowScores:
     def __len__(self) -> int:
         return len(self.predicted)
 
-    def _some(self, rows: Hits) -> RowScores:
+    def alike(self, first: Counts) -> RowScores:
+        """Each row with the answer of another one, the first of those that are equal.  Shape: (n,).
+
+        What it says of the label stays its own, for their labels may differ.
+        """
+        return replace(
+            self,
+            predicted=self.predicted[first],
+            confidence=self.confidence[first],
+            second=self.second[first] if len(self.second) else self.second,
+        )
+
+    def some(self, rows: Hits | Counts) -> RowScores:
+        """Some rows, by their places or as a mask."""
         return RowScores(
             classes=self.classes,
             predicted=self.predicted[rows],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from kd_mlflow.distillation.respondent import SCORED
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.model_teachers import (
     CHUNK_ROWS,
@@ -108,21 +108,25 @@ class ScoredModel:
     def score(
         self, features: pd.DataFrame, labels: NDArray[np.object_], classes: tuple[str, ...]
     ) -> RowScores:
-        """Score raw rows in parts.  Shape: n rows, labels (n,), None for a row without one.
+        """Score raw rows in parts; rows that are equal in what it reads have one answer.
 
-        Raises RunError where the model cannot score them.
+        Shape: n rows, labels (n,), None for a row without one. Raises RunError where the model
+        cannot score them.
         """
         numbers = _numbered(labels, classes)
         threshold = self.encoding.threshold if self.encoding else None
+        read = features.loc[:, features.columns.isin(self.fetched.respondent.columns)]
+        first, places = distinct_rows(read)
+        order = np.argsort(places, kind="stable")
         parts = [
             RowScores.of(
                 self.fetched.respondent.shares(features.iloc[rows], classes),
                 numbers[rows],
                 threshold,
             )
-            for rows in _parts(len(features))
+            for rows in np.split(order, range(CHUNK_ROWS, len(order), CHUNK_ROWS))
         ]
-        return RowScores.joined(parts)
+        return RowScores.joined(parts).some(np.argsort(order)).alike(first[places])
 
 
 def find_model(tracker: Tracker, given: str) -> ScoredModel:
@@ -217,7 +221,3 @@ def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[
     codes, uniques = pd.factorize(labels)
     numbers = [*(places.get(text, UNKNOWN) for text in uniques), NO_LABEL]
     return np.array(numbers, dtype=np.int64)[codes]
-
-
-def _parts(rows: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))
