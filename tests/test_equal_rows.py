@@ -1,18 +1,22 @@
 """Equal rows have equal answers, and no metric depends on the order of the rows."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import SMALL, TINY
 
 from kd_mlflow.config import DistillConfig, TeachersConfig
 from kd_mlflow.distillation.evidence import compare
 from kd_mlflow.distillation.students import transfer_set
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents
+from kd_mlflow.options import text_value
 from kd_mlflow.population.network import Population
 from kd_mlflow.scoring import Network
 from kd_mlflow.steps.train_teachers import _evaluated
@@ -136,3 +140,23 @@ def test_an_ensemble_does_not_depend_on_the_order_of_the_rows(rough, dataset, en
     assert found.ensemble == pytest.approx(again.ensemble, abs=1e-12)
     for one, two in zip(found.members, again.members, strict=True):
         assert one == pytest.approx(two, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_few_different_rows_are_promoted_on_a_processor_without_avx512(store, tmp_path, dataset):
+    """Where matrix products round equal rows apart, a good student is still the one logged."""
+    table = dataset.table
+    path, labels = tmp_path / "few.csv", np.array(table.classes)[table.labels]
+    table.features.assign(label=labels).to_csv(path, index=False)
+    options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_mlflow", "main", "--data", path, "--target=label", *options],
+        env=os.environ | {"OPENBLAS_CORETYPE": "Haswell"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    tags = store.get_model_version("kd-student", "1").tags
+    assert tags["kd.promotion"] == "promoted"
+    rows = len(dataset.split.test)
+    assert f"each of {rows} test rows gets the probabilities" in tags["kd.promotion_reason"]

@@ -1,13 +1,18 @@
 """Reproduction: a registered model answers as was logged, to what rounding explains."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import TINY
 
 import kd_mlflow as kd
+from kd_mlflow import pipeline
+from kd_mlflow.config import DistillConfig, TeachersConfig
 from kd_mlflow.evaluation.metrics import probability_metrics
 from kd_mlflow.evaluation.reproduction import (
     TOLERANCE,
@@ -266,3 +271,44 @@ def test_what_a_run_says_of_its_student_is_not_believed(own_main):
     check = decision.checks[0]
     assert (check.name, check.passed) == ("accuracy", False)
     assert check.metrics["registered_test_accuracy"] == pytest.approx(measured, abs=1e-9)
+
+
+@pytest.fixture
+def own_file(store, tmp_path):
+    """A table as CSV with gaps, codes and equal rows, a student of it that waits for the gate."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "x": rng.normal(size=300).round(2),
+            "code": rng.choice(["01", "1", "a"], 300),
+            "day": rng.choice(["2024-01-01", "2024-03-05"], 300),
+        }
+    )
+    table.loc[::7, "x"] = np.nan
+    table = pd.concat([table, table.head(150)], ignore_index=True)
+    table["label"] = np.where(table["x"].fillna(0) > 0, "yes", "no")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    source = {"data": str(tmp_path / "table.csv"), "target": "label"}
+    pipeline.run_teachers(TeachersConfig(**source, **part(TeachersConfig)))
+    pipeline.run_distill(DistillConfig(**source, **part(DistillConfig)))
+    return table
+
+
+def part(options):
+    """Those of a tiny training that a step takes."""
+    known = {field.name for field in dataclasses.fields(options)}
+    return {name: value for name, value in TINY.items() if name in known}
+
+
+@pytest.mark.slow
+def test_the_table_may_come_as_another_file(own_file, tmp_path):
+    """Its rows are found by what they say: as Parquet the same, without one of them not."""
+    own_file.to_parquet(tmp_path / "same.parquet")
+    free = FREE | {"min_compression": 0.01}
+    same = kd.promote(**free, data=tmp_path / "same.parquet", dry_run=True)
+    assert same.passed
+    assert {check.name: check.passed for check in same.checks}["reproduction"]
+    own_file.iloc[1:].to_parquet(tmp_path / "other.parquet")
+    other = kd.promote(**free, data=tmp_path / "other.parquet", dry_run=True)
+    assert not other.passed
+    assert "is another one, or it or its split changed" in other.reason
