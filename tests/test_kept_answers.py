@@ -1,6 +1,7 @@
 """Answers to test rows are kept with their run: found again by hash, or said to be lost."""
 
 import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,21 @@ class Evil:
         return pytest.fail, ("unpickled",)
 
 
+def no_numbers():
+    """Answers to these rows, one of which is no number."""
+    records = np.zeros(50, dtype=[("row", "<u8"), ("probabilities", "<f4", (3,))])
+    records["row"] = np.sort(HASHES)
+    records["probabilities"][7, 1] = np.nan
+    return records
+
+
+def archive():
+    """Arrays in a zip archive, which numpy would open as well."""
+    written = BytesIO()
+    np.savez(written, row=np.sort(HASHES))
+    return written.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -120,8 +136,13 @@ class Evil:
         np.zeros(49, dtype=[("row", "<u8"), ("probabilities", "<f4", (3,))]),
         np.zeros(50, dtype=[("row", "<u8"), ("probabilities", "<f4", (3,))]),
         np.zeros(50, dtype=[("row", "<u8"), ("probabilities", "<f4", (2,))]),
+        no_numbers(),
+        archive(),
     ],
-    ids=["text", "empty", "pickle", "numbers", "fewer rows", "other rows", "other classes"],
+    ids=[
+        *("text", "empty", "pickle", "numbers", "fewer rows", "other rows", "other classes"),
+        *("no numbers", "archive"),
+    ],
 )
 def test_what_is_no_file_of_these_rows_is_refused(kept, content, tmp_path):
     """Whatever lies in its place, with a tag that fits it: one line, nothing run."""

@@ -73,11 +73,12 @@ def test_rounding_is_no_difference(classes):
     assert exact.reason.endswith("(largest difference 0)")
 
 
-def test_one_probability_of_another_model_shows():
-    """A single row that is further off than the tolerance refuses, and is counted."""
+@pytest.mark.parametrize("by", [2e-5, np.nan])
+def test_one_probability_of_another_model_shows(by):
+    """A single row that is further off than the tolerance, or no number, refuses and is counted."""
     shares, _, predicted = answers()
     other = shares.astype(np.float64)
-    other[7] += [2e-5, -2e-5]
+    other[7] += [by, -by]
     check = checked(shares, other, predicted)
     assert check.passed is False
     assert check.metrics["reproduced_other_probabilities"] == 1

@@ -57,7 +57,7 @@ def repetition(
     return Repetition(
         rows=len(logged),
         max_difference=float(apart.max()),
-        other_probabilities=int((apart > TOLERANCE).sum()),
+        other_probabilities=int((~(apart <= TOLERANCE)).sum()),
         other_classes=int((_shortfall(logged, predicted, threshold) > TOLERANCE).sum()),
     )
 

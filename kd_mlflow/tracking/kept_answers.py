@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, Unavailable
@@ -70,11 +71,13 @@ def kept_answers(
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
             return Unavailable(f"{named} are damaged: they are not those that were logged")
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
+        records = open_memmap(path, mode="r")
     except (OSError, EOFError, ValueError) as error:
         return Unavailable(f"{named} cannot be read: {str(error)[:200]}")
     if records.dtype != kind or not np.array_equal(records["row"], hashes[places]):
         return Unavailable(f"{named} are of other rows or classes than the table's")
+    if not np.isfinite(records["probabilities"]).all():
+        return Unavailable(f"{named} are no probabilities")
     return KeptAnswers(places, records["probabilities"])
 
 
