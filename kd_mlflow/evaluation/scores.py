@@ -77,12 +77,12 @@ class RowScores:
     @property
     def labelled(self) -> RowScores:
         """The rows that have a label, of a class that is known or not."""
-        return self.some(self.labels != NO_LABEL)
+        return self._some(self.labels != NO_LABEL)
 
     @property
     def known(self) -> RowScores:
         """The rows whose label is one of the model's classes."""
-        return self.some(self.labels >= 0)
+        return self._some(self.labels >= 0)
 
     @property
     def hits(self) -> Hits:
@@ -113,8 +113,7 @@ class RowScores:
             second=self.second[first] if len(self.second) else self.second,
         )
 
-    def some(self, rows: Hits | Counts) -> RowScores:
-        """Some rows, by their places or as a mask."""
+    def _some(self, rows: Hits) -> RowScores:
         return RowScores(
             classes=self.classes,
             predicted=self.predicted[rows],

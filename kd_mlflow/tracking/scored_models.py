@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,18 +116,17 @@ class ScoredModel:
         """
         numbers = _numbered(labels, classes)
         threshold = self.encoding.threshold if self.encoding else None
-        read = features.loc[:, features.columns.isin(self.fetched.respondent.columns)]
-        first, places = distinct_rows(read)
-        order = np.argsort(places, kind="stable")
         parts = [
             RowScores.of(
                 self.fetched.respondent.shares(features.iloc[rows], classes),
                 numbers[rows],
                 threshold,
             )
-            for rows in np.split(order, range(CHUNK_ROWS, len(order), CHUNK_ROWS))
+            for rows in _parts(len(features))
         ]
-        return RowScores.joined(parts).some(np.argsort(order)).alike(first[places])
+        read = features.loc[:, features.columns.isin(self.fetched.respondent.columns)]
+        first, places = distinct_rows(read)
+        return RowScores.joined(parts).alike(first[places])
 
 
 def find_model(tracker: Tracker, given: str) -> ScoredModel:
@@ -221,3 +221,7 @@ def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[
     codes, uniques = pd.factorize(labels)
     numbers = [*(places.get(text, UNKNOWN) for text in uniques), NO_LABEL]
     return np.array(numbers, dtype=np.int64)[codes]
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))
