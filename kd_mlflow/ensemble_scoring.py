@@ -49,15 +49,8 @@ class Networks(scoring.Network):
         self.bent = bool(self.scaler["soft"].any())
         widest = max(max(weight.shape[1:]) for weight, _ in self.layers)
         members = len(self.layers[0][0])
-        tiles = max(1, BATCH_BYTES // (4 * members * widest * scoring.TILE))
-        self.rows_at_once = min(scoring.ROWS_AT_ONCE, tiles * scoring.TILE)
-
-    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score encoded rows, some at a time: bounds memory; equal rows score alike."""
-        n, encoded = len(encoded), scoring.tiled(encoded)
-        starts = range(0, len(encoded), self.rows_at_once)
-        parts = [self._logits(encoded[start : start + self.rows_at_once]) for start in starts]
-        return np.concatenate(parts, axis=1)[:, :n]
+        bounded = max(1, BATCH_BYTES // (4 * members * widest))
+        self.rows_at_once = min(scoring.ROWS_AT_ONCE, bounded)
 
     def _inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The bins after all else: how far a value has come through each.  Shape: (n, d_in)."""

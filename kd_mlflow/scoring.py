@@ -38,9 +38,8 @@ LIMIT_VARIABLE, LIMIT_BYTES = "KD_MAX_REQUEST_BYTES", 64 * 2**20
 
 DAY_US = 86_400_000_000
 
-ROWS_AT_ONCE, TILE = 2048, 16
-"""Rows that the network scores at once, and of what their number is a multiple: matrix products
-round the rows that are left over by a tile otherwise, and equal rows would get unequal answers."""
+ROWS_AT_ONCE = 2048
+"""Rows that the network scores at once."""
 
 NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -213,20 +212,16 @@ def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
         )
 
 
-def tiled(encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows with zeros behind them, up to a whole number of tiles."""
-    if not (missing := -len(encoded) % TILE):
-        return encoded
-    return np.concatenate([encoded, np.zeros((missing, encoded.shape[1]), dtype=np.float32)])
-
-
 class Network:
     """A student with its scaler in numpy: what the exported module computes, step by step.
 
-    ``arrays`` are the module's own, by its own names; all arithmetic is in float32.
+    ``arrays`` are the module's own, by its own names; all arithmetic is in float32, so that a row's
+    answer is known within rounding alone: its last digits depend on the rows beside it.
 
     Shape: encoded columns (n, columns) -> logits (n, classes).
     """
+
+    rows_at_once = ROWS_AT_ONCE
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         parts: dict[str, dict[str, NDArray[Any]]] = {"scaler": {}, "lookup": {}, "network": {}}
@@ -242,10 +237,9 @@ class Network:
 
     def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score encoded rows, some at a time: bounds memory and keeps them in the caches."""
-        n, encoded = len(encoded), tiled(encoded)
-        starts = range(0, len(encoded), ROWS_AT_ONCE)
-        parts = [self._logits(encoded[start : start + ROWS_AT_ONCE]) for start in starts]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[:n]
+        starts = range(0, len(encoded), self.rows_at_once)
+        parts = [self._logits(encoded[start : start + self.rows_at_once]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
 
     def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""

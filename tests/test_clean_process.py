@@ -9,6 +9,7 @@ import pytest
 
 from kd_mlflow import pipeline
 from kd_mlflow.errors import Unavailable
+from kd_mlflow.evaluation.reproduction import TOLERANCE, repetition
 from kd_mlflow.tracking import clean_process
 from kd_mlflow.tracking.clean_process import CleanProcess, write_rows
 from kd_mlflow.tracking.pulled import ROWS
@@ -42,6 +43,20 @@ def test_it_answers_as_the_model_does_here(pulled):
     predicted = [answers.classes[place] for place in answers.places]
     assert predicted == [str(name) for name in here["prediction"]]
     assert answers.latency_ms > 0
+
+
+@pytest.mark.slow
+def test_another_processor_gives_the_same_answers(pulled, monkeypatch):
+    """Other kernels of the matrix product round otherwise: far less than the gate allows."""
+    folder, rows = pulled
+    here = mlflow.pyfunc.load_model(str(folder)).predict(rows)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    with CleanProcess() as clean:
+        answers = clean.ask(folder, rows, timed=False)
+    named = [f"probability_{name}" for name in answers.classes]
+    found = repetition(here[named].to_numpy(), answers.probabilities, answers.places, None)
+    assert (found.other_probabilities, found.other_classes) == (0, 0)
+    assert found.max_difference < TOLERANCE / 10
 
 
 @pytest.mark.slow

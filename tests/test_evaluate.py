@@ -15,6 +15,7 @@ from test_report import Page
 import kd_mlflow as kd
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config import EvaluateConfig, MainConfig
+from kd_mlflow.distillation.respondent import Respondent
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
 from kd_mlflow.steps.evaluation_result import evaluation_table
 from kd_mlflow.tracking import scored_models
@@ -198,6 +199,24 @@ def test_rows_are_scored_in_parts(production, monkeypatch):
     whole = kd.evaluate(data=LATER, target="churned").findings.logged()
     monkeypatch.setattr(scored_models, "CHUNK_ROWS", 7)
     assert kd.evaluate(data=LATER, target="churned").findings.logged() == pytest.approx(whole)
+
+
+def test_equal_rows_have_one_answer_in_any_order(production, monkeypatch):
+    """However a model rounds a row by its place, equal ones stay ties: areas do not move."""
+    plain = Respondent.shares
+
+    def rough(self, features, classes):
+        moves = np.random.default_rng(0).uniform(0, 1e-6, len(features))
+        return plain(self, features, classes) + np.outer(moves, [1, -1])
+
+    monkeypatch.setattr(Respondent, "shares", rough)
+    monkeypatch.setattr(scored_models, "CHUNK_ROWS", 64)
+    labels = LATER["churned"].to_numpy()
+    rows = LATER.iloc[np.arange(ROWS) % 30].assign(churned=labels, row=np.arange(ROWS))
+    orders = (np.arange(ROWS), np.random.default_rng(1).permutation(ROWS))
+    first, again = (kd.evaluate(data=rows.iloc[o], target="churned").findings for o in orders)
+    assert len(np.unique(first.scores.second)) == len(np.unique(again.scores.second)) == 30
+    assert first.logged() == pytest.approx(again.logged(), abs=1e-6, rel=0)
 
 
 def test_columns_that_training_would_leave_out_are_kept(production):

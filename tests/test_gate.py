@@ -8,6 +8,7 @@ import pytest
 from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.checks import QUESTIONS, Limits
 from kd_mlflow.evaluation.gate import Findings, gate, verdict
+from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task
 
 GOOD = {
@@ -51,11 +52,20 @@ def standing(ours=None, theirs=None, *, left_out=0, task=TASK):
     return Incumbent(version="1", task=task, duel=duel)
 
 
+def points(**metrics):
+    """Metrics of an early version that no rounding can move."""
+    return {name: Interval(value=v, low=v, high=v) for name, v in metrics.items()}
+
+
 def asked(changes=(), incumbent=None, *, task=TASK, **options):
     """The gate's checks by name, of good findings with changes, and its verdict."""
     logged = {**GOOD, **dict(changes)}
-    reproduced = {"accuracy": logged["registered_test_accuracy"]}
-    own = {k: options.pop(k) for k in ("latency_ms", "least_recall", "reproduced") if k in options}
+    reproduced = points(accuracy=logged["registered_test_accuracy"])
+    own = {
+        name: options.pop(name)
+        for name in ("latency_ms", "least_recall", "measured", "reproduced")
+        if name in options
+    }
     findings = Findings(**{"logged": logged, "reproduced": reproduced, "task": task, **own})
     checks = gate(findings, incumbent, replace(LIMITS, **options))
     return {check.name: check for check in checks}, verdict(checks)
@@ -104,7 +114,7 @@ def test_worse_than_a_baseline_may_be_allowed():
 def test_a_run_without_such_intervals_is_not_asked():
     """Early runs have none: nothing is compared, nothing is stopped."""
     logged = {name: value for name, value in GOOD.items() if "gain" not in name}
-    findings = Findings(logged=logged, reproduced={"accuracy": 0.95}, task=TASK)
+    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     checks = gate(findings, None, LIMITS)
     (check,) = [check for check in checks if check.name == "baseline"]
     assert (check.passed, check.metrics) == (None, {})
@@ -245,13 +255,31 @@ def test_what_is_not_known_of_production_is_said():
 
 
 @pytest.mark.parametrize("off", ["accuracy", "log_loss", "ece"])
-def test_every_logged_metric_is_reproduced(off):
+def test_every_logged_metric_of_an_early_version_is_reproduced(off):
     """One that the pulled model does not have is named, and rejects."""
     reproduced = {"accuracy": 0.95, "log_loss": 0.2, "ece": 0.02}
-    assert asked(reproduced=reproduced)[0]["reproduction"].passed
-    check = asked(reproduced=reproduced | {off: reproduced[off] + 0.001})[0]["reproduction"]
+    assert asked(reproduced=points(**reproduced))[0]["reproduction"].passed
+    other = reproduced | {off: reproduced[off] + 0.001}
+    check = asked(reproduced=points(**other))[0]["reproduction"]
     assert check.passed is False
     assert f"{off.replace('_', ' ')} {reproduced[off] + 0.001:.4f}, logged" in check.reason
+
+
+def test_a_metric_may_be_off_by_what_rounding_explains():
+    """A logged value within the range of the pulled model's is reproduced, one beyond it is not."""
+    for high, passed in ((0.022, True), (0.0195, False)):
+        near = Interval(value=0.019, low=0.016, high=high)
+        check = asked(reproduced={**points(accuracy=0.95), "ece": near})[0]["reproduction"]
+        assert check.passed is passed
+
+
+def test_what_was_measured_counts_before_what_was_logged():
+    """Accuracy and calibration error are those of the artifact, not those that its run claims."""
+    measured = {"accuracy": 0.5, "ece": 0.3}
+    checks, (passed, _) = asked(measured=measured, max_ece=0.05)
+    assert not passed
+    assert checks["accuracy"].metrics["registered_test_accuracy"] == 0.5
+    assert checks["max_ece"].metrics["registered_test_ece"] == 0.3
 
 
 def test_what_does_not_score_is_rejected_by_all_that_need_it():

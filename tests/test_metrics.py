@@ -20,6 +20,7 @@ from kd_mlflow.evaluation.intervals import (
 from kd_mlflow.evaluation.metrics import (
     agreements,
     class_recalls,
+    confidence_bins,
     expected_calibration_error,
     probability_metrics,
     teacher_student_kl,
@@ -73,6 +74,16 @@ def test_ece_weighs_bins_by_their_rows():
     """Three sure rows, all right, and one row of 0.6 that is wrong give 0.6 / 4."""
     probabilities, labels = two_classes([1.0, 1.0, 1.0, 0.6], [True, True, True, False])
     assert expected_calibration_error(probabilities, labels) == pytest.approx(0.15)
+
+
+def test_a_round_confidence_is_in_one_bin_however_it_is_rounded():
+    """A probability on an edge, such as 0.6 or 2/3, is in the bin above it, in float32 too."""
+    for place in range(1, 15):
+        exact = place / 15
+        near = [exact, exact - 6e-8, exact + 6e-8, float(np.float32(exact))]
+        assert confidence_bins(np.array(near)).tolist() == [place] * 4
+        assert confidence_bins(np.array([exact - 1e-6])) == [place - 1]
+    assert confidence_bins(np.array([0.0, 1.0])).tolist() == [0, 14]
 
 
 def test_ece_does_not_let_bins_cancel():

@@ -196,10 +196,21 @@ def test_evaluate_decides_as_served(decided):
 
 
 def test_the_gate_reproduces_what_is_decided(decided):
-    """The clean process finds every metric as logged, those of the decision included."""
+    """The clean process finds every row decided as was logged, at the threshold."""
     (check,) = (each for each in decided.promoted.checks if each.name == "reproduction")
     assert check.passed
-    assert {"reproduced_test_balanced_accuracy", "reproduced_test_ece"} <= check.metrics.keys()
+    assert check.metrics["reproduced_rows"] == len(decided.dataset.labels("test"))
+    assert check.metrics["reproduced_other_classes"] == 0
+
+
+def test_no_candidate_lies_among_rows_that_rounding_may_move():
+    """Equal rows that were scored a digit apart stay on one side, however good a cut there were."""
+    second = np.repeat([0.2, 0.6, 0.999], 40) * (1 + 2e-7 * np.linspace(-1, 1, 120))
+    labels = (np.arange(120) % 40 >= 20).astype(np.int64)
+    logits = torch.from_numpy(np.log(np.stack([1 - second, second], axis=1)))
+    for rule in RULES:
+        chosen = choose_threshold(rule, logits, labels)
+        assert min(abs(chosen - level) for level in (0.2, 0.6, 0.999)) > 1e-3
 
 
 def test_production_is_asked_at_its_own_threshold(decided):

@@ -37,6 +37,7 @@ from kd_mlflow.population.history import History
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
+from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile, fit_profile
 from kd_mlflow.table.schema import CallerSchema, caller_schema
 
@@ -122,17 +123,19 @@ def compare(
 ) -> Evidence:
     """Score the test rows once and keep what figures and report show of it.
 
-    The registered student answers as it is served. ``boosting`` is one boosted model, to compare
-    with.
+    Equal rows have equal answers, the registered student's are those of what is served.
+    ``boosting`` is one boosted model, to compare with.
     """
     features = dataset.features("test")
-    by_kind = trained.score(ensemble.encoding.encode(features)).chunk(len(trained.kinds))
+    first, rows = distinct_rows(features)
+    asked = features.iloc[first]
+    students = trained.score(ensemble.encoding.encode(asked))[:, rows].chunk(len(trained.kinds))
     threshold = decision_threshold(config, dataset, trained)
     logits = Logits(
         labels=dataset.labels("test"),
-        ensemble=ensemble.score(features, config.averaging),
-        students=dict(zip(trained.kinds, by_kind, strict=True)),
-        boosting=boosting.logits(features)[0] if boosting else None,
+        ensemble=ensemble.score(asked, config.averaging)[rows],
+        students=dict(zip(trained.kinds, students, strict=True)),
+        boosting=boosting.logits(asked)[0, rows] if boosting else None,
         threshold=threshold,
     )
     columns = measured_columns(trained.encoding, boosting)

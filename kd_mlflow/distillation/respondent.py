@@ -89,7 +89,7 @@ class Respondent:
                 f"{self.role.noun} {self.name} knows the classes {listed(names)}, "
                 f"{self.role.other} has {listed(classes)}; {self.role.classes}"
             )
-        if received := _fault(values, (len(features), len(classes))):
+        if received := fault(values, (len(features), len(classes))):
             raise RunError(
                 f"{self.role.noun} {self.name}: a {self.role.noun} {RULE}, each row summing to 1; "
                 f"received {received}; log a classifier that has predict_proba, or a pyfunc model "
@@ -139,7 +139,7 @@ class Respondent:
         return answer, None
 
 
-def _fault(values: NDArray[Any], shape: tuple[int, int]) -> str | None:
+def fault(values: NDArray[Any], shape: tuple[int, int]) -> str | None:
     """Say what is wrong with an answer that should be probabilities of a shape; None if nothing."""
     if values.shape != shape or values.dtype.kind not in "fiu":
         return f"{values.dtype} of shape {values.shape} where {shape} was needed"

@@ -22,7 +22,7 @@ QUESTIONS: Mapping[CheckName, str] = {
     "accuracy": "Is it nearly as good as its ensemble?",
     "baseline": "Is no baseline, trained without teachers, measurably better?",
     "compression": "Is it so much smaller than its ensemble?",
-    "reproduction": "Does the registered artifact, in a clean process, score as was logged?",
+    "reproduction": "Does the registered artifact, in a clean process, answer as was logged?",
     "task": "Does it predict what production predicts, from columns that callers send already?",
     "production": "Is it good enough beside production, on the same rows?",
     "max_ece": "Are its probabilities calibrated?",

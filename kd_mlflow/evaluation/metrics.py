@@ -20,6 +20,10 @@ ECE_BINS = 15
 """Bins of confidence, equally wide, over which the calibration error is a mean."""
 
 
+ROUNDING = 1e-6
+"""How far below an edge a confidence, in bins, may be and still be on it: float32 rounds so."""
+
+
 def agreements(logits: Tensor, classes: Tensor) -> Tensor:
     """Share of rows where each member predicts the given class.  Shape: (k, n, c), (n,) -> (k,).
 
@@ -98,8 +102,12 @@ def by_confidence(
 
 
 def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
-    """The bin of the ECE that each row is in.  Shape: (n,) -> (n,)."""
-    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    """The bin of the ECE that each row is in.  Shape: (n,) -> (n,).
+
+    A round probability such as 0.6 lies on an edge, and in the bin above it however it is rounded.
+    """
+    places = (confidence * ECE_BINS + ROUNDING).astype(np.int64)
+    return np.minimum(places, ECE_BINS - 1)
 
 
 def class_recalls(

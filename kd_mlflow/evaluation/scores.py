@@ -6,7 +6,7 @@ A table may be large: of each row is kept what metrics need, never its probabili
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,18 @@ class RowScores:
 
     def __len__(self) -> int:
         return len(self.predicted)
+
+    def alike(self, first: Counts) -> RowScores:
+        """Each row with the answer of another one, the first of those that are equal.  Shape: (n,).
+
+        What it says of the label stays its own, for their labels may differ.
+        """
+        return replace(
+            self,
+            predicted=self.predicted[first],
+            confidence=self.confidence[first],
+            second=self.second[first] if len(self.second) else self.second,
+        )
 
     def _some(self, rows: Hits) -> RowScores:
         return RowScores(

@@ -20,8 +20,8 @@ Counts = NDArray[np.int64]
 NONE = "none"
 """The rule of no threshold: the likelier class is predicted."""
 
-DIGITS = 6
-"""Probabilities closer than this are one: the served model computes with float32."""
+NEAR = 1e-5
+"""Probabilities are one that differ by no more than this share of them: rounding moves them so."""
 
 SHOWN = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 """Thresholds that a table shows besides the ones chosen."""
@@ -69,8 +69,9 @@ def second_class(logits: Tensor) -> Floats:
 def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
     """The threshold that a rule names: none, the best by one of ``RULES``, or a number.
 
-    Candidates lie in the middle between neighbouring probabilities of these rows, so that equal
-    rows never lie on one; of equally good ones the nearest to 0.5 is taken.
+    Candidates lie in the middle between neighbouring probabilities of these rows, where they are
+    so far apart that rounding brings no row to the other side; of equally good ones the nearest to
+    0.5 is taken.
     Shape: logits (n, 2), labels (n,).
     """
     if rule == NONE:
@@ -78,8 +79,9 @@ def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
     if rule not in RULES:
         return float(rule)
     second = second_class(logits)
-    values = np.unique(second.round(DIGITS))
-    candidates = (values[1:] + values[:-1]) / 2
+    values = np.sort(second)
+    apart = np.diff(values) > NEAR * values[1:]
+    candidates = ((values[1:] + values[:-1]) / 2)[apart]
     if not len(candidates):
         return 0.5
     worth = np.array([getattr(each, rule) for each in tabled(second, labels, candidates)])

@@ -30,6 +30,7 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
+from kd_mlflow.evaluation.answers import probabilities
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
@@ -52,6 +53,7 @@ from kd_mlflow.steps.tracked import (
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking.incumbent import keep_trained_rows
+from kd_mlflow.tracking.kept_answers import keep_answers
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
 from kd_mlflow.tracking.runs import Tracker
@@ -329,6 +331,8 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
+    tested = row_hashes(evidence.dataset.features("test"), exact=True)
+    keep_answers(run, tested, probabilities(evidence.logits.students["distilled"][0]))
     summary = comparison.summary
     metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
     run.log(metrics=metrics, note=note)

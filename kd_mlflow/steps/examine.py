@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.config import PromoteConfig
-from kd_mlflow.distillation.respondent import FLOOR
+from kd_mlflow.distillation.respondent import FLOOR, fault
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check, Limits
 from kd_mlflow.evaluation.gate import Findings, gate
 from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
+from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.hashing import row_hashes
+from kd_mlflow.table.hashing import distinct_rows, row_hashes
 from kd_mlflow.tracking import incumbent, registry
 from kd_mlflow.tracking.clean_process import CleanProcess, PulledAnswers
+from kd_mlflow.tracking.kept_answers import KeptAnswers, kept_answers
 from kd_mlflow.tracking.moves import PRODUCTION
 from kd_mlflow.tracking.registry import ModelVersion
 from kd_mlflow.tracking.runs import Run, Tracker
@@ -53,54 +55,86 @@ def examine(
     version: ModelVersion,
     distill_run: Run,
     data: Dataset | Unavailable,
+    tracker: Tracker,
+    *,
     clean: CleanProcess,
 ) -> Candidate:
     """Pull a version into the clean process and score its test rows there."""
     task = incumbent.task_of(version, registry.described(version))
-    pulled: PulledAnswers | Unavailable = Unavailable("")
-    if isinstance(data, Dataset):
-        task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
-        with tempfile.TemporaryDirectory() as folder:
-            model = registry.pull(version, Path(folder))
-            pulled = clean.ask(model, data.features("test"), timed=config.max_latency_ms > 0)
-    logged = distill_run.data.metrics
-    if isinstance(data, Unavailable) or isinstance(pulled, Unavailable):
-        why = data if isinstance(data, Unavailable) else _named(version, pulled)
-        findings, answers = Findings(logged=logged, reproduced=why, task=task), None
+    logged, answers = distill_run.data.metrics, None
+    if isinstance(data, Unavailable):
+        findings = Findings(logged=logged, reproduced=data, task=task)
     else:
-        findings, answers = _scored(logged, task, pulled, data)
+        task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
+        pulled = _asked(version, data, clean, timed=config.max_latency_ms > 0)
+        if isinstance(pulled, Unavailable):
+            findings = Findings(logged=logged, reproduced=pulled, task=task)
+        else:
+            hashes = row_hashes(data.features("test"), exact=True)
+            kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
+            findings, answers = _scored(logged, task, pulled, data.labels("test"), kept)
     return Candidate(
         version=version, run=distill_run, data=data, findings=findings, answers=answers
     )
 
 
-def _named(version: ModelVersion, pulled: PulledAnswers | Unavailable) -> Unavailable:
-    """Why a version has no answers, with its number."""
-    why = pulled.reason if isinstance(pulled, Unavailable) else ""
-    return Unavailable(f"version {version.version} {why}")
+def _asked(
+    version: ModelVersion, data: Dataset, clean: CleanProcess, *, timed: bool
+) -> PulledAnswers | Unavailable:
+    """A version's answers to the test rows in the clean process, by the table's order of classes.
+
+    Unavailable where they are none, with the version's number.
+    """
+    features, classes = data.features("test"), _classes(data)
+    first, rows = distinct_rows(features)
+    with tempfile.TemporaryDirectory() as folder:
+        model = registry.pull(version, Path(folder))
+        pulled = clean.ask(model, features.iloc[first], timed=timed)
+    if isinstance(pulled, Unavailable):
+        fails = pulled.reason
+    elif sorted(pulled.classes) != sorted(classes):
+        fails = "knows other classes"
+    elif received := fault(pulled.probabilities, (len(first), len(classes))):
+        fails = f"answers with {received}"
+    elif pulled.places.shape != first.shape or (pulled.places < 0).any():
+        fails = "predicts what is none of its classes"
+    else:
+        order = [pulled.classes.index(name) for name in classes]
+        return PulledAnswers(
+            classes=tuple(classes),
+            probabilities=pulled.probabilities[rows][:, order],
+            places=np.argsort(order)[pulled.places[rows]],
+            latency_ms=pulled.latency_ms,
+        )
+    return Unavailable(f"version {version.version} {fails}")
 
 
 def _scored(
-    logged: Mapping[str, float], task: Task, pulled: PulledAnswers, data: Dataset
-) -> tuple[Findings, Answers | None]:
-    """Metrics and answers of a pulled model, by the table's order of classes."""
-    classes, labels = _classes(data), data.labels("test")
-    if sorted(pulled.classes) != sorted(classes):
-        return Findings(
-            logged=logged, reproduced=Unavailable("knows other classes"), task=task
-        ), None
-    order = [pulled.classes.index(name) for name in classes]
-    places = np.array([*np.argsort(order), -1])[pulled.places]
-    probabilities = pulled.probabilities[:, order]
-    decided = places if (places >= 0).all() else None  # what is no class has no probability
-    metrics = probability_metrics(probabilities, labels, decided)
+    logged: Mapping[str, float],
+    task: Task,
+    pulled: PulledAnswers,
+    labels: NDArray[np.int64],
+    kept: KeptAnswers | Unavailable | None,
+) -> tuple[Findings, Answers]:
+    """What a pulled model's answers are worth, and whether they are those that were kept."""
+    probabilities, places = pulled.probabilities, pulled.places
+    threshold = logged.get("registered_threshold")
+    reproduced: Reproduced
+    if kept is None:
+        reproduced = metric_ranges(probabilities, labels, places, threshold)
+    elif isinstance(kept, Unavailable):
+        reproduced = kept
+    else:
+        own = kept.places
+        reproduced = repetition(kept.probabilities, probabilities[own], places[own], threshold)
     hits = places == labels
     findings = Findings(
         logged=logged,
-        reproduced=metrics | {"accuracy": float(hits.mean())},
+        reproduced=reproduced,
         task=task,
+        measured=probability_metrics(probabilities, labels, places),
         latency_ms=pulled.latency_ms,
-        least_recall=float(np.nanmin(class_recalls(places[None], labels, len(classes)))),
+        least_recall=float(np.nanmin(class_recalls(places[None], labels, len(pulled.classes)))),
     )
     return findings, Answers(hits=hits, losses=_losses(probabilities, labels))
 

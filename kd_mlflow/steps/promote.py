@@ -43,13 +43,13 @@ def promote_step(
     artifact or what is in production cannot be had or does not score.
     """
     if config.dry_run:
-        candidate = examine(config, version, distill_run, data, clean)
+        candidate = examine(config, version, distill_run, data, tracker, clean=clean)
         checks, standing = ask_gate(config, candidate, tracker)
         return _decision(config, candidate, checks, replaced=standing, moved=False)
     number = str(version.version)
     with tracker.run("promotion", f"promotion v{number}", parent=parent) as run:
         _describe(run, config, distill_run, data, number)
-        candidate = examine(config, version, distill_run, data, clean)
+        candidate = examine(config, version, distill_run, data, tracker, clean=clean)
         for _ in range(ROUNDS):
             checks, standing = ask_gate(config, candidate, tracker)
             decision = _decision(config, candidate, checks, replaced=standing, moved=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config import DistillConfig, SweepConfig
@@ -39,6 +40,7 @@ from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.lookup import choose_run
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -50,7 +52,10 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """What both halves of a sweep share."""
+    """What both halves of a sweep share.
+
+    ``test_inputs`` are of each distinct test row, ``test_rows`` which of them each row is.
+    """
 
     config: SweepConfig
     dataset: Dataset
@@ -58,6 +63,7 @@ class _Scene:
     ensemble_test_logits: Tensor
     encoding: Encoding
     test_inputs: Tensor
+    test_rows: NDArray[np.intp]
     seeds: Sequence[int]
     mark: str
     tracker: Tracker
@@ -76,6 +82,8 @@ def sweep_step(
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
+    first, rows = distinct_rows(features)
+    asked = features.iloc[first]
     with (
         resumable(config, mark, listener) as resumed,
         tracker.run("sweep", run_name("sweep", dataset)) as run,
@@ -98,9 +106,10 @@ def sweep_step(
             config=config,
             dataset=dataset,
             lessons=lessons,
-            ensemble_test_logits=ensemble.score(features, config.averaging),
+            ensemble_test_logits=ensemble.score(asked, config.averaging)[rows],
             encoding=encoding,
-            test_inputs=encoding.inputs(features),
+            test_inputs=encoding.inputs(asked),
+            test_rows=rows,
             seeds=seeds,
             mark=mark,
             tracker=tracker,
@@ -174,7 +183,9 @@ def _train_cells(
             temperature=t,
             alpha=alpha,
             hidden=hidden,
-            metrics=_cell_metrics(scene, val[i], test[i], population.parameters_per_member),
+            metrics=_cell_metrics(
+                scene, val[i], test[i][:, scene.test_rows], population.parameters_per_member
+            ),
         )
         for i, (t, alpha) in enumerate(settings)
     ]

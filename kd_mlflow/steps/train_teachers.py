@@ -40,6 +40,7 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.tracking.ensemble_model import log_ensemble
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -193,7 +194,9 @@ def _train_each(
 
 def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleMetrics:
     """Metrics of each teacher and of their averages on the test rows."""
-    member_logits = ensemble.member_logits(dataset.features("test"))
+    features = dataset.features("test")
+    first, rows = distinct_rows(features)
+    member_logits = ensemble.member_logits(features.iloc[first])[:, rows]
     return evaluate_ensemble(
         member_logits,
         {name: ensemble.average(member_logits, name) for name in AVERAGES},

@@ -85,6 +85,19 @@ def mix_bits(bits: Codes) -> Codes:
     return bits ^ (bits >> np.uint64(31))
 
 
+def distinct_rows(features: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find a place of each distinct row, and which of them each row is.  Shape: (m,), (n,).
+
+    Models are asked about each distinct row once, in an order that is not the table's: a matrix
+    product rounds a row by where it stands, and equal rows have one answer. Cells of other types
+    are different here, even where they say the same, since a stranger's model may tell them apart.
+    """
+    exact = features.apply(lambda cells: cells.map(repr) if cells.dtype == object else cells)
+    hashes = pd.util.hash_pandas_object(exact, index=False).to_numpy()
+    _, first, places = np.unique(hashes, return_index=True, return_inverse=True)
+    return first, places
+
+
 def table_digest(
     features: pd.DataFrame,
     kinds: Mapping[str, str],

@@ -18,6 +18,7 @@ from kd_mlflow.distillation.respondent import SCORED
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.model_teachers import (
     CHUNK_ROWS,
@@ -108,9 +109,10 @@ class ScoredModel:
     def score(
         self, features: pd.DataFrame, labels: NDArray[np.object_], classes: tuple[str, ...]
     ) -> RowScores:
-        """Score raw rows in parts.  Shape: n rows, labels (n,), None for a row without one.
+        """Score raw rows in parts; rows that are equal in what it reads have one answer.
 
-        Raises RunError where the model cannot score them.
+        Shape: n rows, labels (n,), None for a row without one. Raises RunError where the model
+        cannot score them.
         """
         numbers = _numbered(labels, classes)
         threshold = self.encoding.threshold if self.encoding else None
@@ -122,7 +124,9 @@ class ScoredModel:
             )
             for rows in _parts(len(features))
         ]
-        return RowScores.joined(parts)
+        read = features.loc[:, features.columns.isin(self.fetched.respondent.columns)]
+        first, places = distinct_rows(read)
+        return RowScores.joined(parts).alike(first[places])
 
 
 def find_model(tracker: Tracker, given: str) -> ScoredModel:

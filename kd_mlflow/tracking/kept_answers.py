@@ -1,0 +1,91 @@
+"""A registered student's answers to its test rows, as a distill run keeps them for the gate."""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from kd_mlflow.errors import RunError, Unavailable
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Run, Tracker
+
+ANSWERS = "test_answers.npy"
+"""Artifact of a distill run: by the hash of each test row, each class's probability in float32.
+
+Sorted by hash, equal ones in the order of the table.
+"""
+
+DIGEST = "kd.test_answers"
+"""Tag of a distill run: SHA-256 of that file. Early runs have neither."""
+
+MOST_BYTES = 2**27
+"""Bound of the file: of more rows those with the least hashes are kept, which is by chance."""
+
+
+class KeptAnswers(NamedTuple):
+    """Which test rows have answers, by their places, and these.  Shape: (m,), (m, classes)."""
+
+    places: NDArray[np.intp]
+    probabilities: NDArray[np.float32]
+
+
+def keep_answers(
+    run: TrackedRun, hashes: NDArray[np.uint64], probabilities: NDArray[np.floating[Any]]
+) -> None:
+    """Log what a student says of its test rows.  Shape: (n,), (n, classes)."""
+    kind = _record(probabilities.shape[1])
+    places = _kept(hashes, kind)
+    records = np.empty(len(places), dtype=kind)
+    records["row"], records["probabilities"] = hashes[places], probabilities[places]
+    written = BytesIO()
+    np.save(written, records, allow_pickle=False)
+    content = written.getvalue()
+    run.file(content, ANSWERS)
+    run.log(tags={DIGEST: hashlib.sha256(content).hexdigest()})
+
+
+def kept_answers(
+    tracker: Tracker, run: Run, hashes: NDArray[np.uint64], *, classes: int
+) -> KeptAnswers | Unavailable | None:
+    """What a run kept of the test rows of these hashes; None where it is an early one, without.
+
+    Unavailable where the file is gone, is not the one that was logged, or is of other rows.
+    """
+    digest = run.data.tags.get(DIGEST)
+    if digest is None:
+        return None
+    named = f"the answers that run {run.info.run_id} kept of its test rows ({ANSWERS})"
+    try:
+        path = tracker.download(run.info.run_id, ANSWERS)
+    except RunError:
+        return Unavailable(f"{named} are gone, so that nobody can compare with them")
+    kind = _record(classes)
+    places = _kept(hashes, kind)
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            return Unavailable(f"{named} are damaged: they are not those that were logged")
+        records = open_memmap(path, mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        return Unavailable(f"{named} cannot be read: {str(error)[:200]}")
+    if records.dtype != kind or not np.array_equal(records["row"], hashes[places]):
+        return Unavailable(f"{named} are of other rows or classes than the table's")
+    if not np.isfinite(records["probabilities"]).all():
+        return Unavailable(f"{named} are no probabilities")
+    return KeptAnswers(places, records["probabilities"])
+
+
+def _record(classes: int) -> np.dtype[np.void]:
+    """One row of the file."""
+    return np.dtype([("row", "<u8"), ("probabilities", "<f4", (classes,))])
+
+
+def _kept(hashes: NDArray[np.uint64], kind: np.dtype[np.void]) -> NDArray[np.intp]:
+    """Places of the rows whose answers are kept, in the order of the file."""
+    return np.argsort(hashes, kind="stable")[: MOST_BYTES // kind.itemsize]
