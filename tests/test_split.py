@@ -151,6 +151,14 @@ def test_the_hash_is_fixed():
     assert split_hashes(frame).tolist() == golden
 
 
+@pytest.mark.parametrize("hashed", [row_hashes, split_hashes])
+def test_a_value_counts_by_the_column_that_it_stands_in(hashed):
+    """Two values in each other's columns are another row; so is a column of another name."""
+    frame = pd.DataFrame({"a": [1, "x", None, 0.5], "b": ["y", 2, 3, None]}, dtype=object)
+    for other in ({"a": "b", "b": "a"}, {"a": "c"}, {"b": "A"}):
+        assert (hashed(frame.rename(columns=other)) != hashed(frame)).all()
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [(None, "None"), (2**53, 2**53 + 1), (0.1, math.nextafter(0.1, 1)), ("a", "A"), ("3", "3.5")],
