@@ -19,7 +19,6 @@ from kd_mlflow.evaluation.scores import (
     paired,
 )
 
-
 BEFORE, MOVED = np.array([0, 500, 500]), np.array([50, 100, 850])
 
 
