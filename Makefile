@@ -17,7 +17,7 @@ SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_T
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
 	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
 
-.PHONY: run test test-fast compatibility versions ui server server-postgres check audit bench endurance bench-tables quality notebooks screenshots docs clean
+.PHONY: run test test-fast compatibility versions ui server server-postgres check audit bench endurance bench-tables quality mutants notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -69,6 +69,9 @@ bench-tables: $(VENV)/benchmarked  ## Compare with other libraries on real table
 
 quality: $(VENV)/tested  ## Measure students against ensembles and baselines, with little noise
 	python benchmarks/quality.py
+
+mutants: $(VENV)/tested  ## Change the code in one place after the other: which changes no test sees (hours)
+	python benchmarks/mutants.py
 
 notebooks: $(VENV)/tested  ## Execute the notebooks anew and keep their outputs
 	python tests/kernels.py

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from kd_mlflow.errors import DataError
+from kd_mlflow.evaluation import drift as drifts
 from kd_mlflow.evaluation.drift import (
     chance_bound,
     column_drift,
@@ -121,6 +123,39 @@ def test_chance_alone_shifts_no_column(rows):
         for drift in [drift_of(name, series)]
     ]
     assert np.mean(above) <= 0.01
+
+
+@pytest.mark.parametrize("bins", [2, 3, 10])
+def test_the_bound_is_exceeded_as_often_as_it_says(monkeypatch, bins):
+    """Of 2,000 pairs of tables of one distribution 5 % are above a bound of 95 %."""
+    monkeypatch.setattr(drifts, "CHANCE", 0.95)
+    rng = np.random.default_rng(0)
+    shares = np.full(bins, 1 / bins)
+    pairs = zip(
+        rng.multinomial(1000, shares, 2000), rng.multinomial(500, shares, 2000), strict=True
+    )
+    above = [
+        population_stability_index(before, now) > chance_bound(before, now) for before, now in pairs
+    ]
+    assert np.mean(above) == pytest.approx(0.05, abs=0.012)
+
+
+def test_the_bound_is_that_of_999_tables_in_a_thousand():
+    """Of two bins it is a normal deviate's, squared, that one in a thousand exceeds."""
+    assert chance_bound(np.array([50, 50]), np.array([20, 80])) == pytest.approx(
+        norm.isf(0.0005) ** 2 * (1 / 100 + 1 / 100)
+    )
+
+
+@pytest.mark.parametrize(("moved", "shifted"), [(155, False), (156, True)])
+def test_a_column_has_moved_from_an_index_of_a_tenth(moved, shifted):
+    """By convention 0.1 is a moderate shift, whatever chance allows for so many rows."""
+    before, now = np.array([0, 500, 500]) * 100, np.array([0, 500 + moved, 500 - moved]) * 100
+    drift = column_drift("x", "boolean", before, now, binned=False)
+    assert drift.chance < 0.001
+    assert drift.shifted is shifted
+    assert drift.above(0.099)
+    assert not drift.above(0.101)
 
 
 def test_few_rows_have_a_large_index_and_no_shift():

@@ -18,6 +18,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
+from test_leaks import tampered
 from torch.nn.functional import cross_entropy
 
 import kd_mlflow as kd
@@ -427,6 +428,13 @@ def test_models_weigh_by_their_log_loss_on_validation_rows(committee, tmp_path):
     assert losses[1] < losses[0]
     kept = json.loads(weighed.tags["kd.teachers"])
     assert [member["weight"] for member in kept] == pytest.approx(weighed.shares, abs=1e-4)
+
+
+def test_weights_of_models_see_no_test_row(committee):
+    """Other values and labels of test rows give the same shares."""
+    teachers, dataset = load("models:/forest/1,models:/boost/1")
+    shares = teachers.weighed(dataset, "probabilities").shares
+    assert teachers.weighed(tampered(dataset), "probabilities").shares == shares
 
 
 def test_an_ensemble_teaches_beside_models_of_ones_own(committee):

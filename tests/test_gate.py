@@ -104,6 +104,15 @@ def test_a_student_that_a_baseline_beats_is_rejected(metric, words):
     assert reason == f"measurably worse, by {words}"
 
 
+@pytest.mark.parametrize("kind", ["baseline", "strong_baseline"])
+@pytest.mark.parametrize("measure", ["gain", "log_loss_gain"])
+def test_a_baseline_that_may_be_better_rejects_nothing(kind, measure):
+    """A gain below 0 whose interval reaches 0 is not measurably worse."""
+    name = f"{measure}_over_{kind}"
+    found = {name: -0.01, f"{name}_low": -0.03, f"{name}_high": 0.0}
+    assert asked(found)[0]["baseline"].passed
+
+
 def test_worse_than_a_baseline_may_be_allowed():
     """The option lets it pass, and the reason says that it was used."""
     checks, (passed, _) = asked({"gain_over_baseline_high": -0.001}, allow_worse_than_baseline=True)
@@ -130,6 +139,14 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, passed):
         "distilled_test_accuracy": 0.90,
     }
     assert asked(figures, max_accuracy_gap=gap)[0]["accuracy"].passed is passed
+
+
+@pytest.mark.parametrize(("gap", "passed"), [(0.02, True), (0.02001, False), (0.019, True)])
+def test_one_row_of_a_hundred_thousand_is_beyond_the_gap(gap, passed):
+    """Only rounding is forgiven: 0.02 of 0.7 may be lacking, a row of 100,000 more may not."""
+    figures = {"ensemble_test_accuracy": 0.7, "registered_test_accuracy": 0.7 - gap}
+    assert figures["ensemble_test_accuracy"] - figures["registered_test_accuracy"] != gap
+    assert asked(figures)[0]["accuracy"].passed is passed
 
 
 @pytest.mark.parametrize(("student", "passed"), [(0.19, True), (0.1, True), (0.25, False)])
@@ -194,6 +211,23 @@ def test_the_margin_is_how_much_worse_it_may_be():
         assert check.passed is passed
         assert check.threshold == -margin
         assert check.metrics["gain_over_production_low"] < -0.01
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+@pytest.mark.parametrize(("policy", "margin"), [("better", 0.0), ("non_inferior", 0.005)])
+def test_the_lower_bound_of_a_gain_decides(metric, policy, margin):
+    """A gain above what is asked for is not enough where its interval reaches below."""
+    noise = np.random.default_rng(0).normal(0, 0.2, N)
+    ours, theirs = answers(range(4), 1 + noise), answers(range(4, 10), 1.01 + noise[::-1])
+    if policy == "non_inferior":
+        ours, theirs = answers(range(4), 1.003 + noise), answers(loss=1 + noise[::-1])
+    incumbent = standing(ours, theirs)
+    check = asked(incumbent=incumbent, policy=policy, margin=margin, gate_metric=metric)[0][
+        "production"
+    ]
+    assert check.metrics["gain_over_production"] > -margin
+    assert check.metrics["gain_over_production_low"] < -margin
+    assert check.passed is False
 
 
 @pytest.mark.parametrize(
@@ -280,6 +314,16 @@ def test_what_was_measured_counts_before_what_was_logged():
     assert not passed
     assert checks["accuracy"].metrics["registered_test_accuracy"] == 0.5
     assert checks["max_ece"].metrics["registered_test_ece"] == 0.3
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
+def test_one_row_of_a_hundred_thousand_is_not_reproduced(name):
+    """Shares of right answers are the same but for rounding, or the model is another."""
+    logged = {"registered_test_accuracy": 0.95, "registered_test_balanced_accuracy": 0.9}
+    same = {"accuracy": 0.95, "balanced_accuracy": 0.9}
+    for off, passed in ((1e-8, True), (1e-5, False)):
+        reproduced = same | {name: same[name] - off}
+        assert asked(logged, reproduced=points(**reproduced))[0]["reproduction"].passed is passed
 
 
 def test_what_does_not_score_is_rejected_by_all_that_need_it():

@@ -5,7 +5,7 @@ import torch
 
 from kd_mlflow.config import StudentRecipe, TeachersConfig
 from kd_mlflow.distillation import identity
-from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.identity import fingerprint, member_seeds
 from kd_mlflow.distillation.students import (
     calibrated,
     student_groups,
@@ -72,6 +72,14 @@ def test_training_is_what_its_version_was_recorded_with():
         assert found == pytest.approx(RECORDED[identity.TRAINING][name], abs=1e-5), (
             f"training of {name} changed: raise identity.TRAINING and record {found}"
         )
+
+
+def test_no_two_purposes_share_a_seed():
+    """Teachers, students, new rows, trees and folds of one seed draw from streams of their own."""
+    streams = [value for name, value in vars(identity).items() if name.endswith("_STREAM")]
+    assert len(streams) == 5
+    drawn = {seed for stream in streams for seed in member_seeds(42, stream, 3)}
+    assert len(drawn) == 15
 
 
 @pytest.mark.parametrize("name", ["FORMAT", "TRAINING", "TORCH"])

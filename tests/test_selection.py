@@ -1,9 +1,12 @@
 """Weights of an ensemble's families: by log loss, on rows that nobody was trained on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from kd_mlflow.population.losses import AVERAGES
+from kd_mlflow.population.calibration import fit_temperature
+from kd_mlflow.population.losses import AVERAGES, average_probabilities
 from kd_mlflow.population.selection import Unseen, choose
 
 N, M, CLASSES, MEMBERS = 300, 80, 3, 4
@@ -65,6 +68,34 @@ def test_without_left_out_rows_validation_rows_decide():
         Unseen(out_of_fold=torch.empty(0, CLASSES), val=family(skill, 5).val) for skill in (3, 1)
     ]
     assert choose(families, none, VAL_LABELS).shares[0] > 0.8
+
+
+def test_what_was_selected_is_tempered():
+    """The last temperature is that of least log loss of the mixed answers, which are unsure."""
+    families = [family(2, seed) for seed in (5, 6, 7)]
+    found = choose(families, LABELS, VAL_LABELS)
+    answers = [
+        torch.cat([each.out_of_fold / own, average_probabilities(each.val / own)]).softmax(dim=1)
+        for each, own in zip(families, found.temperatures, strict=True)
+    ]
+    mixed = torch.tensordot(torch.tensor(found.shares), torch.stack(answers), dims=1).log()
+    truth = torch.cat([LABELS, VAL_LABELS])
+    assert found.temperature == pytest.approx(fit_temperature(mixed, truth), rel=1e-4)
+    assert found.temperature < 0.9
+
+
+def test_a_validation_row_counts_once_however_many_members_answer():
+    """A family of four members that say the same is tempered as one of them alone is."""
+    one = family(2, 5)
+    alone = replace(one, val=one.val[:1] / 2)
+    four = replace(one, val=alone.val.expand(4, M, CLASSES))
+    apart = replace(one, val=alone.val[:, :0])
+    (found,), (same,), (without,) = (
+        choose([each], LABELS, VAL_LABELS[: each.val.shape[1]]).temperatures
+        for each in (four, alone, apart)
+    )
+    assert found == pytest.approx(same, rel=1e-4)
+    assert found < 0.95 * without
 
 
 @pytest.mark.parametrize("averaging", AVERAGES)

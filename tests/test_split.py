@@ -14,7 +14,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config import DataOptions, DistillConfig, TeachersConfig
 from kd_mlflow.errors import DataError, RunError
 from kd_mlflow.table.dataset import read_dataset, split_rows
-from kd_mlflow.table.hashing import row_hashes, split_hashes
+from kd_mlflow.table.hashing import row_hashes, split_hashes, table_digest
 from kd_mlflow.table.loading import load_table
 
 QUICK = {"n_teachers": 2, "teacher_epochs": 1, "teacher_hidden": (4,)}
@@ -149,6 +149,60 @@ def test_the_hash_is_fixed():
     )
     golden = [4047348926876511615, 3086681681117998879, 3727270661942049964, 14859347440187307820]
     assert split_hashes(frame).tolist() == golden
+
+
+@pytest.mark.parametrize("hashed", [row_hashes, split_hashes])
+def test_a_value_counts_by_the_column_that_it_stands_in(hashed):
+    """Two values in each other's columns are another row; so is a column of another name."""
+    frame = pd.DataFrame({"a": [1, "x", None, 0.5], "b": ["y", 2, 3, None]}, dtype=object)
+    for other in ({"a": "b", "b": "a"}, {"a": "c"}, {"a": "A"}):
+        assert (hashed(frame.rename(columns=other)) != hashed(frame)).all()
+
+
+ZONED = pd.to_datetime(["2024-03-31 02:00", None]).tz_localize("UTC").tz_convert("Asia/Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("typed", "cells"),
+    [
+        (np.array([0, 5, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1], dtype=np.uint64), None),
+        (np.array([-(2**63), -1, 2**62, 2**63 - 1]), None),
+        (np.array([0.5, -3.0, 1e15, 2.0**62, 2.0**63, 1e300, np.nan]), None),
+        (np.array([3.0, 2.0**62, 2.0**63]), [3, 2**62, 2**63]),
+        (np.array([2**63, 2**64 - 2048], dtype=np.uint64), [2.0**63, "18446744073709549568"]),
+        (pd.array([7, None, 2**53 + 1], dtype="Int64"), ["7", None, str(2**53 + 1)]),
+        (pd.array([True, None, False], dtype="boolean"), ["true", None, 0]),
+        (np.array([True, False]), [np.True_, "FALSE"]),
+        (pd.to_datetime(["2024-03-31 02:00", None]), ["2024-03-31T02:00", None]),
+        (ZONED, ["2024-03-31 02:00", None]),
+        (ZONED, None),
+    ],
+)
+def test_the_type_of_a_column_does_not_count(typed, cells):
+    """Cells are hashed alike in a column of their type, as objects, and written otherwise."""
+    series = pd.Series(typed)
+    mixed = pd.Series(series.tolist() if cells is None else cells, dtype=object)
+    found, same = (row_hashes(pd.DataFrame({"a": each})) for each in (series, mixed))
+    assert len(set(found)) == len(found)
+    np.testing.assert_array_equal(found, same)
+
+
+def test_a_table_of_identifiers_alone_is_split_by_them():
+    """Where every column names rows, rows differ by what names them."""
+    frame = pd.DataFrame({"id": [1, 2, 3], "customer_id": ["a", "a", "b"]})
+    assert len(set(split_hashes(frame))) == 3
+    assert len(set(split_hashes(frame.assign(value=5)))) == 1
+
+
+def test_the_digest_is_of_all_that_a_table_is():
+    """Values, kinds, labels, classes and target: another one of them is another table."""
+    frame, labels = pd.DataFrame({"a": [1, 2]}), np.array([0, 1])
+    given = {"kinds": {"a": "number"}, "labels": labels, "classes": ("n", "y"), "target": "t"}
+    others = {"kinds": {"a": "text"}, "labels": 1 - labels, "classes": ("y", "n"), "target": "u"}
+    found = [table_digest(frame, **given), table_digest(frame + 1, **given)]
+    found += [table_digest(frame, **given | {name: other}) for name, other in others.items()]
+    assert len(set(found)) == 6
+    assert table_digest(frame.copy(), **given) == found[0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,16 @@ from kd_mlflow.population import training
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import Inputs, MixupWeights, RowOrders, Sampling
+from kd_mlflow.population.sampling import (
+    DROPOUT_STREAM,
+    MIXUP_STREAM,
+    ORDER_STREAM,
+    Batches,
+    Inputs,
+    MixupWeights,
+    RowOrders,
+    Sampling,
+)
 from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.population.workers import Workers
 
@@ -311,6 +320,18 @@ def test_mixup_is_what_its_paper_says():
             optimizer.step()
     for a, b in zip(population.member(0).parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_each_purpose_draws_from_a_stream_of_its_own():
+    """Order, dropout and mixup start from other seeds, and whether rows are mixed moves none."""
+    assert len({ORDER_STREAM, DROPOUT_STREAM, MIXUP_STREAM}) == 3
+    plain, mixed = (
+        Batches(Inputs(X), Sampling.whole(N, 1, mixup=mixup), seeds=[7], batch_size=32)
+        for mixup in (0.0, 0.4)
+    )
+    for _ in range(3):
+        for (_, rows, _), (_, same, _) in zip(plain.epoch(), mixed.epoch(), strict=True):
+            assert torch.equal(rows, same)
 
 
 def test_members_of_unlike_sampling_are_as_if_alone():
