@@ -71,6 +71,7 @@ def test_conda_file_has_the_projects_dependencies():
     assert pip == wanted
 
 
+FILES = {name_of(path): path for path in MODULES}
 PLACES = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 
 
@@ -91,9 +92,8 @@ def test_modules_import_in_no_circle(path):
     """From no module do imports lead back to it."""
     own = name_of(path)
     reached, ahead = set(), [own]
-    files = {name_of(path): path for path in MODULES}
     while ahead:
-        for name in imported(files[ahead.pop()]) & files.keys() - reached:
+        for name in imported(FILES[ahead.pop()]) & FILES.keys() - reached:
             reached.add(name)
             ahead.append(name)
     assert own not in reached
