@@ -7,8 +7,11 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,10 +28,22 @@ if TYPE_CHECKING:  # the process that hands tests out to others needs none of th
 
     from kd_mlflow.steps.results import MainResult
 
+gc.disable()  # until all is imported: nothing of that is ever let go
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one core each
 
 ROOT = Path(__file__).parents[1]
+MEMORY = Path("/dev/shm")
+
+
+def keep_in_memory() -> None:
+    """Put temporary files where no write waits for a disk, if the system has room there."""
+    asked = "TMPDIR" in os.environ
+    if not asked and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * 2**30:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+keep_in_memory()
 
 CLOSING_TABLE = "closing_table.txt"
 """Beside the README's pictures: what the ``main`` that they show has printed."""
@@ -99,12 +114,22 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     """Work in a folder against a store, as a shell with MLFLOW_TRACKING_URI set would."""
     import mlflow
 
+    read_migrations_once()
     patch.chdir(folder)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.delenv(name, raising=False)
     patch.setenv("MLFLOW_TRACKING_URI", uri)
     patch.setenv("KD_MLFLOW_STATE", str(folder / "state"))
     mlflow.set_tracking_uri(uri)
+
+
+@cache
+def read_migrations_once() -> None:
+    """MLflow loads all its migrations whenever a store is opened: three quarters of that time."""
+    from mlflow.store.db import utils
+
+    if known := getattr(utils, "_get_latest_schema_revision", None):
+        utils._get_latest_schema_revision = cache(known)
 
 
 def forget_store() -> None:
@@ -114,18 +139,57 @@ def forget_store() -> None:
     mlflow.set_tracking_uri(None)
 
 
+@contextmanager
+def copied_store(database: Path, folder: Path) -> Iterator[str]:
+    """Work in a folder on a store's copy, for fixtures of many tests; nothing is drawn. Its URI."""
+    uri = f"sqlite:///{shutil.copy(database, folder / 'mlflow.db')}"
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, uri, folder)
+        leave_undrawn(patch)
+        leave_unrehearsed(patch)
+        yield uri
+        forget_store()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with most slow tests come first: no process is left alone with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
 def pytest_collection_finish() -> None:
     """Keep what imports brought in out of the garbage collector's sight, as the commands do."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """What a function makes in a folder: called by one process of the session, read by all."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+    def get(name: str, make: Callable[[Path], Any]) -> Any:
+        made = shared / f"{name}.pickle"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                made.write_bytes(pickle.dumps(make(tmp_path_factory.mktemp(name))))
+        return pickle.loads(made.read_bytes())
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def empty_database(made_once: Callable[..., Path]) -> Path:
     """An sqlite store without runs; made once, for making one takes seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    path = folder / "mlflow.db"
+    return made_once("empty", _empty)
+
+
+def _empty(folder: Path) -> Path:
     from mlflow import MlflowClient
 
+    path = folder / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         MlflowClient(f"sqlite:///{path}").search_experiments()
@@ -160,9 +224,12 @@ class Undrawn:
 def unrehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rehearsal packages a student: only tests of what it is for do it once per training."""
     if request.module.__name__ not in ("test_rehearsal", "test_random_tables", "test_tables"):
-        monkeypatch.setattr(
-            "kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows
-        )
+        leave_unrehearsed(monkeypatch)
+
+
+def leave_unrehearsed(patch: pytest.MonkeyPatch) -> None:
+    """Train without a rehearsal."""
+    patch.setattr("kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -221,35 +288,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def finished_main(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    empty_database: Path, made_once: Callable[..., Finished], pytestconfig: pytest.Config
 ) -> Finished:
-    """The store of one finished ``main``, of all processes; tests that use it write nothing."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
-    made = shared / "main.pickle"
-    with FileLock(shared / "main.lock"):
-        if not made.exists():
-            pictures = pytestconfig.getoption("screenshots")
-            config = MainConfig() if pictures else MainConfig(**SMALL)
-            finished = _finished(config, empty_database, shared / "main")
-            if pictures:
-                (pictures / CLOSING_TABLE).write_text(f"{finished.result}\n")
-            made.write_bytes(pickle.dumps(finished))
-    finished: Finished = pickle.loads(made.read_bytes())
-    return finished
+    """The store of one finished ``main``; tests that use it write nothing."""
+    pictures = pytestconfig.getoption("screenshots")
+    config = MainConfig() if pictures else MainConfig(**SMALL)
 
+    def make(folder: Path) -> Finished:
+        uri = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
+        with pytest.MonkeyPatch.context() as patch:
+            use_store(patch, uri, folder)
+            from kd_mlflow import pipeline
 
-def _finished(config: MainConfig, empty_database: Path, folder: Path) -> Finished:
-    folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, uri, folder)
-        from kd_mlflow import pipeline
+            result = pipeline.run_main(config)
+            forget_store()
+        if pictures:
+            (pictures / CLOSING_TABLE).write_text(f"{result}\n")
+        return Finished(uri, folder, config, result)
 
-        result = pipeline.run_main(config)
-        forget_store()
-    return Finished(uri, folder, config, result)
+    return made_once("main", make)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "kd_mlflow"
@@ -45,7 +46,8 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in MODULES}
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """All that a file imports, wherever it does; of the package, the modules meant."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -57,7 +59,7 @@ def imported(path: Path) -> set[str]:
             found |= modules
             if len(modules) < len(inner):
                 found.add(str(node.module))
-    return found
+    return frozenset(found)
 
 
 def room_of(module: str) -> str:

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, Finished, forget_store, leave_undrawn, use_store
+from conftest import TINY, Finished, copied_store, forget_store, use_store
 from sklearn.dummy import DummyClassifier
 from test_report import Page
 
@@ -74,15 +74,10 @@ def painted():
 def trained(empty_database, tmp_path_factory):
     """A store with a tiny student of the customers in production; tests copy it."""
     folder = tmp_path_factory.mktemp("customers")
-    shutil.copy(empty_database, folder / "mlflow.db")
     customers().to_csv(folder / "customers.csv", index=False)
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
     config = MainConfig(data=folder / "customers.csv", target="churned", **TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, uri, folder)
-        leave_undrawn(patch)
+    with copied_store(empty_database, folder) as uri:
         result = pipeline.run_main(config)
-        forget_store()
     return Finished(uri, folder, config, result)
 
 

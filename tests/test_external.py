@@ -1,13 +1,14 @@
 """Models that are none of ours as teachers: they teach, and what cannot teach is said at once."""
 
 import json
+import shutil
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import part_of
+from conftest import copied_store, part_of
 from mlflow.models import infer_signature
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
@@ -90,16 +91,25 @@ def register(folder, model, name):
     return client.create_model_version(name, source=path).version
 
 
-@pytest.fixture
-def committee(store, tmp_path):
-    """A store with two scikit-learn models trained on the table's train rows: forest and boost."""
+@pytest.fixture(scope="module")
+def models(empty_database, tmp_path_factory):
+    """A database with two scikit-learn models trained on the table's train rows; made once."""
+    folder = tmp_path_factory.mktemp("models")
     train = kd.split(**DATA).train
     features, labels = train.drop(columns="bought"), train["bought"]
     forest = on_raw_columns(RandomForestClassifier(30, min_samples_leaf=3, random_state=0))
     boost = on_raw_columns(HistGradientBoostingClassifier(max_iter=20, random_state=0))
-    for name, model in (("forest", forest), ("boost", boost)):
-        register(tmp_path, model.fit(features, labels), name)
-    store.set_registered_model_alias("forest", "champion", "1")
+    with copied_store(empty_database, folder):
+        for name, model in (("forest", forest), ("boost", boost)):
+            register(folder, model.fit(features, labels), name)
+        mlflow.MlflowClient().set_registered_model_alias("forest", "champion", "1")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def committee(models, store, tmp_path):
+    """The test's own store with those two models: forest and boost."""
+    shutil.copy(models, tmp_path / "mlflow.db")
     return store
 
 

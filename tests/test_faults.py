@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
-from conftest import ROOT, use_store
+from conftest import ROOT, copied_store
 from kills import Calls, Killed, is_write, watched
 from mlflow import MlflowClient
 from test_promotion import registered_again
@@ -37,16 +37,12 @@ NEW = {"promote": ("3", "2"), "rollback": ("1", "2")}
 def three_versions(finished_main, tmp_path_factory):
     """The database of a registry whose version 2 is in production, 1 was before, 3 waits."""
     folder = tmp_path_factory.mktemp("three")
-    path = folder / "mlflow.db"
-    shutil.copy(finished_main.folder / "mlflow.db", path)
-    with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, f"sqlite:///{path}", folder)
+    with copied_store(finished_main.folder / "mlflow.db", folder):
         client = MlflowClient()
         for _ in range(2):
             registered_again(client)
         pipeline.run_promote(dataclasses.replace(PASSING, version="2"))
-        use_store(patch, finished_main.uri, folder)
-    return path
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

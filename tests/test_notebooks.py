@@ -7,7 +7,9 @@ import shutil
 
 import nbformat
 import pytest
+from conftest import SMALL
 from kernels import NOTEBOOKS, execute
+from mlflow import MlflowClient
 
 NOISE = {
     "a folder of some machine": re.compile(r"/(tmp|home|root|Users|work|var)/"),
@@ -41,9 +43,12 @@ def test_there_are_three_notebooks():
 @pytest.mark.slow
 @each_notebook
 def test_a_notebook_runs_from_a_clean_kernel(path, empty_database, tmp_path):
-    """Every cell runs in an empty folder and writes nothing to standard error."""
+    """Every cell runs in an empty folder, its trainings cut short, and writes nothing to stderr."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    executed = execute(path, tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    executed = execute(path, tmp_path, uri, options=SMALL)
+    students = MlflowClient(uri).search_runs(["1"], "tags.`kd.kind` = 'distill'")
+    assert {run.data.params["kd.student_epochs"] for run in students} == {"4"}
     cells = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert outputs_on_stderr(cells) == []
     assert [cell.source for cell in cells] == [cell.source for cell in code_cells(path)]

@@ -63,6 +63,7 @@ def test_mlflow_run_hands_over_any_separator(value):
     assert words[words.index("--decimal") + 1] == ","
 
 
+FILES = {name_of(path): path for path in MODULES}
 PLACES = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 
 
@@ -83,9 +84,8 @@ def test_modules_import_in_no_circle(path):
     """From no module do imports lead back to it."""
     own = name_of(path)
     reached, ahead = set(), [own]
-    files = {name_of(path): path for path in MODULES}
     while ahead:
-        for name in imported(files[ahead.pop()]) & files.keys() - reached:
+        for name in imported(FILES[ahead.pop()]) & FILES.keys() - reached:
             reached.add(name)
             ahead.append(name)
     assert own not in reached

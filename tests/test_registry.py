@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import SMALL, part_of, use_store
+from conftest import SMALL, copied_store, part_of
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
@@ -46,12 +46,9 @@ def second_version(own_main):
 def two_versions(finished_main, tmp_path_factory):
     """The database of a finished main with a second version that waits; made once."""
     folder = tmp_path_factory.mktemp("two")
-    path = Path(shutil.copy(finished_main.folder / "mlflow.db", folder))
-    with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, f"sqlite:///{path}", folder)
+    with copied_store(finished_main.folder / "mlflow.db", folder):
         pipeline.run_distill(DistillConfig(**STUDENTS))
-        mlflow.set_tracking_uri(None)
-    return path
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A threshold between two classes: chosen on validation rows, applied alike, served as logged."""
 
 import json
-import shutil
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from conftest import TINY, leave_undrawn, part_of, use_store
+from conftest import TINY, copied_store, part_of
 
 from kd_mlflow import pipeline
 from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
@@ -135,11 +134,7 @@ class Decided(NamedTuple):
 def decided(finished_main, tmp_path_factory):
     """A student of the finished ensemble that decides by the best F1, and one that does not."""
     folder = tmp_path_factory.mktemp("decided")
-    shutil.copy(finished_main.folder / "mlflow.db", folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        leave_undrawn(patch)
-        patch.setattr("kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows)
-        use_store(patch, f"sqlite:///{folder / 'mlflow.db'}", folder)
+    with copied_store(finished_main.folder / "mlflow.db", folder):
         config = DistillConfig(
             decision_threshold="f1", model_name="decided", **part_of(DistillConfig)
         )
@@ -157,7 +152,6 @@ def decided(finished_main, tmp_path_factory):
         pipeline.run_distill(replace(config, decision_threshold="none"))
         gate = part_of(PromoteConfig) | {"policy": "non_inferior", "margin": 1.0}
         twice = pipeline.run_promote(PromoteConfig(model_name="decided", **gate))
-        mlflow.set_tracking_uri(None)
     return Decided(result, model, rows, again, first, twice)
 
 

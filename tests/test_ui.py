@@ -1,11 +1,11 @@
-"""MLflow's own pages, in a browser, tell the story of a run; screenshots are kept."""
+"""MLflow's own pages, in a browser, tell the story of a run; ``--screenshots`` keeps pictures."""
 
 import json
 import shutil
 from urllib.parse import quote
 
 import pytest
-from conftest import ROOT, use_store
+from conftest import use_store
 from playwright.sync_api import expect, sync_playwright
 from served import mlflow_server
 
@@ -73,7 +73,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, finished_main, request, pytestconfig):
-    """A page 1,280 pixels wide; its last state is kept as a picture, named after the test."""
+    """A page 1,280 pixels wide; if pictures are asked for, of its last state, named as the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(
         "".join(f"localStorage.setItem({k!r}, {v!r});" for k, v in SETTINGS.items())
@@ -81,12 +81,12 @@ def page(browser, finished_main, request, pytestconfig):
     page = context.new_page()
     page.set_default_timeout(20_000)
     yield page
-    folder = pytestconfig.getoption("screenshots") or ROOT / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    page.mouse.move(640, 790)
-    page.wait_for_timeout(1500)
-    page.evaluate(SHORTEN, str(finished_main.folder))
-    page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
+    if folder := pytestconfig.getoption("screenshots"):
+        folder.mkdir(parents=True, exist_ok=True)
+        page.mouse.move(640, 790)
+        page.wait_for_timeout(1500)
+        page.evaluate(SHORTEN, str(finished_main.folder))
+        page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
     context.close()
 
 
