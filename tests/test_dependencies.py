@@ -4,7 +4,6 @@ import ast
 import json
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from versions import (
     asked,
     closure,
     conda_lines,
+    distributions,
     lines_of,
     pinned,
     top_level,
@@ -28,8 +28,11 @@ EXTRAS = tuple(PROJECT["optional-dependencies"])
 
 IMPORT = """
 import importlib, json, sys
+from importlib.metadata import packages_distributions
 
-refused, paths, names = json.load(sys.stdin)
+declared, paths, names = json.load(sys.stdin)
+owners = packages_distributions().items()
+refused = {module for module, packages in owners if not {*declared} & {*packages}}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -51,8 +54,8 @@ def scripts(folder):
 
 def imports_with(extra, names, *folders):
     """Import modules with the runtime and an extra alone; raise with the error of the first."""
-    refused = packages_distributions().keys() - top_level(closure(extra)) - {"kd_mlflow"}
-    given = json.dumps([sorted(refused), [str(ROOT / folder) for folder in folders], names])
+    declared = distributions(closure(extra) | {"kd-mlflow"})
+    given = json.dumps([declared, [str(ROOT / folder) for folder in folders], names])
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], input=given, capture_output=True, text=True, cwd=ROOT
     )

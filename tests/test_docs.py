@@ -147,6 +147,9 @@ def pairs(words):
 def run(folder, words):
     """Run one command of the pages, made quick."""
     words = local(folder, words)
+    if words[-2:] in (["mlflow", "uv"], ["--env-manager", "uv"]):  # gigabytes: run by hand
+        assert shlex.join(words) in (ROOT / ".ci/compatibility").read_text()
+        return ""
     if words[:2] == ["mlflow", "run"]:
         entry_point = words[words.index("-e") + 1] if "-e" in words else "main"
         given = {w.partition("=")[0] for before, w in pairs(words) if before == "-P"}
@@ -160,7 +163,7 @@ def run(folder, words):
     if words[0] == "make":
         return execute(ROOT, ["make", "--dry-run", "PYTHON=python3", words[1]])
     if words[:2] == ["pip", "install"]:
-        extra = re.search(r"\[(\w+)\]", words[2])[1]
+        extra = re.search(r"\[([\w-]+)\]", words[2])[1]
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert extra in project["optional-dependencies"]
         return ""

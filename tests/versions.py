@@ -91,6 +91,12 @@ def top_level(names: set[str]) -> set[str]:
     }
 
 
+def distributions(names: set[str]) -> list[str]:
+    """What installed packages call themselves, Flask for flask."""
+    owners = {owner for owners in packages_distributions().values() for owner in owners}
+    return sorted(owner for owner in owners if canonicalize_name(owner) in names)
+
+
 def _compiled(*options: str) -> list[str]:
     """Resolve pyproject.toml for every supported Python and platform."""
     command = ["uv", "pip", "compile", "pyproject.toml", "-", *options, "--universal"]
