@@ -4,26 +4,22 @@ A server takes this as the ``authorization_function`` of its auth.ini, with this
 PYTHONPATH. MLflow's permissions are per experiment and per registered model: whoever may register a
 version may set any alias of that model, and whoever has an account may make experiments of their
 own. Here a request must also pass ``_refusal``; passwords and all else are still MLflow's.
+
+Of MLflow's inside it asks ``auth.store`` for roles, ``auth._get_model_registry_store`` for models.
+Where an MLflow has these no longer, all that is guarded is refused; so is what is no plain JSON.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from functools import cache
 from urllib.parse import unquote, urlsplit
 
-from flask import Response, make_response, request
+import mlflow
+from flask import Response, jsonify, request
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
-from mlflow.protos.model_registry_pb2 import (
-    DeleteModelVersion,
-    DeleteRegisteredModel,
-    DeleteRegisteredModelAlias,
-    DeleteRegisteredModelTag,
-    RenameRegisteredModel,
-    SetRegisteredModelAlias,
-    SetRegisteredModelTag,
-)
-from mlflow.server import auth, handlers
+from mlflow.server import auth
 from werkzeug.datastructures import Authorization
 
 READER, TRAINER, RELEASER = "kd-reader", "kd-trainer", "kd-releaser"
@@ -31,13 +27,13 @@ READER, TRAINER, RELEASER = "kd-reader", "kd-trainer", "kd-releaser"
 PRODUCTION, PREVIOUS = "production", "previous"
 
 ALIAS = ("POST", "registered-models/alias"), ("DELETE", "registered-models/alias")
-DESTRUCTIVE = {
-    ("POST", "registered-models/rename"): RenameRegisteredModel,
-    ("DELETE", "registered-models/delete"): DeleteRegisteredModel,
-    ("DELETE", "model-versions/delete"): DeleteModelVersion,
-    ("POST", "registered-models/set-tag"): SetRegisteredModelTag,
-    ("DELETE", "registered-models/delete-tag"): DeleteRegisteredModelTag,
-}
+TAG = ("POST", "registered-models/set-tag"), ("DELETE", "registered-models/delete-tag")
+DESTRUCTIVE = (
+    ("POST", "registered-models/rename"),
+    ("DELETE", "registered-models/delete"),
+    ("DELETE", "model-versions/delete"),
+    *TAG,
+)
 """Requests that may take a model away from those who pull it by name and alias."""
 
 MAKING = ("POST", "experiments/create"), ("POST", "registered-models/create")
@@ -55,15 +51,29 @@ def authenticate() -> Authorization | Response:
     known = auth.authenticate_request_basic_auth()
     if isinstance(known, Response):
         return known
+    try:
+        refusal = _refusal(known.username)
+    except (AttributeError, TypeError) as error:
+        refusal = f"this guard does not know MLflow {mlflow.__version__}: {error}"
+        _warn(refusal)
+    return _forbidden(refusal) if refusal else known
+
+
+@cache  # once, not with each request
+def _warn(refusal: str) -> None:
+    logging.getLogger(__name__).warning("%s; what it guards is refused to everybody", refusal)
+
+
+def _refusal(username: str) -> str:
+    """Why this user may not do what the request asks for; nothing where MLflow's rules decide."""
     allowed, what = _needed_roles()
     if not allowed:
-        return known
-    user = auth.store.get_user(known.username)
-    roles = {role.name for role in auth.store.list_user_roles(user.id)}
-    if user.is_admin or roles & allowed:
-        return known
+        return ""
+    user = auth.store.get_user(username)
+    if user.is_admin or allowed & {role.name for role in auth.store.list_user_roles(user.id)}:
+        return ""
     needed = " or ".join(sorted(allowed))
-    return _forbidden(f"{what} needs the role {needed}, which {user.username!r} has not")
+    return f"{what} needs the role {needed}, which {username!r} has not"
 
 
 def _needed_roles() -> tuple[set[str], str]:
@@ -87,18 +97,26 @@ def _decoded(path: str) -> str:
     return path
 
 
+def _given(field: str) -> str | None:
+    """A text of the request's JSON; None where it has none, or something else might be meant."""
+    body = request.get_json(force=True, silent=True)  # as MLflow takes it
+    value = body.get(field) if isinstance(body, dict) and not request.args else None
+    return value if isinstance(value, str) else None
+
+
 def _moves_production() -> bool:
-    kind = SetRegisteredModelAlias if request.method == "POST" else DeleteRegisteredModelAlias
-    return handlers._get_request_message(kind()).alias.lower() in (PRODUCTION, PREVIOUS)
+    alias = _given("alias")
+    return alias is None or alias.lower() in (PRODUCTION, PREVIOUS)
 
 
 def _destroys(asked: tuple[str, str]) -> bool:
     """Whether a request may take away a model that has a version in production."""
-    message = handlers._get_request_message(DESTRUCTIVE[asked]())
-    if getattr(message, "key", PROMPT_TAG) != PROMPT_TAG:
+    if asked in TAG and _given("key") not in (None, PROMPT_TAG):
         return False
+    if (name := _given("name")) is None:
+        return True
     try:
-        model = auth._get_model_registry_store().get_registered_model(message.name)
+        model = auth._get_model_registry_store().get_registered_model(name)
     except MlflowException:  # MLflow itself says what is wrong with the name
         return False
     return PRODUCTION in model.aliases
@@ -130,7 +148,6 @@ def _logged(source: str) -> bool:
 
 
 def _forbidden(reason: str) -> Response:
-    error = MlflowException(reason, error_code=PERMISSION_DENIED)
-    response = make_response(error.serialize_as_json(), error.get_http_status_code())
-    response.content_type = "application/json"
+    response = jsonify(error_code="PERMISSION_DENIED", message=reason)
+    response.status_code = 403
     return response

@@ -27,11 +27,16 @@ from numpy.typing import NDArray
 OTHER, MISSING, FIRST_CATEGORY = 0, 1, 2
 """Codes of a category column: any unlisted text, a gap, then the listed categories in order."""
 
-KNOWN_MLFLOW = "3.17."
-"""Versions of MLflow whose inside this file was tried with; with others it leaves that alone."""
-
 READERS_OF_JSON = ("mlflow.pyfunc.scoring_server", "mlflow.models.utils")
 """Modules of MLflow that read JSON by what the model's signature says of itself."""
+
+CHECKS_ITSELF = "_is_signature_from_type_hint"
+"""MLflow's mark of a signature whose model checks what it is given."""
+
+CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
+
+TRIALS = (b"a\n007\n", CSV), (b'{"dataframe_records": [{"a": "007"}]}', "application/json")
+"""Requests by which MLflow's handler is tried before it is replaced: text that must stay text."""
 
 LIMIT_VARIABLE, LIMIT_BYTES = "KD_MAX_REQUEST_BYTES", 64 * 2**20
 """Largest request that the scoring server takes, and the environment variable that changes it."""
@@ -377,18 +382,15 @@ def _table(given: Any) -> pd.DataFrame:
 
 
 def _settle(student: Student) -> None:
-    """Make the best of how MLflow loads this student; any MLflow that is not known stays plain."""
-    app = sys.modules.get("mlflow.pyfunc.scoring_server.app")
-    known = mlflow.__version__.startswith(KNOWN_MLFLOW)
-    if app is None:
-        if known:
-            _check_alone()
-    elif known:
-        _guard(app.scoring_server, student)
+    """Make the best of how MLflow loads this student; an MLflow of other parts stays plain."""
+    if "mlflow.pyfunc.scoring_server.app" not in sys.modules:
+        _check_alone()
+    elif _handles_as_expected(server := sys.modules["mlflow.pyfunc.scoring_server"]):
+        _guard(server, student)
     else:
         warnings.warn(
-            f"this model knows the scoring server of MLflow {KNOWN_MLFLOW}x, not of "
-            f"{mlflow.__version__}: it takes JSON, not CSV, and its errors are MLflow's own",
+            f"this model does not know the scoring server of MLflow {mlflow.__version__}: it takes "
+            "JSON, not CSV, and its errors are MLflow's own",
             stacklevel=2,
         )
 
@@ -400,17 +402,51 @@ def _check_alone() -> None:
     MLflow then reads no tables from JSON: it is set on what ``load_model`` holds, which it hands to
     no model, hence the look at its frame. Where that has changed MLflow visits: slower, as right.
     """
-    frame = sys._getframe().f_back
-    found: Any = None
+    frame, loader = sys._getframe().f_back, None
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith(READERS_OF_JSON):
             return
         if module == "mlflow.pyfunc" and frame.f_code.co_name == "load_model":
-            found = found or frame.f_locals.get("model_meta")
+            loader = loader or frame
         frame = frame.f_back
-    if hasattr(found, "signature"):
-        found.signature._is_signature_from_type_hint = True
+    if loader is None:
+        return
+    signature = getattr(loader.f_locals.get("model_meta"), "signature", None)
+    if hasattr(signature, CHECKS_ITSELF):
+        setattr(signature, CHECKS_ITSELF, True)
+    else:
+        warnings.warn(
+            f"this model does not know how MLflow {mlflow.__version__} loads it: its answers are "
+            "the same, and large tables take longer",
+            stacklevel=2,
+        )
+
+
+class _Echo:
+    """A model that answers with what it was given."""
+
+    metadata = None
+
+    def predict(self, data: pd.DataFrame, params: Any = None) -> list[dict[Any, Any]]:
+        """A dictionary per row."""
+        return data.to_dict("records")
+
+
+def _handles_as_expected(server: Any) -> bool:
+    """Whether MLflow's request handler reads by given types and hands answers on as they are."""
+    types = _CsvTypes([{"name": "a", "kind": "category"}])
+    expected = {"predictions": [{"a": "007"}]}
+    try:
+        for body, kind in TRIALS:
+            schema = types if kind == CSV else None
+            text, status, _ = server.invocations(body, kind, _Echo(), schema)
+            if status != 200 or json.loads(text) != expected:
+                return False
+        server.InvocationsResponse("", 413, "text/plain")
+    except Exception:  # whatever another handler makes of it
+        return False
+    return True
 
 
 class _CsvTypes:
@@ -471,12 +507,11 @@ def _guard(server: Any, student: Student) -> None:
         if not content_type:
             return server.InvocationsResponse("set the header Content-Type", 415, "text/plain")
         kind = content_type.split(";")[0].strip()
-        if kind == server.CONTENT_TYPE_PARQUET and find_spec("pyarrow") is None:
+        if kind == PARQUET and find_spec("pyarrow") is None:
             return server.InvocationsResponse("Parquet needs pyarrow here", 415, "text/plain")
-        csv = kind == server.CONTENT_TYPE_CSV
         try:
             served = _Served(student, model.metadata)
-            return invocations(data, content_type, served, types if csv else None)
+            return invocations(data, content_type, served, types if kind == CSV else None)
         except Exception as error:
             raise _as_answer(error) from error
 

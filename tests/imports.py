@@ -7,6 +7,8 @@ TYPE_CHECKING and those inside functions too.
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -36,6 +38,24 @@ LAYERS = (
 MODULE_AND_ENTRY = {("__main__", "cli"), ("__init__", "api")}
 """The package's own face: what it hands out when it is asked for."""
 
+DOCUMENTED = {
+    "mlflow",
+    "mlflow.artifacts",
+    "mlflow.entities",
+    "mlflow.entities.model_registry",
+    "mlflow.environment_variables",
+    "mlflow.exceptions",
+    "mlflow.models",
+    "mlflow.pyfunc",
+    "mlflow.pytorch",
+    "mlflow.types",
+    "mlflow.types.schema",
+}
+"""Modules of MLflow whose names its documentation promises; a name with an underscore is none."""
+
+PYTHONS_OWN = {"_asdict", "_fields", "_getframe", "_replace"}
+"""Documented names that begin as private ones do."""
+
 
 def name_of(path: Path) -> str:
     """The dotted name of a module's file."""
@@ -60,6 +80,30 @@ def imported(path: Path) -> frozenset[str]:
             if len(modules) < len(inner):
                 found.add(str(node.module))
     return frozenset(found)
+
+
+def undocumented(path: Path) -> set[str]:
+    """Names that a file uses and their makers keep to themselves: modules of MLflow, ``_names``."""
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            used |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            used.add(ast.unparse(node))
+    return {name for name in used if not name.startswith("kd_mlflow.") and not _promised(name)}
+
+
+def _promised(dotted: str) -> bool:
+    """Whether a name is not private, and where it is MLflow's, in a module with documentation."""
+    owner, _, name = dotted.rpartition(".")
+    if name.startswith("_") and not name.endswith("__"):
+        return owner in ("self", "cls", "super()") or name in PYTHONS_OWN
+    if not re.fullmatch(r"mlflow\.[\w.]+", dotted) or dotted in DOCUMENTED:
+        return True
+    submodule = owner == "mlflow" and importlib.util.find_spec(dotted) is not None
+    return owner in DOCUMENTED and not submodule
 
 
 def room_of(module: str) -> str:

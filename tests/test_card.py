@@ -29,6 +29,7 @@ from kd_mlflow.report import page as report
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import results, tracked
+from kd_mlflow.tracking.model_teachers import TAG_LENGTH
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
 """Characters of a version's description in a database: 5,000."""
@@ -339,7 +340,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
 def test_lengths_are_mlflows():
     """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
     assert model_card_module.CARD_LENGTH < MAX_DESCRIPTION
-    assert notes.NOTE_LENGTH == MAX_TAG_VAL_LENGTH
+    assert notes.NOTE_LENGTH == TAG_LENGTH == MAX_TAG_VAL_LENGTH
     assert tracked.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
     assert SqlRun.__table__.c.name.type.length == tracked.RUN_NAME_LENGTH
     assert SqlRegisteredModel.__table__.c.name.type.length == 256

@@ -14,6 +14,8 @@ from kd_mlflow import pipeline
 
 JSON = "application/json"
 
+HANDLE = scoring_server.invocations
+
 
 @pytest.fixture(scope="module")
 def rows(finished_main):
@@ -24,9 +26,9 @@ def rows(finished_main):
 @pytest.fixture
 def student(finished, monkeypatch):
     """Load the student in production, or another model, as the scoring server does; return it."""
+    monkeypatch.setattr(scoring_server, "invocations", HANDLE)
 
     def load(uri="models:/kd-student@production"):
-        monkeypatch.setattr(scoring_server, "invocations", scoring_server.invocations)
         folder = mlflow.artifacts.download_artifacts(uri)
         monkeypatch.setenv("__pyfunc_model_path__", folder)
         name = "mlflow.pyfunc.scoring_server.app"
@@ -173,14 +175,38 @@ def test_another_model_of_the_process_is_served_as_before(student, rows):
         ask(other, split(rows), None)
 
 
-def test_an_unknown_mlflow_is_left_alone_with_one_warning(student, rows, monkeypatch):
-    """JSON is scored as MLflow does it, and nothing of it is replaced."""
-    monkeypatch.setattr(mlflow, "__version__", "3.99.0")
-    before = scoring_server.invocations
-    with pytest.warns(UserWarning, match=r"of MLflow 3\.17\.x, not of 3\.99\.0") as caught:
+def with_headers(data, content_type, model, input_schema, *, headers):
+    """A handler that takes more than MLflow's does."""
+    return HANDLE(data, content_type, model, input_schema)
+
+
+def by_name_alone(data, content_type, model, input_schema):
+    """A handler that gives no CSV reader a schema."""
+    return HANDLE(data, content_type, model, None)
+
+
+def with_more(data, content_type, model, input_schema):
+    """A handler that says more than what the model said."""
+    answer = HANDLE(data, content_type, model, input_schema)
+    return answer._replace(response=json.dumps({**json.loads(answer.response), "model": "m"}))
+
+
+def as_pair(data, content_type, model, input_schema):
+    """A handler whose answer has two parts."""
+    return HANDLE(data, content_type, model, input_schema)[:2]
+
+
+@pytest.mark.parametrize("other", [None, with_headers, by_name_alone, with_more, as_pair])
+def test_another_scoring_server_is_left_alone_with_one_warning(student, rows, monkeypatch, other):
+    """A handler that is not there, or not as expected, stays in its place and scores JSON."""
+    if other is None:
+        monkeypatch.delattr(scoring_server, "invocations")
+    else:
+        monkeypatch.setattr(scoring_server, "invocations", other)
+    with pytest.warns(UserWarning, match="does not know the scoring server of MLflow 3") as caught:
         model = student()
     assert len(caught) == 1
-    assert scoring_server.invocations is before
-    status, text = ask(model, split(rows))
-    assert status == 200
-    assert len(json.loads(text)["predictions"]) == 3
+    assert vars(scoring_server).get("invocations") is other
+    answer = HANDLE(split(rows), JSON, model, model.metadata.get_input_schema())
+    assert answer.status == 200
+    assert len(json.loads(answer.response)["predictions"]) == 3

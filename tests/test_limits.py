@@ -13,7 +13,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config import MainConfig
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
-from kd_mlflow.tracking.model_teachers import MAX_TAG_VAL_LENGTH, FetchedModel, ModelTeachers
+from kd_mlflow.tracking.model_teachers import TAG_LENGTH, FetchedModel, ModelTeachers
 
 CLASSES, COLUMNS = 1000, 2000
 ROWS = 20 * CLASSES // 3
@@ -110,7 +110,7 @@ def test_many_teachers_fit_a_tag(count):
     )
     teachers = ModelTeachers(encoding=None, members=members)
     (tag,) = teachers.tags.values()
-    assert len(tag) <= MAX_TAG_VAL_LENGTH
+    assert len(tag) <= TAG_LENGTH
     *shown, last = json.loads(tag)
     left_out = last.get("left_out", 0)
     assert len(shown) + (left_out or 1) == count

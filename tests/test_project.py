@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from imports import LAYERS, MODULE_AND_ENTRY, MODULES, between_rooms, imported, name_of, room_of
+from imports import (
+    LAYERS,
+    MODULE_AND_ENTRY,
+    MODULES,
+    between_rooms,
+    imported,
+    name_of,
+    room_of,
+    undocumented,
+)
 from mlflow import MlflowClient
 from mlflow.projects._project_spec import load_project
 from setuptools import find_packages
@@ -99,6 +108,36 @@ def test_mlflow_is_imported_by_tracking_and_scoring_alone():
         if any(name.split(".")[0] == "mlflow" for name in imported(path))
     }
     assert found == {"tracking", "scoring", "ensemble_scoring"}
+
+
+def test_what_mlflow_does_not_document_is_used_in_one_place():
+    """One module imports an undocumented class of MLflow, which it can do without."""
+    found = {name_of(path): names for path in MODULES if (names := undocumented(path))}
+    monitor = "mlflow.system_metrics.system_metrics_monitor.SystemMetricsMonitor"
+    assert found == {"kd_mlflow.tracking.system_metrics": {monitor}}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("import mlflow.utils.rest_utils", "mlflow.utils.rest_utils"),
+        ("from mlflow import store", "mlflow.store"),
+        ("from mlflow.models.utils import Example", "mlflow.models.utils.Example"),
+        ("from mlflow.models import _save", "mlflow.models._save"),
+        ("mlflow.store.db", "mlflow.store.db"),
+        ("mlflow.pyfunc._load()", "mlflow.pyfunc._load"),
+        ("model.metadata._own = 1", "model.metadata._own"),
+    ],
+)
+def test_what_mlflow_does_not_document_is_seen(tmp_path, line, name):
+    """However it is imported or reached."""
+    path = tmp_path / "module.py"
+    path.write_text(f"def f(self):\n    self._own = row._replace(a=1)\n    {line}\n")
+    assert undocumented(path) >= {name}
+    path.write_text(
+        "from mlflow import MlflowClient\nimport mlflow.pyfunc\nmlflow.pyfunc.log_model"
+    )
+    assert undocumented(path) == set()
 
 
 @pytest.mark.parametrize("room", ["population", "evaluation"])

@@ -87,11 +87,32 @@ def test_system_metrics_where_they_are_asked_for(store, monkeypatch, asked):
     assert not seen["teacher"]
 
 
-def test_system_metrics_without_psutil_are_one_line(store, monkeypatch, caplog):
-    """Where psutil is missing a training goes on, and one line says how to have its metrics."""
+MONITOR = "mlflow.system_metrics.system_metrics_monitor"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ("psutil", "pip install psutil"),
+        (MONITOR, f"import of {MONITOR} halted; None in sys.modules"),
+        (f"{MONITOR}.SystemMetricsMonitor", "cannot import name 'SystemMetricsMonitor' from"),
+        (f"{MONITOR}.SystemMetricsMonitor.aggregate_metrics", "has no attribute 'aggregate_met"),
+    ],
+)
+def test_a_training_does_without_system_metrics(store, monkeypatch, caplog, left_out, said):
+    """Without psutil, or in an MLflow without such a monitor, it goes on; one line says so."""
+    if left_out in (MONITOR, "psutil"):
+        for name in (MONITOR, "mlflow.system_metrics.metrics.cpu_monitor"):
+            monkeypatch.delitem(sys.modules, name, raising=False)  # it imports psutil once
+        monkeypatch.setitem(sys.modules, left_out, None)
+    else:
+        monkeypatch.delattr(left_out)
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    monkeypatch.setitem(sys.modules, "mlflow.system_metrics.system_metrics_monitor", None)
-    pipeline.run_teachers(TeachersConfig(**TEACHERS, data="wine"))
-    lines = [r.getMessage() for r in caplog.records if "system metrics" in r.getMessage()]
-    assert lines == ["no system metrics: pip install psutil"]
-    assert {run.info.status for run in all_runs(store)} == {"FINISHED"}
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    trained = pipeline.run_teachers(TeachersConfig(**TEACHERS, data="wine"))
+    (line,) = [r.getMessage() for r in caplog.records if "system metrics" in r.getMessage()]
+    assert line.startswith("no system metrics: ")
+    assert said in line
+    run = store.get_run(trained.run_id)
+    assert run.info.status == "FINISHED"
+    assert not [name for name in run.data.metrics if name.startswith("system/")]

@@ -10,8 +10,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import Model
-from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.models.utils import _save_example
 
 from kd_mlflow import ensemble_scoring, scoring
 from kd_mlflow.config import BOOSTING
@@ -21,6 +19,7 @@ from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import SCORING, quiet, requirements, signature
+from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
 
 def log_ensemble(
@@ -61,8 +60,8 @@ def save_ensemble(
             uv_project_path=str(folder),  # or the lock of a project at hand would be copied
         )
     described.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = code.name  # not where it lay
-    _save_example(described, example.reset_index(drop=True), str(folder))
-    described.save(str(folder / MLMODEL_FILE_NAME))
+    write_example(folder, described, example)
+    described.save(str(folder / MLMODEL))
     shutil.copy(scoring.__file__, folder / Path(scoring.__file__).name)
     ensemble.save(folder)
     for i, family in enumerate(ensemble.families, 1):

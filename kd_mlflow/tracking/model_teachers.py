@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from mlflow.models import Model
 from mlflow.types import DataType
-from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from torch import Tensor
 
 from kd_mlflow.distillation.respondent import TEACHER, Respondent, Role, one_line
@@ -44,6 +43,9 @@ CHUNK_ROWS = 65_536
 
 PROBED_ROWS = 16
 """Rows scored before anything else, so that a model that cannot teach is known at once."""
+
+TAG_LENGTH = 8000
+"""Characters that MLflow stores of a tag."""
 
 STAMP = "registered_model_meta"
 """A file that MLflow adds to a model on download; the digest skips it."""
@@ -130,7 +132,7 @@ class ModelTeachers:
         for left_out in range(len(members) + 1):
             rest = [{"left_out": left_out}] if left_out else []
             text = json.dumps(members[: len(members) - left_out] + rest)
-            if len(text) <= MAX_TAG_VAL_LENGTH:
+            if len(text) <= TAG_LENGTH:
                 break
         return {"kd.teachers": text, **(self.ours.tags if self.ours else {})}
 

@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import Model, ModelSignature
-from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.models.utils import _save_example
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
@@ -35,6 +33,7 @@ from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
 ENCODING, WEIGHTS = "encoding.json", "weights.npz"
 """Files of a student's model that it reads to score: what it was taught of the columns, and its
@@ -156,7 +155,7 @@ def _add_pyfunc(
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
     mlflow_model.signature = signature(encoding)
-    _save_example(mlflow_model, example.reset_index(drop=True), str(folder))
+    write_example(folder, mlflow_model, example)
     mlflow.pyfunc.add_to_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
@@ -167,7 +166,7 @@ def _add_pyfunc(
         },
         **environment,
     )
-    mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+    mlflow_model.save(str(folder / MLMODEL))
 
 
 def _add_onnx(folder: Path, mlflow_model: Model, content: bytes) -> None:

@@ -7,13 +7,6 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_GIT_REPO_URL,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_SOURCE_TYPE,
-)
-
 from kd_mlflow.tracking.store import masked
 from kd_mlflow.version import __version__
 
@@ -33,10 +26,11 @@ def versions() -> dict[str, str]:
 @cache
 def source() -> dict[str, str]:
     """Tags by which MLflow shows where a run comes from; with the commit in a checkout of git."""
-    tags = {MLFLOW_SOURCE_NAME: "kd-mlflow", MLFLOW_SOURCE_TYPE: "LOCAL"}
+    tags = {"mlflow.source.name": "kd-mlflow", "mlflow.source.type": "LOCAL"}
     if (CHECKOUT / ".git").exists():  # not the repository that somebody's .venv lies in
-        tags[MLFLOW_GIT_COMMIT] = _git("rev-parse", "HEAD")
-        tags[MLFLOW_GIT_REPO_URL] = masked(_git("config", "--get", "remote.origin.url"))
+        tags["mlflow.source.git.commit"] = _git("rev-parse", "HEAD")
+        address = _git("config", "--get", "remote.origin.url")
+        tags["mlflow.source.git.repoURL"] = masked(address)
     return {name: text for name, text in tags.items() if text}
 
 

@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion as ModelVersion  # for steps, as a type
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from kd_mlflow.errors import RegistryError, first_line
 from kd_mlflow.table.dataset import Identity
@@ -34,6 +33,9 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 CONTENT = "kd.content_digest"
 """Tag of a version: equal where two versions score alike, bit for bit."""
+
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""MLflow's tag of a logged model: the versions that its page names."""
 
 DISTILL_RUN = "kd.distill_run_id"
 """Tag of a pipeline's run: its distill run."""
@@ -105,7 +107,7 @@ def _say_if_same(client: MlflowClient, model_name: str, version: str, content: s
 def make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> str:
     """Make a version the candidate, and link its model to it for MLflow's pages; return it."""
     links = json.dumps([{"name": model_name, "version": version}])
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: links})
+    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: links})
     client.set_registered_model_alias(model_name, CANDIDATE, version)
     return version
 

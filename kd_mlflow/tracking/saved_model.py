@@ -1,12 +1,16 @@
-"""A model that was saved to a folder, as a flavor of MLflow: logging it copies what is there."""
+"""Models in folders: their input example, and a flavor of MLflow that logs one as it lies there."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 from mlflow.models import Model
-from mlflow.models.model import MLMODEL_FILE_NAME
+
+MLMODEL = "MLmodel"
+"""The file by which a folder is a model."""
 
 
 def save_model(path: str, mlflow_model: Model, *, folder: Path) -> None:
@@ -21,4 +25,21 @@ def save_model(path: str, mlflow_model: Model, *, folder: Path) -> None:
     mlflow_model.signature = saved.signature
     mlflow_model.metadata = saved.metadata
     mlflow_model.saved_input_example_info = saved.saved_input_example_info
-    mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))
+    mlflow_model.save(str(Path(path) / MLMODEL))
+
+
+def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> None:
+    """Write rows as a model's input example, by itself and as a request to its server."""
+    rows = example.astype(object).where(example.notna(), None).to_dict("split")
+    split = {"columns": rows["columns"], "data": rows["data"]}
+    files = {"input_example.json": split, "serving_input_example.json": {"dataframe_split": split}}
+    for name, content in files.items():
+        text = json.dumps(content, default=lambda moment: moment.isoformat())
+        (folder / name).write_text(text, encoding="utf-8")
+    path, serving_path = files
+    mlflow_model.saved_input_example_info = {
+        "artifact_path": path,
+        "serving_input_path": serving_path,
+        "type": "dataframe",
+        "pandas_orient": "split",
+    }

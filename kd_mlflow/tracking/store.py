@@ -16,14 +16,11 @@ from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.store.db.utils import create_sqlalchemy_engine
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request, verify_rest_response
 from requests.exceptions import InvalidURL, RequestException, RetryError, Timeout
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -41,11 +38,11 @@ NO_ANSWER = f"no answer within {PATIENCE_S} seconds"
 
 TRACKING, REGISTRY = "tracking store", "registry"
 
-QUESTIONS = {
-    TRACKING: ("/api/2.0/mlflow/experiments/search", "POST", "json"),
-    REGISTRY: ("/api/2.0/mlflow/registered-models/search", "GET", "params"),
-}
-"""What a server is asked: the path, the method, and where its arguments go."""
+DATABASES = ("postgresql", "mysql", "mssql")
+"""Databases that MLflow keeps its stores in, beside files of sqlite."""
+
+MYSQL_TLS = {f"ssl_{part}": f"MLFLOW_MYSQL_SSL_{part.upper()}" for part in ("ca", "cert", "key")}
+"""MLflow's settings of a connection to MySQL, by its drivers' arguments."""
 
 SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
 """Where MLflow is told of each."""
@@ -98,8 +95,9 @@ def check_stores() -> None:
         thread = threading.Thread(
             target=copy_context().run, args=(_ask, uri, name, failures), daemon=True
         )
-        thread.start()
-        thread.join(max(0.0, deadline - time.monotonic()))  # looking a name up knows no timeout
+        with impatient(timeout_s=PATIENCE_S):
+            thread.start()
+            thread.join(max(0.0, deadline - time.monotonic()))  # looking a name up has no timeout
         if thread.is_alive():
             failures.append(TimeoutError(NO_ANSWER))
         if failures:
@@ -119,25 +117,30 @@ def stores_in_use() -> dict[str, str]:
 def _ask(uri: str, name: str, failures: list[Exception]) -> None:
     """Ask one store; what it raises is put into ``failures``."""
     try:
-        scheme = urlsplit(uri).scheme
-        if scheme in ("http", "https"):
-            _ask_server(uri, *QUESTIONS[name])
-        elif scheme.partition("+")[0] == "sqlite":
+        kind = urlsplit(uri).scheme.partition("+")[0]
+        if kind in ("http", "https"):
+            _ask_server(uri, name)
+        elif kind == "sqlite":
             _ask_file(sqlite_file(uri))
-        elif scheme.partition("+")[0] in DATABASE_ENGINES:
-            engine = create_sqlalchemy_engine(uri)
-            engine.connect().close()
-            engine.dispose()
+        elif kind in DATABASES:
+            _ask_database(uri, kind)
     except Exception as error:  # drivers and networks may raise anything
         failures.append(error)
 
 
-def _ask_server(uri: str, path: str, method: str, place: str) -> None:
-    arguments = {place: {"max_results": 1}}
-    response = http_request(
-        get_default_host_creds(uri), path, method, max_retries=0, timeout=PATIENCE_S, **arguments
-    )
-    verify_rest_response(response, path)
+def _ask_server(uri: str, name: str) -> None:
+    client = MlflowClient(uri, uri)
+    ask = client.search_experiments if name == TRACKING else client.search_registered_models
+    ask(max_results=1)
+
+
+def _ask_database(uri: str, kind: str) -> None:
+    """Connect without MLflow, which would make its tables, and try for minutes."""
+    settings = MYSQL_TLS if kind == "mysql" else {}
+    given = {part: path for part, name in settings.items() if (path := os.environ.get(name))}
+    engine = create_engine(uri, connect_args=given)
+    engine.connect().close()
+    engine.dispose()
 
 
 def sqlite_file(uri: str) -> Path | None:
