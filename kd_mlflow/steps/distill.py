@@ -54,6 +54,7 @@ from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
+from kd_mlflow.tracking.registry import register
 from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", bound=StudentRecipe)
@@ -138,7 +139,7 @@ def distill_step(
         teachers_run_id=ensemble.run_id,
         comparison=evidence.comparison,
         model_name=config.model_name,
-        version=version or None,
+        version=version,
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
@@ -279,7 +280,8 @@ def _log_and_register(
     html = page(evidence, pictures, model_id=model_id, costs=costs)
     run.file(html.encode(), "report.html")
     ours = ensemble.run_id is not None
-    return run.register(
+    return register(
+        run,
         model_name=config.model_name,
         model_id=model_id,
         target=dataset.table.target,

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from kd_mlflow.tracking.open_run import Point, TrackedRun, now_ms
-from kd_mlflow.tracking.store import FAILURES, store_error
+from kd_mlflow.errors import StoreError
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.open_run import TrackedRun
 
 TRAINING = ("teachers", "distill", "sweep")
 """Kinds of runs in which something is trained."""
@@ -19,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 class _Monitor(SystemMetricsMonitor):  # type: ignore[misc]  # mlflow has no types
-    """MLflow's monitor, which writes as the run does: a store that goes away gets it all later.
+    """MLflow's monitor, whose values go the way of curves: they wait for a store that is away.
 
     MLflow's own asks the store before each value, and its end may wait for the store for minutes.
     """
 
-    def __init__(self, run: TrackedRun) -> None:
+    def __init__(self, run: TrackedRun, curves: CurveWriter) -> None:
         super().__init__(run.id)
-        self._run = run
+        self._curves = curves
 
     def monitor(self) -> None:
         """Collect and log until the run ends; one sample at least, however short it is."""
@@ -36,14 +38,14 @@ class _Monitor(SystemMetricsMonitor):  # type: ignore[misc]  # mlflow has no typ
                     self.collect_metrics()
                     self._shutdown_event.wait(self.sampling_interval)
                 self.publish_metrics(self.aggregate_metrics())
-        except FAILURES as error:  # refused for good
-            _log.warning("no more system metrics: %s", store_error(error))
+        except StoreError as error:  # the writer says so too, as it is closed
+            _log.warning("no more system metrics: %s", error)
 
     def publish_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log what was collected, under MLflow's names."""
         prefix = self._metrics_prefix + (f"{self.node_id}/" if self.node_id else "")
-        now, step = now_ms(), self._logging_step
-        self._run.curves([Point(f"{prefix}{name}", v, now, step) for name, v in metrics.items()])
+        values = {f"{prefix}{name}": np.array([float(value)]) for name, value in metrics.items()}
+        self._curves.on_epoch(slice(0, 1), self._logging_step, values)
         self._logging_step += 1
         for monitor in self.monitors:
             monitor.clear_metrics()
@@ -55,14 +57,16 @@ def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
     if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINING:
         yield
         return
+    curves = CurveWriter([run])
     try:
-        monitor = _Monitor(run)
+        monitor = _Monitor(run, curves)
     except Exception as error:  # psutil is missing: a training is worth more than its metrics
         _log.warning("no system metrics: %s", error)
         yield
         return
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
+    with curves:
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
