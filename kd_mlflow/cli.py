@@ -19,6 +19,7 @@ import click
 
 from kd_mlflow import config as configs
 from kd_mlflow.errors import KDError
+from kd_mlflow.local_state import state_folder
 from kd_mlflow.options import ANY, RECIPE, Options, text_value
 from kd_mlflow.version import __version__
 
@@ -128,14 +129,25 @@ def _command(name: str, text: str) -> Callable[[Any], Any]:
         @options_of(config)
         def command(**values: Any) -> None:
             chosen = config(**values)
+            _say_what_is_left()
             _import_pipeline()
             function(chosen)
             gc.freeze()  # what came in since: the exit walks it no more
-            _stop_if_kept_back()
 
         return command
 
     return decorate
+
+
+def _say_what_is_left() -> None:
+    """Say what an earlier version kept for its server: nothing delivers it any more."""
+    folder = state_folder("outbox")
+    if any(folder.glob("*/operations.jsonl")):
+        click.echo(
+            f"{folder} holds what an earlier version kept for a tracking server that was away; it "
+            "is no longer delivered: train again, or remove the folder",
+            err=True,
+        )
 
 
 def _import_pipeline() -> None:
@@ -225,38 +237,6 @@ def _history(config: configs.HistoryConfig) -> None:
     from kd_mlflow.steps import results
 
     click.echo(results.history_table(pipeline.run_history(config)))
-
-
-@cli.command("sync")
-def _sync() -> None:
-    """Deliver what a tracking server that was away has not received.
-
-    Runs that were written while the store of MLFLOW_TRACKING_URI did not answer are kept on this
-    machine. Each request is made once; runs whose process died end KILLED.
-    """
-    _import_pipeline()
-    from kd_mlflow import pipeline
-
-    found = pipeline.run_sync()
-    for one in found:
-        if one.busy:
-            click.echo(f"{one.name}: its process is running still and delivers it")
-        else:
-            click.echo(f"{one.name}: {one.delivered:,} requests delivered")
-    if refused := [reason for one in found for reason in one.refused]:
-        raise KDError(f"the store refused {len(refused):,} requests, which are kept: {refused[0]}")
-    if not found:
-        click.echo("nothing waits")
-
-
-def _stop_if_kept_back() -> None:
-    from kd_mlflow import pipeline
-
-    if pipeline.kept_back():
-        raise KDError(
-            "all was trained, but the tracking store has not received all of it; what is missing "
-            "is kept on this machine: deliver it with kd-mlflow sync"
-        )
 
 
 @_command("evaluate", "Score any table with any model; say which columns have moved.")

@@ -151,7 +151,10 @@ class TrainingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
-    """Where models are trained, and how often that is kept; no metric depends on it."""
+    """Where models are trained, how often that is kept, how long stores are waited for.
+
+    No metric depends on it.
+    """
 
     workers: int = option(
         0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
@@ -163,6 +166,12 @@ class WorkerOptions(Options):
         30.0,
         "Seconds between checkpoints, from which the next run of the same data and options goes on "
         "where one was interrupted; 0 for none.",
+        NOT_NEGATIVE,
+    )
+    store_patience_s: float = option(
+        900.0,
+        "Seconds that a write waits for a tracking server that does not answer, while training "
+        "goes on; after them the command ends, and the next of the same data and options goes on.",
         NOT_NEGATIVE,
     )
 

@@ -45,7 +45,6 @@ from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking import moves, registry
 from kd_mlflow.tracking.clean_process import CleanProcess
-from kd_mlflow.tracking.delivery import Delivery, deliver
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
     distill_run_of,
@@ -53,10 +52,9 @@ from kd_mlflow.tracking.lookup import (
     teacher_accuracies,
 )
 from kd_mlflow.tracking.model_teachers import load_models
-from kd_mlflow.tracking.outbox import left_behind_here
 from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import store_errors
+from kd_mlflow.tracking.store import check_stores, store_errors
 
 TeachingConfig: TypeAlias = DistillConfig | SweepConfig
 
@@ -72,7 +70,7 @@ def _read(config: C) -> tuple[Dataset, C]:
 @store_errors()
 def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
-    tracker, (dataset, config) = Tracker(), _read(config)
+    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
     return teachers_step(config, dataset, tracker, listener)
 
 
@@ -94,7 +92,7 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
 
     if config.export == "onnx":
         require_onnx()
-    tracker, dataset = Tracker(), read_dataset(config)
+    tracker, dataset = Tracker(config.store_patience_s), read_dataset(config)
     config = take_sweep(config, tracker, dataset.identity).resolved(len(dataset.split.train))
     teacher = _teacher(config, dataset, tracker)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
@@ -106,7 +104,7 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
-    tracker, (dataset, config) = Tracker(), _read(config)
+    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
     teacher = _teacher(config, dataset, tracker)
     return sweep_step(config, dataset, teacher, tracker, listener)
 
@@ -150,32 +148,13 @@ def load_production(model_name: str) -> Any:
     return registry.load_production(Tracker().client, model_name)
 
 
-@store_errors()
-def run_sync() -> list[Delivery]:
-    """Deliver what a store that was away has not received; what became of it, oldest first."""
-    return list(deliver())
-
-
-def kept_back() -> bool:
-    """Whether this process wrote what its store has not received."""
-    return bool(left_behind_here())
-
-
-def _version_to_promote(distilled: DistillResult, tracker: Tracker) -> str:
-    """The version that distillation registered.
-
-    Raises StoreError where the store has not taken all of it: nobody could judge it then.
-    """
+def _check_before_gate() -> None:
+    """Raise StoreError, at once, where a store is away: MLflow would ask it for minutes."""
     try:
-        tracker.require_store()
+        check_stores()
     except StoreError as error:
-        raise StoreError(f"nothing was promoted: {error}", unreachable=True) from None
-    if distilled.version is None:
-        raise StoreError(
-            "nothing was promoted: the store was away when the student was registered, which it is "
-            "now; kd-mlflow promote goes on from here"
-        )
-    return distilled.version
+        said = f"nothing was promoted: {error}; kd-mlflow promote goes on from here"
+        raise StoreError(said, unreachable=True) from None
 
 
 @store_errors()
@@ -188,7 +167,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
 
 
 def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
-    tracker, (dataset, config) = Tracker(), _read(config)
+    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
     check_decision(config, dataset.table)
     teachers_config = TeachersConfig.part_of(config)
     mark = fingerprint(dataset.identity, config.as_text())
@@ -209,7 +188,8 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
             teacher_accuracies=taught.teacher_accuracies,
             rehearsed=not taught.reused,
         )
-        number = _version_to_promote(distilled, tracker)
+        number = distilled.version
+        _check_before_gate()
         moves.settle(tracker.client, config.model_name)
         version = registry.find_version(tracker.client, config.model_name, number)
         decision = promote_step(

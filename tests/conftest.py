@@ -283,7 +283,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--screenshots FOLDER``: what the browser tests see; ``--faults FILE``: what was broken."""
     parser.addoption("--screenshots", type=Path, help="folder for pictures of a full main")
     parser.addoption("--faults", type=Path, help="file for the table of faults")
-    parser.addoption("--write-faults", action="store_true", help="write docs/faults.md anew")
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from served import answers, free_port
 
-PASS, REFUSE, RESET, LOSE, SLOW, BROKEN, BAD_GATEWAY = (
+PASS, REFUSE, RESET, LOSE, LOSE_ONCE, SLOW, BROKEN, BAD_GATEWAY = (
     "pass",
     "refuse",
     "reset",
     "lose",
+    "lose once",
     "slow",
     "503",
     "502",
@@ -29,7 +30,8 @@ PASS, REFUSE, RESET, LOSE, SLOW, BROKEN, BAD_GATEWAY = (
 """What a proxy does with a request: hand it on, or one of the faults.
 
 ``refuse``: nobody listens; ``reset``: the connection is reset before the server hears of it;
-``lose``: the server does what it is asked, and the answer is lost; ``slow``: it comes too late.
+``lose``: the server does what it is asked, and the answer is lost; ``lose once``: so with the first
+of equal writes; ``slow``: the answer comes too late.
 """
 
 
@@ -41,6 +43,7 @@ class Proxy:
         self.port = free_port()
         self.slow_s = 2.0
         self.requests: list[tuple[str, str, str]] = []
+        self._lost: set[tuple[str, str, bytes]] = set()
         self._mode = PASS
         self._listener: ThreadingHTTPServer | None = None
         self._listen()
@@ -91,6 +94,8 @@ class Proxy:
     def _handle(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         mode = self._mode
+        if mode == LOSE_ONCE:
+            mode = self._first_is_lost(request.command, request.path, body)
         self.requests.append((mode, request.command, request.path))
         if mode in (RESET, REFUSE):
             _reset(request)
@@ -120,6 +125,13 @@ class Proxy:
             request.wfile.write(content)
         except OSError:  # the client has given up
             return
+
+    def _first_is_lost(self, command: str, path: str, body: bytes) -> str:
+        write = (command, path, body)
+        if command == "GET" or "/search" in path or write in self._lost:
+            return PASS
+        self._lost.add(write)
+        return LOSE
 
 
 def _reset(request: BaseHTTPRequestHandler) -> None:

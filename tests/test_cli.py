@@ -34,8 +34,8 @@ def run(monkeypatch, capsys):
 
 
 def test_every_configured_command_exists():
-    """The commands are the entry points, those that only read, and one that delivers."""
-    assert set(cli.cli.commands) == {*ENTRY_POINTS, *READERS, "sync"}
+    """The commands are the entry points, and those that only read."""
+    assert set(cli.cli.commands) == {*ENTRY_POINTS, *READERS}
 
 
 @pytest.mark.parametrize("command", [*ENTRY_POINTS, *READERS])

@@ -23,7 +23,7 @@ from imports import MODULES, PACKAGE, imported
 from served import free_port, served
 
 from kd_mlflow.cli import cli
-from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.config import ENTRY_POINTS, READERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -127,8 +127,8 @@ def in_this_process(folder, arguments):
 
 def quick(entry_point, given):
     """QUICK's options that an entry point has, but for those already given."""
-    config = ENTRY_POINTS.get(entry_point)  # sync has no options
-    names = {field.name for field in dataclasses.fields(config)} if config else set()
+    config = (ENTRY_POINTS | READERS)[entry_point]
+    names = {field.name for field in dataclasses.fields(config)}
     return {k: v for k, v in QUICK.items() if k in names and k not in given}
 
 

@@ -292,7 +292,7 @@ def test_dead_runs_are_marked_and_none_stays_running(story, fault):
     fault(
         "main",
         "a dead run, RUNNING for ever",
-        expected="KILLED, kd.superseded_by its successor",
+        expected="KILLED, `kd.superseded_by` names its successor",
         seen=f"{len(dead)} runs KILLED and marked, none RUNNING",
     )
 

@@ -254,7 +254,7 @@ def failing(monkeypatch, name, code=INTERNAL_ERROR):
         ("get_registered_model", lambda: pipeline.run_promote(PromoteConfig())),
         ("get_model_version", lambda: kd.load_production()),
         ("search_runs", lambda: kd.train_teachers(data="wine")),
-        ("create_run", lambda: kd.train_teachers(data="wine", force=True)),
+        ("create_run", lambda: kd.train_teachers(data="wine", force=True, store_patience_s=0)),
     ],
 )
 @pytest.mark.parametrize("code", [INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE])

@@ -14,11 +14,10 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import load_table
-from kd_mlflow.tracking import journal
+from kd_mlflow.tracking import curves as curve_module
+from kd_mlflow.tracking import patience
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.data_sets import data_set_input
-from kd_mlflow.tracking.delivery import deliver
-from kd_mlflow.tracking.outbox import left_behind, left_behind_here
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import run_page
 
@@ -159,13 +158,13 @@ def test_an_attached_run_fails_with_its_block(store, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A journal that tries again at once."""
-    monkeypatch.setattr(journal, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(journal, "LONGEST_WAIT_S", 0.02)
-    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+    """Requests that are made again at once, for half a second where a command has failed."""
+    monkeypatch.setattr(patience, "PAUSE_S", 0.02)
+    monkeypatch.setattr(patience, "DOUBLINGS", 0)
+    monkeypatch.setattr(patience, "ENDING_S", 0.5)
 
 
-def failing_ends(monkeypatch, times):
+def failing_ends(monkeypatch, times, code=INTERNAL_ERROR):
     """Make ending the second run opened from now on fail so many times; count its tries."""
     ended, tries, original = [], [], MlflowClient.set_terminated
 
@@ -175,7 +174,7 @@ def failing_ends(monkeypatch, times):
         if ended.index(run_id) == 1:
             tries.append(run_id)
             if len(tries) <= times:
-                raise MlflowException("http://me:hush@host is away")
+                raise MlflowException("http://me:hush@host is away", error_code=code)
         original(self, run_id, status, end_time)
 
     monkeypatch.setattr(MlflowClient, "set_terminated", set_terminated)
@@ -211,35 +210,26 @@ def test_one_failing_request_leaves_no_run_running(store, quick, monkeypatch, er
         opened_and_ended()
     assert statuses(store) == dict.fromkeys(["parent", *"abc"], status)
     assert len(tries) == 2
-    assert left_behind() == []
 
 
-def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, quick, monkeypatch, caplog):
-    """The other runs end; the request is kept for ``kd-mlflow sync``, which ends it."""
-    tries = failing_ends(monkeypatch, times=7)
-    opened_and_ended()
-    assert statuses(store) == {
-        "parent": "FINISHED",
-        "a": "FINISHED",
-        "b": "RUNNING",
-        "c": "FINISHED",
-    }
-    assert "deliver it with kd-mlflow sync" in caplog.text
-    assert "hush" not in caplog.text
-    (kept,) = left_behind_here()
-    assert len(tries) == 6
-    assert [one.refused != () for one in deliver()] == [True]
-    assert [(one.name, one.delivered) for one in deliver()] == [(kept.folder.name, 1)]
-    assert statuses(store) == dict.fromkeys(["parent", *"abc"], "FINISHED")
-    assert left_behind() == []
+def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, monkeypatch):
+    """The other runs end; the error is the store's, and a note names the run left RUNNING."""
+    failing_ends(monkeypatch, times=99, code=INVALID_PARAMETER_VALUE)
+    with pytest.raises(StoreError, match="is away") as caught:
+        opened_and_ended()
+    assert statuses(store) == {"parent": "FAILED", "a": "FINISHED", "b": "RUNNING", "c": "FINISHED"}
+    assert "is left RUNNING" in caught.value.__notes__[0]
+    assert "hush" not in str(caught.value) + "".join(caught.value.__notes__)
 
 
 def test_a_failure_at_the_end_hides_no_earlier_error(store, quick, monkeypatch):
-    """What went wrong first is what is raised."""
-    failing_ends(monkeypatch, times=99)
-    with pytest.raises(ValueError, match="first of all"):
+    """What went wrong first is what is raised, soon: nothing more is asked of a store away."""
+    tries = failing_ends(monkeypatch, times=999)
+    with pytest.raises(ValueError, match="first of all") as caught:
         opened_and_ended(ValueError("first of all"))
-    assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "RUNNING", "c": "FAILED"}
+    assert statuses(store) == {"parent": "RUNNING", "a": "FAILED", "b": "RUNNING", "c": "RUNNING"}
+    assert len(caught.value.__notes__) == 3
+    assert 5 < len(tries) < 30
 
 
 def refusing_third(monkeypatch, code, times):
@@ -259,13 +249,13 @@ def refusing_third(monkeypatch, code, times):
 def test_a_child_that_cannot_be_opened_ends_those_before_it(store, monkeypatch):
     """Children opened before one that the store refuses end FAILED, as their parent does."""
     refusing_third(monkeypatch, INVALID_PARAMETER_VALUE, 99)
-    with pytest.raises(MlflowException, match="no more"):
+    with pytest.raises(StoreError, match="no more"):
         opened_and_ended()
     assert statuses(store) == {"parent": "FAILED", "a": "FAILED", "b": "FAILED"}
 
 
 def test_a_child_is_opened_once_the_store_is_back(store, quick, monkeypatch):
-    """A child that cannot be opened now is opened later, once, below its parent."""
+    """A child that cannot be opened is opened once the store answers, below its parent."""
     refusing_third(monkeypatch, INTERNAL_ERROR, 3)
     opened_and_ended()
     assert statuses(store) == dict.fromkeys(["parent", *"abc"], "FINISHED")
@@ -398,14 +388,26 @@ def test_curves_are_readable_while_training_goes_on(store):
     assert [metric.step for metric in seen] == [1]
 
 
-def test_what_a_store_refuses_surfaces_when_the_writer_closes(store, monkeypatch):
-    """Values that the store will never take are said once training is done, not during it."""
-    tracker, reached = Tracker(), []
-    with tracker.run("teachers", "t") as run:
+def test_what_a_store_refuses_ends_training(store, monkeypatch):
+    """Values that the store will never take are said at the next epoch, not hours later."""
+    reached = []
+    with Tracker().run("teachers", "t") as run:
         monkeypatch.setattr(MlflowClient, "log_batch", _refuse)
         with pytest.raises(StoreError, match="never"), CurveWriter([run], flush_s=0.01) as curves:
             reached.extend(_train_slowly(curves))
-    assert reached == [50]
+    assert reached == []
+
+
+def test_values_that_wait_are_counted(store, quick, monkeypatch):
+    """Of a store that is away so many values wait in memory and no more: training ends then."""
+    monkeypatch.setattr(curve_module, "MOST_WAITING", 20)
+    monkeypatch.setattr(MlflowClient, "log_batch", _away)
+    with (
+        pytest.raises(StoreError, match="21 values of curves wait"),
+        Tracker().run("teachers", "t") as run,
+        CurveWriter([run], flush_s=0.01) as curves,
+    ):
+        _train_slowly(curves)
 
 
 def test_a_store_that_fails_stops_no_training(store, quick, monkeypatch):
@@ -433,6 +435,10 @@ def _train_slowly(curves):
         curves.on_epoch(slice(0, 1), epoch, {"train_loss": np.ones(1)})
         time.sleep(0.01)
     return [epoch]
+
+
+def _away(self, run_id, **batch):
+    raise OSError("no way to the store")
 
 
 def _refuse(self, run_id, **batch):

@@ -25,17 +25,32 @@ def ignore_epoch(members: slice, epoch: int, values: dict[str, NDArray[np.float6
 
 
 class Watch:
-    """Passes each epoch on, and tells all chunks to stop once its block is left."""
+    """Passes each epoch on, and tells all chunks to stop once its block is left.
+
+    So it does where the listener fails: every chunk keeps what it has reached before the listener's
+    error is raised, as the block is left.
+    """
 
     def __init__(self, on_epoch: OnEpoch) -> None:
-        self.on_epoch = on_epoch
+        self._listener = on_epoch
+        self._failure: BaseException | None = None
         self.over = False
+
+    def on_epoch(self, members: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
+        """Pass an epoch on, unless the listener has failed."""
+        if self._failure is None:
+            try:
+                self._listener(members, epoch, values)
+            except BaseException as failure:  # raised again where all chunks have stopped
+                self._failure, self.over = failure, True
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.over = True
+        if self._failure and (kind is None or issubclass(kind, Exception)):
+            raise self._failure
 
 
 def best_epochs(history: Mapping[str, Floats]) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ from kd_mlflow.tracking.incumbent import keep_trained_rows
 from kd_mlflow.tracking.kept_answers import keep_answers
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.packaging import ONNX, log_student, requirements
+from kd_mlflow.tracking.registry import register
 from kd_mlflow.tracking.runs import Tracker
 
 C = TypeVar("C", bound=StudentRecipe)
@@ -140,7 +141,7 @@ def distill_step(
         teachers_run_id=ensemble.run_id,
         comparison=evidence.comparison,
         model_name=config.model_name,
-        version=version or None,
+        version=version,
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
@@ -281,7 +282,8 @@ def _log_and_register(
     html = page(evidence, pictures, model_id=model_id, costs=costs)
     run.file(html.encode(), "report.html")
     ours = ensemble.run_id is not None
-    return run.register(
+    return register(
+        run,
         model_name=config.model_name,
         model_id=model_id,
         target=dataset.table.target,

@@ -88,8 +88,7 @@ class DistillResult:
 
     ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
     ensemble that was trained here. ``trials`` are the students that were tried before, the kept
-    one last; ``note`` is the description of the run. ``version`` is None where the store, which
-    was away, makes it later. ``page`` is the address of the run on the
+    one last; ``note`` is the description of the run. ``page`` is the address of the run on the
     tracking server, None where the store is a file or a database.
     """
 
@@ -98,7 +97,7 @@ class DistillResult:
     teachers_run_id: str | None
     comparison: Comparison
     model_name: str
-    version: str | None
+    version: str
     test_rows: int
     trials: Sequence[Trial] = ()
     note: str = ""
@@ -367,14 +366,10 @@ def _distill_rows(result: DistillResult) -> list[Row]:
         ("compression ratio", _compression_text(metrics)),
         (
             "registered",
-            f"{result.model_name} {_version_text(result)}, "
+            f"{result.model_name} version {result.version}, "
             f"{percent(metrics['registered_test_accuracy'])}",
         ),
     ]
-
-
-def _version_text(result: DistillResult) -> str:
-    return f"version {result.version}" if result.version else "once it is delivered"
 
 
 def _warning_rows(result: DistillResult) -> list[Row]:

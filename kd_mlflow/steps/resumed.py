@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_mlflow.config import WorkerOptions
+from kd_mlflow.errors import StoreError
 from kd_mlflow.local_state import forget_old, held, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.steps.listener import Listener
@@ -49,7 +50,8 @@ class Resumable:
 def resumable(options: WorkerOptions, mark: str, listener: Listener) -> Iterator[Resumable]:
     """Hold the checkpoints of a fingerprint; they are removed when the block ends without an error.
 
-    Where another process holds them, or nothing can be written, the block does without.
+    Where another process holds them, or nothing can be written, the block does without. A failure
+    of the store says that the same command goes on from them.
     """
     if not options.checkpoint_seconds:
         yield Resumable()
@@ -67,7 +69,13 @@ def resumable(options: WorkerOptions, mark: str, listener: Listener) -> Iterator
             listener.say("the same is trained by another process: this one keeps no checkpoints")
             yield Resumable()
             return
-        yield Resumable(Checkpoints(folder=folder, every_s=options.checkpoint_seconds))
+        try:
+            yield Resumable(Checkpoints(folder=folder, every_s=options.checkpoint_seconds))
+        except StoreError as error:
+            if not any(folder.rglob("*.npz")):
+                raise
+            line = f"{error}; the same command goes on from its checkpoints"
+            raise StoreError(line, unreachable=error.unreachable) from error
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,28 +10,32 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kd_mlflow.errors import StoreError
 from kd_mlflow.tracking.open_run import Point, TrackedRun, now_ms
-from kd_mlflow.tracking.store import FAILURES, store_error
+from kd_mlflow.tracking.store import PATIENCE_S
 
 FLUSH_S = 5.0
-AWAY_FLUSHES = 12
-"""While the store is away values are kept in so many times larger portions."""
 
 METRICS_A_BATCH = 1000
+
+MOST_WAITING = 1_000_000
+"""Values that wait for a store that is away, at most: some 200 MB."""
 
 
 class CurveWriter:
     """Writes curves of several runs while they are trained: in batches, about every five seconds.
 
     ``on_epoch`` may be called from any thread and only appends; one thread of this writer talks to
-    MLflow, so the number of requests follows time and runs, never steps. Training goes on whatever
-    becomes of them; what a store refuses for good is raised when the writer is closed.
+    MLflow, so the number of requests follows time and runs, never steps. While the store is away
+    the values wait in memory and training goes on. Once the runs' patience is over, or where the
+    store refuses for good, ``on_epoch`` raises StoreError, and so does closing the writer.
     """
 
     def __init__(self, runs: Sequence[TrackedRun], *, flush_s: float = FLUSH_S) -> None:
         self._runs = runs
         self._flush_s = flush_s
         self._pending: dict[str, list[Point]] = {run.id: [] for run in runs}
+        self._waiting = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._failure: Exception | None = None
@@ -43,10 +47,18 @@ class CurveWriter:
         """Take each curve's values of some members; NaN is no value.  Shape of each: (members,)."""
         now = now_ms()
         with self._lock:
+            if self._waiting > MOST_WAITING and self._runs[0].patience.away:
+                self._failure = StoreError(
+                    f"the store is away, and {self._waiting:,} values of curves wait for it: "
+                    "no more are kept"
+                )
+            if self._failure:
+                raise self._failure
             for name, column in values.items():
                 for run, value in zip(self._runs[members], column, strict=True):
                     if not np.isnan(value):
                         self._pending[run.id].append(Point(name, float(value), now, epoch))
+                        self._waiting += 1
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,23 +71,21 @@ class CurveWriter:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        self._thread.join()
-        if self._failure and kind is None:
-            raise self._failure
+        if error is None:
+            self._thread.join()
+            if self._failure:
+                raise self._failure
+        else:
+            self._runs[0].patience.hurry(error)
+            self._thread.join(PATIENCE_S)
 
     def _work(self) -> None:
         try:
-            while not self._stop.wait(self._flush_s * (AWAY_FLUSHES if self._away else 1)):
+            while not self._stop.wait(self._flush_s):
                 self._flush()
             self._flush()
-        except FAILURES as failure:  # what it came from would be lost on its way between threads
-            self._failure = store_error(failure)
-        except Exception as failure:  # handed to the thread that trains
+        except Exception as failure:  # handed to the threads that train
             self._failure = failure
-
-    @property
-    def _away(self) -> bool:
-        return any(run.journal.away for run in self._runs)
 
     def _flush(self) -> None:
         with self._lock:
@@ -83,4 +93,7 @@ class CurveWriter:
         for run in self._runs:
             points = pending[run.id]
             for start in range(0, len(points), METRICS_A_BATCH):
-                run.curves(points[start : start + METRICS_A_BATCH])
+                batch = points[start : start + METRICS_A_BATCH]
+                run.curves(batch)
+                with self._lock:
+                    self._waiting -= len(batch)

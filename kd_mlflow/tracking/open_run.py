@@ -1,4 +1,4 @@
-"""One open run, and what is written to it: parameters, metrics, tags, artifacts."""
+"""One open run, and what is written to it: parameters, metrics, tags, artifacts, models."""
 
 from __future__ import annotations
 
@@ -6,17 +6,36 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow.entities import DatasetInput
+from mlflow import MlflowClient
+from mlflow.entities import (
+    DatasetInput,
+    LoggedModel,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+)
+from mlflow.models import Model
 
-from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.journal import Journal
-from kd_mlflow.tracking.operations import Operation
+from kd_mlflow.tracking.patience import Patience
+from kd_mlflow.tracking.saved_model import MLMODEL
+from kd_mlflow.tracking.store import absent_ok, without_links
 
 PARAMS_A_BATCH = 100
+
+OPENED = "kd.opened"
+"""A tag of runs and models that is one's own: they are found by it where an answer was lost."""
+
+SUPERSEDED = "kd.superseded_by"
+"""A tag of an interrupted run: the one that took its training up again."""
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -33,15 +52,15 @@ class Point(NamedTuple):
 class TrackedRun:
     """One open run: what is logged goes to it by its id, never to an ambient active run.
 
-    ``provisional``: its store has not made it yet, and will give it another id.
+    Whatever is written waits for the store, as long as the run's patience.
     """
 
     def __init__(
-        self, journal: Journal, run_id: str, experiment_id: str, *, provisional: bool = False
+        self, client: MlflowClient, patience: Patience, run_id: str, experiment_id: str
     ) -> None:
-        self.journal, self.id, self.experiment_id = journal, run_id, experiment_id
-        self.provisional = provisional
-        self._dataset: tuple[str, str] | None = None
+        self.client, self.patience = client, patience
+        self.id, self.experiment_id = run_id, experiment_id
+        self._dataset: tuple[str, str] | tuple[None, None] = (None, None)
 
     def log(
         self,
@@ -57,28 +76,32 @@ class TrackedRun:
         ``note`` is the description that the UI shows on the run's page; with ``model_id`` the
         metrics are that logged model's too, on the data set of the run.
         """
-        now = now_ms()
+        now, data = now_ms(), self._dataset
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        first, *more = _batched([(f"kd.{name}", str(v)) for name, v in params.items()])
-        self._make(
-            "batch",
-            metrics=[(name, float(value), now, 0, model_id) for name, value in metrics.items()],
-            params=first,
-            tags=list(given.items()),
-            dataset=self._dataset,
-        )
+        first, *more = _batched([Param(f"kd.{name}", str(v)) for name, v in params.items()])
+        values = [
+            Metric(name, float(value), now, 0, model_id, *data) for name, value in metrics.items()
+        ]
+        named = [RunTag(name, value) for name, value in given.items()]
+        self._batch(metrics=values, params=first, tags=named)
         for batch in more:
-            self._make("batch", params=batch)
+            self._batch(params=batch)
 
     def curves(self, points: Sequence[Point]) -> None:
         """Log values of curves, as many as one request takes."""
-        self._make("batch", metrics=[(*point, None) for point in points])
+        self._batch(metrics=[Metric(*point) for point in points])
+
+    def _batch(self, **given: Any) -> None:
+        self.patience.make(partial(self.client.log_batch, self.id, **given))
 
     def data_set(self, entity: DatasetInput, *models: str) -> None:
         """Log the data set as an input of the run, and logged models by their ids."""
-        tags = [(tag.key, tag.value) for tag in entity.tags]
         self._dataset = entity.dataset.name, entity.dataset.digest
-        self._make("inputs", dataset=dict(entity.dataset), tags=tags, models=models)
+        inputs = [LoggedModelInput(model_id) for model_id in models] or None
+        self.patience.make(
+            partial(self.client.log_inputs, self.id, datasets=[entity], models=inputs),
+            find=lambda: self._linked(entity.dataset.digest),
+        )
 
     def document(self, content: Any, path: str) -> None:
         """Log a JSON document as an artifact."""
@@ -91,63 +114,99 @@ class TrackedRun:
 
     def folder(self, write: Callable[[Path], object], path: str | None) -> None:
         """Log the files that ``write`` puts into an empty folder."""
-        self._make_of_files("files", write, path=path)
+        with _filled(write) as folder:
+            self.patience.make(partial(self.client.log_artifacts, self.id, str(folder), path))
 
     def model(self, write: Callable[[Path], object], *, name: str, params: dict[str, str]) -> str:
         """Log the model that ``write`` puts into an empty folder; return its id."""
-        return self._make_of_files(
-            "model", write, experiment_id=self.experiment_id, name=name, params=params
+        mark = uuid.uuid4().hex
+        create = partial(
+            self.client.create_logged_model,
+            self.experiment_id,
+            name=name,
+            source_run_id=self.id,
+            tags={OPENED: mark},
+            params=params,
+            model_type="classifier",
         )
+        with _filled(write) as folder:
+            made = self.patience.make(create, find=lambda: self._model_of(mark))
+            model_id = str(made.model_id)
+            _stamp(folder, made, self.id)
+            self.patience.make(
+                lambda: self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)]),
+                find=lambda: self._linked(model_id),
+            )
+            self.patience.make(lambda: self.client.log_model_artifacts(model_id, str(folder)))
+        self.patience.make(lambda: self.client.finalize_logged_model(model_id, "READY"))
+        return model_id
 
-    def register(
-        self,
-        *,
-        model_name: str,
-        model_id: str,
-        target: str,
-        identity: Identity,
-        content: str,
-        card: str,
-    ) -> str:
-        """Make a logged model the next version and the candidate; return the version.
+    def _model_of(self, mark: str) -> LoggedModel | None:
+        """The logged model that carries a mark, if the store has made it."""
+        clause = f"tags.`{OPENED}` = '{mark}'"
+        return next(iter(self.client.search_logged_models([self.experiment_id], clause)), None)
 
-        It is empty where the store makes it later.
-        """
-        return self._make(
-            "register",
-            model_name=model_name,
-            model_id=model_id,
-            target=target,
-            identity=identity._asdict(),
-            content=content,
-            card=card,
-        )
+    def _linked(self, name: str) -> bool | None:
+        """Whether the run has a data set of a digest, or has made a model of an id; else None."""
+        run = self.client.get_run(self.id)
+        digests = [one.dataset.digest for one in run.inputs.dataset_inputs]
+        models = [one.model_id for one in run.outputs.model_outputs] if run.outputs else []
+        return name in (*digests, *models) or None
 
     def supersede(self, run_id: str) -> bool:
         """Mark a run whose training this one takes up, and what is unfinished below it.
 
         They get the tag ``kd.superseded_by``, and end KILLED where nobody ended them. A finished
-        run stays as it is; so does one of another store. Returns whether there is one.
+        run stays as it is; so does a deleted one, or one of another store. Returns whether there is
+        one.
         """
-        given = {"run": run_id, "by": self.id}
-        return bool(self.journal.make(Operation(name="supersede", arguments=given)))
-
-    def _make(
-        self, kind: str, *, folder: Path | None = None, id: str = "", **arguments: Any
-    ) -> str:
-        given = {"run": self.id, **arguments}
-        return self.journal.make(Operation(name=kind, arguments=given, id=id, folder=folder))
-
-    def _make_of_files(self, kind: str, write: Callable[[Path], object], **arguments: Any) -> str:
-        """Make an operation of the files that ``write`` puts into an empty folder."""
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as around:
-            folder = Path(around) / "files"
-            folder.mkdir()
-            write(folder)
-            return self._make(kind, folder=folder, id=uuid.uuid4().hex, **arguments)
+        return self.patience.make(lambda: _superseded(self.client, run_id, self.id))
 
 
-def _batched(params: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
+    """Mark a run that is dead, and what is unfinished below it; whether there is one."""
+    run = absent_ok(lambda: client.get_run(run_id))
+    finished = RunStatus.to_string(RunStatus.FINISHED)
+    if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
+        return False
+    clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    for child in client.search_runs([run.info.experiment_id], clause, max_results=1000):
+        _superseded(client, child.info.run_id, by)
+    client.set_tag(run_id, SUPERSEDED, by)
+    if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+        with without_links():
+            client.set_terminated(run_id, status="KILLED")
+    return True
+
+
+def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
+    """Write into a saved model as which logged model it is known, and of which run."""
+    path = str(folder / MLMODEL)
+    saved = Model.load(path)
+    stamped = Model(
+        artifact_path=made.artifact_location,
+        run_id=run_id,
+        model_id=made.model_id,
+        model_uuid=made.model_id,
+        flavors=saved.flavors,
+        signature=saved.signature,
+        metadata=saved.metadata,
+        saved_input_example_info=saved.saved_input_example_info,
+    )
+    stamped.save(path)
+
+
+@contextmanager
+def _filled(write: Callable[[Path], object]) -> Iterator[Path]:
+    """A folder that ``write`` has filled, for as long as the block."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as around:
+        folder = Path(around) / "files"
+        folder.mkdir()
+        write(folder)
+        yield folder
+
+
+def _batched(params: list[Param]) -> list[list[Param]]:
     """Parameters in the portions that one request takes; at least one portion."""
     ends = range(PARAMS_A_BATCH, len(params) + PARAMS_A_BATCH, PARAMS_A_BATCH)
     return [params[end - PARAMS_A_BATCH : end] for end in ends] or [[]]

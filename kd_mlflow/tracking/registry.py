@@ -21,6 +21,7 @@ from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.history import periods, versions
 from kd_mlflow.tracking.lock import KIND, find_model
 from kd_mlflow.tracking.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
+from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.store import absent, masked, store_error, unreachable
 
 _log = logging.getLogger(__name__)
@@ -49,44 +50,59 @@ class Rollback(NamedTuple):
 
 
 def register(
-    client: MlflowClient,
+    run: TrackedRun,
     *,
     model_name: str,
     model_id: str,
-    run_id: str,
     target: str,
     identity: Identity,
     content: str,
     card: str,
 ) -> str:
-    """Make a logged model the next version and the candidate; return the version.
+    """Make a logged model of a run the next version and the candidate; return the version.
 
     The version says what it predicts, what it was trained on, and whether an earlier one has the
     same ``content``: a digest of all that it scores with.
     """
+    client, make = run.client, run.patience.make
+    make(lambda: _make_model(client, model_name))
+    created = make(
+        lambda: client.create_model_version(
+            model_name,
+            source=f"models:/{model_id}",
+            run_id=run.id,
+            model_id=model_id,
+            description=card,
+            tags={
+                "kd.promotion": "pending",
+                "kd.run_id": run.id,
+                "kd.target": target,
+                "kd.data_digest": identity.data_digest,
+                "kd.split": identity.split,
+                CONTENT: content,
+            },
+        ),
+        find=lambda: _version_of(client, model_name, model_id),
+    )
+    number = str(created.version)
+    make(lambda: _say_if_same(client, model_name, number, content))
+    make(lambda: _make_candidate(client, model_name, number, model_id))
+    return number
+
+
+def _make_model(client: MlflowClient, model_name: str) -> None:
+    """Make a registered model, unless there is one of that name."""
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise store_error(error) from None
-    created = client.create_model_version(
-        model_name,
-        source=f"models:/{model_id}",
-        run_id=run_id,
-        model_id=model_id,
-        description=card,
-        tags={
-            "kd.promotion": "pending",
-            "kd.run_id": run_id,
-            "kd.target": target,
-            "kd.data_digest": identity.data_digest,
-            "kd.split": identity.split,
-            CONTENT: content,
-        },
-    )
-    number = str(created.version)
-    _say_if_same(client, model_name, number, content)
-    return make_candidate(client, model_name, number, model_id)
+            raise
+
+
+def _version_of(client: MlflowClient, model_name: str, model_id: str) -> ModelVersion | None:
+    """The version that a logged model has become, if it has."""
+    found = client.search_model_versions(f"name='{model_name}'")
+    return next((one for one in found if one.source == f"models:/{model_id}"), None)
 
 
 def _say_if_same(client: MlflowClient, model_name: str, version: str, content: str) -> None:
@@ -104,12 +120,11 @@ def _say_if_same(client: MlflowClient, model_name: str, version: str, content: s
         )
 
 
-def make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> str:
-    """Make a version the candidate, and link its model to it for MLflow's pages; return it."""
+def _make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> None:
+    """Make a version the candidate, and link its model to it for MLflow's pages."""
     links = json.dumps([{"name": model_name, "version": version}])
     client.set_logged_model_tags(model_id, {MODEL_VERSIONS: links})
     client.set_registered_model_alias(model_name, CANDIDATE, version)
-    return version
 
 
 def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVersion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,9 @@ from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking.journal import Journal
 from kd_mlflow.tracking.new_store import open_client
-from kd_mlflow.tracking.open_run import TrackedRun, now_ms
-from kd_mlflow.tracking.operations import Operation
+from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms
+from kd_mlflow.tracking.patience import SHORT_S, Patience
 from kd_mlflow.tracking.provenance import source, versions
 from kd_mlflow.tracking.store import (
     FAILURES,
@@ -28,6 +27,7 @@ from kd_mlflow.tracking.store import (
     masked,
     run_page,
     store_error,
+    without_links,
 )
 from kd_mlflow.tracking.system_metrics import system_metrics
 
@@ -40,16 +40,16 @@ class Tracker:
     """The current store and experiment; opens runs and closes what it opened.
 
     Under ``mlflow run`` the first run opened is the one that MLflow made (MLFLOW_RUN_ID); later
-    ones, of this or any other tracker or process, are new runs in its experiment. Raises StoreError
-    where the store gives no sign of life.
+    ones, of this or any other tracker or process, are new runs in its experiment. What is written
+    waits for the store, ``patience_s`` at most. Raises StoreError where the store gives no sign of
+    life to begin with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = SHORT_S) -> None:
         check_stores()
         self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
         self._experiment: str | None = None
-        self._depth = 0
-        self.journal = Journal(lambda: self.client)
+        self.patience = Patience(patience_s)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -132,19 +132,10 @@ class Tracker:
     def run(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
     ) -> Iterator[TrackedRun]:
-        """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt.
-
-        As the outermost one ends, what the store has not taken yet is tried once more.
-        """
+        """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
         run = self.open(kind, name, parent=parent, **tags)
-        self._depth += 1
-        try:
-            with self._ended([run]), system_metrics(run, kind):
-                yield run
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                self.journal.close()
+        with self._ended([run]), system_metrics(run, kind):
+            yield run
 
     @contextmanager
     def children(
@@ -161,84 +152,77 @@ class Tracker:
     def _ended(self, runs: Sequence[TrackedRun], *, links: bool = True) -> Iterator[None]:
         """End all runs with the block, whether or not one of them cannot be ended.
 
-        The block's own error is what is raised, with a note on each run left RUNNING.
+        What is raised, first of all the block's own error, has a note on each run left RUNNING.
         """
         try:
             yield
         except BaseException as error:
+            self.patience.hurry(error)
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            status = "KILLED" if interrupted else "FAILED"
-            for run_id, failure in self._end(runs, status, links=links).items():
-                error.add_note(f"run {run_id} is left RUNNING: {store_error(failure)}")
+            failures = self._end(runs, "KILLED" if interrupted else "FAILED", links=links)
+            _note(error, failures)
             raise
-        if left := self._end(runs, "FINISHED", links=links):
-            failure = store_error(next(iter(left.values())))
-            raise StoreError(f"{', '.join(left)} left RUNNING: {failure}")
+        if failures := self._end(runs, "FINISHED", links=links):
+            first = next(iter(failures.values()))
+            _note(first, failures)
+            raise first
 
-    def _end(self, runs: Sequence[TrackedRun], status: str, *, links: bool) -> dict[str, Exception]:
-        """End each run; return why the store refuses to end one."""
-        failures: dict[str, Exception] = {}
+    def _end(
+        self, runs: Sequence[TrackedRun], status: str, *, links: bool
+    ) -> dict[str, StoreError]:
+        """End each run; return why the store did not end one."""
+        failures: dict[str, StoreError] = {}
         shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
         for run in runs:
             try:
                 self.close(run, status, links=shown)
-            except Exception as failure:  # the others are to be ended all the same
+            except StoreError as failure:  # the others are to be ended all the same
                 failures[run.id] = failure
         return failures
 
     def open(
         self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
     ) -> TrackedRun:
-        """Open a run without closing it.
-
-        One without a parent must be made now; others are made once the store answers.
-        """
+        """Open a run without closing it."""
         own = {f"kd.{key}": value for key, value in tags.items()}
         given = {"kd.kind": kind, **versions(), **own}
         if self._given_run_id and not parent and (attached := self._attach()):
-            run = TrackedRun(self.journal, attached.info.run_id, attached.info.experiment_id)
+            run = self._tracked(attached)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        given |= {"mlflow.user": getpass.getuser(), **source()}
-        operation = Operation(
-            name="open_run",
-            arguments={
-                "experiment_id": self.experiment_id,
-                "name": name,
-                "tags": given,
-                "start_time": now_ms(),
-            },
-            id=uuid.uuid4().hex,
+        mark, begun = uuid.uuid4().hex, now_ms()
+        given |= {"mlflow.user": getpass.getuser(), **source(), OPENED: mark}
+        return self._tracked(
+            self.patience.make(
+                lambda: self.client.create_run(
+                    self.experiment_id, start_time=begun, tags=given, run_name=name
+                ),
+                find=lambda: self._opened(mark),
+            )
         )
-        made = self.journal.make(operation) if parent else self.journal.make_now(operation)
-        return TrackedRun(self.journal, made, self.experiment_id, provisional=made == operation.id)
+
+    def _opened(self, mark: str) -> Run | None:
+        """The run that carries a mark, if the store has made it."""
+        clause = f"tags.`{OPENED}` = '{mark}'"
+        return next(iter(self.client.search_runs([self.experiment_id], clause)), None)
+
+    def _tracked(self, run: Run) -> TrackedRun:
+        return TrackedRun(self.client, self.patience, run.info.run_id, run.info.experiment_id)
 
     def close(self, run: TrackedRun, status: str, *, links: bool = False) -> None:
         """End a run that this tracker opened."""
-        given = {"run": run.id, "status": status, "end_time": now_ms(), "links": links}
-        self.journal.make(Operation(name="end", arguments=given))
-
-    def require_store(self) -> None:
-        """Raise StoreError where the store has not taken all that was written before."""
-        if not self.journal.settle():
-            failure = self.journal.failure
-            raise (
-                store_error(failure)
-                if failure
-                else StoreError("the tracking store refused a part of this run")
-            )
+        ended = now_ms()
+        with without_links(links):
+            self.patience.make(lambda: self.client.set_terminated(run.id, status, ended))
 
     def page(self, run: TrackedRun) -> str | None:
         """The address of a run's page, without credentials; None where no server is in use."""
-        if run.provisional:
-            return None
         return run_page(self.client.tracking_uri, run.experiment_id, run.id)
 
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
-        self.journal.settle()
         try:
             return self.client.get_run(run_id)
         except MlflowException as error:
@@ -258,7 +242,6 @@ class Tracker:
         return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", "ASC", max_results=1000)
 
     def _search(self, clause: str, order: str, *, max_results: int) -> list[Run]:
-        self.journal.settle()
         experiment = self._known_experiment()
         if experiment is None:
             return []
@@ -291,3 +274,9 @@ class Tracker:
 
 def _experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+
+
+def _note(error: BaseException, failures: Mapping[str, StoreError]) -> None:
+    """Add to an error which runs are left RUNNING, and why."""
+    for run_id, failure in failures.items():
+        error.add_note(f"run {run_id} is left RUNNING: {failure}")

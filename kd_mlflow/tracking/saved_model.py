@@ -1,9 +1,8 @@
-"""Models in folders: their input example, and a flavor of MLflow that logs one as it lies there."""
+"""Models in folders: the file that describes one, its input example."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,21 +10,6 @@ from mlflow.models import Model
 
 MLMODEL = "MLmodel"
 """The file by which a folder is a model."""
-
-
-def save_model(path: str, mlflow_model: Model, *, folder: Path) -> None:
-    """Copy the folder; ``Model.log`` calls this with ``flavor`` this module.
-
-    ``mlflow_model``, which knows the run and the id that the model is logged under, takes over what
-    the saved model says of itself.
-    """
-    shutil.copytree(folder, path)
-    saved = Model.load(path)
-    mlflow_model.flavors = saved.flavors
-    mlflow_model.signature = saved.signature
-    mlflow_model.metadata = saved.metadata
-    mlflow_model.saved_input_example_info = saved.saved_input_example_info
-    mlflow_model.save(str(Path(path) / MLMODEL))
 
 
 def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.exceptions import MlflowException
-from requests.exceptions import InvalidURL, RequestException, RetryError, Timeout
+from requests.exceptions import InvalidURL, RequestException, Timeout
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import (
     DataError,
@@ -51,10 +51,11 @@ FAILURES = (MlflowException, RequestException, SQLAlchemyError)
 """What MLflow's calls raise."""
 
 DENIED = "PERMISSION_DENIED"
-NOT_LET_IN = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", DENIED)
+EXPIRED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+NOT_LET_IN = (*EXPIRED, DENIED)
 """MLflow's codes for wrong credentials; with ``DENIED`` they are right, and not enough."""
 
-PASSING = (*NOT_LET_IN, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+PASSING = (*EXPIRED, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes for what may be otherwise in a minute."""
 
 REQUEST_S = 30
@@ -218,28 +219,11 @@ def absent(error: MlflowException) -> bool:
 def passing(error: BaseException) -> bool:
     """Whether a failure may pass: one of the way to the store, its database, a disk or a login."""
     for link in _chain(error):
-        if isinstance(link, IntegrityError | DataError | ProgrammingError):
+        if isinstance(link, IntegrityError | DataError | ProgrammingError | PermissionError):
             return False
         if isinstance(link, OSError | DBAPIError):  # a RequestException is an OSError
             return True
     return getattr(error, "error_code", "") in PASSING
-
-
-def answered(error: BaseException) -> bool:
-    """Whether a failure is the store's own answer, not one of the way to it, a disk or a lock."""
-    links = list(_chain(error))
-    return any(isinstance(link, RetryError) for link in links) or not any(
-        isinstance(link, OSError | DBAPIError) for link in links
-    )
-
-
-def answers() -> bool:
-    """Whether the stores give a sign of life now."""
-    try:
-        check_stores()
-    except StoreError:
-        return False
-    return True
 
 
 def absent_ok(ask: Callable[[], T]) -> T | None:
@@ -256,8 +240,8 @@ def absent_ok(ask: Callable[[], T]) -> T | None:
 def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[None]:
     """Make requests of the block once, and wait for ``REQUEST_S`` at most: others try again.
 
-    MLflow's settings are the process's: of several threads the first one's hold, and they are given
-    back as the last one leaves.
+    MLflow's settings are the process's: of several threads the last one's hold, and they are given
+    back as all have left.
     """
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
@@ -266,7 +250,7 @@ def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[N
     with _IMPATIENCE.lock:
         if not _IMPATIENCE.blocks:
             _IMPATIENCE.given = {name: os.environ.get(name) for name in settings}
-            os.environ.update(settings)
+        os.environ.update(settings)
         _IMPATIENCE.blocks += 1
     try:
         yield

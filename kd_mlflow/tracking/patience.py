@@ -1,0 +1,108 @@
+"""How long what is written waits for its store: a request is made until the store answers, once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from kd_mlflow.errors import StoreError
+from kd_mlflow.tracking.store import (
+    FAILURES,
+    PATIENCE_S,
+    REQUEST_S,
+    impatient,
+    passing,
+    store_error,
+)
+
+SHORT_S = 60.0
+"""The patience of commands that train nothing."""
+
+ENDING_S = 10.0
+"""How long a command that failed waits for the store, to end its runs."""
+
+PAUSE_S, DOUBLINGS = 0.5, 5
+"""Between the first two tries; it doubles so many times."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    """Look for nothing: a request that may be made twice."""
+
+
+class Patience:
+    """How many seconds a request waits for a store that does not answer.
+
+    Once they are over for one request no other waits: all get the same StoreError, in any thread.
+    ``away``: somebody waits now.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self._seconds, self._now = seconds, now
+        self._hurried = threading.Condition()
+        self._pause = pause or self._hurried.wait
+        self._end = math.inf
+        self._over: StoreError | None = None
+        self.away = False
+
+    def make(self, request: Callable[[], T], *, find: Callable[[], T | None] = _nothing) -> T:
+        """Make a request, again and again until the store answers; return its answer.
+
+        An answer may be lost on its way: ``find`` looks for what an earlier try has made. A request
+        without it must be one that changes nothing the second time. Raises StoreError at once where
+        the store refuses for good, and where the patience is over.
+        """
+        begun, tries = self._now(), 0
+        while self._over is None:
+            try:
+                with impatient(timeout_s=REQUEST_S if self._end == math.inf else PATIENCE_S):
+                    found = find() if tries else None
+                    answer = request() if found is None else found
+                self.away = False
+                return answer
+            except Exception as error:  # artifact stores raise what they like
+                if not passing(error):
+                    if isinstance(error, FAILURES):
+                        raise store_error(error) from None
+                    raise
+                failure = store_error(error)
+            self._wait(failure, begun, tries)
+            tries += 1
+        raise StoreError(str(self._over), unreachable=self._over.unreachable)
+
+    def _wait(self, failure: StoreError, begun: float, tries: int) -> None:
+        """Wait for the next try, or see that the patience is over."""
+        with self._hurried:
+            now = self._now()
+            left = min(begun + self._seconds, self._end) - now
+            if left <= 0:
+                waited = f"{failure}; waited {now - begun:,.0f} seconds for it"
+                self._over = StoreError(waited, unreachable=failure.unreachable)
+                return
+            self.away = True
+            if not tries:
+                _log.warning("waiting for the store, at most %.0f seconds: %s", left, failure)
+            self._pause(min(PAUSE_S * 2 ** min(tries, DOUBLINGS), left))
+
+    def hurry(self, error: BaseException) -> None:
+        """End soon, because of an error; who waits for the store tries once more.
+
+        Where the error is the store's own, or somebody stops the command, nobody waits from now on.
+        """
+        at_once = isinstance(error, StoreError) or not isinstance(error, Exception)
+        with self._hurried:
+            self._end = min(self._end, self._now() + (0 if at_once else ENDING_S))
+            self._hurried.notify_all()
