@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import mlflow
+import mlflow.pyfunc.scoring_server
 import numpy as np
 import pandas as pd
 import pytest
