@@ -29,9 +29,9 @@ from proxies import (
 )
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
-from kd_mlflow.options import text_value
 from kd_mlflow.tracking import journal, outbox
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.curves import CurveWriter

@@ -14,7 +14,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.utils import _save_example
 
 from kd_mlflow import ensemble_scoring, scoring
-from kd_mlflow.config import BOOSTING
+from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.table.encoding import Scaler
