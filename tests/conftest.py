@@ -30,6 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one cor
 
 ROOT = Path(__file__).parents[1]
 
+CLOSING_TABLE = "closing_table.txt"
+"""Beside the README's pictures: what the ``main`` that they show has printed."""
+
 SMALL = {
     "n_teachers": 3,
     "teacher_epochs": 3,
@@ -226,8 +229,12 @@ def finished_main(
     made = shared / "main.pickle"
     with FileLock(shared / "main.lock"):
         if not made.exists():
-            config = MainConfig() if pytestconfig.getoption("screenshots") else MainConfig(**SMALL)
-            made.write_bytes(pickle.dumps(_finished(config, empty_database, shared / "main")))
+            pictures = pytestconfig.getoption("screenshots")
+            config = MainConfig() if pictures else MainConfig(**SMALL)
+            finished = _finished(config, empty_database, shared / "main")
+            if pictures:
+                (pictures / CLOSING_TABLE).write_text(f"{finished.result}\n")
+            made.write_bytes(pickle.dumps(finished))
     finished: Finished = pickle.loads(made.read_bytes())
     return finished
 

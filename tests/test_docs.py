@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, use_store
+from conftest import CLOSING_TABLE, ROOT, use_store
 from imports import MODULES, PACKAGE, imported
 from served import free_port, served
 
@@ -225,6 +225,19 @@ def test_links_lead_somewhere(page):
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readmes_table_is_that_of_its_pictures():
+    """Every line of the README's closing table was printed by the main that its pictures show."""
+    readme = (ROOT / "README.md").read_text()
+    (table,) = re.findall(r"```\n( +test accuracy\n.*?)```", readme, re.S)
+    printed = (ROOT / "docs/images" / CLOSING_TABLE).read_text().splitlines()
+    cut = [[part.strip() for part in line.split("...")] for line in table.splitlines()]
+    lines = [parts for parts in cut if any(parts)]
+    assert len(lines) > 15
+    for start, *others in lines:
+        found = [line for line in printed if line.strip().startswith(start)]
+        assert any(all(part in line for part in others) for line in found), start
 
 
 def test_every_page_of_docs_is_linked_from_the_readme():

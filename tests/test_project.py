@@ -63,14 +63,6 @@ def test_mlflow_run_hands_over_any_separator(value):
     assert words[words.index("--decimal") + 1] == ","
 
 
-def test_conda_file_has_the_projects_dependencies():
-    """conda.yaml installs what pyproject.toml asks for, in the same versions."""
-    wanted = PYPROJECT["project"]["dependencies"]
-    conda = yaml.safe_load((ROOT / PROJECT["conda_env"]).read_text())
-    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
-    assert pip == wanted
-
-
 PLACES = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import subprocess
+import sys
 
 import pytest
 from conftest import TINY
@@ -84,3 +85,13 @@ def test_system_metrics_where_they_are_asked_for(store, monkeypatch, asked):
     assert ("system/cpu_utilization_percentage" in seen["teachers"]) == asked
     assert ("system/system_memory_usage_megabytes" in seen["teachers"]) == asked
     assert not seen["teacher"]
+
+
+def test_system_metrics_without_psutil_are_one_line(store, monkeypatch, caplog):
+    """Where psutil is missing a training goes on, and one line says how to have its metrics."""
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setitem(sys.modules, "mlflow.system_metrics.system_metrics_monitor", None)
+    pipeline.run_teachers(TeachersConfig(**TEACHERS, data="wine"))
+    lines = [r.getMessage() for r in caplog.records if "system metrics" in r.getMessage()]
+    assert lines == ["no system metrics: pip install psutil"]
+    assert {run.info.status for run in all_runs(store)} == {"FINISHED"}

@@ -1,0 +1,151 @@
+"""What is imported is declared; what is installed is in the file of exact versions."""
+
+import ast
+import json
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from imports import MODULES, name_of
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from versions import (
+    CONSTRAINTS,
+    HELD,
+    PROJECT,
+    asked,
+    closure,
+    conda_lines,
+    lines_of,
+    pinned,
+    top_level,
+)
+
+EXTRAS = tuple(PROJECT["optional-dependencies"])
+
+IMPORT = """
+import importlib, json, sys
+
+refused, paths, names = json.load(sys.stdin)
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.path[:0] = paths
+sys.meta_path.insert(0, Refuse())
+for name in names:
+    importlib.import_module(name)
+"""
+"""Imports modules as where nothing is installed but what is declared."""
+
+
+def scripts(folder):
+    """Names of the Python files in a folder, as those that import each other call them."""
+    return sorted(path.stem for path in (ROOT / folder).glob("*.py"))
+
+
+def imports_with(extra, names, *folders):
+    """Import modules with the runtime and an extra alone; raise with the error of the first."""
+    refused = packages_distributions().keys() - top_level(closure(extra)) - {"kd_mlflow"}
+    given = json.dumps([sorted(refused), [str(ROOT / folder) for folder in folders], names])
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], input=given, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+
+
+def test_every_module_imports_with_the_runtime_alone():
+    """Whoever installs the wheel and nothing else can import all of the package."""
+    imports_with("", [name_of(path) for path in MODULES if path.stem != "__main__"], ".")
+
+
+@pytest.mark.parametrize(
+    ("extra", "names", "folders"),
+    [
+        ("benchmark", scripts("benchmarks"), (".", "benchmarks", "tests")),
+        ("dask", ["distributed"], (".",)),
+        ("onnx", ["onnx", "onnxruntime"], (".",)),
+        ("server", ["flask_wtf", "psycopg", *scripts("deploy")], (".", "deploy")),
+        ("system-metrics", ["mlflow.system_metrics.system_metrics_monitor"], (".",)),
+        ("test", scripts("tests"), (".", "tests", "benchmarks")),
+    ],
+)
+def test_an_extra_brings_what_its_files_import(extra, names, folders):
+    """The runtime and one extra are enough for what the extra is for."""
+    imports_with(extra, names, *folders)
+
+
+def test_every_extra_is_tried():
+    """No extra is without a test of what it brings."""
+    (marks,) = (m for m in test_an_extra_brings_what_its_files_import.pytestmark)
+    assert {case[0] for case in marks.args[1]} == set(EXTRAS)
+
+
+def roots(path, *, anywhere):
+    """First names of what a file imports: as it is loaded, or anywhere in it."""
+    tree = ast.parse(Path(path).read_text())
+    nodes = ast.walk(tree) if anywhere else tree.body
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"kd_mlflow"}
+
+
+@pytest.mark.parametrize("anywhere", [False, True], ids=["as loaded", "anywhere"])
+def test_what_the_package_imports_is_declared_by_name(anywhere):
+    """Nothing is imported that is here only because something else asked for it."""
+    groups = ("", *(extra for extra in EXTRAS if extra not in ("test", "benchmark")))
+    names = {
+        canonicalize_name(one.name)
+        for extra in groups[: None if anywhere else 1]
+        for one in asked(extra)
+    }
+    declared = top_level(names)
+    used = set().union(*(roots(path, anywhere=anywhere) for path in MODULES))
+    assert used - declared == set()
+
+
+def test_the_runtime_has_no_requirement_that_nothing_imports():
+    """Each requirement is imported somewhere in the package."""
+    used = set().union(*(roots(path, anywhere=True) for path in MODULES))
+    unused = [one.name for one in asked() if not top_level({canonicalize_name(one.name)}) & used]
+    assert unused == []
+
+
+@pytest.mark.parametrize("extra", ["", *EXTRAS])
+def test_exact_versions_are_within_the_ranges(extra):
+    """constraints.txt holds a version of each requirement that pyproject.toml allows."""
+    versions = pinned() | {"kd-mlflow": PROJECT["version"]}
+    for needed in asked(extra):
+        assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), needed
+
+
+@pytest.mark.parametrize("extra", ["", "test"])
+def test_exact_versions_are_of_everything_that_is_installed(extra):
+    """What the runtime and the tests come to on this machine has its version in the file."""
+    assert closure(extra) - pinned().keys() - {"kd-mlflow"} == set()
+
+
+def test_exact_versions_hold_torch_and_name_no_place():
+    """The file is names and versions alone, with the torch that everything was measured with."""
+    lines = [Requirement(line) for line in lines_of(CONSTRAINTS)]
+    assert all(line.url is None and len(line.specifier) == 1 for line in lines)
+    assert Requirement(HELD).specifier.contains(pinned()["torch"])
+    assert "--" not in CONSTRAINTS.read_text()
+
+
+def test_conda_file_repeats_the_exact_versions_of_the_runtime():
+    """``mlflow run`` builds what ``make run`` installs."""
+    lines = conda_lines()
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    exact = {(one.name, str(one.specifier)) for one in map(Requirement, lines_of(CONSTRAINTS))}
+    assert {(one.name, str(one.specifier)) for one in map(Requirement, lines)} <= exact
+    assert closure() <= names
