@@ -29,7 +29,7 @@ from pathlib import Path
 import mlflow
 import psutil
 
-from kd_mlflow.config import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
 from kd_mlflow.pipeline import run_distill, run_main, run_teachers
 from kd_mlflow.table.dataset import read_dataset
 

@@ -13,7 +13,8 @@ from measured import Floats, Measured, folder_bytes, latency_ms
 from mlflow.models import Model
 from torch import Tensor
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set

@@ -26,7 +26,8 @@ import torch
 from sklearn.datasets import make_classification
 from torch import Tensor
 
-from kd_mlflow.config import DataOptions, StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble

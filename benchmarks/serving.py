@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.pipeline import run_main
@@ -54,7 +54,7 @@ STUDENT = "models:/kd-student@production"
 
 TRAIN = """
 import sys, mlflow
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.pipeline import run_main
 run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0))
 mlflow.artifacts.download_artifacts("models:/kd-student@production", dst_path=sys.argv[1])

@@ -37,7 +37,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.networks import Networks, NetworkTraining
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -298,7 +299,7 @@ def time_in_client() -> None:
 
     from mlflow import MlflowClient
 
-    from kd_mlflow.config import MainConfig
+    from kd_mlflow.config.entry_points import MainConfig
     from kd_mlflow.pipeline import run_main
 
     spent: dict[str, float] = {}

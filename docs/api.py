@@ -13,7 +13,7 @@ from typing import Any
 
 import kd_mlflow as kd
 from kd_mlflow import api, errors
-from kd_mlflow.config import ENTRY_POINTS
+from kd_mlflow.config.entry_points import ENTRY_POINTS
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift

@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import (
-    DataOptions,
+from kd_mlflow.config.entry_points import (
     DistillConfig,
     EvaluateConfig,
     HistoryConfig,
@@ -23,8 +21,9 @@ from kd_mlflow.config import (
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.config.groups import DataOptions
+from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.options import Options
 from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.results import Decision, DistillResult, History, SweepResult, TeachersResult
 from kd_mlflow.table.dataset import Sides, read_dataset
@@ -46,19 +45,10 @@ def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]
         signature = inspect.signature(make)
         result = inspect.signature(step).return_annotation
         vars(entry)["__signature__"] = signature.replace(return_annotation=result)
-        entry.__doc__ = f"{inspect.getdoc(step)}\n\nOptions:\n{_options_text(make)}"
+        entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
         return entry
 
     return decorate
-
-
-def _options_text(make: Any) -> str:
-    lines = []
-    for field in fields(make):
-        recipes = field.metadata.get("recipes")
-        default = "the recipe's" if recipes else repr(field.default)
-        lines.append(f"    {field.name} (default: {default})\n        {field.metadata['help']}")
-    return "\n".join(lines)
 
 
 @_takes(DataOptions)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_mlflow import config as configs
+from kd_mlflow.config import entry_points as configs
+from kd_mlflow.config.options import RECIPE, Options, kind_of, recipe_text, text_value
+from kd_mlflow.config.rules import ANY
 from kd_mlflow.errors import KDError
 from kd_mlflow.local_state import state_folder
-from kd_mlflow.options import ANY, RECIPE, Options, text_value
 from kd_mlflow.version import __version__
 
 if TYPE_CHECKING:
@@ -82,27 +83,22 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
 
     def decorate(command: Any) -> Any:
         for field in reversed(dataclasses.fields(config)):
-            name, recipes = field.name, field.metadata.get("recipes")
-            kind = field.metadata.get("type", type(field.default))
-            if kind is tuple:
-                kind = str
-            shown = text_value(field.default)
-            rule = field.metadata["rule"][0]
-            bound = "" if rule == ANY[0] else f"  Must be {rule}."
+            name, rule, by_recipe = field.name, field.metadata["rule"], field.default is None
+            kind = str if kind_of(field) is tuple else kind_of(field)
+            as_text = by_recipe or kind is str
             alone: dict[str, Any] = (
                 {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
                 if kind is bool
                 else {}
             )
-            by = [f"{recipe} {text_value(v)}" for recipe, v in (recipes or {}).items()]
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 *([f"--{name}"] if "_" in name else []),
                 name,
-                type=_or_recipe(kind) if recipes else kind,
-                default=shown if recipes or kind is str else field.default,
-                show_default=f"recipe: {'; '.join(by)}" if recipes else True,
-                help=field.metadata["help"] + bound,
+                type=_or_recipe(kind) if by_recipe else kind,
+                default=text_value(field.default) if as_text else field.default,
+                show_default=f"recipe: {recipe_text(name)}" if by_recipe else True,
+                help=field.metadata["help"] + ("" if rule is ANY else f"  Must be {rule[0]}."),
                 **alone,
             )(command)
         return command

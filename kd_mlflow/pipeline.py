@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias, TypeVar
 
-from kd_mlflow.config import (
+from kd_mlflow.config.entry_points import (
     DistillConfig,
     EvaluateConfig,
     HistoryConfig,

@@ -20,8 +20,8 @@ from faults import fault as fault  # every test module may write rows of the tab
 from faults import pytest_terminal_summary as pytest_terminal_summary
 from filelock import FileLock
 
-from kd_mlflow.config import MainConfig
-from kd_mlflow.options import Options
+from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.config.options import Options
 
 if TYPE_CHECKING:  # the process that hands tests out to others needs none of these
     from mlflow import MlflowClient

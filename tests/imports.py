@@ -18,7 +18,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
     ("errors", "local_state", "version"),
-    ("options",),
     ("config",),
     ("scoring",),
     ("ensemble_scoring",),

@@ -19,8 +19,8 @@ from mlflow.server import get_app_client
 from served import made_server
 
 from kd_mlflow import cli
-from kd_mlflow.config import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
-from kd_mlflow.options import text_value
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.table.loading import load_table
 
 pytestmark = pytest.mark.slow

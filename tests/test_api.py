@@ -16,14 +16,8 @@ from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline
-from kd_mlflow.config import (
-    ENTRY_POINTS,
-    READERS,
-    DataOptions,
-    DistillConfig,
-    PromoteConfig,
-    StudentRecipe,
-)
+from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, DistillConfig, PromoteConfig
+from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps import results
 from kd_mlflow.steps.run_table import dataset_of

@@ -18,7 +18,7 @@ from mlflow.store.tracking.dbmodels.models import SqlRun
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 from test_report import COSTS, evidence
 
-from kd_mlflow.config import DataOptions, RegistryOptions
+from kd_mlflow.config.groups import DataOptions, RegistryOptions
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError

@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import ENTRY_POINTS, READERS, DistillConfig, StudentRecipe, TeachersConfig
-from kd_mlflow.options import text_value
+from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, DistillConfig, TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.config.options import kind_of, recipe_text, text_value
 from kd_mlflow.steps import results
 
 STUDENTS = part_of(StudentRecipe)
@@ -50,9 +51,8 @@ def test_help_explains_every_option(run, command):
         assert f"--{field.name}" in text
         assert "".join(field.metadata["help"].split()) in text
         shown = text_value(field.default) or '""'
-        if recipes := field.metadata.get("recipes"):
-            values = [f"{name}{text_value(value)}" for name, value in recipes.items()]
-            shown = f"(recipe:{';'.join(values)})".replace(" ", "")
+        if field.default is None:
+            shown = f"(recipe: {recipe_text(field.name)})".replace(" ", "")
         assert f"[default:{shown}]".lower() in text.lower()
 
 
@@ -80,7 +80,7 @@ BOOLEANS = [
     (command, field.name)
     for command, config in ENTRY_POINTS.items()
     for field in dataclasses.fields(config)
-    if bool in (field.metadata.get("type"), type(field.default))
+    if kind_of(field) is bool
 ]
 
 

@@ -10,7 +10,7 @@ from postgres import database
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 
 NAME = "kd-student"
 PROCESSES = 8

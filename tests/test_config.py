@@ -1,23 +1,24 @@
 """Options: each holds its rule, reads its text, and reaches the step it belongs to."""
 
+import re
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from kd_mlflow.config import (
-    DataOptions,
+from kd_mlflow.config.entry_points import (
     DistillConfig,
-    EnsembleOptions,
-    GateOptions,
+    EvaluateConfig,
+    HistoryConfig,
     MainConfig,
     PromoteConfig,
     RollbackConfig,
-    StudentOptions,
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.config.groups import DataOptions, EnsembleOptions, GateOptions, StudentOptions
+from kd_mlflow.config.options import recipe_text, text_value
+from kd_mlflow.config.recipes import BEST, FROM_ROWS, TABLE, Falling, recipe_value
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.options import text_value
 
 CONFIGS = [TeachersConfig, DistillConfig, SweepConfig, PromoteConfig, RollbackConfig, MainConfig]
 
@@ -245,7 +246,57 @@ def test_as_text_names_every_option():
     assert GateOptions(strict=True).as_text()["strict"] == "true"
 
 
-def test_a_default_that_depends_on_rows_says_how():
-    """Help and options page show a number that falls with rows in words, not a type's name."""
-    (field,) = [each for each in fields(StudentOptions) if each.name == "student_epochs"]
-    assert text_value(field.metadata["recipes"]["best"]) == "120, fewer above 20,000 rows"
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("alpha", "reference 0.7; best 1.0"),
+        ("n_boosted", "reference 6; best 6, from 5,000 rows 4, from 60,000 rows 2"),
+        ("student_hidden", "reference 64,32; best chosen: 64,32 or 128,64"),
+        ("student_epochs", "reference 50; best 120, above 20,000 rows fewer, at least 8"),
+        (
+            "temperature",
+            "reference 3.0; best chosen: 1.0 or 2.0 or 3.0, from 5,000 rows 2.0",
+        ),
+    ],
+)
+def test_a_default_by_recipe_is_told_in_words(name, text):
+    """Help, docstrings and the options page say each recipe's value, and from which rows on."""
+    assert recipe_text(name) == text
+    assert f"\n    {name} (default: by recipe: {text})\n" in MainConfig.__doc__
+
+
+@pytest.mark.parametrize("rows", FROM_ROWS[1:])
+def test_a_column_of_the_table_holds_from_its_rows_on(rows):
+    """One row fewer has what the column before says."""
+    for name, (_, *best) in TABLE.items():
+        if len(best) > 1 and not isinstance(best[-1], Falling):
+            column = FROM_ROWS.index(rows)
+            assert recipe_value(name, BEST, rows - 1) == best[column - 1]
+            assert recipe_value(name, BEST, rows) == best[column]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_cell_of_the_table_is_a_value_of_its_option(name):
+    """Every value that a recipe may set is of its option's type and keeps its rule."""
+    reference, *best = TABLE[name]
+    assert len(best) in (1, len(FROM_ROWS))
+    for cell in (reference, *best):
+        ends = [cell.most, cell.least] if isinstance(cell, Falling) else [cell]
+        for value in cell if isinstance(cell, list) else ends:
+            assert type(value) is type(reference)
+            assert getattr(MainConfig(**{name: value}), name) == value
+
+
+def test_the_table_has_a_row_for_each_option_left_to_the_recipe():
+    """No row without an option, no such option without its row."""
+    assert {field.name for field in fields(MainConfig) if field.default is None} == TABLE.keys()
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, EvaluateConfig, HistoryConfig])
+def test_a_configurations_docstring_explains_each_option_by_name(config):
+    """``help`` of a configuration has each option's default and what it does."""
+    for field in fields(config):
+        explained = (
+            rf"^    {field.name} \(default: .+\)\n        {re.escape(field.metadata['help'])}$"
+        )
+        assert re.search(explained, config.__doc__, re.M)

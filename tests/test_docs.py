@@ -23,7 +23,7 @@ from imports import MODULES, PACKAGE, imported
 from served import free_port, served
 
 from kd_mlflow.cli import cli
-from kd_mlflow.config import ENTRY_POINTS, READERS
+from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
@@ -250,8 +250,8 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 
 
 @pytest.mark.slow
-def test_the_options_page_is_what_config_declares():
-    """docs/options.md is what docs/options.py writes."""
+def test_what_is_written_of_the_options_is_what_config_declares():
+    """MLproject, docs/options.md and the recipes' table are what docs/options.py writes."""
     execute(ROOT, [sys.executable, "docs/options.py", "--check"])
 
 

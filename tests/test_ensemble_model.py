@@ -11,7 +11,7 @@ from conftest import TINY
 from sklearn.metrics import log_loss
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.ensemble_scoring import Members
 from kd_mlflow.population.selection import Mixture

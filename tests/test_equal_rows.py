@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import SMALL, TINY
 
-from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.evidence import compare
 from kd_mlflow.distillation.students import transfer_set
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents
-from kd_mlflow.options import text_value
 from kd_mlflow.population.network import Population
 from kd_mlflow.scoring import Network
 from kd_mlflow.steps.train_teachers import _evaluated

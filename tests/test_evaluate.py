@@ -14,7 +14,7 @@ from test_report import Page
 
 import kd_mlflow as kd
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import EvaluateConfig, MainConfig
+from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
 from kd_mlflow.distillation.respondent import Respondent
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
 from kd_mlflow.steps.evaluation_result import evaluation_table

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kd_mlflow import pipeline, scoring
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
 

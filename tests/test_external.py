@@ -24,14 +24,8 @@ from torch.nn.functional import cross_entropy
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import (
-    DataOptions,
-    DistillConfig,
-    PromoteConfig,
-    StudentRecipe,
-    SweepConfig,
-    TeachersConfig,
-)
+from kd_mlflow.config.entry_points import DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
+from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.respondent import FLOOR, Respondent
 from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import RunError

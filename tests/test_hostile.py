@@ -14,7 +14,7 @@ from conftest import TINY
 from test_project import mlflow_run
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.errors import KDError
 
 LONG = "x" * 100_000

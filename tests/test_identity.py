@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import identity
 from kd_mlflow.distillation.identity import fingerprint, member_seeds
 from kd_mlflow.distillation.students import (

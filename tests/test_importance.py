@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation import importance
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.importance import importances

@@ -19,10 +19,10 @@ from conftest import ROOT, forget_store, use_store
 from mlflow import MlflowClient
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.local_state import forget_old, held
-from kd_mlflow.options import text_value
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.steps.resumed import resumable
 

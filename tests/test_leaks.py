@@ -11,14 +11,8 @@ from conftest import TINY, part_of
 from test_split import customers
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import (
-    DataOptions,
-    DistillConfig,
-    MainConfig,
-    StudentRecipe,
-    SweepConfig,
-    TeachersConfig,
-)
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, SweepConfig, TeachersConfig
+from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import compare
 from kd_mlflow.distillation.students import (

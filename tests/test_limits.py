@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking.model_teachers import TAG_LENGTH, FetchedModel, ModelTeachers

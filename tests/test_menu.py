@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import menu
 from kd_mlflow.distillation.menu import Trial, choose_student
 from kd_mlflow.distillation.students import transfer_set
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.options import Menu
 from kd_mlflow.population.workers import HERE
 from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import read_dataset
@@ -122,9 +122,3 @@ def test_trials_of_large_tables_see_a_part_of_the_steps(lessons, monkeypatch):
     short = menu.shortened(task)
     assert short.sampling.epoch_rows * short.schedule.epochs <= 600
     assert short.schedule.epochs == menu.LEAST_EPOCHS
-
-
-def test_a_menu_says_what_is_on_it():
-    """Help shows the values."""
-    assert str(Menu((1.0, 2.0, 3.0))) == "chosen: 1.0 or 2.0 or 3.0"
-    assert str(Menu(((64, 32), (128, 64)))) == "chosen: 64,32 or 128,64"

@@ -15,7 +15,8 @@ from conftest import ROOT, TINY
 from mlflow.models import Model
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DataOptions, DistillConfig, MainConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig
+from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.distillation import onnx_graph
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError

@@ -30,9 +30,9 @@ from proxies import (
 )
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
-from kd_mlflow.options import text_value
 from kd_mlflow.tracking import patience
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.curves import CurveWriter

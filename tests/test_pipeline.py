@@ -13,7 +13,8 @@ import torch
 from conftest import ROOT, SMALL, part_of
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, MainConfig, StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
@@ -288,7 +289,7 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     dataset = pipeline.read_dataset(finished.config)
     script = (
         "import sys, torch\nfrom pathlib import Path\n"
-        "from kd_mlflow import pipeline\nfrom kd_mlflow.config import DataOptions\n"
+        "from kd_mlflow import pipeline\nfrom kd_mlflow.config.groups import DataOptions\n"
         "from kd_mlflow.distillation.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
         "features = pipeline.read_dataset(DataOptions()).features('test')\n"

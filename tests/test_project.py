@@ -26,8 +26,8 @@ from mlflow import MlflowClient
 from mlflow.projects._project_spec import load_project
 from setuptools import find_packages
 
-from kd_mlflow.config import ENTRY_POINTS
-from kd_mlflow.options import text_value
+from kd_mlflow.config.entry_points import ENTRY_POINTS
+from kd_mlflow.config.options import text_value
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

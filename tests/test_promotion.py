@@ -18,7 +18,8 @@ from sklearn.dummy import DummyClassifier
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig, StudentRecipe
+from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import KDError, RegistryError, StoreError
 from kd_mlflow.tracking import moves
 

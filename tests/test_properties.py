@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow.models import Model
 from random_tables import tables, written
 
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
 from kd_mlflow.evaluation.metrics import agreements

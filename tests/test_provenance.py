@@ -9,7 +9,7 @@ from conftest import TINY
 
 import kd_mlflow
 from kd_mlflow import pipeline
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.tracking import provenance
 
 TEACHERS = {name: TINY[name] for name in TINY if name in TeachersConfig.__dataclass_fields__}

@@ -13,13 +13,8 @@ from conftest import SMALL, copied_store, part_of
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import (
-    DistillConfig,
-    MainConfig,
-    PromoteConfig,
-    RollbackConfig,
-    StudentRecipe,
-)
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConfig, RollbackConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
 from kd_mlflow.tracking import moves

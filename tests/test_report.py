@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.review import ENSEMBLE, STUDENT, Footprint

@@ -12,7 +12,7 @@ from conftest import TINY
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.evaluation.metrics import probability_metrics
 from kd_mlflow.evaluation.reproduction import (
     TOLERANCE,

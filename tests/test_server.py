@@ -17,7 +17,7 @@ from postgres import postgres
 from served import made_server
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.table.loading import load_table
 
 PAGE = (ROOT / "docs" / "server.md").read_text()

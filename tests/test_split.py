@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DataOptions, DistillConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
+from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError, RunError
 from kd_mlflow.table.dataset import read_dataset, split_rows
 from kd_mlflow.table.hashing import row_hashes, split_hashes, table_digest

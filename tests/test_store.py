@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
-from kd_mlflow.config import PromoteConfig
+from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.tracking import registry
 from kd_mlflow.tracking import store as stores

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mlflow.config import StudentRecipe, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import students
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set

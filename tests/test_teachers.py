@@ -8,7 +8,7 @@ import torch
 from conftest import part_of
 from sklearn.metrics import log_loss
 
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.networks import Networks

@@ -12,7 +12,7 @@ import torch
 from conftest import TINY, copied_store, part_of
 
 from kd_mlflow import pipeline
-from kd_mlflow.config import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
+from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.scores import RowScores

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from served import mlflow_server
 
 import kd_mlflow as kd
-from kd_mlflow.config import PromoteConfig
+from kd_mlflow.config.entry_points import PromoteConfig
 
 pytestmark = pytest.mark.slow
 

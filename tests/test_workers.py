@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mlflow.config import TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import teacher_trainings
 from kd_mlflow.errors import ClusterError
 from kd_mlflow.population.workers import Workers

@@ -19,7 +19,9 @@ from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.config import BOOSTING, HUGE, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.recipes import HUGE
+from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.menu import Trial

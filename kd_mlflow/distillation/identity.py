@@ -9,7 +9,8 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from kd_mlflow.config import DataOptions, TeachersConfig, WorkerOptions
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import DataOptions, WorkerOptions
 from kd_mlflow.table.dataset import Identity
 
 FORMAT = 3

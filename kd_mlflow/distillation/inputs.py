@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import TrainingOptions
+from kd_mlflow.config.groups import TrainingOptions
 from kd_mlflow.population.sampling import Inputs
 from kd_mlflow.population.training import Rows, Schedule
 from kd_mlflow.table.dataset import Dataset

@@ -10,7 +10,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from kd_mlflow.config import StudentRecipe
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
 from kd_mlflow.evaluation.metrics import teacher_student_kl
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import MLP, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.rules import MLP
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.distillation.inputs import label_tensors, schedule_of, training_rows
 from kd_mlflow.evaluation.comparison import validation_metrics

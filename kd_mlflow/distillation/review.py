@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import DecisionOptions, DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
@@ -66,7 +67,7 @@ def compared_thresholds(
     return worth_knowing(trained.score_validation_rows(), dataset.labels("val"), own)
 
 
-def check_decision(config: DecisionOptions, table: Table) -> None:
+def check_decision(config: ModelOptions, table: Table) -> None:
     """Refuse a threshold for a table that has not two classes.  Raises ConfigError."""
     if str(config.decision_threshold) != NONE and len(table.classes) != 2:
         raise ConfigError(

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import StudentRecipe
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
 from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
 from kd_mlflow.distillation.teachers import Teacher

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.config import BOOSTING, MLP, TeachersConfig
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.rules import BOOSTING, MLP
 from kd_mlflow.distillation.boosting import Trees, boosting_training
 from kd_mlflow.distillation.families import (
     ENCODING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from kd_mlflow.config import DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.review import STUDENT, Footprint
 from kd_mlflow.evaluation.comparison import Comparison

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from kd_mlflow.config import DistillConfig, StudentRecipe
+from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kd_mlflow.config import EvaluateConfig
+from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.findings import Findings, Limit

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.config import PromoteConfig
+from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.respondent import FLOOR, fault
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check, Limits

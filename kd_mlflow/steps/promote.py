@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from kd_mlflow.config import PromoteConfig
+from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.checks import Check

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.answers import Metrics
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import CRITERION, Comparison
-from kd_mlflow.options import text_value
 from kd_mlflow.report.words import (
     accuracy_with_error,
     both_gains_text,

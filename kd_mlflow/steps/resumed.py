@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_mlflow.config import WorkerOptions
+from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.errors import StoreError
 from kd_mlflow.local_state import forget_old, held, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from kd_mlflow.config import RollbackConfig
+from kd_mlflow.config.entry_points import RollbackConfig
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.report import notes
 from kd_mlflow.steps.results import History

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kd_mlflow.config import DataOptions, Source
+from kd_mlflow.config.groups import DataOptions, Source
 from kd_mlflow.errors import DataError, Unavailable
 from kd_mlflow.table.dataset import Dataset, Identity, read_dataset
 from kd_mlflow.table.files import is_csv

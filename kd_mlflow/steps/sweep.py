@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.config import DistillConfig, SweepConfig
+from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
+from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -28,7 +29,6 @@ from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
-from kd_mlflow.options import text_value
 from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.history import History

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.config import WorkerOptions
+from kd_mlflow.config.groups import WorkerOptions
+from kd_mlflow.config.options import Options
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.options import Options
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.words import one_line

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kd_mlflow.config import BOOSTING, EnsembleOptions, TeachersConfig, TrainingOptions
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
+from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.families import Trained, Training
 from kd_mlflow.distillation.identity import teachers_fingerprint
 from kd_mlflow.distillation.teachers import (

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from kd_mlflow.config import DataOptions
+from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
 from kd_mlflow.table.loading import (

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from kd_mlflow.config import SEPARATORS
+from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.table.layout import Layout, encodings, find_layout
 from kd_mlflow.table.numerals import (

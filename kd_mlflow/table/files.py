@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow
 
-from kd_mlflow.config import Source
+from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.table.delimited import read_delimited
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from kd_mlflow.config import SEPARATORS
+from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError
 
 FOUND = "\t;|,"

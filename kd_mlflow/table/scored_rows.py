@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow.config import Source, TableOptions
+from kd_mlflow.config.groups import Source, TableOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.files import existing_file, read_columns, refuse_csv_options

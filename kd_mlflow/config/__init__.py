@@ -1,0 +1,1 @@
+"""What can be chosen: rules, recipes, options, and which entry point takes which."""

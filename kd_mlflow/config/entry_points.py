@@ -1,0 +1,158 @@
+"""What each entry point takes: groups of options, and a few of its own."""
+
+from __future__ import annotations
+
+from kd_mlflow.config.groups import (
+    DataOptions,
+    EnsembleOptions,
+    GateOptions,
+    ModelOptions,
+    RegistryOptions,
+    Source,
+    StudentRecipe,
+    TableOptions,
+    TeacherChoice,
+    TrainingOptions,
+    WorkerOptions,
+)
+from kd_mlflow.config.options import Options, option, option_group
+from kd_mlflow.config.rules import (
+    NOT_NEGATIVE,
+    REASON,
+    SHARE,
+    SHARES,
+    SIZE_LISTS,
+    STORED_TEXT,
+    TEMPERATURES,
+    size_lists,
+)
+
+
+@option_group
+class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOptions):
+    """Options of the entry point ``teachers``."""
+
+    force: bool = option(False, "Train anew even where the same ensemble is finished.")
+
+
+@option_group
+class DistillConfig(ModelOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
+    """Options of the entry point ``distill``."""
+
+    from_sweep: str = option(
+        "", "Run id of a sweep, or latest, whose chosen temperature and alpha to take."
+    )
+
+
+@option_group
+class SweepConfig(TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
+    """Options of the entry point ``sweep``."""
+
+    temperatures: tuple[float, ...] = option(
+        (1.0, 2.0, 3.0, 5.0, 10.0), "Temperatures of the grid, with commas.", TEMPERATURES
+    )
+    alphas: tuple[float, ...] = option(
+        (0.3, 0.5, 0.7, 0.9, 1.0), "Alphas of the grid, with commas.", SHARES
+    )
+    sizes: str = option(
+        "64,32;32,16;24,12;16,8;8,4",
+        "Hidden layer widths to compare at the chosen setting, with commas and semicolons; "
+        "empty for none.",
+        SIZE_LISTS,
+    )
+    tolerance: float = option(
+        0.005, "How much validation accuracy the smallest student may lose to the ensemble.", SHARE
+    )
+
+    def size_list(self) -> list[tuple[int, ...]]:
+        """The widths of each size to compare."""
+        return size_lists(self.sizes)
+
+
+@option_group
+class PromoteConfig(GateOptions, RegistryOptions):
+    """Options of the entry point ``promote``."""
+
+    version: str = option(
+        "candidate",
+        "What to promote: a version's number, an alias such as candidate, or the id of the run "
+        "that distilled it.",
+    )
+    data: Source = option(
+        "", "Where the version's table lies now, if no longer where it was; it must be the same."
+    )
+    dry_run: bool = option(False, "Say what the gate answers; record and move nothing.")
+
+
+@option_group
+class RollbackConfig(RegistryOptions):
+    """Options of the entry point ``rollback``."""
+
+    version: str = option(
+        "previous", "Where to go back to: previous, or a version's number that was in production."
+    )
+    reason: str = option("", "Why, for the record.", REASON)
+
+
+@option_group
+class HistoryConfig(RegistryOptions):
+    """Options of the command ``history``, which only reads."""
+
+
+@option_group
+class EvaluateConfig(TableOptions):
+    """Options of the entry point ``evaluate``."""
+
+    target: str = option(
+        "", "Name of the label column; none: the table has no labels to compare with.", STORED_TEXT
+    )
+    model: str = option(
+        "models:/kd-student@production",
+        "The model: a version models:/name/3, an alias models:/name@candidate, any other URI of an "
+        "MLflow model, or the bare name of a registered model, whose production is meant.",
+        STORED_TEXT,
+    )
+    against: str = option(
+        "auto",
+        "A model to compare it with on the same rows; auto: the version in production, or for "
+        "that one the candidate, where there is one; none: no other.",
+        STORED_TEXT,
+    )
+    max_psi: float = option(
+        0.0,
+        "Largest population stability index that a column may have, unless chance alone makes as "
+        "much of so few rows; 0 for no limit.",
+        NOT_NEGATIVE,
+    )
+    min_accuracy: float = option(
+        0.0, "Least accuracy on the table's labels; 0 for no limit.", SHARE
+    )
+    strict: bool = option(False, "Exit with 1 when max_psi or min_accuracy is not kept.")
+
+
+@option_group
+class MainConfig(GateOptions, ModelOptions, StudentRecipe, TeachersConfig):
+    """Options of the entry point ``main``: those of its three steps."""
+
+    def for_distill(self, teachers: str) -> DistillConfig:
+        """The options of its second step, against a given ensemble."""
+        return DistillConfig.part_of(self, teachers=teachers, from_sweep="")
+
+    def for_promote(self, version: str) -> PromoteConfig:
+        """The options of its last step, for a given version."""
+        return PromoteConfig.part_of(self, version=version, data="", dry_run=False)
+
+
+ENTRY_POINTS: dict[str, type[Options]] = {
+    "main": MainConfig,
+    "teachers": TeachersConfig,
+    "distill": DistillConfig,
+    "sweep": SweepConfig,
+    "promote": PromoteConfig,
+    "rollback": RollbackConfig,
+    "evaluate": EvaluateConfig,
+}
+"""What each command, entry point of MLproject and function of the API takes."""
+
+READERS: dict[str, type[Options]] = {"history": HistoryConfig}
+"""Commands that only read: functions of the API too, but no entry points of MLproject."""

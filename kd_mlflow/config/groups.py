@@ -1,0 +1,319 @@
+"""The options by subject: each has its default, its help and its rule.
+
+What is ``by_recipe`` has its values in the table of ``recipes``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from kd_mlflow.config.options import Options, by_recipe, option, option_group
+from kd_mlflow.config.recipes import RECIPES
+from kd_mlflow.config.rules import (
+    AT_LEAST_ONE,
+    AT_LEAST_TWO,
+    DECIMAL,
+    FAMILIES,
+    MODELS,
+    NAME,
+    NATURAL,
+    NOT_NEGATIVE,
+    OPEN_SHARE,
+    POSITIVE,
+    RATE,
+    SEPARATOR,
+    SHARE,
+    SHORT_TEXT,
+    SIZES,
+    STORED_TEXT,
+    THRESHOLD,
+    one_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Source: TypeAlias = "str | Path | pd.DataFrame"
+"""Where a table comes from."""
+
+
+@option_group
+class TableOptions(Options):
+    """Which table, which label."""
+
+    data: Source = option(
+        "synthetic",
+        "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file; "
+        "from Python also a DataFrame.",
+    )
+    target: str = option(
+        "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
+    )
+    separator: str = option(
+        "", "Separator of a CSV file's cells; found in the file where none is given.", SEPARATOR
+    )
+    decimal: str = option(
+        "", "Decimal mark of a CSV file; found in its columns where none is given.", DECIMAL
+    )
+
+
+@option_group
+class DataOptions(TableOptions):
+    """Which table, which label, which rows."""
+
+    val_fraction: float = option(
+        0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
+    )
+    drop_rare_classes: bool = option(
+        False, "Leave out the rows of classes with fewer than 3 different rows, not refuse them."
+    )
+
+
+@option_group
+class TrainingOptions(Options):
+    """How every model is trained."""
+
+    recipe: str = option(
+        "best",
+        "Where options left to the recipe come from: reference (constant rate, no augmentation) "
+        "or best; an option that is given wins.",
+        one_of(*RECIPES),
+    )
+    learning_rate: float = by_recipe("Adam's learning rate.", POSITIVE)
+    schedule: str = by_recipe(
+        "Course of the learning rate: constant, or cosine (falls to 0 at the end).",
+        one_of("constant", "cosine"),
+    )
+    batch_size: int = by_recipe("Rows per training step of networks.", AT_LEAST_ONE)
+    seed: int = option(42, "Seed of initialisation, shuffling and dropout.", NATURAL)
+    averaging: str = by_recipe(
+        "What the ensemble averages over its members: logits or probabilities.",
+        one_of("logits", "probabilities"),
+    )
+    weighting: str = by_recipe(
+        "How much each family of teachers, or each of your own models, counts: equal, or greedy: "
+        "chosen by log loss on rows that it was not trained on.",
+        one_of("equal", "greedy"),
+    )
+
+
+@option_group
+class WorkerOptions(Options):
+    """Where models are trained, how often that is kept, how long stores are waited for.
+
+    No metric depends on it.
+    """
+
+    workers: int = option(
+        0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
+    )
+    dask_scheduler: str = option(
+        "", "Address of a Dask scheduler, such as tcp://host:8786, whose workers are to train."
+    )
+    checkpoint_seconds: float = option(
+        30.0,
+        "Seconds between checkpoints, from which the next run of the same data and options goes on "
+        "where one was interrupted; 0 for none.",
+        NOT_NEGATIVE,
+    )
+    store_patience_s: float = option(
+        900.0,
+        "Seconds that a write waits for a tracking server that does not answer, while training "
+        "goes on; after them the command ends, and the next of the same data and options goes on.",
+        NOT_NEGATIVE,
+    )
+
+
+@option_group
+class EnsembleOptions(Options):
+    """The teachers."""
+
+    teacher_families: str = by_recipe(
+        "What the teachers are: mlp (networks), boosting (boosted trees) or both.", FAMILIES
+    )
+    n_teachers: int = by_recipe("Number of networks in the ensemble.", MODELS)
+    teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", AT_LEAST_ONE)
+    teacher_patience: int = by_recipe(
+        "Each network leaves out a fold of the training rows, keeps the weights of its best epoch "
+        "on it and ends after so many epochs without a better one; 0: no rows are left out.",
+        NATURAL,
+    )
+    teacher_bins: int = by_recipe(
+        "Bins of the numbers in the inputs of every second network, piecewise linear; 0 for none.",
+        NATURAL,
+    )
+    n_boosted: int = by_recipe("Number of boosted models in the ensemble.", MODELS)
+    boosting_rounds: int = by_recipe(
+        "Rounds of each boosted model, at most; it stops by the fold that it leaves out.",
+        AT_LEAST_ONE,
+    )
+    boosting_rate: float = by_recipe("Learning rate of the boosted models.", POSITIVE)
+    boosting_leaves: int = by_recipe("Leaves of each tree of a boosted model.", AT_LEAST_TWO)
+    teacher_hidden: tuple[int, ...] = option(
+        (256, 128, 64), "Hidden layer widths of a network that teaches, with commas.", SIZES
+    )
+    dropout: float = by_recipe("Dropout rate of their hidden layers.", RATE)
+    teacher_mixup: float = by_recipe(
+        "Beta parameter of the networks' mixup on labels; 0 for none.", NOT_NEGATIVE
+    )
+    max_categories: int = option(
+        64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
+    )
+    scaling: str = option(
+        "auto",
+        "Scale of numbers: each column's own, one common to all, or auto: common where the "
+        "columns' deviations are within a factor of ten.",
+        one_of("auto", "each", "common"),
+    )
+    teacher_weight_decay: float = by_recipe(
+        "L2 weight decay of the networks that teach.", NOT_NEGATIVE
+    )
+
+
+@option_group
+class StudentOptions(Options):
+    """The students, distilled and baseline."""
+
+    temperature: float = by_recipe("Temperature T of both sides' logits.", POSITIVE)
+    alpha: float = by_recipe("Weight of the soft loss; the hard loss has the rest.", SHARE)
+    student_hidden: tuple[int, ...] = by_recipe(
+        "Hidden layer widths of a student, with commas.", SIZES
+    )
+    student_bins: int = by_recipe(
+        "Bins of the numbers in a student's inputs, piecewise linear; 0 for none.", NATURAL
+    )
+    menu_tolerance: float = option(
+        0.0005,
+        "Where several students may be chosen, the smallest is whose divergence from the ensemble "
+        "on validation rows is so much above the least, in nats.",
+        NOT_NEGATIVE,
+    )
+    student_epochs: int = by_recipe(
+        "Epochs each student is trained, counted in training rows of the table.", AT_LEAST_ONE
+    )
+    student_patience: int = by_recipe(
+        "Each student keeps the weights of its best epoch on validation rows and ends after so "
+        "many epochs without a better one; 0: it keeps the last.",
+        NATURAL,
+    )
+    n_students: int = by_recipe(
+        "Seeds: so many distilled students and so many of each baseline.", MODELS
+    )
+    student_weight_decay: float = by_recipe(
+        "L2 weight decay of the students, baselines included.", NOT_NEGATIVE
+    )
+    augment: str = by_recipe(
+        "New rows that the ensemble labels for the distilled students: none, mixup (between any "
+        "two rows) or neighbours (between near rows).",
+        one_of("none", "mixup", "neighbours"),
+    )
+    augment_factor: int = by_recipe(
+        "New rows per training row, where there is augmentation.", AT_LEAST_ONE
+    )
+    student_mixup: float = by_recipe(
+        "Beta parameter of the strong baselines' mixup on labels; 0 for no strong baselines.",
+        NOT_NEGATIVE,
+    )
+    calibrate: bool = option(
+        False, "Scale each student's logits by one temperature fitted on validation rows."
+    )
+
+
+@option_group
+class StudentRecipe(StudentOptions, TrainingOptions):
+    """All that a student's training depends on."""
+
+
+@option_group
+class RegistryOptions(Options):
+    """Which registered model."""
+
+    model_name: str = option("kd-student", "Name of the registered model.", NAME)
+
+
+@option_group
+class ModelOptions(RegistryOptions):
+    """What the registered model is, and what its card and the report say besides."""
+
+    export: str = option(
+        "none",
+        "A form of the student besides MLflow's own: none, or onnx: model.onnx, which needs the "
+        "package's extra onnx.",
+        one_of("none", "onnx"),
+    )
+    decision_threshold: str = option(
+        "none",
+        "From which probability on the second of two classes is predicted: none (the likelier one "
+        "is), the registered student's best on validation rows by balanced_accuracy or f1, or a "
+        "number. All models of the comparison are asked at it.",
+        THRESHOLD,
+    )
+    owner: str = option("", "Who answers for the model, for its card and the report.", SHORT_TEXT)
+    licence: str = option("", "The model's licence, for its card and the report.", SHORT_TEXT)
+    example_rows: str = option(
+        "made",
+        "Example rows in the registered model and in report.html: made from medians and "
+        "categories, or real: the first training rows.",
+        one_of("made", "real"),
+    )
+
+
+@option_group
+class GateOptions(Options):
+    """What a candidate must reach."""
+
+    gate_metric: str = option(
+        "accuracy",
+        "Test metric that the gate compares with the ensemble's; production is compared in log "
+        "loss where this is log_loss, else in accuracy.",
+        one_of("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision"),
+    )
+    max_accuracy_gap: float = option(
+        0.02, "How much of that metric the student may lose to the ensemble.", SHARE
+    )
+    min_compression: float = option(
+        10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE
+    )
+    allow_worse_than_baseline: bool = option(
+        False, "Promote a student even where a baseline, trained without teachers, beats it."
+    )
+    policy: str = option(
+        "non_inferior",
+        "What the student must be on its own test rows, compared with production: non_inferior "
+        "(the difference's lower bound is above -margin), better (above 0) or any (not compared).",
+        one_of("non_inferior", "better", "any"),
+    )
+    margin: float = option(
+        0.005,
+        "How much worse than production a non-inferior student may be: a share of the rows, with "
+        "log_loss nats.",
+        NOT_NEGATIVE,
+    )
+    allow_schema_change: bool = option(
+        False, "Promote a student that reads columns which production does not read."
+    )
+    max_ece: float = option(
+        0.0, "Largest expected calibration error on the test rows; 0 for no such check.", SHARE
+    )
+    max_latency_ms: float = option(
+        0.0,
+        "Longest median time to score one row in process, in milliseconds; 0 for no such check.",
+        NOT_NEGATIVE,
+    )
+    min_class_recall: float = option(
+        0.0, "Least recall of any class on the test rows; 0 for no such check.", SHARE
+    )
+    strict: bool = option(False, "Exit with 1 when the candidate is rejected.")
+
+
+@option_group
+class TeacherChoice(Options):
+    """Who teaches."""
+
+    teachers: str = option(
+        "latest",
+        "The run id of an ensemble; latest: the newest finished one trained on this data; or your "
+        "own models as MLflow URIs with commas, such as models:/forest@champion,models:/boost/2; "
+        "one ensemble may stand among them.",
+    )

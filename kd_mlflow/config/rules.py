@@ -1,0 +1,92 @@
+"""What a value may be: each rule is a sentence, and whether a value keeps it."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+MOST_CHARACTERS = 256
+"""Characters of a registered model's name, at most: MLflow's databases hold so many."""
+
+SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+"""Words for separators that a shell or a reader would not see."""
+
+MLP, BOOSTING = "mlp", "boosting"
+"""The families of teachers that are trained here."""
+
+
+def one_of(*values: str) -> Rule:
+    """The rule of an option with a few values."""
+    return (f"one of {', '.join(values)}", lambda v: v in values)
+
+
+def nameable(name: str) -> bool:
+    """Whether MLflow can address a registered model of a name.
+
+    ``models:/name/1`` ends a name at / and ? and @ and drops line breaks, searches end it at a
+    quote, databases refuse control characters, and . and .. are folders in an address.
+    """
+    kinds = {unicodedata.category(character) for character in name}
+    return (
+        bool(name.strip())
+        and len(name) <= MOST_CHARACTERS
+        and name != "."
+        and not name.startswith("..")
+        and not set(name) & set("/:?@'")
+        and not kinds & {"Cc", "Cs", "Zl", "Zp"}
+    )
+
+
+def size_lists(text: str) -> list[tuple[int, ...]]:
+    """Read widths such as 64,32;16,8."""
+    return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
+
+
+ANY: Rule = ("anything", lambda v: True)
+POSITIVE: Rule = ("a number above 0", lambda v: math.isfinite(v) and v > 0)
+NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >= 0)
+AT_LEAST_ONE: Rule = ("1 or more", lambda v: v >= 1)
+AT_LEAST_TWO: Rule = ("2 or more", lambda v: v >= 2)
+MODELS: Rule = ("from 1 to 10,000", lambda v: 1 <= v <= 10_000)
+NATURAL: Rule = ("0 or more", lambda v: v >= 0)
+SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
+OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)
+RATE: Rule = ("0 or above and below 1", lambda v: 0 <= v < 1)
+NAME: Rule = (
+    "a name of 1 to 256 characters, without / : ? @ ' and line breaks, not . or beginning with ..",
+    nameable,
+)
+STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
+"""A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
+SHORT_TEXT: Rule = ("text of at most 200 characters", lambda v: len(v) <= 200)
+REASON: Rule = ("text of at most 500 characters", lambda v: len(v) <= 500)
+SIZES: Rule = ("whole numbers above 0 with commas, such as 64,32", lambda v: bool(v) and min(v) > 0)
+SIZE_LISTS: Rule = (
+    "hidden layer widths with commas and semicolons, such as 64,32;16,8",
+    lambda v: all(min(widths) > 0 for widths in size_lists(v)),
+)
+TEMPERATURES: Rule = (
+    "numbers above 0 with commas, such as 1,3,5",
+    lambda v: bool(v) and all(math.isfinite(t) and t > 0 for t in v),
+)
+SHARES: Rule = (
+    "numbers from 0 to 1 with commas, such as 0.5,0.7",
+    lambda v: bool(v) and all(0 <= a <= 1 for a in v),
+)
+SEPARATOR: Rule = (
+    "one ASCII character or one of tab, comma, semicolon, pipe",
+    lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
+)
+DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
+FAMILIES: Rule = (
+    f"{MLP}, {BOOSTING} or both with a comma",
+    lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
+)
+THRESHOLD: Rule = (
+    "none, balanced_accuracy, f1 or a number above 0 and below 1",
+    lambda v: v in ("none", "balanced_accuracy", "f1") or 0 < float(v) < 1,
+)
