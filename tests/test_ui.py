@@ -203,15 +203,16 @@ def test_logged_model(page, address, finished_main):
     expect(page.get_by_text("synthetic (").first).to_be_visible()
 
 
-def test_server_links_to_a_run_not_to_its_members(address, monkeypatch, tmp_path, capsys):
+def test_server_links_to_a_run_not_to_its_members(empty_database, monkeypatch, tmp_path, capsys):
     """The client links to a run as it ends, but not to each of the dozens below it."""
-    use_store(monkeypatch, address, tmp_path)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "links")
-    tracker = Tracker()
-    with (
-        tracker.run("teachers", "parent") as run,
-        tracker.children("teacher", ["one", "two"], parent=run),
-    ):
-        pass
+    own = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+    with mlflow_server(own, tmp_path) as address:
+        use_store(monkeypatch, address, tmp_path)
+        tracker = Tracker()
+        with (
+            tracker.run("teachers", "parent") as run,
+            tracker.children("teacher", ["one", "two"], parent=run),
+        ):
+            pass
     links = [line for line in capsys.readouterr().out.splitlines() if "View run" in line]
     assert [run.id in line for line in links] == [True]
