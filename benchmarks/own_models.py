@@ -19,13 +19,13 @@ from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
+from kd_mlflow.models.student_model import save_model
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.workers import HERE
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.tracking.packaging import save_model
 
 STEPS: dict[str, dict[str, Any]] = {
     "today": {"teacher_patience": 0},

@@ -20,6 +20,8 @@ from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
+from kd_mlflow.registry.history import Period
+from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.results import (
     Cell,
@@ -31,8 +33,6 @@ from kd_mlflow.steps.results import (
     TeachersResult,
 )
 from kd_mlflow.table.dataset import Sides
-from kd_mlflow.tracking.history import Period
-from kd_mlflow.tracking.registry import Rollback
 
 PAGE = Path(__file__).with_name("api.md")
 

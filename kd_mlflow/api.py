@@ -24,10 +24,10 @@ from kd_mlflow.config.entry_points import (
 from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.results import Decision, DistillResult, History, SweepResult, TeachersResult
 from kd_mlflow.table.dataset import Sides, read_dataset
-from kd_mlflow.tracking.registry import Rollback
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Options)

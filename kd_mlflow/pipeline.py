@@ -24,6 +24,10 @@ from kd_mlflow.distillation.onnx_graph import require_onnx
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
 from kd_mlflow.errors import StoreError
+from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.models.model_teachers import load_models
+from kd_mlflow.registry import moves, versions
+from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.report import notes
 from kd_mlflow.steps.distill import distill_step
 from kd_mlflow.steps.evaluation_result import EvaluationResult
@@ -43,16 +47,12 @@ from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
-from kd_mlflow.tracking import moves, registry
-from kd_mlflow.tracking.clean_process import CleanProcess
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
     distill_run_of,
     load_ensemble,
     teacher_accuracies,
 )
-from kd_mlflow.tracking.model_teachers import load_models
-from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores, store_errors
 
@@ -115,7 +115,7 @@ def run_promote(config: PromoteConfig) -> Decision:
     tracker = Tracker()
     if not config.dry_run:
         settle_step(config.model_name, tracker)
-    version = registry.find_version(tracker.client, config.model_name, config.version)
+    version = versions.find_version(tracker.client, config.model_name, config.version)
     run = distill_run_of(tracker, version)
     with CleanProcess() as clean:
         data = dataset_of(run, config.data)
@@ -145,7 +145,7 @@ def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
 @store_errors()
 def load_production(model_name: str) -> Any:
     """Load the version in production as a pyfunc model."""
-    return registry.load_production(Tracker().client, model_name)
+    return versions.load_production(Tracker().client, model_name)
 
 
 def _check_before_gate() -> None:
@@ -191,7 +191,7 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
         number = distilled.version
         _check_before_gate()
         moves.settle(tracker.client, config.model_name)
-        version = registry.find_version(tracker.client, config.model_name, number)
+        version = versions.find_version(tracker.client, config.model_name, number)
         decision = promote_step(
             config.for_promote(number),
             version,

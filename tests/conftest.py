@@ -253,8 +253,8 @@ class OwnProcess:
     def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
         """Load a model and score rows with the code that the clean process runs."""
         from kd_mlflow.errors import Unavailable, first_line
-        from kd_mlflow.tracking import pulled
-        from kd_mlflow.tracking.clean_process import read_answers, write_rows
+        from kd_mlflow.models import pulled
+        from kd_mlflow.models.clean_process import read_answers, write_rows
 
         with tempfile.TemporaryDirectory() as folder:
             write_rows(rows, Path(folder))

@@ -26,6 +26,8 @@ LAYERS = (
     ("table",),
     ("distillation",),
     ("tracking", "figures"),
+    ("registry",),
+    ("models",),
     ("report",),
     ("steps",),
     ("pipeline",),

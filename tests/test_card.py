@@ -23,13 +23,13 @@ from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.models.model_teachers import TAG_LENGTH
 from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import results, tracked
-from kd_mlflow.tracking.model_teachers import TAG_LENGTH
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
 """Characters of a version's description in a database: 5,000."""

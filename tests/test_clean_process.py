@@ -10,9 +10,9 @@ import pytest
 from kd_mlflow import pipeline
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.reproduction import TOLERANCE, repetition
-from kd_mlflow.tracking import clean_process
-from kd_mlflow.tracking.clean_process import CleanProcess, write_rows
-from kd_mlflow.tracking.pulled import ROWS
+from kd_mlflow.models import clean_process
+from kd_mlflow.models.clean_process import CleanProcess, write_rows
+from kd_mlflow.models.pulled import ROWS
 
 CODE_FILE = "scoring.py"
 

@@ -14,14 +14,14 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.ensemble_scoring import Members
+from kd_mlflow.models.any_model import find_model
+from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.population.selection import Mixture
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.tracking.clean_process import CleanProcess
-from kd_mlflow.tracking.ensemble_model import save_ensemble
 from kd_mlflow.tracking.lookup import ENSEMBLE, load_ensemble
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.scored_models import find_model
 
 FAMILIES = 4
 """Networks, networks on bins, boosted models, boosted models that sample columns."""

@@ -15,11 +15,11 @@ from test_report import Page
 import kd_mlflow as kd
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
-from kd_mlflow.distillation.respondent import Respondent
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
+from kd_mlflow.models import any_model
+from kd_mlflow.models.respondent import Respondent
+from kd_mlflow.models.student_model import PROFILE
 from kd_mlflow.steps.evaluation_result import evaluation_table
-from kd_mlflow.tracking import scored_models
-from kd_mlflow.tracking.packaging import PROFILE
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +192,7 @@ def test_without_labels_the_accuracy_is_an_estimate(production):
 def test_rows_are_scored_in_parts(production, monkeypatch):
     """However many rows go to the model at once, the findings are the same."""
     whole = kd.evaluate(data=LATER, target="churned").findings.logged()
-    monkeypatch.setattr(scored_models, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(any_model, "CHUNK_ROWS", 7)
     assert kd.evaluate(data=LATER, target="churned").findings.logged() == pytest.approx(whole)
 
 
@@ -205,7 +205,7 @@ def test_equal_rows_have_one_answer_in_any_order(production, monkeypatch):
         return plain(self, features, classes) + np.outer(moves, [1, -1])
 
     monkeypatch.setattr(Respondent, "shares", rough)
-    monkeypatch.setattr(scored_models, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(any_model, "CHUNK_ROWS", 64)
     labels = LATER["churned"].to_numpy()
     rows = LATER.iloc[np.arange(ROWS) % 30].assign(churned=labels, row=np.arange(ROWS))
     orders = (np.arange(ROWS), np.random.default_rng(1).permutation(ROWS))

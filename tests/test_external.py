@@ -26,12 +26,12 @@ import kd_mlflow as kd
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
-from kd_mlflow.distillation.respondent import FLOOR, Respondent
 from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import RunError
+from kd_mlflow.models import model_teachers
+from kd_mlflow.models.model_teachers import load_models
+from kd_mlflow.models.respondent import FLOOR, Respondent
 from kd_mlflow.table.dataset import read_dataset
-from kd_mlflow.tracking import model_teachers
-from kd_mlflow.tracking.model_teachers import load_models
 from kd_mlflow.tracking.runs import Tracker
 
 TEACHERS = part_of(TeachersConfig)

@@ -12,8 +12,8 @@ from test_promotion import registered_again
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import HistoryConfig, PromoteConfig, RollbackConfig
-from kd_mlflow.tracking import lock, moves
-from kd_mlflow.tracking.history import periods
+from kd_mlflow.registry import lock, moves
+from kd_mlflow.registry.history import periods
 
 NAME = "kd-student"
 PASSING = PromoteConfig(

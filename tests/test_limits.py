@@ -11,9 +11,9 @@ import pytest
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.models.model_teachers import TAG_LENGTH, FetchedModel, ModelTeachers
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
-from kd_mlflow.tracking.model_teachers import TAG_LENGTH, FetchedModel, ModelTeachers
 
 CLASSES, COLUMNS = 1000, 2000
 ROWS = 20 * CLASSES // 3

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RegistryError, StoreError
-from kd_mlflow.tracking import lock
-from kd_mlflow.tracking.lock import lock_name, locked
+from kd_mlflow.registry import lock
+from kd_mlflow.registry.lock import lock_name, locked
 
 NAME = "kd-student"
 

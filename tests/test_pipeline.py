@@ -18,10 +18,10 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
+from kd_mlflow.models.model_teachers import STAMP
 from kd_mlflow.population.training import Task
 from kd_mlflow.steps import results, tracked
 from kd_mlflow.tracking.lookup import load_ensemble
-from kd_mlflow.tracking.model_teachers import STAMP
 from kd_mlflow.tracking.runs import Tracker
 
 TEACHERS = part_of(TeachersConfig)

@@ -100,14 +100,14 @@ def test_modules_import_in_no_circle(path):
     assert own not in reached
 
 
-def test_mlflow_is_imported_by_tracking_and_scoring_alone():
-    """Whoever else wants MLflow goes through ``tracking``."""
+def test_mlflow_is_imported_where_runs_versions_and_models_are():
+    """Whoever else wants MLflow goes through these rooms."""
     found = {
         room_of(name_of(path))
         for path in MODULES
         if any(name.split(".")[0] == "mlflow" for name in imported(path))
     }
-    assert found == {"tracking", "scoring", "ensemble_scoring"}
+    assert found == {"tracking", "registry", "models", "scoring", "ensemble_scoring"}
 
 
 def test_what_mlflow_does_not_document_is_used_in_one_place():

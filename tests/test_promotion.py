@@ -21,7 +21,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import KDError, RegistryError, StoreError
-from kd_mlflow.tracking import moves
+from kd_mlflow.registry import moves
 
 NAME = "kd-student"
 FREE = {"allow_worse_than_baseline": True, "min_compression": 1.0, "max_accuracy_gap": 1.0}

@@ -17,6 +17,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
 from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.models.student_model import save_model
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, Sampling
@@ -25,7 +26,6 @@ from kd_mlflow.scoring import Network
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.tracking.packaging import save_model
 
 
 def _trained(dataset: Dataset) -> StudentModule:

@@ -17,7 +17,7 @@ from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConf
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
-from kd_mlflow.tracking import moves
+from kd_mlflow.registry import moves
 from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"

@@ -20,7 +20,7 @@ import kd_mlflow as kd
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking import registry
+from kd_mlflow.registry import versions
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.runs import Tracker
 
@@ -275,7 +275,7 @@ def test_an_outage_rejects_no_candidate(finished, monkeypatch, tmp_path):
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", away)
     version = finished.client.get_model_version("kd-student", "1")
     with pytest.raises(StoreError, match="cannot be reached: server away"):
-        registry.pull(version, tmp_path)
+        versions.pull(version, tmp_path)
 
 
 def test_an_artifact_that_does_not_come_is_not_missing(finished, monkeypatch):

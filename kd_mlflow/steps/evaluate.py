@@ -20,6 +20,13 @@ from kd_mlflow.evaluation.scores import (
 )
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import png
+from kd_mlflow.models.any_model import (
+    ScoredModel,
+    find_model,
+    find_other,
+    logged_here,
+    try_model,
+)
 from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent
@@ -31,13 +38,6 @@ from kd_mlflow.table.scored_rows import ScoredRows, read_rows
 from kd_mlflow.tracking.data_sets import scored_input
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.scored_models import (
-    ScoredModel,
-    find_model,
-    find_other,
-    logged_here,
-    try_model,
-)
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import PromoteConfig
-from kd_mlflow.distillation.respondent import FLOOR, fault
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check, Limits
 from kd_mlflow.evaluation.gate import Findings, gate
@@ -20,14 +19,16 @@ from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
+from kd_mlflow.models import incumbent
+from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
+from kd_mlflow.models.respondent import FLOOR, fault
+from kd_mlflow.registry import versions
+from kd_mlflow.registry.moves import PRODUCTION
+from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
-from kd_mlflow.tracking import incumbent, registry
-from kd_mlflow.tracking.clean_process import CleanProcess, PulledAnswers
 from kd_mlflow.tracking.kept_answers import KeptAnswers, kept_answers
-from kd_mlflow.tracking.moves import PRODUCTION
-from kd_mlflow.tracking.registry import ModelVersion
 from kd_mlflow.tracking.runs import Run, Tracker
 
 
@@ -60,7 +61,7 @@ def examine(
     clean: CleanProcess,
 ) -> Candidate:
     """Pull a version into the clean process and score its test rows there."""
-    task = incumbent.task_of(version, registry.described(version))
+    task = incumbent.task_of(version, versions.described(version))
     logged, answers = distill_run.data.metrics, None
     if isinstance(data, Unavailable):
         findings = Findings(logged=logged, reproduced=data, task=task)
@@ -88,7 +89,7 @@ def _asked(
     features, classes = data.features("test"), _classes(data)
     first, rows = distinct_rows(features)
     with tempfile.TemporaryDirectory() as folder:
-        model = registry.pull(version, Path(folder))
+        model = versions.pull(version, Path(folder))
         pulled = clean.ask(model, features.iloc[first], timed=timed)
     if isinstance(pulled, Unavailable):
         fails = pulled.reason
@@ -143,7 +144,7 @@ def ask_gate(
     config: PromoteConfig, candidate: Candidate, tracker: Tracker
 ) -> tuple[tuple[Check, ...], str | None]:
     """Ask the gate about a candidate and what is in production now; return that version too."""
-    standing = registry.aliased(tracker.client, config.model_name, PRODUCTION)
+    standing = versions.aliased(tracker.client, config.model_name, PRODUCTION)
     known = _incumbent(config, candidate, standing, tracker) if standing else None
     limits = Limits(**{f.name: getattr(config, f.name) for f in fields(Limits)})
     return gate(candidate.findings, known, limits), known.version if known else None
@@ -153,14 +154,14 @@ def _incumbent(
     config: PromoteConfig, candidate: Candidate, standing: ModelVersion, tracker: Tracker
 ) -> Incumbent:
     """What is known of the version in production; it is loaded where it must be scored alone."""
-    task = incumbent.task_of(standing, registry.described(standing))
+    task = incumbent.task_of(standing, versions.described(standing))
     duel: Duel | Unavailable | None = None
     data, answers = candidate.data, candidate.answers
     compared = config.policy != "any" and same_task(candidate.findings.task, task)
     if compared and isinstance(data, Dataset) and answers is not None:
         with tempfile.TemporaryDirectory() as folder:
             features = data.features("test")
-            model = registry.pull(standing, Path(folder))
+            model = versions.pull(standing, Path(folder))
             asked = incumbent.respondent(standing, model, features)
             task = dataclasses.replace(task, classes=task.classes or incumbent.known_classes(asked))
             if same_task(candidate.findings.task, task):

@@ -10,11 +10,11 @@ import pandas as pd
 
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.models.student_model import rehearse
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
-from kd_mlflow.tracking.packaging import rehearse
 
 STUDENT = (8,)
 """Hidden widths of the student that is packaged: what fails does not depend on them."""

@@ -14,6 +14,9 @@ from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.answers import Metrics
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import CRITERION, Comparison
+from kd_mlflow.registry.history import Period
+from kd_mlflow.registry.moves import PROMOTE
+from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.report.words import (
     accuracy_with_error,
     both_gains_text,
@@ -34,9 +37,6 @@ from kd_mlflow.report.words import (
 from kd_mlflow.steps.lines import Row
 from kd_mlflow.steps.lines import aligned as _aligned
 from kd_mlflow.steps.lines import table_text as _table
-from kd_mlflow.tracking.history import Period
-from kd_mlflow.tracking.moves import PROMOTE
-from kd_mlflow.tracking.registry import Rollback
 
 WHY_LENGTH = 200
 """Characters of a reason in a history; the version's tags and its promotion's run have all."""

@@ -6,12 +6,12 @@ import logging
 
 from kd_mlflow.config.entry_points import RollbackConfig
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.registry import moves, versions
+from kd_mlflow.registry.history import periods
+from kd_mlflow.registry.moves import Settled
+from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.report import notes
 from kd_mlflow.steps.results import History
-from kd_mlflow.tracking import moves, registry
-from kd_mlflow.tracking.history import periods
-from kd_mlflow.tracking.moves import Settled
-from kd_mlflow.tracking.registry import Rollback
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
     """Move production back, in a run that says why; errors before it need no run."""
     client, model_name = tracker.client, config.model_name
     settle_step(model_name, tracker)
-    found = registry.find_rollback(client, model_name, config.version)
+    found = versions.find_rollback(client, model_name, config.version)
     reason = config.reason or "no reason given"
     with tracker.run("rollback", f"rollback to v{found.restored}") as run:
         run.log(params=config.as_text(), tags={"kd.model_version": found.restored})
@@ -47,7 +47,7 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
 
 def settle_step(model_name: str, tracker: Tracker) -> str | None:
     """Finish or undo a move that was left half done; say which, None where there was none."""
-    registry.require_model(tracker.client, model_name)
+    versions.require_model(tracker.client, model_name)
     settled = moves.settle(tracker.client, model_name)
     if settled is None:
         return None

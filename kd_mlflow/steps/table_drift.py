@@ -6,9 +6,9 @@ import numpy as np
 
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.findings import Histogram
+from kd_mlflow.models.any_model import ScoredModel
 from kd_mlflow.table.profile import bin_names, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows
-from kd_mlflow.tracking.scored_models import ScoredModel
 
 
 def table_drift(

@@ -25,6 +25,7 @@ from kd_mlflow.evaluation.comparison import (
     evaluate_ensemble,
     validation_metrics,
 )
+from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.workers import Workers
@@ -43,7 +44,6 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import distinct_rows
-from kd_mlflow.tracking.ensemble_model import log_ensemble
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker

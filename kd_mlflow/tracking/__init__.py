@@ -1,1 +1,1 @@
-"""All that talks to MLflow: runs, curves, lookup, packaging, the registry, models as teachers."""
+"""Runs on MLflow's stores: written with patience, found again; curves, data sets, failures."""

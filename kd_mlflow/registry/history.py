@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from kd_mlflow.tracking.moves import RECORD, Move, read_aliases
+from kd_mlflow.registry.moves import RECORD, Move, read_aliases
 
 MOST_VERSIONS = 1000
 """Versions that one request asks for."""

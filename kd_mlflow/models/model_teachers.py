@@ -18,9 +18,9 @@ from mlflow.models import Model
 from mlflow.types import DataType
 from torch import Tensor
 
-from kd_mlflow.distillation.respondent import TEACHER, Respondent, Role, one_line
 from kd_mlflow.distillation.teachers import Ensemble, Part
 from kd_mlflow.errors import RunError
+from kd_mlflow.models.respondent import TEACHER, Respondent, Role, one_line
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
 from kd_mlflow.scoring import text_of

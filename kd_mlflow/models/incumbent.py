@@ -15,14 +15,14 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from numpy.typing import NDArray
 
-from kd_mlflow.distillation.respondent import PROBABILITY, SCORED, Respondent, one_line
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
+from kd_mlflow.models.model_teachers import native_model, pickle_files, respondent_of
+from kd_mlflow.models.respondent import PROBABILITY, SCORED, Respondent, one_line
+from kd_mlflow.models.student_model import ENCODING
 from kd_mlflow.scoring import text_of
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.model_teachers import native_model, pickle_files, respondent_of
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import ENCODING
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import masked
 

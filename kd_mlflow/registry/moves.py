@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.tracking.lock import Lease, find_model, is_locked, locked
+from kd_mlflow.registry.lock import Lease, find_model, is_locked, locked
 from kd_mlflow.tracking.store import FAILURES
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"

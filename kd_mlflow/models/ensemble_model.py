@@ -15,10 +15,10 @@ from kd_mlflow import ensemble_scoring, scoring
 from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.models.student_model import SCORING, quiet, requirements, signature
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.packaging import SCORING, quiet, requirements, signature
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
 

@@ -17,10 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.errors import RegistryError, first_line
+from kd_mlflow.registry.history import periods, versions
+from kd_mlflow.registry.lock import KIND, find_model
+from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.history import periods, versions
-from kd_mlflow.tracking.lock import KIND, find_model
-from kd_mlflow.tracking.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.store import absent, masked, store_error, unreachable
 

@@ -14,22 +14,22 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from kd_mlflow.distillation.respondent import SCORED
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
-from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.table.hashing import distinct_rows
-from kd_mlflow.table.profile import Profile
-from kd_mlflow.tracking.model_teachers import (
+from kd_mlflow.models.model_teachers import (
     CHUNK_ROWS,
     PROBED_ROWS,
     FetchedModel,
     fetch_model,
     pickle_files,
 )
-from kd_mlflow.tracking.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.tracking.packaging import ENCODING, PROFILE
-from kd_mlflow.tracking.registry import aliased
+from kd_mlflow.models.respondent import SCORED
+from kd_mlflow.models.student_model import ENCODING, PROFILE
+from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
+from kd_mlflow.registry.versions import aliased
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.hashing import distinct_rows
+from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import absent, store_error
 

@@ -1,0 +1,1 @@
+"""Registered versions, moves of ``production`` among them, and their history."""
