@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # the process that hands tests out to others needs none of th
 
 gc.disable()  # until all is imported: nothing of that is ever let go
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# compiling MLflow anew takes each process that a test starts a second
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one core each
 
 ROOT = Path(__file__).parents[1]
@@ -153,9 +157,17 @@ def copied_store(database: Path, folder: Path) -> Iterator[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests come first: no process is left alone with one at the end."""
+    """Files with most slow tests come first: no process is left alone with one at the end.
+
+    Of the fast ones one that needs the shared ``main`` begins, and those that do not follow: the
+    other processes have something to do while it is made.
+    """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    needing = {item.path for item in items if "finished_main" in getattr(item, "fixturenames", ())}
+    first = next(
+        (item.path for item in items if item.path in needing and not slow[item.path]), None
+    )
+    items.sort(key=lambda item: (-slow[item.path], item.path != first, item.path in needing))
 
 
 def pytest_collection_finish() -> None:

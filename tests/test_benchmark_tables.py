@@ -339,6 +339,7 @@ class StandIn:
         return pd.DataFrame(share, index=rows.index, columns=self.classes)
 
 
+@pytest.mark.slow
 def test_the_script_for_autogluon_writes_what_the_summary_reads(monkeypatch, tmp_path, capsys):
     """The script of docs/tables.md turns exported rows into lines beside those measured here."""
     page = (ROOT / "docs/tables.md").read_text()

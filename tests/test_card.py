@@ -276,6 +276,7 @@ MODEL_NAME = st.text(
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=500)
 
 
+@pytest.mark.slow
 @given(
     classes=st.integers(2, 5000),
     name=NAMES,

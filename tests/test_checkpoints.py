@@ -121,6 +121,7 @@ def several_chunks(monkeypatch):
     monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batches", [0, 1, 3, 8, 17, 24])
 def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path, kind, batches):
@@ -145,6 +146,7 @@ def test_a_training_survives_many_deaths(tmp_path, kind):
     assert_same(undisturbed(kind), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5), (5, 2)])
 def test_another_number_of_workers_changes_nothing(tmp_path, kind, before, after):

@@ -252,6 +252,7 @@ def test_the_closing_lines_lead_to_the_store_in_use(finished, page, shown, not_s
         assert not_shown not in table
 
 
+@pytest.mark.slow
 def test_main_prints_figures_and_how_to_pull_the_student(run, store):
     """The closing table has every teacher, the comparison, the decision and the next step."""
     options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]

@@ -62,11 +62,13 @@ def imports_with(extra, names, *folders):
     assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_every_module_imports_with_the_runtime_alone():
     """Whoever installs the wheel and nothing else can import all of the package."""
     imports_with("", [name_of(path) for path in MODULES if path.stem != "__main__"], ".")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "names", "folders"),
     [
@@ -85,8 +87,8 @@ def test_an_extra_brings_what_its_files_import(extra, names, folders):
 
 def test_every_extra_is_tried():
     """No extra is without a test of what it brings."""
-    (marks,) = (m for m in test_an_extra_brings_what_its_files_import.pytestmark)
-    assert {case[0] for case in marks.args[1]} == set(EXTRAS)
+    marks = {mark.name: mark.args for mark in test_an_extra_brings_what_its_files_import.pytestmark}
+    assert {case[0] for case in marks["parametrize"][1]} == set(EXTRAS)
 
 
 def roots(path, *, anywhere):

@@ -441,6 +441,7 @@ def test_weights_of_models_see_no_test_row(committee):
     assert teachers.weighed(tampered(dataset), "probabilities").shares == shares
 
 
+@pytest.mark.slow
 def test_an_ensemble_teaches_beside_models_of_ones_own(committee):
     """``latest`` among URIs: its share and the models' make one teacher, on one run."""
     taught = pipeline.run_teachers(TeachersConfig(**DATA, **TEACHERS))

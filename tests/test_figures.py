@@ -170,6 +170,7 @@ def lines(axes, label):
     return [line for line in axes.lines if str(line.get_label()).startswith(label)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_every_axis_says_what_it_shows_and_of_how_many_rows(name):
     """Each figure has labelled axes in their units, and says its number of rows."""

@@ -49,6 +49,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", VALUES)
 def test_any_value_is_an_answer_or_one_line(store, tmp_path, monkeypatch, what):
     """Whatever an option is given, a command says one short line, and makes no file of it."""
@@ -90,6 +91,7 @@ sys.addaudithook(
 )  # hooks cannot be taken back: this one does nothing while LOADED is None
 
 
+@pytest.mark.slow
 def test_main_unpickles_nothing(store, monkeypatch):
     """From the table to the promoted version, Python's unpickler looks nothing up."""
     monkeypatch.setattr(sys.modules[__name__], "LOADED", [])
@@ -168,6 +170,7 @@ def hostile_table(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_names_in_a_table_are_never_paths(store, tmp_path, hostile_table):
     """A table of paths and commands is trained on like any other; all files are in the store."""
     outside = {path.name for path in tmp_path.parent.iterdir()}

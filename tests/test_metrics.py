@@ -225,6 +225,7 @@ def drawn_hits(seed, seeds, rows=400):
     return distilled, baseline, hard + 0.1 * rng.random(rows) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "times", "bounds"), [(1, 500, (0.925, 0.975)), (5, 100, (0.89, 0.99))]
 )

@@ -57,6 +57,7 @@ def student_of(name, bins):
     return StudentModule(encoding, network).eval(), table.features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bins", [0, 16])
 @pytest.mark.parametrize("name", TABLES)
 def test_all_flavours_of_a_student_agree_on_a_whole_table(name, bins, tmp_path):
@@ -83,6 +84,7 @@ def test_the_file_says_what_goes_in_and_what_comes_out():
     assert said == {"columns": list(rows), "classes": ["a", "b", "c"]}
 
 
+@pytest.mark.slow
 def test_the_example_without_mlflow_gives_the_models_answers(tmp_path, monkeypatch):
     """The page's own lines, run beside a model's files on a table of numbers."""
     module, rows = student_of("wine", 16)

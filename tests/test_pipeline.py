@@ -235,6 +235,7 @@ def test_ensemble_is_reused_on_the_same_fingerprint(own_main):
     assert len(runs_by_kind(own_main.client)["teachers"]) == before
 
 
+@pytest.mark.slow
 def test_another_option_trains_another_ensemble(own_main):
     """An option that changes training changes the fingerprint."""
     changed = TeachersConfig(**TEACHERS | {"teacher_epochs": 1})
@@ -242,6 +243,7 @@ def test_another_option_trains_another_ensemble(own_main):
     assert not result.reused
 
 
+@pytest.mark.slow
 def test_force_trains_anew_to_the_same_figures(own_main):
     """``force`` trains another run; the same seed gives the same figures."""
     result = pipeline.run_teachers(TeachersConfig(**TEACHERS, force=True))
@@ -357,6 +359,7 @@ def test_distill_refuses_an_unfinished_ensemble(own_main):
         pipeline.run_distill(DistillConfig(teachers=run_id))
 
 
+@pytest.mark.slow
 def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monkeypatch):
     """When students diverge their runs and the distill run are FAILED and nothing is registered."""
     before = {run.info.run_id for some in runs_by_kind(own_main.client).values() for run in some}

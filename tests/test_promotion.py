@@ -51,6 +51,7 @@ def registered_again(client, version="1"):
     return str(made.version)
 
 
+@pytest.mark.slow
 def test_a_student_of_one_epoch_does_not_replace_a_trained_one(own_main):
     """It is rejected, with the figures of both on the same rows, and production stays."""
     kd.distill(**ONE, data=own_main.config.data)
@@ -63,6 +64,7 @@ def test_a_student_of_one_epoch_does_not_replace_a_trained_one(own_main):
     assert aliases(own_main.client) == {"production": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "passes"), [("non_inferior", True), ("better", False)])
 def test_an_equal_student_is_no_worse_and_no_better(own_main, policy, passes):
     """The same model again passes non_inferior and fails better: the interval is a point."""
@@ -181,6 +183,7 @@ def promote():
     return kd.promote(**FREE, policy="any")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [PERMISSION_DENIED, INTERNAL_ERROR])
 @pytest.mark.parametrize(
     "call",
@@ -216,6 +219,7 @@ def test_an_alias_that_points_nowhere_is_one_line(own_main):
             use()
 
 
+@pytest.mark.slow
 def test_a_version_whose_run_was_deleted_is_one_line(own_main):
     """The run is named, and how to get it back."""
     number = registered_again(own_main.client)
@@ -227,6 +231,7 @@ def test_a_version_whose_run_was_deleted_is_one_line(own_main):
     assert promote().promoted
 
 
+@pytest.mark.slow
 def test_another_promotion_in_between_is_gated_again(own_main, monkeypatch):
     """Who finds production moved asks the gate about the new one, instead of failing."""
     client = own_main.client

@@ -90,6 +90,7 @@ def test_system_metrics_where_they_are_asked_for(store, monkeypatch, asked):
 MONITOR = "mlflow.system_metrics.system_metrics_monitor"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_out", "said"),
     [

@@ -116,6 +116,7 @@ def test_a_promotions_run_has_the_whole_decision(waiting):
     assert run.data.tags["kd.promotion_reason"] == moves.cut(decision.reason)
 
 
+@pytest.mark.slow
 def test_a_decision_leaves_the_card_alone(waiting):
     """Promoted again and again a version keeps its card; the promotion's run compares versions."""
     client = waiting.client
@@ -220,6 +221,7 @@ def test_rollback_restores_the_predecessor(waiting):
     assert one["kd.promotion_reason"] == two["kd.promotion_reason"] == "alarms"
 
 
+@pytest.mark.slow
 def test_a_second_rollback_does_not_go_back_and_forth(waiting):
     """A plain rollback does not return to what was rolled back: it says so, and moves nothing."""
     pipeline.run_promote(PASSING)
@@ -233,6 +235,7 @@ def test_a_second_rollback_does_not_go_back_and_forth(waiting):
     assert waiting.client.get_model_version(NAME, "1").tags["kd.promotion"] == "rolled_back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alias", ["candidate", "champion"])
 def test_a_version_rolled_back_is_promoted_by_its_number_alone(waiting, alias):
     """An alias that leads to it is refused; its number moves production to it once more."""
@@ -273,6 +276,7 @@ def test_a_pipelines_run_names_its_version(waiting):
         pipeline.run_promote(replace(PASSING, version=parent.info.run_id))
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(waiting, monkeypatch):
     """It gives the verdict and writes no run, tag or alias."""
     client = waiting.client
@@ -386,6 +390,7 @@ def model_uri(finished_main):
     return version.source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKING)
 def test_a_name_that_is_taken_can_be_addressed(own_main, model_uri, name):
     """A version of any name that the rule allows is found by number, alias and search."""

@@ -129,6 +129,7 @@ def tied(rows=400):
     return shares, (rng.random(rows) < second).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [None, 0.2, 0.6])
 @pytest.mark.parametrize("ties", [True, False])
 def test_ranges_hold_whatever_rounding_does(ties, threshold):

@@ -43,6 +43,7 @@ def test_values_are_the_metrics_of_training(classes):
     assert {name: interval.value for name, interval in found.items()} == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_nineteen_times_of_twenty():
     """Over 200 tables each metric's interval holds that of a large one; areas' more often.
 

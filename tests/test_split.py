@@ -130,6 +130,7 @@ CELLS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(CELLS, min_size=1, max_size=30), st.lists(CELLS, max_size=30))
 def test_a_cell_is_hashed_for_what_it_says_alone(first, later):
@@ -264,6 +265,7 @@ def test_equal_rows_that_no_side_can_share_are_refused():
         read_dataset(DataOptions(data=frame, target="y"))
 
 
+@pytest.mark.slow
 def test_teachers_of_another_split_teach_nothing_here(store):
     """An ensemble trained on a built-in table's split is not taken for a frame of the same rows."""
     from sklearn.datasets import load_breast_cancer
@@ -277,6 +279,7 @@ def test_teachers_of_another_split_teach_nothing_here(store):
             pipeline.run_distill(config)
 
 
+@pytest.mark.slow
 def test_teachers_that_trained_on_validation_rows_are_not_taken(store):
     """Teachers of val_fraction 0.1 do not serve a distillation of 0.5, whose rows they saw."""
     run_id = pipeline.run_teachers(TeachersConfig(data="wine", **QUICK)).run_id

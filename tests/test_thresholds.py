@@ -155,6 +155,7 @@ def decided(finished_main, tmp_path_factory):
     return Decided(result, model, rows, again, first, twice)
 
 
+@pytest.mark.slow
 def test_the_served_model_decides_as_logged(decided):
     """The threshold lies in the model's encoding, and its predictions have the logged accuracy."""
     result, folder, rows = decided.result, decided.folder, decided.dataset
@@ -173,6 +174,7 @@ def test_the_served_model_decides_as_logged(decided):
     )
 
 
+@pytest.mark.slow
 def test_table_and_description_say_the_threshold(decided):
     """Who reads the accuracies of a run sees that they are at a threshold."""
     result = decided.result
@@ -181,6 +183,7 @@ def test_table_and_description_say_the_threshold(decided):
     assert words in result.note
 
 
+@pytest.mark.slow
 def test_evaluate_decides_as_served(decided):
     """``evaluate`` counts the model's own decisions, not the likelier class."""
     answer = mlflow.pyfunc.load_model(decided.folder).predict(decided.dataset.table.features)
@@ -189,6 +192,7 @@ def test_evaluate_decides_as_served(decided):
     assert (said != (answer["probability_1"].to_numpy() > 0.5)).any()
 
 
+@pytest.mark.slow
 def test_the_gate_reproduces_what_is_decided(decided):
     """The clean process finds every row decided as was logged, at the threshold."""
     (check,) = (each for each in decided.promoted.checks if each.name == "reproduction")
@@ -207,6 +211,7 @@ def test_no_candidate_lies_among_rows_that_rounding_may_move():
         assert min(abs(chosen - level) for level in (0.2, 0.6, 0.999)) > 1e-3
 
 
+@pytest.mark.slow
 def test_production_is_asked_at_its_own_threshold(decided):
     """A successor is compared with what production answers, not with its likelier class."""
     (check,) = (each for each in decided.successor.checks if each.name == "production")

@@ -445,6 +445,7 @@ def _refuse(self, run_id, **batch):
     raise MlflowException("never", error_code=INVALID_PARAMETER_VALUE)
 
 
+@pytest.mark.slow
 def test_the_schema_of_a_wide_table_is_json_of_its_first_columns():
     """A data set of more columns than MLflow keeps lists those that fit, as valid JSON."""
     frame = pd.DataFrame(np.arange(6000).reshape(2, 3000)).add_prefix("a column with a long name ")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -82,18 +83,24 @@ def _needs(name: str, extra: str) -> Iterator[Requirement]:
             yield needed
 
 
+@cache
+def owners_of() -> dict[str, list[str]]:
+    """Which packages bring each installed module; reading all their files takes a second."""
+    return dict(packages_distributions())
+
+
 def top_level(names: set[str]) -> set[str]:
     """Modules that installed packages bring."""
     return {
         module
-        for module, owners in packages_distributions().items()
+        for module, owners in owners_of().items()
         if names & {canonicalize_name(owner) for owner in owners}
     }
 
 
 def distributions(names: set[str]) -> list[str]:
     """What installed packages call themselves, Flask for flask."""
-    owners = {owner for owners in packages_distributions().values() for owner in owners}
+    owners = {owner for owners in owners_of().values() for owner in owners}
     return sorted(owner for owner in owners if canonicalize_name(owner) in names)
 
 
