@@ -21,17 +21,13 @@ from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
 from kd_mlflow.registry.history import Period
-from kd_mlflow.registry.versions import Rollback
-from kd_mlflow.steps.evaluation_result import EvaluationResult
-from kd_mlflow.steps.results import (
-    Cell,
-    Decision,
-    DistillResult,
-    History,
-    MainResult,
-    SweepResult,
-    TeachersResult,
-)
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.distill_result import DistillResult
+from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.report.main_result import MainResult
+from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.table.dataset import Sides
 
 PAGE = Path(__file__).with_name("api.md")

@@ -23,10 +23,12 @@ from kd_mlflow.config.entry_points import (
 )
 from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.config.options import Options, options_text
-from kd_mlflow.errors import RegistryError
-from kd_mlflow.registry.versions import Rollback
-from kd_mlflow.steps.evaluation_result import EvaluationResult
-from kd_mlflow.steps.results import Decision, DistillResult, History, SweepResult, TeachersResult
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.distill_result import DistillResult
+from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.report.sweep_result import SweepResult
+from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.table.dataset import Sides, read_dataset
 
 P = ParamSpec("P")
@@ -131,8 +133,8 @@ def promote(config: PromoteConfig) -> Decision:
     (True, '1')
     """
     decision = pipeline.run_promote(config)
-    if config.strict and not decision.passed:
-        raise RegistryError(f"rejected, and strict is true: {decision.reason}")
+    if config.strict:
+        decision.refuse()
     return decision
 
 

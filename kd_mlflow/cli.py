@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kd_mlflow.config import entry_points as configs
+from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.config.options import RECIPE, Options, kind_of, recipe_text, text_value
 from kd_mlflow.config.rules import ANY
 from kd_mlflow.errors import KDError
@@ -26,6 +28,19 @@ from kd_mlflow.version import __version__
 
 if TYPE_CHECKING:
     from kd_mlflow.population.history import OnEpoch
+
+COMMANDS = {
+    "main": "Teachers, distillation and promotion in one process.",
+    "teachers": "Train and log the ensemble of teachers.",
+    "distill": "Train students against an ensemble; register the first distilled one as candidate.",
+    "sweep": "Try a grid of temperatures and alphas, then student sizes; choose on validation "
+    "rows.",
+    "promote": "Gate a version and move the alias production to it.",
+    "rollback": "Move the alias production back to previous, or to an earlier version.",
+    "history": "Print who was in production, when, for how long, and why.",
+    "evaluate": "Score any table with any model; say which columns have moved.",
+}
+"""What each command does; its function is ``run_...`` of the pipeline."""
 
 LINE_EVERY_S = 5.0
 """How often a line reports on training where there is no terminal to draw a bar on."""
@@ -116,23 +131,22 @@ def cli() -> None:
     """
 
 
-def _command(name: str, text: str) -> Callable[[Any], Any]:
-    """Register a command whose function takes its configuration."""
+def _add_command(name: str, text: str) -> None:
+    """Register an entry point: it prints what it found, then refuses what ``strict`` forbids."""
     config = (configs.ENTRY_POINTS | configs.READERS)[name]
+    trains = issubclass(config, WorkerOptions)
 
-    def decorate(function: Callable[[Any], None]) -> Any:
-        @cli.command(name, help=text)
-        @options_of(config)
-        def command(**values: Any) -> None:
-            chosen = config(**values)
-            _say_what_is_left()
-            _import_pipeline()
-            function(chosen)
-            gc.freeze()  # what came in since: the exit walks it no more
-
-        return command
-
-    return decorate
+    @cli.command(name, help=text)
+    @options_of(config)
+    def command(**values: Any) -> None:
+        chosen = config(**values)
+        _say_what_is_left()
+        pipeline = _import_pipeline()
+        result = getattr(pipeline, f"run_{name}")(chosen, *([Reporter()] if trains else []))
+        click.echo(result)
+        if getattr(chosen, "strict", False):
+            result.refuse()
+        gc.freeze()  # what came in since: the exit walks it no more
 
 
 def _say_what_is_left() -> None:
@@ -146,18 +160,19 @@ def _say_what_is_left() -> None:
         )
 
 
-def _import_pipeline() -> None:
+def _import_pipeline() -> ModuleType:
     """Import what commands run, out of the garbage collector's sight.
 
     Walking 400,000 objects that live as long as the process, again and again while they come in
     and at the exit, costs a short command a seventh of its time.
     """
     gc.disable()
-    import kd_mlflow.pipeline  # noqa: F401
+    from kd_mlflow import pipeline
 
     gc.freeze()
     gc.enable()
     atexit.register(_let_triton_go)
+    return pipeline
 
 
 def _let_triton_go() -> None:
@@ -169,86 +184,8 @@ def _let_triton_go() -> None:
         gc.unfreeze()
 
 
-@_command("main", "Teachers, distillation and promotion in one process.")
-def _main(config: configs.MainConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    result = pipeline.run_main(config, Reporter())
-    click.echo(results.main_table(result))
-    _stop_if_strict(config.strict, result.decision.passed)
-
-
-@_command("teachers", "Train and log the ensemble of teachers.")
-def _teachers(config: configs.TeachersConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    click.echo(results.teachers_table(pipeline.run_teachers(config, Reporter())))
-
-
-@_command(
-    "distill",
-    "Train students against an ensemble; register the first distilled one as candidate.",
-)
-def _distill(config: configs.DistillConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    click.echo(results.distill_table(pipeline.run_distill(config, Reporter())))
-
-
-@_command(
-    "sweep",
-    "Try a grid of temperatures and alphas, then student sizes; choose on validation rows.",
-)
-def _sweep(config: configs.SweepConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    click.echo(results.sweep_table(pipeline.run_sweep(config, Reporter())))
-
-
-@_command("promote", "Gate a version and move the alias production to it.")
-def _promote(config: configs.PromoteConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    decision = pipeline.run_promote(config)
-    click.echo(results.decision_table(decision))
-    _stop_if_strict(config.strict, decision.passed)
-
-
-@_command("rollback", "Move the alias production back to previous, or to an earlier version.")
-def _rollback(config: configs.RollbackConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    click.echo(results.rollback_line(config.model_name, pipeline.run_rollback(config)))
-
-
-@_command("history", "Print who was in production, when, for how long, and why.")
-def _history(config: configs.HistoryConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps import results
-
-    click.echo(results.history_table(pipeline.run_history(config)))
-
-
-@_command("evaluate", "Score any table with any model; say which columns have moved.")
-def _evaluate(config: configs.EvaluateConfig) -> None:
-    from kd_mlflow import pipeline
-    from kd_mlflow.steps.evaluation_result import evaluation_table
-
-    result = pipeline.run_evaluate(config)
-    click.echo(evaluation_table(result))
-    if config.strict:
-        result.refuse()
-
-
-def _stop_if_strict(strict: bool, passed: bool) -> None:
-    if strict and not passed:
-        raise KDError("the candidate was rejected and strict is true")
+for _name, _text in COMMANDS.items():
+    _add_command(_name, _text)
 
 
 def main() -> None:

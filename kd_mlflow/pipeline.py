@@ -27,20 +27,17 @@ from kd_mlflow.errors import StoreError
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.registry import moves, versions
-from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.report import notes
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.distill_result import DistillResult
+from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.report.main_result import MainResult
+from kd_mlflow.report.sweep_result import SweepResult
+from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.steps.distill import distill_step
-from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import promote_step
-from kd_mlflow.steps.results import (
-    Decision,
-    DistillResult,
-    History,
-    MainResult,
-    SweepResult,
-    TeachersResult,
-)
 from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of

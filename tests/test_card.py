@@ -6,7 +6,6 @@ import re
 import shlex
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,9 +26,10 @@ from kd_mlflow.models.model_teachers import TAG_LENGTH
 from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
+from kd_mlflow.report.closing import next_steps
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
-from kd_mlflow.steps import results, tracked
+from kd_mlflow.steps import tracked
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
 """Characters of a version's description in a database: 5,000."""
@@ -57,7 +57,7 @@ def test_card_and_table_say_the_gain_over_each_baseline(finished):
     """Model card and closing table have both gains with intervals and McNemar's p values."""
     distilled = finished.result.distill
     version = finished.client.get_model_version("kd-student", distilled.version)
-    table = results.distill_table(distilled)
+    table = repr(distilled)
     for kind, gain in distilled.comparison.gains.items():
         words = kind.replace("_", " ")
         both = both_gains_text(gain, distilled.comparison.loss_gains[kind])
@@ -255,8 +255,7 @@ def test_commands_lead_to_the_model_whatever_its_name(name):
     for line in (serve, predict, commands["serve"], commands["file"]):
         words = shlex.split(line)
         assert words[words.index("-m") + 1] == uri
-    result = SimpleNamespace(model_name=name, page="")
-    closing = results._next_steps(result, "production").splitlines()[-1].partition(":")[2]
+    closing = next_steps(None, uri).splitlines()[-1].partition(":")[2]
     for code in (python, commands["python"], closing.strip()):
         strings = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
         assert uri in strings

@@ -12,7 +12,7 @@ from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, DistillConfig, TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.config.options import kind_of, recipe_text, text_value
-from kd_mlflow.steps import results
+from kd_mlflow.errors import KDError
 
 STUDENTS = part_of(StudentRecipe)
 PASSING = ["--max-accuracy-gap=1", "--min-compression=1", "--allow-worse-than-baseline=true"]
@@ -60,7 +60,6 @@ def test_help_explains_every_option(run, command):
 def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
     """An option is taken in either spelling."""
     seen = []
-    monkeypatch.setattr("kd_mlflow.steps.results.decision_table", lambda decision: "")
     monkeypatch.setattr(pipeline, "run_promote", _keep(seen))
     assert run("promote", spelling, "0.5")[0] == 0
     assert seen[0].max_accuracy_gap == 0.5
@@ -70,10 +69,31 @@ def test_hyphen_and_underscore_are_the_same(run, monkeypatch, spelling):
 def test_the_word_recipe_leaves_an_option_to_the_recipe(run, monkeypatch, text, value):
     """``--teacher-epochs recipe`` is as good as no option at all; a number is a number."""
     seen = []
-    monkeypatch.setattr("kd_mlflow.steps.results.teachers_table", lambda result: "")
     monkeypatch.setattr(pipeline, "run_teachers", lambda config, listener: seen.append(config))
     assert run("teachers", "--teacher-epochs", text)[0] == 0
     assert seen[0].teacher_epochs == value
+
+
+@pytest.mark.parametrize("command", sorted(ENTRY_POINTS | READERS))
+@pytest.mark.parametrize("strict", ["true", "false"])
+def test_a_command_prints_what_it_found_and_then_refuses(run, monkeypatch, command, strict):
+    """Each shows its result; ``strict`` makes exit 1 and one line of what the result refuses."""
+    taken = [field.name for field in dataclasses.fields((ENTRY_POINTS | READERS)[command])]
+    if strict == "true" and "strict" not in taken:
+        return
+    monkeypatch.setattr(pipeline, f"run_{command}", lambda config, *listener: _Refused())
+    options = ["--strict", strict] if "strict" in taken else []
+    code, out, err = run(command, *options)
+    assert out == "what was found\n"
+    assert (code, err) == ((1, "Error: not this one\n") if strict == "true" else (0, ""))
+
+
+class _Refused:
+    def __repr__(self):
+        return "what was found"
+
+    def refuse(self):
+        raise KDError("not this one")
 
 
 BOOLEANS = [
@@ -209,7 +229,7 @@ def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
     assert ended == code
     assert "at least 1000x required" in out
     assert "promoted" in out
-    assert err == ("Error: the candidate was rejected and strict is true\n" if code else "")
+    assert err.startswith("Error: rejected, and strict is true: ") if code else err == ""
 
 
 @pytest.mark.slow
@@ -247,7 +267,7 @@ def test_the_closing_lines_lead_to_the_store_in_use(finished, page, shown, not_s
     """They name the run's page on the tracking server, or ``mlflow ui`` where there is none."""
     distilled = dataclasses.replace(finished.result.distill, page=page)
     whole = dataclasses.replace(finished.result, distill=distilled)
-    for table in (results.distill_table(distilled), results.main_table(whole)):
+    for table in (repr(distilled), repr(whole)):
         assert shown in table
         assert not_shown not in table
 

@@ -19,7 +19,6 @@ from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryEr
 from kd_mlflow.models import any_model
 from kd_mlflow.models.respondent import Respondent
 from kd_mlflow.models.student_model import PROFILE
-from kd_mlflow.steps.evaluation_result import evaluation_table
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +106,7 @@ def test_a_shifted_copy_of_a_table_names_the_shifted_columns(production, names):
     assert {column.name for column in found.drift[: len(names)]} == set(names)
     indexes = [column.psi for column in found.drift]
     assert indexes[: len(names)] == sorted(indexes, reverse=True)[: len(names)]
-    lines = evaluation_table(result).splitlines()
+    lines = repr(result).splitlines()
     (said,) = [line for line in lines if line.startswith("shifted columns")]
     assert all(name in said for name in names) if names else "none of 6" in said
 
@@ -184,7 +183,7 @@ def test_without_labels_the_accuracy_is_an_estimate(production):
     answers = kd.load_production().predict(rows).filter(like="probability_")
     assert result.findings.metrics == {}
     assert result.findings.estimate.value == pytest.approx(answers.max(axis=1).mean(), abs=1e-6)
-    table = evaluation_table(result)
+    table = repr(result)
     assert "an estimate: the mean confidence, which holds if the model is calibrated" in table
     assert "accuracy" not in production.get_run(result.run_id).data.metrics
 
@@ -232,14 +231,14 @@ def test_unknown_and_missing_labels_are_counted(production):
     assert (found.labelled_rows, found.unknown_labels) == (ROWS - 100, 50)
     right = (predicted == rows["churned"])[labelled].mean()
     assert found.metrics["accuracy"].value == pytest.approx(right)
-    assert "50 of them are of no class that the model knows" in evaluation_table(result)
+    assert "50 of them are of no class that the model knows" in repr(result)
 
 
 def test_the_table_of_training_is_recognised(production, trained):
     """On the rows that taught it a model is flattered: the page, the table and the note say so."""
     again = kd.evaluate(data=trained.folder / "customers.csv", target="churned")
-    assert "is the table that the model was trained on" in evaluation_table(again)
-    assert "trained on" not in evaluation_table(kd.evaluate(data=LATER, target="churned"))
+    assert "is the table that the model was trained on" in repr(again)
+    assert "trained on" not in repr(kd.evaluate(data=LATER, target="churned"))
 
 
 def own_model(name, fitted, **options):
@@ -282,7 +281,7 @@ def test_a_model_of_another_origin_is_scored(production, challenger):
     assert found.metrics["accuracy"].value == pytest.approx(expected)
     assert not found.profiled
     assert "of another origin" in found.notes[0]
-    assert "kd-student version 2 (candidate): model.pkl" in evaluation_table(result)
+    assert "kd-student version 2 (candidate): model.pkl" in repr(result)
 
 
 def test_a_candidate_that_cannot_score_is_said(production):

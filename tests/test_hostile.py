@@ -54,7 +54,6 @@ OPTIONS = [
 def test_any_value_is_an_answer_or_one_line(store, tmp_path, monkeypatch, what):
     """Whatever an option is given, a command says one short line, and makes no file of it."""
     monkeypatch.setattr(pipeline, "teachers_step", lambda *arguments, **more: None)
-    monkeypatch.setattr("kd_mlflow.steps.results.teachers_table", lambda result: "")
     before = sorted(path.name for path in tmp_path.iterdir())
     for command, option in OPTIONS:
         done = CliRunner().invoke(cli.cli, [command, f"--{option}={VALUES[what]}"])

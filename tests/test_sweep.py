@@ -13,7 +13,6 @@ from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.figures import accuracy, style
-from kd_mlflow.steps import results
 from kd_mlflow.steps.sweep import CRITERION
 
 STUDENTS = part_of(StudentRecipe)
@@ -97,7 +96,7 @@ def test_distill_takes_the_sweeps_setting(swept):
 def test_a_sweeps_table_has_every_setting(swept):
     """The closing table lists cells, sizes, the choice and how to use it."""
     _, result, _ = swept
-    text = results.sweep_table(result)
+    text = repr(result)
     lines = ("T 1, alpha 0.2", "T 4, alpha 1", "3: ", "smallest within tolerance", "from_sweep")
     for line in lines:
         assert line in text

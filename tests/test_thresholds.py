@@ -23,8 +23,9 @@ from kd_mlflow.evaluation.thresholds import (
     second_class,
     tabled,
 )
-from kd_mlflow.steps.evaluation_result import EvaluationResult
-from kd_mlflow.steps.results import Decision, DistillResult
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.distill_result import DistillResult
+from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.table.dataset import Dataset
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -40,13 +40,6 @@ MODEL_VERSIONS = "mlflow.modelVersions"
 
 DISTILL_RUN = "kd.distill_run_id"
 """Tag of a pipeline's run: its distill run."""
-
-
-class Rollback(NamedTuple):
-    """The version that is in production again, and the one that it replaced."""
-
-    restored: str
-    replaced: str
 
 
 def register(
@@ -214,8 +207,8 @@ def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion |
     return found
 
 
-def find_rollback(client: MlflowClient, model_name: str, version: str) -> Rollback:
-    """What a rollback to ``previous``, or to a version's number, would do.
+def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[str, str]:
+    """The version that a rollback to ``previous`` or a number restores, and the one it replaces.
 
     Raises RegistryError where there is nothing to go back to, the version never was in production,
     or its artifact is gone; for ``previous`` too where that was itself rolled back.
@@ -233,7 +226,7 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> Rollba
     if target.version == production.version:
         raise RegistryError(f"version {version} of {model_name!r} is in production already")
     described(target)
-    return Rollback(restored=str(target.version), replaced=str(production.version))
+    return str(target.version), str(production.version)
 
 
 def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVersion:

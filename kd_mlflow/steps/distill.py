@@ -38,12 +38,12 @@ from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
+from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import trial_text
 from kd_mlflow.steps.footprint import environment_bytes, latency_ms
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.results import DistillResult
 from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import (
     BALANCE,

@@ -28,9 +28,9 @@ from kd_mlflow.models.any_model import (
     try_model,
 )
 from kd_mlflow.report.evaluation_page import evaluation_page
+from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent
-from kd_mlflow.steps.evaluation_result import EvaluationResult
 from kd_mlflow.steps.table_drift import table_drift
 from kd_mlflow.steps.tracked import PARAM_LENGTH, RUN_NAME_LENGTH
 from kd_mlflow.table.dataset import Identity

@@ -14,9 +14,8 @@ from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.registry import moves
 from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.report import notes
-from kd_mlflow.report.decision import decision_page
+from kd_mlflow.report.decision import Decision, decision_page
 from kd_mlflow.steps.examine import Candidate, ask_gate, examine
-from kd_mlflow.steps.results import Decision
 from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.data_sets import data_set_input

@@ -9,9 +9,8 @@ from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry import moves, versions
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.moves import Settled
-from kd_mlflow.registry.versions import Rollback
 from kd_mlflow.report import notes
-from kd_mlflow.steps.results import History
+from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
@@ -21,7 +20,8 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
     """Move production back, in a run that says why; errors before it need no run."""
     client, model_name = tracker.client, config.model_name
     settle_step(model_name, tracker)
-    found = versions.find_rollback(client, model_name, config.version)
+    restored, replaced = versions.find_rollback(client, model_name, config.version)
+    found = Rollback(model_name=model_name, restored=restored, replaced=replaced)
     reason = config.reason or "no reason given"
     with tracker.run("rollback", f"rollback to v{found.restored}") as run:
         run.log(params=config.as_text(), tags={"kd.model_version": found.restored})

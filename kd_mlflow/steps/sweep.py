@@ -33,9 +33,9 @@ from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
+from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.listener import Listener
-from kd_mlflow.steps.results import Cell, SweepResult
 from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
 from kd_mlflow.table.dataset import Dataset, Identity

@@ -30,9 +30,9 @@ from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
+from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.results import TeacherResult, TeachersResult
 from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.tracked import (
     BALANCE,

@@ -1,7 +1,8 @@
-"""Closing tables as lines of text: names to the left, columns below each other."""
+"""Closing tables as lines of text: names to the left, columns below each other; what to do next."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 Row = tuple[str, str]
@@ -21,3 +22,15 @@ def aligned(lines: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
         (name, "   ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
         for name, line in lines
     ]
+
+
+def next_steps(page: str | None, student: str | None = None) -> str:
+    """Where to look at a run, on the server that has it, and how to pull its student by its URI."""
+    if page:
+        lines = [f"look at it:  {page}"]
+    else:
+        lines = ["look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+    if student:
+        uri = json.dumps(student, ensure_ascii=False)
+        lines.append(f"pull it:     mlflow.pyfunc.load_model({uri})")
+    return "\n".join(["", "", *lines])

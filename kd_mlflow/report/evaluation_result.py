@@ -1,4 +1,4 @@
-"""What the entry point ``evaluate`` returns, and its closing table: data in, text out."""
+"""What an evaluation returns, and its closing table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import EvaluationError
 from kd_mlflow.evaluation.findings import Findings
+from kd_mlflow.report.closing import Row, aligned, next_steps, table_text
 from kd_mlflow.report.evaluation_words import (
     CLASS_COLUMNS,
     DRIFT_COLUMNS,
@@ -22,7 +23,6 @@ from kd_mlflow.report.evaluation_words import (
     shift_text,
 )
 from kd_mlflow.report.words import one_line
-from kd_mlflow.steps.lines import Row, aligned, table_text
 
 LISTED_CLASSES = 10
 NAME_LENGTH = 40
@@ -56,30 +56,23 @@ class EvaluationResult:
             raise EvaluationError(f"{reasons} (strict is true)")
 
     def __repr__(self) -> str:
-        return evaluation_table(self)
-
-
-def evaluation_table(result: EvaluationResult) -> str:
-    """What was found, the most shifted columns first, and where to look at it."""
-    findings = result.findings
-    table = f"{one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
-    pickles = [("loaded from pickles", "; ".join(result.pickles))] if result.pickles else []
-    rows = [
-        ("model", one_line(findings.model, 120)),
-        ("table", table),
-        *pickles,
-        *(("note", note) for note in findings.notes),
-        (
-            "shifted columns",
-            shift_text(findings),
-        ),
-        *_drift_rows(findings),
-        *_metric_rows(findings),
-        *_pair_rows(findings),
-        *((limit.name, limit_text(limit.kept, limit.reason)) for limit in findings.limits),
-        ("evaluation run", result.run_id),
-    ]
-    return table_text(rows) + "\n\n" + _where(result)
+        """What was found, the most shifted columns first, and where to look at it."""
+        findings = self.findings
+        table = f"{one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
+        pickles = [("loaded from pickles", "; ".join(self.pickles))] if self.pickles else []
+        rows = [
+            ("model", one_line(findings.model, 120)),
+            ("table", table),
+            *pickles,
+            *(("note", note) for note in findings.notes),
+            ("shifted columns", shift_text(findings)),
+            *_drift_rows(findings),
+            *_metric_rows(findings),
+            *_pair_rows(findings),
+            *((limit.name, limit_text(limit.kept, limit.reason)) for limit in findings.limits),
+            ("evaluation run", self.run_id),
+        ]
+        return table_text(rows) + next_steps(self.page)
 
 
 def _drift_rows(findings: Findings) -> list[Row]:
@@ -118,9 +111,3 @@ def _pair_rows(findings: Findings) -> list[Row]:
     if findings.against is None or findings.pair is None:
         return []
     return [("against", f"{one_line(findings.against, 120)}: {pair_text(findings)}")]
-
-
-def _where(result: EvaluationResult) -> str:
-    if result.page:
-        return f"look at it:  {result.page}"
-    return "look at it:  mlflow ui\n             then open http://127.0.0.1:5000"

@@ -1,0 +1,158 @@
+"""What a distillation returns, and its closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kd_mlflow.distillation.menu import Trial
+from kd_mlflow.evaluation.answers import Metrics
+from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report.closing import Row, next_steps, table_text
+from kd_mlflow.report.words import (
+    accuracy_with_error,
+    both_gains_text,
+    both_gaps_text,
+    kind_text,
+    majority_text,
+    one_line,
+    p_values,
+    percent,
+    rarest_classes,
+    recall_text,
+    recovered_text,
+    threshold_text,
+    trial_text,
+    warning_text,
+)
+
+RAREST_CLASSES = 10
+"""Classes whose recall stands in the closing table of an imbalanced table."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DistillResult:
+    """A comparison and the version that its first student became.
+
+    ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
+    ensemble that was trained here. ``trials`` are the students that were tried before, the kept
+    one last; ``note`` is the description of the run. ``page`` is the address of the run on the
+    tracking server, None where the store is a file or a database.
+    """
+
+    run_id: str
+    taught_by: str
+    teachers_run_id: str | None
+    comparison: Comparison
+    model_name: str
+    version: str
+    test_rows: int
+    trials: Sequence[Trial] = ()
+    note: str = ""
+    page: str | None = None
+
+    def __repr__(self) -> str:
+        """The comparison and the registered version."""
+        runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
+        rows = warning_rows(self) + imbalance_rows(self) + distill_rows(self) + runs
+        return table_text(rows) + next_steps(self.page, f"models:/{self.model_name}@candidate")
+
+
+def distill_rows(result: DistillResult) -> list[Row]:
+    """What the students are worth beside their ensemble, their baselines and boosted trees."""
+    metrics, comparison = result.comparison.summary, result.comparison
+    seeds = len(comparison.students["distilled"])
+    baselines = [
+        (
+            f"{kind_text(kind)} students",
+            accuracy_with_error(metrics, f"{kind}_test_accuracy"),
+        )
+        for kind in comparison.gains
+    ]
+    gains = [
+        (f"gain over {kind_text(kind)}", both_gains_text(gain, comparison.loss_gains[kind]))
+        for kind, gain in comparison.gains.items()
+    ]
+    boosting = [("boosted trees alone", percent(metrics["boosting_test_accuracy"]))]
+    if comparison.over_boosting:
+        gains.append(("gain over boosted trees", both_gains_text(*comparison.over_boosting)))
+    return [
+        ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
+        *([("decided", decided)] if (decided := threshold_text(comparison)) else []),
+        ("ensemble", percent(metrics["ensemble_test_accuracy"])),
+        ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),
+        *baselines,
+        *(boosting if comparison.over_boosting else []),
+        *gains,
+        ("gap to the ensemble", both_gaps_text(comparison.gap, comparison.loss_gap)),
+        ("knowledge recovered", recovered_text(comparison)),
+        *_beside_accuracy(comparison),
+        ("registered, McNemar's p", p_values(comparison)),
+        ("agreement", percent(metrics["test_agreement"])),
+        *([("student chosen", trial_text(result.trials[-1]))] if result.trials else []),
+        ("student parameters", f"{metrics['student_parameters']:,.0f}"),
+        ("compression ratio", _compression_text(metrics)),
+        (
+            "registered",
+            f"{result.model_name} version {result.version}, "
+            f"{percent(metrics['registered_test_accuracy'])}",
+        ),
+    ]
+
+
+def warning_rows(result: DistillResult) -> list[Row]:
+    """What must be read before anything else: that a baseline is better."""
+    warning = warning_text(result.comparison)
+    return [("warning", warning)] if warning else []
+
+
+def _compression_text(metrics: Metrics) -> str:
+    if "compression_ratio" not in metrics:
+        return "unknown: the teachers' parameters cannot be counted"
+    return f"{metrics['compression_ratio']:.1f}x"
+
+
+def imbalance_rows(result: DistillResult) -> list[Row]:
+    """Balanced accuracy and the rarest classes' recall; nothing of a table without a majority."""
+    comparison = result.comparison
+    if not comparison.imbalanced:
+        return []
+    names, rows = list(comparison.class_rows), list(comparison.class_rows.values())
+    places, metrics = rarest_classes(comparison), comparison.summary
+    balanced = [
+        (kind_text(who), percent(metrics[f"{who}_test_balanced_accuracy"]))
+        for who in comparison.recalls
+    ]
+    recalls = [
+        (
+            f"{one_line(names[place], 30)}, {rows[place]:,} rows",
+            " / ".join(recall_text(recalls[place]) for recalls in comparison.recalls.values()),
+        )
+        for place in places[:RAREST_CLASSES]
+    ]
+    more = len(places) - RAREST_CLASSES
+    return [
+        ("", f"balanced accuracy on test rows: {majority_text(comparison)}"),
+        *balanced,
+        ("", f"recall by class: {' / '.join(map(kind_text, comparison.recalls))}"),
+        *recalls,
+        *([("", f"and {more:,} more, in class_recall.json")] if more > 0 else []),
+    ]
+
+
+def _beside_accuracy(comparison: Comparison) -> list[Row]:
+    """Metrics that class imbalance cannot flatter, of ensemble and students."""
+    boosting = ["boosting"] if comparison.over_boosting else []
+    metrics, models = comparison.summary, ("ensemble", *comparison.students, *boosting)
+    names = ["balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece"]
+    if comparison.imbalanced:
+        names.remove("balanced_accuracy")  # stands above
+    return [
+        (
+            name.replace("_", " "),
+            " / ".join(f"{metrics[f'{who}_test_{name}']:.4f}" for who in models)
+            + f"  ({' / '.join(models).replace('_', ' ')})",
+        )
+        for name in names
+        if f"ensemble_test_{name}" in metrics
+    ]

@@ -1,0 +1,87 @@
+"""What a sweep returns, and its closing table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kd_mlflow.config.options import text_value
+from kd_mlflow.evaluation.answers import Metrics
+from kd_mlflow.evaluation.comparison import CRITERION
+from kd_mlflow.report.closing import aligned, table_text
+from kd_mlflow.report.words import accuracy_with_error, percent
+
+SWEEP_COLUMNS = [
+    "val log loss",
+    "val accuracy",
+    "test accuracy, means over seeds ± standard errors",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A temperature, an alpha and a size; metrics are means over seeds, ``_sem`` their errors."""
+
+    temperature: float
+    alpha: float
+    hidden: tuple[int, ...]
+    metrics: Metrics
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of one student."""
+        return int(self.metrics["parameters"])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SweepResult:
+    """A grid, the cell chosen of it, students of several sizes at its setting.
+
+    ``smallest`` is the smallest size within the tolerance of the ensemble on validation rows, None
+    where no size is.
+    """
+
+    run_id: str
+    taught_by: str
+    ensemble: Metrics
+    cells: tuple[Cell, ...]
+    chosen: Cell
+    sizes: tuple[Cell, ...]
+    smallest: Cell | None
+
+    def __repr__(self) -> str:
+        """The grid, the sizes, and what was chosen."""
+        ensemble, smallest = self.ensemble, self.smallest
+        level = [
+            f"{ensemble['ensemble_calibrated_val_loss']:.4f}",
+            percent(ensemble["ensemble_val_accuracy"]),
+            percent(ensemble["ensemble_test_accuracy"]),
+        ]
+        lines = {
+            "": SWEEP_COLUMNS,
+            **{_setting(cell): _cell_columns(cell) for cell in self.cells},
+            **{
+                f"{text_value(cell.hidden)}: {cell.parameters:,} parameters": _cell_columns(cell)
+                for cell in self.sizes
+            },
+            "ensemble": level,
+        }
+        best = [("least validation log loss", _setting(self.chosen))]
+        if self.sizes:
+            words = text_value(smallest.hidden) if smallest else "none of these sizes"
+            if smallest and "ensemble_parameters" in ensemble:
+                words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
+            best.append(("smallest within tolerance", words))
+        runs = [("sweep run", self.run_id), ("teachers", self.taught_by)]
+        return table_text([*aligned(list(lines.items())), *best, *runs]) + (
+            "\n\nuse it:  -e distill -P from_sweep=latest"
+        )
+
+
+def _setting(cell: Cell) -> str:
+    return f"T {cell.temperature:g}, alpha {cell.alpha:g}"
+
+
+def _cell_columns(cell: Cell) -> list[str]:
+    metrics = cell.metrics
+    loss = f"{metrics[CRITERION]:.4f} ± {metrics[f'{CRITERION}_sem']:.4f}"
+    return [loss, *(accuracy_with_error(metrics, f"{side}_accuracy") for side in ("val", "test"))]

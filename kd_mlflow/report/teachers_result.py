@@ -1,0 +1,65 @@
+"""What a training of teachers returns, and its closing table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.evaluation.answers import Metrics
+from kd_mlflow.report.closing import Row, table_text
+from kd_mlflow.report.words import composition, percent
+
+
+class TeacherResult(NamedTuple):
+    """A teacher's run by its name, its accuracy on the test rows, its share of the ensemble."""
+
+    name: str
+    accuracy: float
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TeachersResult:
+    """An ensemble and its metrics on test rows; ``reused`` where an earlier run trained it.
+
+    Of an ``imbalanced`` table one class has so many rows that accuracy says little.
+    """
+
+    run_id: str
+    reused: bool
+    ensemble: Ensemble
+    teachers: tuple[TeacherResult, ...]
+    metrics: Metrics
+    imbalanced: bool = False
+
+    @property
+    def teacher_accuracies(self) -> tuple[float, ...]:
+        """Each teacher's accuracy on the test rows."""
+        return tuple(teacher.accuracy for teacher in self.teachers)
+
+    def __repr__(self) -> str:
+        """Each teacher and the ensemble."""
+        run = ("ensemble run", self.run_id + (" (reused)" if self.reused else ""))
+        balanced = self.metrics["ensemble_test_balanced_accuracy"]
+        first = [("ensemble, balanced accuracy", percent(balanced))] if self.imbalanced else []
+        return table_text([*first, *teachers_rows(self), run])
+
+
+def teachers_rows(result: TeachersResult) -> list[Row]:
+    """Each teacher, what the ensemble is made of, and the ensemble."""
+    each = [
+        (teacher.name, f"{percent(teacher.accuracy)}, weight {percent(teacher.weight)}")
+        for teacher in result.teachers
+    ]
+    metrics = result.metrics
+    return [
+        ("", "test accuracy"),
+        *each,
+        ("made of", composition(result.ensemble.parts)),
+        (
+            "ensemble" + (" (reused)" if result.reused else ""),
+            percent(metrics["ensemble_test_accuracy"]),
+        ),
+        ("ensemble parameters", f"{metrics['ensemble_parameters']:,.0f}"),
+    ]
