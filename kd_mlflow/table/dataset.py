@@ -78,21 +78,56 @@ def split_rows(table: Table, val_fraction: float) -> Split:
     A file's row goes where a hash of its feature values sends it: the same side however the table
     grows or is reordered, and equal rows on one side. Where a class has no row on a side, the rows
     of it that are nearest to that side go there; they go back when others of the class come, so
-    that of rare classes alone a row may change sides as a file grows. Built-in tables keep the
-    reference split.
+    that of rare classes alone a row may change sides as a file grows. Where the table has groups,
+    all of a group's rows go where a hash of the group sends it. Where it has times, its latest rows
+    are test rows and those before them validation rows. Built-in tables keep the reference split.
 
     Raises DataError where a class cannot be on every side.
     """
-    if table.row_hashes is None:
+    if table.times is not None:
+        return _time_split(table, table.times, val_fraction)
+    if table.units is None:
         return _reference_split(table, val_fraction)
     if rare := rare_classes(table):
+        of = "different rows" if table.groups is None else "groups"
         raise DataError(
-            f"classes with fewer than {ROWS_PER_CLASS} different rows, too few to train, validate "
+            f"classes with fewer than {ROWS_PER_CLASS} {of}, too few to train, validate "
             f"and test on: {named_classes(rare)}; add rows of them, merge them with others, or "
             "leave them out: drop_rare_classes=true"
         )
-    sides = _hash_sides(table.row_hashes, val_fraction)
-    return Split.of(_with_every_class(sides, table, table.row_hashes, val_fraction))
+    sides = _hash_sides(table.units, val_fraction)
+    if table.groups is not None:
+        _test_two_groups(sides, table.groups)
+    return Split.of(_with_every_class(sides, table, table.units, val_fraction))
+
+
+def _test_two_groups(sides: NDArray[np.int64], groups: NDArray[np.uint64]) -> None:
+    """Put the two groups that are nearest to the test side there, if they are not there already.
+
+    One group alone would have no interval.
+    """
+    known = np.unique(groups)
+    sides[np.isin(groups, known[np.argsort(_places(known))[:2]])] = TEST
+
+
+def _time_split(table: Table, times: NDArray[np.float64], val_fraction: float) -> Split:
+    """Test on the latest rows, validate on those before them; rows of one time are on one side.
+
+    Raises DataError where a class has no row to train on, or a later side has one class alone.
+    """
+    known, rows = np.unique(times, return_counts=True)
+    share = np.cumsum(rows) / len(times)  # of the rows up to each time
+    last = 1 + int(np.abs(share[1:-1] - (1 - TEST_FRACTION)).argmin())
+    end = int(np.abs(share[:last] - share[last] * (1 - val_fraction)).argmin())
+    split = Split.of(np.select([times > known[last], times > known[end]], [TEST, VAL], TRAIN))
+    for side, balance in split.balance(table).items():
+        none = [label for label, count in balance.items() if not count]
+        if none and (side == "train" or len(none) > len(balance) - 2):
+            raise DataError(
+                f"split by time, the {side} rows have no row of class {none[0]!r}: give rows of a "
+                "longer time, merge the class with another, or leave time out"
+            )
+    return split
 
 
 def _reference_split(table: Table, val_fraction: float) -> Split:
@@ -141,9 +176,10 @@ def _with_every_class(
             stuck.append(table.classes[label])
     if stuck:
         raise DataError(
-            "classes whose rows cannot be divided into train, validation and test, because equal "
-            f"rows stay together: {', '.join(map(repr, stuck[:NAMED_CLASSES]))}; add rows of them "
-            "or merge them with others"
+            "classes whose rows cannot be divided into train, validation and test, because "
+            f"{'equal rows' if table.groups is None else 'rows of a group'} stay together: "
+            f"{', '.join(map(repr, stuck[:NAMED_CLASSES]))}; add rows of them or merge them with "
+            "others"
         )
     return seats.sides
 
@@ -184,7 +220,7 @@ class _Seats:
 
 
 class Identity(NamedTuple):
-    """Digests of a table's values and of which rows are on which side.
+    """Digests of a table's values and of which rows are on which side, and belong together.
 
     Models are compared, reused and judged only where both are the same: a row that one split tests
     on may be one that another trains on.
@@ -212,12 +248,29 @@ class Dataset:
     @cached_property
     def identity(self) -> Identity:
         """What makes this dataset the same as another: its values and its split."""
-        return Identity(self.table.digest, self.split.digest)
+        sha = hashlib.sha256(self.split.digest.encode())
+        for kept in (self.table.groups, self.table.times):
+            sha.update(b"none" if kept is None else kept.tobytes())
+        together = self.table.groups is not None or self.table.times is not None
+        return Identity(self.table.digest, sha.hexdigest() if together else self.split.digest)
 
     def features(self, side: str) -> pd.DataFrame:
         """Feature columns of one side: train, val or test."""
         rows: pd.DataFrame = self.table.features.iloc[getattr(self.split, side)]
         return rows
+
+    def raw(self, side: str) -> pd.DataFrame:
+        """Feature columns of one side, then those that say which rows belong together and when."""
+        rows = self.features(side)
+        aside = self.table.aside
+        return rows if aside.empty else rows.join(aside)
+
+    def groups(self, side: str) -> NDArray[np.int64] | None:
+        """The number of each row's group on one side, from 0.  Shape: (n,)."""
+        if self.table.groups is None:
+            return None
+        _, numbers = np.unique(self.table.groups[getattr(self.split, side)], return_inverse=True)
+        return numbers
 
     def labels(self, side: str) -> NDArray[np.int64]:
         """Class numbers of one side.  Shape: (n,)."""

@@ -14,32 +14,62 @@ ALWAYS_TRAINED = -1
 """The fold of rows that nobody leaves out."""
 
 
+LEAST_STRETCHES, MOST_SHARE = 5, 0.5
+"""Fewer stretches of time, or one of more than this share of the rows, make no folds; nor does a
+group of more."""
+
+
 def held_out_rows(dataset: Dataset, teachers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
     """The training rows that each of so many teachers leaves out: one fold each.
 
-    Row numbers count within the train side.
+    Where there are fewer folds than teachers, several leave out the same. Row numbers count within
+    the train side.
     """
     fold = folds(dataset, max(teachers, LEAST_FOLDS), seed)
-    return tuple(np.flatnonzero(fold == i).astype(np.int32) for i in range(teachers))
+    count = int(fold.max()) + 1
+    return tuple(np.flatnonzero(fold == i % count).astype(np.int32) for i in range(teachers))
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
     """A fold for each training row, each with nearly as many rows of a class as the others.
 
-    Equal rows are in one fold: what a model learnt by heart tells nothing about its left-out rows.
-    Rows of a class with fewer different rows than folds are in none, so that every teacher learns
-    from them, unless no others are left.  Shape: (n,), from 0, or ALWAYS_TRAINED.
+    Equal rows are in one fold, and so are those of a group: what a model learnt by heart tells
+    nothing about its left-out rows. Of a table with times folds are consecutive stretches, where it
+    has enough of them. Rows of a class with fewer different rows than folds are in none, so that
+    every teacher learns from them, unless no others are left.
+    Shape: (n,), from 0, or ALWAYS_TRAINED.
     """
-    labels, hashes = dataset.labels("train"), dataset.table.row_hashes
-    train = dataset.split.train
-    rows = train if hashes is None else hashes[train]
-    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    labels, train, table = dataset.labels("train"), dataset.split.train, dataset.table
+    units = train if table.units is None else table.units[train]
+    _, first, place, sizes = np.unique(
+        units, return_index=True, return_inverse=True, return_counts=True
+    )
     classes = labels[first]
     order = np.random.default_rng(seed).permutation(len(first))
     order = order[np.argsort(classes[order], kind="stable")]
-    rare = np.bincount(classes)[classes[order]] < count
-    if len(order) - rare.sum() >= count:
-        order = order[~rare]
+    always = np.bincount(classes)[classes[order]] < count
+    if table.groups is not None:
+        always |= sizes[order] > MOST_SHARE * len(train)
+    if len(order) - always.sum() >= count:
+        order = order[~always]
     fold = np.full(len(first), ALWAYS_TRAINED)
-    fold[order] = np.arange(len(order)) % count
+    stretch = None if table.times is None else _stretches(table.times[train], count)
+    if stretch is None:
+        fold[order] = np.arange(len(order)) % count
+    else:
+        _, fold[order] = np.unique(stretch[first][order], return_inverse=True)
     return fold[place]
+
+
+def _stretches(times: NDArray[np.float64], count: int) -> NDArray[np.int64] | None:
+    """Cut rows by time into at most so many stretches of nearly equal sizes, ties together.
+
+    None where they are too few or too unequal.  Shape: (n,).
+    """
+    _, place, rows = np.unique(times, return_inverse=True, return_counts=True)
+    middles = (np.cumsum(rows) - rows / 2) / len(times)
+    _, stretch = np.unique((middles * count).astype(np.int64), return_inverse=True)
+    sizes = np.bincount(stretch[place])
+    if len(sizes) < min(count, LEAST_STRETCHES) or sizes.max() > MOST_SHARE * len(times):
+        return None
+    return stretch[place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,14 @@ from sklearn import datasets
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
+from kd_mlflow.table.groups import (
+    check_groups,
+    check_named,
+    column_names,
+    group_hashes,
+    latest_of_group,
+    row_times,
+)
 from kd_mlflow.table.hashing import split_hashes, table_digest
 from kd_mlflow.table.kinds import Label, Typed, typed
 
@@ -41,7 +49,10 @@ class Table:
 
     ``labels`` has shape (n,) and indexes ``classes``. ``kinds`` and ``gap_texts`` say of each
     feature column what it holds and which texts in it became gaps. ``row_hashes``, shape (n,),
-    decide the split; None for a built-in table, which keeps its own.
+    decide the split; None for a built-in table, which keeps its own. ``groups`` are hashes of what
+    each row is about, and ``times`` say when it was, with a group when its latest row was, of a
+    table that is split by them: shape (n,), else None. ``aside`` has the columns that say so, which
+    are no features, with the table's index.
     """
 
     name: str
@@ -54,6 +65,14 @@ class Table:
     kinds: Mapping[str, str]
     gap_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     row_hashes: NDArray[np.uint64] | None = None
+    groups: NDArray[np.uint64] | None = None
+    times: NDArray[np.float64] | None = None
+    aside: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def units(self) -> NDArray[np.uint64] | None:
+        """Which rows stay together, equal ones or those of a group; None: each is alone."""
+        return self.row_hashes if self.groups is None else self.groups
 
 
 def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
@@ -81,44 +100,47 @@ BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
 
 
 def load_table(
-    data: str | Path | pd.DataFrame, target: str = "", *, separator: str = "", decimal: str = ""
+    data: str | Path | pd.DataFrame,
+    target: str = "",
+    *,
+    group: str = "",
+    time: str = "",
+    separator: str = "",
+    decimal: str = "",
 ) -> Table:
     """Take a DataFrame, or read a built-in table by name or a CSV or Parquet file by path.
 
     A DataFrame is split as a file of the same rows is; its index is not looked at.
+    ``group`` and ``time`` name columns that say which rows belong together and when each was.
     ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
-    if isinstance(data, pd.DataFrame):
+    if isinstance(data, str) and data in BUILT_IN:
+        refuse_csv_options(f"the built-in table {data}", separator, decimal)
+        name = source = str(data)
+        frame, target = _built_in(name, target)
+    elif isinstance(data, pd.DataFrame):
         refuse_csv_options("a DataFrame", separator, decimal)
         name = source = FRAME
         frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
         check_columns(frame, "the DataFrame", target)
-    elif data in BUILT_IN:
-        refuse_csv_options(f"the built-in table {data}", separator, decimal)
-        return _built_in(str(data), target)
     else:
         path = existing_file(str(data), built_in=tuple(BUILT_IN))
         name, source = path.name, str(path.resolve())
         frame = read_file(path, target, separator=separator, decimal=decimal)
-    labels, classes = numbered_labels(frame[target])
-    features = frame.drop(columns=target)
-    columns = {column: typed(features[column]) for column in features.columns}
-    _check_finite(columns)
-    return _table(
-        Origin(name, source, target), _useful(columns), labels, classes, split_hashes(features)
-    )
+    names = column_names(group, frame.columns)
+    return _table(Origin(name, source, target), frame, names, time.strip())
 
 
-def _built_in(name: str, target: str) -> Table:
+def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
+    """A built-in table with its label, and what that is called."""
     features, column = BUILT_IN[name]()
     if target not in ("", column.name):
         raise DataError(
             f"the built-in table {name!r} has the target {column.name!r}; received target "
             f"{target!r}: leave it out, or give the path of a table of your own"
         )
-    columns = {str(column): typed(features[column]) for column in features.columns}
-    return _table(Origin(name, name, str(column.name)), columns, *numbered_labels(column), None)
+    return features.assign(**{str(column.name): column}), str(column.name)
 
 
 class Origin(NamedTuple):
@@ -129,13 +151,23 @@ class Origin(NamedTuple):
     target: str
 
 
-def _table(
-    origin: Origin,
-    columns: Mapping[str, Typed],
-    labels: NDArray[np.int64],
-    classes: tuple[Label, ...],
-    hashes: NDArray[np.uint64] | None,
-) -> Table:
+def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> Table:
+    """Separate a table's label and what is aside, leave useless columns out, take its digest."""
+    labels, classes = numbered_labels(frame[origin.target])
+    aside = frame[_aside(origin, frame, group, time)]
+    features = frame.drop(columns=[origin.target, *aside.columns])
+    columns = {str(name): typed(features[name]) for name in features.columns}
+    hashes = None
+    if origin.source not in BUILT_IN:
+        _check_finite(columns)
+        columns, hashes = _useful(columns), split_hashes(features)
+    groups = times = None
+    if group:
+        groups = group_hashes(frame[group], split_hashes(features) if hashes is None else hashes)
+        check_groups(groups, ",".join(group))
+    if time:
+        times = row_times(frame[time])
+        times = times if groups is None else latest_of_group(times, groups)
     features = pd.DataFrame({name: column.values for name, column in columns.items()}, copy=False)
     kinds = {name: column.kind for name, column in columns.items()}
     return Table(
@@ -147,14 +179,30 @@ def _table(
         kinds=kinds,
         gap_texts={name: column.gap_texts for name, column in columns.items()},
         row_hashes=hashes,
+        groups=groups,
+        times=times,
+        aside=aside,
     )
 
 
+def _aside(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> list[str]:
+    """The columns that say which rows belong together and when each was.  Raises DataError."""
+    names = list(map(str, frame.columns))
+    check_named(group, "group", names, origin.target)
+    check_named([time] if time else [], "time", names, origin.target)
+    if time in group:
+        raise DataError(f"time {time!r} is a group too; name another column")
+    aside = [*group, *([time] if time else [])]
+    if len(aside) + 1 == len(names):
+        raise DataError(f"no column is left to learn from beside {', '.join(map(repr, aside))}")
+    return aside
+
+
 def rare_classes(table: Table) -> dict[Label, int]:
-    """How many different rows each class has that has too few for three sides."""
-    if table.row_hashes is None:
+    """How many different rows, or groups, each class has that has too few for three sides."""
+    if table.units is None:
         return {}
-    pairs = np.stack([table.labels.astype(np.uint64), table.row_hashes])
+    pairs = np.stack([table.labels.astype(np.uint64), table.units])
     labels = np.unique(pairs, axis=1)[0].astype(np.int64)
     counts = np.bincount(labels, minlength=len(table.classes))
     return {table.classes[i]: int(counts[i]) for i in np.flatnonzero(counts < ROWS_PER_CLASS)}
@@ -177,6 +225,9 @@ def without_classes(table: Table, left_out: Mapping[Label, int]) -> Table:
         classes=classes,
         digest=table_digest(features, table.kinds, labels, classes, table.target),
         row_hashes=None if table.row_hashes is None else table.row_hashes[kept],
+        groups=None if table.groups is None else table.groups[kept],
+        times=None if table.times is None else table.times[kept],
+        aside=table.aside[kept].reset_index(drop=True),
     )
 
 
