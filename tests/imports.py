@@ -19,8 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("errors", "local_state", "version"),
     ("config",),
-    ("scoring",),
-    ("ensemble_scoring",),
+    ("serving",),
     ("population",),
     ("evaluation",),
     ("table",),

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from kd_mlflow import scoring
 from kd_mlflow.errors import DataError
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Encoding, Scaler, fit_encoding
 from kd_mlflow.table.kinds import kind_of
 

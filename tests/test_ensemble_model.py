@@ -13,11 +13,11 @@ from sklearn.metrics import log_loss
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.ensemble_scoring import Members
 from kd_mlflow.models.any_model import find_model
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.population.selection import Mixture
+from kd_mlflow.serving.ensemble_scoring import Members
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.tracking.lookup import ENSEMBLE, load_ensemble
@@ -86,8 +86,8 @@ def test_many_rows_are_scored_as_few_are(tmp_path, ensemble, dataset, monkeypatc
     encoded = ensemble.encoding.encode(dataset.features("test"))
     saved(tmp_path, ensemble, dataset)
     expected = Members(tmp_path, "logits").probabilities(encoded)
-    monkeypatch.setattr("kd_mlflow.scoring.ROWS_AT_ONCE", 32)
-    monkeypatch.setattr("kd_mlflow.ensemble_scoring.BATCH_BYTES", 1)
+    monkeypatch.setattr("kd_mlflow.serving.scoring.ROWS_AT_ONCE", 32)
+    monkeypatch.setattr("kd_mlflow.serving.ensemble_scoring.BATCH_BYTES", 1)
     found = Members(tmp_path, "logits").probabilities(encoded)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -18,7 +18,7 @@ from kd_mlflow.distillation.students import transfer_set
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.population.network import Population
-from kd_mlflow.scoring import Network
+from kd_mlflow.serving.scoring import Network
 from kd_mlflow.steps.train_teachers import _evaluated
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler

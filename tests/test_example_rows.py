@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kd_mlflow import pipeline, scoring
+from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
 

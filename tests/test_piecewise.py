@@ -11,7 +11,7 @@ from kd_mlflow.distillation.inputs import inputs_of
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.models.student_model import save_model
 from kd_mlflow.population.network import Population
-from kd_mlflow.scoring import Network
+from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import SOFT, Encoding, Scaler, fit_encoding, piecewise_linear
 
 N = 400

@@ -107,7 +107,7 @@ def test_mlflow_is_imported_where_runs_versions_and_models_are():
         for path in MODULES
         if any(name.split(".")[0] == "mlflow" for name in imported(path))
     }
-    assert found == {"tracking", "registry", "models", "scoring", "ensemble_scoring"}
+    assert found == {"tracking", "registry", "models", "serving"}
 
 
 def test_what_mlflow_does_not_document_is_used_in_one_place():
@@ -149,15 +149,15 @@ def test_numbers_know_no_options_and_no_table(room):
 
 def test_scoring_imports_nothing_of_the_package():
     """The code that goes into the registered model imports what its requirements name."""
-    roots = {name.split(".")[0] for name in imported(ROOT / "kd_mlflow" / "scoring.py")}
+    roots = {name.split(".")[0] for name in imported(ROOT / "kd_mlflow" / "serving" / "scoring.py")}
     third_party = roots - set(sys.stdlib_module_names)
     assert third_party == {"mlflow", "numpy", "pandas"}
 
 
 def test_an_ensembles_code_needs_no_torch():
     """What goes into its model imports its requirements and, of the package, ``scoring`` alone."""
-    names = imported(ROOT / "kd_mlflow" / "ensemble_scoring.py")
-    assert {name for name in names if name.startswith("kd_mlflow")} == {"kd_mlflow.scoring"}
+    names = imported(ROOT / "kd_mlflow" / "serving" / "ensemble_scoring.py")
+    assert {name for name in names if name.startswith("kd_mlflow")} == {"kd_mlflow.serving.scoring"}
     third_party = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
     assert third_party == {"kd_mlflow", "lightgbm", "mlflow", "numpy"}
 

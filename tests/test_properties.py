@@ -22,7 +22,7 @@ from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, Sampling
 from kd_mlflow.population.training import Rows, Schedule, Task
-from kd_mlflow.scoring import Network
+from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError
-from kd_mlflow.scoring import Network
+from kd_mlflow.serving.scoring import Network
 
 INPUT, OUTPUT = "columns", "probabilities"
 """Names of the graph's input, a float32 matrix (n, columns), and output, (n, classes)."""

@@ -16,7 +16,7 @@ from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
-from kd_mlflow.scoring import Network
+from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import Encoding, Scaler
 
 

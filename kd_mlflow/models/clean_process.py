@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.models import pulled
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 
 PATIENCE_S = 600
 """How long a model may take to load and to score the test rows."""

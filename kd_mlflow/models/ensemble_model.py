@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from mlflow.models import Model
 
-from kd_mlflow import ensemble_scoring, scoring
 from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble

@@ -20,7 +20,7 @@ from kd_mlflow.evaluation.succession import Task
 from kd_mlflow.models.model_teachers import native_model, pickle_files, respondent_of
 from kd_mlflow.models.respondent import PROBABILITY, SCORED, Respondent, one_line
 from kd_mlflow.models.student_model import ENCODING
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker

@@ -23,7 +23,7 @@ from kd_mlflow.errors import RunError
 from kd_mlflow.models.respondent import TEACHER, Respondent, Role, one_line
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import choose_ensemble, load_ensemble

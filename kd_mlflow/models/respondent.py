@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, listed
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 
 PROBABILITY = "probability_"
 RULE = (

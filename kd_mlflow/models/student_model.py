@@ -27,8 +27,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
-from kd_mlflow import scoring
 from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema

@@ -25,7 +25,7 @@ from kd_mlflow.models.respondent import FLOOR, fault
 from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
 from kd_mlflow.tracking.kept_answers import KeptAnswers, kept_answers

@@ -11,8 +11,8 @@ from importlib import metadata
 
 import pandas as pd
 
-from kd_mlflow import scoring
 from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.serving import scoring
 
 CALLS, WARM_UP = 100, 10
 

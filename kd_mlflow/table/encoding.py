@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kd_mlflow import scoring
 from kd_mlflow.errors import DataError
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.kinds import Label, kind_of
 
 

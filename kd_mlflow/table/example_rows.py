@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kd_mlflow.scoring import MISSING
+from kd_mlflow.serving.scoring import MISSING
 from kd_mlflow.table.encoding import Column
 
 EXAMPLE_ROWS = 2

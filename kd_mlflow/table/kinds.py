@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kd_mlflow import scoring
 from kd_mlflow.errors import DataError
+from kd_mlflow.serving import scoring
 
 _log = logging.getLogger(__name__)
 

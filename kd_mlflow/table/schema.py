@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_mlflow import scoring
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.profile import GAP, ColumnProfile, Profile, value_text
 

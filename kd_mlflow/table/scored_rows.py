@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.groups import Source, TableOptions
 from kd_mlflow.errors import DataError
-from kd_mlflow.scoring import text_of
+from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.files import existing_file, read_columns, refuse_csv_options
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import typed

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING or __name__.startswith("kd_mlflow"):
-    from kd_mlflow import scoring
+    from kd_mlflow.serving import scoring
 else:  # executed by MLflow as a model's code file: the other one lies beside it, importable nowhere
     _spec = spec_from_file_location(
         "kd_mlflow_scoring", Path(__file__).with_name("scoring.py")
