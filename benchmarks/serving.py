@@ -43,7 +43,7 @@ from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.pipeline import run_main
 from kd_mlflow.population.losses import average_probabilities
-from kd_mlflow.serving.scoring import Student
+from kd_mlflow.serving.student import Student
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler
 

@@ -14,7 +14,7 @@ from kd_mlflow.models import clean_process
 from kd_mlflow.models.clean_process import CleanProcess, write_rows
 from kd_mlflow.models.pulled import ROWS
 
-CODE_FILE = "scoring.py"
+CODE_FILE = "student.py"
 
 
 @pytest.fixture(scope="module")

@@ -270,7 +270,7 @@ def test_ensemble_files_hold_no_pickle(finished):
     """The ensemble is JSON, npz files of plain arrays, the trees' text, its model's own files."""
     folder = Tracker().download(finished.result.taught.run_id, "ensemble")
     of_model = {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml"}
-    of_model |= {"scoring.py", "ensemble_scoring.py", STAMP}
+    of_model |= {"scoring.py", "student.py", "ensemble_scoring.py", STAMP}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in of_model]
     assert {path.suffix for path in files} == {".json", ".npz", ".txt"}
     for path in files:

@@ -110,6 +110,14 @@ def test_mlflow_is_imported_where_runs_versions_and_models_are():
     assert found == {"tracking", "registry", "models", "serving"}
 
 
+def test_reading_a_table_loads_no_mlflow():
+    """Nothing that the modules of ``table`` import does, which is most of a second's start."""
+    modules = sorted(name for name in FILES if name.startswith("kd_mlflow.table."))
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if name.split(".")[0] == "mlflow"] == []
+
+
 def test_what_mlflow_does_not_document_is_used_in_one_place():
     """One module imports an undocumented class of MLflow, which it can do without."""
     found = {name_of(path): names for path in MODULES if (names := undocumented(path))}
@@ -147,19 +155,21 @@ def test_numbers_know_no_options_and_no_table(room):
     assert below <= {"errors", "population"}
 
 
-def test_scoring_imports_nothing_of_the_package():
-    """The code that goes into the registered model imports what its requirements name."""
-    roots = {name.split(".")[0] for name in imported(ROOT / "kd_mlflow" / "serving" / "scoring.py")}
-    third_party = roots - set(sys.stdlib_module_names)
-    assert third_party == {"mlflow", "numpy", "pandas"}
-
-
-def test_an_ensembles_code_needs_no_torch():
-    """What goes into its model imports its requirements and, of the package, ``scoring`` alone."""
-    names = imported(ROOT / "kd_mlflow" / "serving" / "ensemble_scoring.py")
-    assert {name for name in names if name.startswith("kd_mlflow")} == {"kd_mlflow.serving.scoring"}
-    third_party = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert third_party == {"kd_mlflow", "lightgbm", "mlflow", "numpy"}
+@pytest.mark.parametrize(
+    ("file", "beside_it", "requirements"),
+    [
+        ("scoring", set(), {"numpy", "pandas"}),
+        ("student", {"scoring"}, {"mlflow", "numpy", "pandas"}),
+        ("ensemble_scoring", {"scoring", "student"}, {"lightgbm", "mlflow", "numpy"}),
+    ],
+)
+def test_a_models_code_imports_its_requirements_alone(file, beside_it, requirements):
+    """What goes into a model imports what it requires and, of the package, files beside it."""
+    names = imported(ROOT / "kd_mlflow" / "serving" / f"{file}.py")
+    own = {name for name in names if name.split(".")[0] == "kd_mlflow"}
+    assert own == {f"kd_mlflow.serving.{name}" for name in beside_it}
+    third_party = {name.split(".")[0] for name in names - own} - set(sys.stdlib_module_names)
+    assert third_party == requirements
 
 
 def test_an_installed_package_has_all_modules(tmp_path):

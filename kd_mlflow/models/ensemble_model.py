@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from mlflow.models import Model
 from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
-from kd_mlflow.models.student_model import SCORING, quiet, requirements, signature
+from kd_mlflow.models.student_model import SCORING, add_code, quiet, requirements, signature
+from kd_mlflow.serving import ensemble_scoring
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -61,7 +61,7 @@ def save_ensemble(
     described.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = code.name  # not where it lay
     write_example(folder, described, example)
     described.save(str(folder / MLMODEL))
-    shutil.copy(scoring.__file__, folder / Path(scoring.__file__).name)
+    add_code(folder)
     ensemble.save(folder)
     for i, family in enumerate(ensemble.families, 1):
         if isinstance(family, Networks):

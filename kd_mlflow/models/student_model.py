@@ -28,7 +28,7 @@ from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.serving import scoring
+from kd_mlflow.serving import scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema
@@ -149,8 +149,8 @@ def _add_pyfunc(
 
     ``environment`` names files of the folder, by the argument of MLflow that takes each.
     """
-    code, encoding = Path(scoring.__file__), module.encoding
-    shutil.copy(code, folder / code.name)
+    encoding = module.encoding
+    add_code(folder)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
     document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
     (folder / ENCODING).write_text(document, encoding="utf-8")
@@ -159,7 +159,7 @@ def _add_pyfunc(
     mlflow.pyfunc.add_to_model(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
-        model_code_path=code.name,
+        model_code_path=Path(student.__file__).name,
         artifacts={
             name: {"path": file, "uri": file}
             for name, file in (("encoding", ENCODING), ("weights", WEIGHTS))
@@ -167,6 +167,12 @@ def _add_pyfunc(
         **environment,
     )
     mlflow_model.save(str(folder / MLMODEL))
+
+
+def add_code(folder: Path) -> None:
+    """Copy what every model of ours reads columns with, and what answers MLflow."""
+    for path in (scoring.__file__, student.__file__):
+        shutil.copy(path, folder)
 
 
 def _add_onnx(folder: Path, mlflow_model: Model, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """A pulled ensemble's own code: a table's columns -> codes -> the members' average, in numpy.
 
-This file is copied into an ensemble's model beside ``scoring.py``, which reads the columns and
-answers; it imports that one, numpy, mlflow, and lightgbm where boosted trees count.
+This file is copied into an ensemble's model beside ``scoring.py``, which reads the columns, and
+``student.py``, which answers; it imports these, numpy, mlflow, and lightgbm for boosted trees.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import mlflow
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING or __name__.startswith("kd_mlflow"):
-    from kd_mlflow.serving import scoring
-else:  # executed by MLflow as a model's code file: the other one lies beside it, importable nowhere
-    _spec = spec_from_file_location(
-        "kd_mlflow_scoring", Path(__file__).with_name("scoring.py")
-    )  # of a name by which it knows that it is not the model's code file itself
-    scoring = module_from_spec(_spec)
-    _spec.loader.exec_module(scoring)
+if TYPE_CHECKING or __name__.startswith("kd_mlflow."):
+    from kd_mlflow.serving import scoring, student
+else:  # in a model's folder: the other files lie beside this one, importable nowhere
+    _spec = spec_from_file_location("kd_mlflow_student", Path(__file__).with_name("student.py"))
+    student = module_from_spec(_spec)  # of a name by which it knows that it is not the code file
+    _spec.loader.exec_module(student)
+    scoring = student.scoring
 
 BATCH_BYTES = 2**25
 """Bound of what one layer of one family's networks makes of the rows that are scored at once."""
@@ -136,7 +135,7 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return answer
 
 
-class Ensemble(scoring.Student):
+class Ensemble(student.Student):
     """Answers as a student does, with all its members."""
 
     def load_context(self, context: Any) -> None:
