@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow import scoring
 from kd_mlflow.errors import DataError
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.hashing import Codes, row_hashes
 from kd_mlflow.table.kinds import typed
 
