@@ -44,6 +44,7 @@ from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
     distill_run_of,
@@ -51,7 +52,7 @@ from kd_mlflow.tracking.lookup import (
     teacher_accuracies,
 )
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import check_stores, store_errors
+from kd_mlflow.tracking.store import check_stores
 
 TeachingConfig: TypeAlias = DistillConfig | SweepConfig
 

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.models.any_model import find_model
+from kd_mlflow.models.addresses import find_model
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.population.selection import Mixture
@@ -177,7 +177,7 @@ def test_evaluate_scores_it(finished, model):
     found = find_model(Tracker(), f"runs:/{finished.result.taught.run_id}/ensemble")
     assert found.classes(rows, np.array([], dtype=object)) == ("0", "1")
     assert found.pickles == ()
-    asked = found.fetched.respondent.shares(rows, ("0", "1"))
+    asked = found.respondent.shares(rows, ("0", "1"))
     np.testing.assert_allclose(asked, shares(model.predict(rows)), atol=1e-7)
 
 

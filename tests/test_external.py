@@ -28,7 +28,7 @@ from kd_mlflow.config.entry_points import DistillConfig, PromoteConfig, SweepCon
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import RunError
-from kd_mlflow.models import model_teachers
+from kd_mlflow.models import any_model
 from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.models.respondent import FLOOR, Respondent
 from kd_mlflow.table.dataset import read_dataset
@@ -222,7 +222,7 @@ def test_rows_are_scored_in_chunks_as_at_once(committee, monkeypatch):
     teachers, dataset = load("models:/forest/1")
     rows = dataset.features("train")
     whole = teachers.score(rows, "probabilities")
-    monkeypatch.setattr(model_teachers, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(any_model, "CHUNK_ROWS", 7)
     assert torch.equal(teachers.score(rows, "probabilities"), whole)
 
 

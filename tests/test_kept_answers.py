@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kd_mlflow.errors import Unavailable
-from kd_mlflow.tracking import kept_answers as module
-from kd_mlflow.tracking.kept_answers import ANSWERS, DIGEST, keep_answers, kept_answers
+from kd_mlflow.tracking import kept_rows as module
+from kd_mlflow.tracking.kept_rows import ANSWERS, DIGEST, keep_answers, kept_answers
 from kd_mlflow.tracking.runs import Tracker
 
 RANDOM = np.random.default_rng(0)

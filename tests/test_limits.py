@@ -3,7 +3,6 @@
 import json
 import logging
 import sqlite3
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,8 @@ import pytest
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
-from kd_mlflow.models.model_teachers import TAG_LENGTH, FetchedModel, ModelTeachers
+from kd_mlflow.models.any_model import AnyModel
+from kd_mlflow.models.model_teachers import TAG_LENGTH, ModelTeachers
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
 
@@ -94,16 +94,14 @@ def test_a_file_with_a_long_name_gives_runs_a_name(store, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3, 200])
-def test_many_teachers_fit_a_tag(count):
+def test_many_teachers_fit_a_tag(count, tmp_path):
     """The tag kd.teachers is JSON within MLflow's length, and counts the models it leaves out."""
     members = tuple(
-        FetchedModel(
+        AnyModel(
             uri=f"models:/teacher-{i}@champion",
             resolved=f"models:/teacher-{i}/1",
+            folder=tmp_path,
             model_id=f"m-{i:032d}",
-            digest="0" * 64,
-            parameters=None,
-            folder=Path(),
             respondent=None,
         )
         for i in range(count)

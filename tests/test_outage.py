@@ -33,7 +33,7 @@ from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
-from kd_mlflow.tracking import patience
+from kd_mlflow.tracking import failures, patience
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.patience import Patience
@@ -485,7 +485,7 @@ def test_a_run_that_cannot_begin_is_an_error_at_once(tmp_path, monkeypatch, uri,
     begun = time.monotonic()
     with pytest.raises(StoreError, match="cannot be reached"):
         pipeline.run_teachers(TeachersConfig(**TEACHERS))
-    assert time.monotonic() - begun < stores.PATIENCE_S + 2
+    assert time.monotonic() - begun < failures.PATIENCE_S + 2
     forget_store()
     fault(
         "teachers",

@@ -18,7 +18,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
-from kd_mlflow.models.model_teachers import STAMP
+from kd_mlflow.models.any_model import STAMP
 from kd_mlflow.population.training import Task
 from kd_mlflow.steps import tracked
 from kd_mlflow.tracking.lookup import load_ensemble

@@ -20,8 +20,8 @@ from kd_mlflow.evaluation.reproduction import (
     repetition,
     reproduction_check,
 )
-from kd_mlflow.tracking import kept_answers
-from kd_mlflow.tracking.kept_answers import DIGEST
+from kd_mlflow.tracking import kept_rows
+from kd_mlflow.tracking.kept_rows import DIGEST
 
 NAME = "kd-student"
 FREE = {
@@ -257,7 +257,7 @@ def test_a_version_without_kept_answers_is_judged_by_its_metrics(own_main, by, p
 
 def test_kept_answers_that_are_gone_are_no_early_version(own_main, monkeypatch):
     """A run that kept answers and has none any more cannot be compared with: refused."""
-    monkeypatch.setattr(kept_answers, "ANSWERS", "other.npy")
+    monkeypatch.setattr(kept_rows, "ANSWERS", "other.npy")
     check, passed = judged(registered(own_main))
     assert (check.passed, passed) == (False, False)
     assert "are gone, so that nobody can compare with them" in check.reason

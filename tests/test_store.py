@@ -21,6 +21,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.registry import versions
+from kd_mlflow.tracking import failures, patience
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.runs import Tracker
 
@@ -71,9 +72,9 @@ def fails(words, uri):
     with pytest.raises(StoreError) as caught:
         kd.train_teachers(data="wine", n_teachers=1, teacher_epochs=1)
     said = str(caught.value)
-    assert time.monotonic() - started < stores.PATIENCE_S + 2
+    assert time.monotonic() - started < failures.PATIENCE_S + 2
     assert any(word in said for word in words.split(" or "))
-    assert stores.masked(uri) in said
+    assert failures.masked(uri) in said
     assert "check MLFLOW_TRACKING_URI" in said
     assert SECRET not in said
     assert "\n" not in said
@@ -219,7 +220,7 @@ def test_a_registry_elsewhere_is_asked_too(store, monkeypatch):
 )
 def test_credentials_are_masked(text, shown):
     """Passwords, tokens as users and secrets in queries are replaced; nothing else is."""
-    assert stores.masked(text) == shown
+    assert failures.masked(text) == shown
 
 
 @pytest.mark.parametrize("given", [None, "3"])
@@ -229,7 +230,7 @@ def test_patience_comes_back(monkeypatch, given):
     if given:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", given)
     before = dict(os.environ)
-    with stores.impatient():
+    with patience.impatient():
         during = os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
     assert during == "0"
     assert dict(os.environ) == before

@@ -1,59 +1,92 @@
-"""Any MLflow model to be scored: found by what it is called, fetched, asked in parts."""
+"""Any MLflow model, ours or anybody's: loaded from its files, and asked about rows."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.types import DataType
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
+from kd_mlflow.errors import RunError, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
-from kd_mlflow.models.model_teachers import (
-    CHUNK_ROWS,
-    PROBED_ROWS,
-    FetchedModel,
-    fetch_model,
-    pickle_files,
-)
-from kd_mlflow.models.respondent import SCORED
+from kd_mlflow.models.respondent import Respondent, Role
 from kd_mlflow.models.student_model import ENCODING, PROFILE
-from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased
+from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
-from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import absent, store_error
 
-VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
-"""The address of a registered version, by its number or an alias."""
+CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
+"""Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
+
+PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill", ".pt", ".pth")
+
+CHUNK_ROWS = 65_536
+"""Rows handed to a model at once."""
+
+PROBED_ROWS = 16
+"""Rows scored before anything else, so that a model that cannot answer is known at once."""
+
+STAMP = "registered_model_meta"
+"""A file that MLflow adds to a model on download; the digest skips it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoredModel:
-    """A model that is loaded, the registered version that it is, and what it says of its training.
+@dataclass(frozen=True)
+class AnyModel:
+    """A loaded MLflow model, and its files in ``folder``.
 
-    ``encoding`` and ``profile`` are None for models of other origins; early students have no
-    profile.
+    ``uri`` is what it was called, ``resolved`` the same with a version's number for an alias.
+    ``version`` is None where it was not called by a version, ``parameters`` where nobody counted
+    its trained values or they have no count.
     """
 
-    fetched: FetchedModel
-    version: ModelVersion | None
-    encoding: Encoding | None
-    profile: Profile | None
+    uri: str
+    resolved: str
+    folder: Path
+    model_id: str | None
+    respondent: Respondent
+    version: ModelVersion | None = None
+    parameters: int | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its files, names and contents."""
+        sha = hashlib.sha256()
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            if path.name != STAMP:
+                sha.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
+                with path.open("rb") as file:
+                    sha.update(hashlib.file_digest(file, "sha256").digest())
+        return sha.hexdigest()
+
+    @cached_property
+    def encoding(self) -> Encoding | None:
+        """What a student was taught of the columns; None where the model is none of ours."""
+        ours = (self.folder / ENCODING).is_file() and (self.folder / "scoring.py").is_file()
+        return Encoding.from_dict(_json(self.folder / ENCODING)) if ours else None
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """What its training rows looked like; None for early students and models of others."""
+        path = self.folder / PROFILE
+        return Profile.from_dict(_json(path)) if path.is_file() else None
 
     @property
-    def uri(self) -> str:
-        """Where it lies; an alias is resolved to its version."""
-        return self.fetched.resolved
+    def threshold(self) -> float | None:
+        """From which probability on it predicts the second of two classes; None: the likeliest."""
+        return self.encoding.threshold if self.encoding else None
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -64,14 +97,14 @@ class ScoredModel:
     def title(self) -> str:
         """What it is called, with its aliases."""
         if self.version is None:
-            return self.uri
+            return self.resolved
         named = f" ({', '.join(self.aliases)})" if self.aliases else ""
         return f"{self.version.name} version {self.version.version}{named}"
 
     @property
     def pickles(self) -> tuple[str, ...]:
         """Its files that are pickles, which run code when they are loaded, after what it is."""
-        return tuple(f"{self.title}: {name}" for name in pickle_files(self.fetched.folder))
+        return tuple(f"{self.title}: {name}" for name in pickle_files(self.folder))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -79,12 +112,17 @@ class ScoredModel:
         columns = self.encoding.columns if self.encoding else ()
         return tuple(column.name for column in columns if column.kind == "category")
 
-    def taking(self, features: pd.DataFrame) -> ScoredModel:
+    def taking(self, features: pd.DataFrame) -> AnyModel:
         """The same model, asked with all columns of a table where it names none of its own."""
-        respondent = self.fetched.respondent
-        if not respondent.columns:
-            respondent = replace(respondent, columns=tuple(features.columns))
-        return replace(self, fetched=replace(self.fetched, respondent=respondent))
+        if self.respondent.columns:
+            return self
+        respondent = replace(self.respondent, columns=tuple(features.columns))
+        return replace(self, respondent=respondent)
+
+    def own_classes(self) -> tuple[str, ...] | None:
+        """Its classes as texts, where the loaded object names them."""
+        classes: Any = getattr(self.respondent.model, "classes_", None)
+        return None if classes is None else tuple(text_of(label) for label in classes)
 
     def classes(self, features: pd.DataFrame, labels: NDArray[np.object_]) -> tuple[str, ...]:
         """Its classes as texts; where it names none, the table's labels in their order.
@@ -93,15 +131,15 @@ class ScoredModel:
         """
         if self.encoding:
             return tuple(map(str, self.encoding.classes))
-        values, names = self.fetched.respondent.answer(features.head(PROBED_ROWS))
+        values, names = self.respondent.answer(features.head(PROBED_ROWS))
         if names is not None:
             return tuple(names)
         known = tuple(sorted({str(label) for label in labels if label is not None}))
         columns = values.shape[1] if values.ndim == 2 else 1
         if columns != len(known):
             raise RunError(
-                f"model {self.uri} does not name its classes: it answers with {columns} numbers "
-                f"per row, and the table has the labels {listed(known) or 'none'}; log a "
+                f"model {self.resolved} does not name its classes: it answers with {columns} "
+                f"numbers per row, and the table has the labels {listed(known) or 'none'}; log a "
                 "classifier that has classes_, or a table with all labels and its target"
             )
         return known
@@ -115,113 +153,77 @@ class ScoredModel:
         cannot score them.
         """
         numbers = _numbered(labels, classes)
-        threshold = self.encoding.threshold if self.encoding else None
         parts = [
             RowScores.of(
-                self.fetched.respondent.shares(features.iloc[rows], classes),
-                numbers[rows],
-                threshold,
+                self.respondent.shares(features.iloc[rows], classes), numbers[rows], self.threshold
             )
-            for rows in _parts(len(features))
+            for rows in row_parts(len(features))
         ]
-        read = features.loc[:, features.columns.isin(self.fetched.respondent.columns)]
+        read = features.loc[:, features.columns.isin(self.respondent.columns)]
         first, places = distinct_rows(read)
         return RowScores.joined(parts).alike(first[places])
 
 
-def find_model(tracker: Tracker, given: str) -> ScoredModel:
-    """Find and load a model: a registered version, an alias, any other URI of an MLflow model.
+def pickle_files(folder: Path) -> list[str]:
+    """Files of a model that are pickles by their names: they run code as they are loaded."""
+    files = (path for path in folder.rglob("*") if path.suffix in PICKLES)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
-    A bare name is a registered model's production. Raises RegistryError where there is no such
-    version, RunError where it cannot be loaded.
+
+def row_parts(rows: int) -> Iterator[slice]:
+    """Rows in the parts that are handed to a model at once."""
+    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))
+
+
+def load(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:
+    """Load a model from its files, to ask it as what ``role`` says.
+
+    It is asked with the columns of its own fit or signature, else with all that are given. Raises
+    whatever its code raises.
     """
-    if not given.strip():
-        raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
-    uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
-    version = _version(tracker, uri)
-    resolved = f"models:/{version.name}/{version.version}" if version else uri
-    fetched = fetch_model(tracker, resolved, (), role=SCORED)
-    return ScoredModel(
-        fetched=fetched,
-        version=version,
-        encoding=_encoding(fetched.folder),
-        profile=_profile(fetched.folder),
+    description = Model.load(str(folder))
+    model = _native(folder, description)
+    if model is None:
+        model = mlflow.pyfunc.load_model(str(folder))
+    respondent = _respondent(model, description, columns, name=uri, role=role)
+    return AnyModel(uri, uri, folder, description.model_id, respondent)
+
+
+def _respondent(
+    model: Any, description: Model, given: Sequence[str], *, name: str, role: Role
+) -> Respondent:
+    schema = description.get_input_schema()
+    named = schema is not None and schema.has_input_names()
+    types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
+    tensor = schema is not None and schema.is_tensor_spec() and not named
+    fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
+    wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
+    return Respondent(
+        name=name,
+        model=model,
+        columns=tuple(map(str, fitted)) or tuple(types) or tuple(given),
+        wide=frozenset(wide),
+        matrix=schema.input_types()[0] if tensor else None,
+        role=role,
     )
 
 
-def find_other(tracker: Tracker, model: ScoredModel) -> str | None:
-    """What to compare a version with: its production, or for that one the candidate, if any."""
-    if model.version is None:
-        return None
-    own = str(model.version.version)
-    for alias in (PRODUCTION, CANDIDATE):
-        other = aliased(tracker.client, model.version.name, alias)
-        if other is not None and str(other.version) != own:
-            return f"models:/{other.name}/{other.version}"
+def _native(folder: Path, description: Model) -> Any | None:
+    """The model of its own library where pyfunc would hide something of it, else None."""
+    for flavour in CLASSIFIERS:
+        if flavour in description.flavors:
+            model = importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
+            return model if flavour == "sklearn" or hasattr(model, "predict_proba") else None
     return None
 
 
-def logged_here(tracker: Tracker, model: ScoredModel) -> str | None:
-    """The model's id, where the tracking store in use has it."""
-    if not (model_id := model.fetched.model_id):
-        return None
-    try:
-        tracker.client.get_logged_model(model_id)
-    except MlflowException as error:
-        if absent(error):
-            return None
-        raise store_error(error) from None
-    return model_id
-
-
-def try_model(tracker: Tracker, uri: str) -> ScoredModel | Unavailable:
-    """Find a model that nobody named; or why it cannot be had."""
-    try:
-        return find_model(tracker, uri)
-    except (RegistryError, RunError) as error:
-        return Unavailable(str(error))
-
-
-def _version(tracker: Tracker, uri: str) -> ModelVersion | None:
-    """The registered version that an address names, if it names one."""
-    if (found := VERSION.fullmatch(uri)) is None:
-        return None
-    name, number, alias = found.groups()
-    try:
-        if number:
-            return tracker.client.get_model_version(name, number)
-        return tracker.client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if not absent(error):
-            raise store_error(error) from None
-    known = tracker.client.search_model_versions(f"name = '{name}'", max_results=50)
-    numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
-    raise RegistryError(
-        f"the registry has no {uri}: {name!r} has {numbers}; give models:/name/1, "
-        "models:/name@alias, or the URI of another MLflow model"
-    )
-
-
-def _encoding(folder: Path) -> Encoding | None:
-    """What a student was taught of the columns; None where the model is none of ours."""
-    if not ((folder / ENCODING).is_file() and (folder / "scoring.py").is_file()):
-        return None
-    return Encoding.from_dict(json.loads((folder / ENCODING).read_text(encoding="utf-8")))
-
-
-def _profile(folder: Path) -> Profile | None:
-    path = folder / PROFILE
-    if not path.is_file():
-        return None
-    return Profile.from_dict(json.loads(path.read_text(encoding="utf-8")))
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Each label's class by its number, as ``RowScores`` takes them."""
     places = {name: i for i, name in enumerate(classes)}
     codes, uniques = pd.factorize(labels)
     numbers = [*(places.get(text, UNKNOWN) for text in uniques), NO_LABEL]
     return np.array(numbers, dtype=np.int64)[codes]
-
-
-def _parts(rows: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import Model
-from mlflow.types import DataType
 from torch import Tensor
 
 from kd_mlflow.distillation.teachers import Ensemble, Part
 from kd_mlflow.errors import RunError
-from kd_mlflow.models.respondent import TEACHER, Respondent, Role, one_line
+from kd_mlflow.models.addresses import fetch, loading
+from kd_mlflow.models.any_model import PROBED_ROWS, AnyModel, row_parts
+from kd_mlflow.models.respondent import TEACHER
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
 from kd_mlflow.serving.scoring import text_of
@@ -28,44 +25,12 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import choose_ensemble, load_ensemble
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import masked, store_error, unreachable
-
-CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
-"""Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
-
-PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill", ".pt", ".pth")
 
 NAMED_MODELS = 3
 """Models named where people read; all of them stand in the run's parameter ``kd.teachers``."""
 
-CHUNK_ROWS = 65_536
-"""Rows handed to a model at once."""
-
-PROBED_ROWS = 16
-"""Rows scored before anything else, so that a model that cannot teach is known at once."""
-
 TAG_LENGTH = 8000
 """Characters that MLflow stores of a tag."""
-
-STAMP = "registered_model_meta"
-"""A file that MLflow adds to a model on download; the digest skips it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchedModel:
-    """One model: as it was named, and what that led to.
-
-    ``digest`` is a SHA-256 of the model's files, which lie in ``folder``; ``parameters`` is None
-    where they do not count.
-    """
-
-    uri: str
-    resolved: str
-    model_id: str | None
-    digest: str
-    parameters: int | None
-    folder: Path
-    respondent: Respondent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +42,7 @@ class ModelTeachers:
     """
 
     encoding: Encoding
-    members: tuple[FetchedModel, ...]
+    members: tuple[AnyModel, ...]
     ours: Ensemble | None = None
     mixture: Mixture | None = None
 
@@ -142,8 +107,8 @@ class ModelTeachers:
         Shape: n rows -> (n, classes), logits.
         """
         average, mixture, chunks = AVERAGES[averaging], self.mixture, []
-        for start in range(0, len(features), CHUNK_ROWS):
-            each = self.each(features.iloc[start : start + CHUNK_ROWS], averaging)
+        for rows in row_parts(len(features)):
+            each = self.each(features.iloc[rows], averaging)
             if mixture is None:
                 chunks.append(average(each))
                 continue
@@ -194,96 +159,25 @@ def load_models(
     if runs:
         run = choose_ensemble(tracker, runs[0], dataset.identity)
         ours = load_ensemble(tracker, run.info.run_id)
-    members = tuple(fetch_model(tracker, uri, tuple(features.columns)) for uri in uris)
+    members = tuple(_teacher(tracker, uri, tuple(features.columns)) for uri in uris)
     found = ModelTeachers(encoding=ours.encoding if ours else encoding, members=members, ours=ours)
     found.score(features.head(PROBED_ROWS), "probabilities")
     return found
 
 
-def fetch_model(
-    tracker: Tracker, uri: str, columns: tuple[str, ...], *, role: Role = TEACHER
-) -> FetchedModel:
-    """Fetch and load a model; it is asked with ``columns`` where it says nothing of its own.
-
-    An alias is resolved to its version first: what is fetched is what is recorded.
-    Raises RunError where it cannot be loaded.
-    """
-    try:
-        resolved = _resolved(tracker, uri)
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
-        description = Model.load(str(folder))
-        model = native_model(folder, description)
-        if model is None:
-            model = mlflow.pyfunc.load_model(str(folder))
-        # counting loads a network once more: only what teaches is compared by its size
-        parameters = _parameters(folder, description, model) if role is TEACHER else None
-    except Exception as error:  # stores, networks and unpickling may raise anything
-        if unreachable(error):
-            raise store_error(error) from None
-        raise RunError(
-            f"{role.noun} {uri} cannot be loaded: {masked(one_line(error))}; give URIs of MLflow "
-            "models, such as models:/name/1, models:/name@alias or runs:/id/path"
-        ) from None
-    return FetchedModel(
-        uri=uri,
-        resolved=resolved,
-        model_id=description.model_id,
-        digest=_digest(folder),
-        parameters=parameters,
-        folder=folder,
-        respondent=respondent_of(model, description, columns, name=uri, role=role),
-    )
+def _teacher(tracker: Tracker, uri: str, columns: Sequence[str]) -> AnyModel:
+    """Fetch a model and count its parameters: what teaches is compared by its size."""
+    model = fetch(tracker, uri, columns, role=TEACHER)
+    with loading(uri, TEACHER):  # counting loads a network once more
+        return replace(model, parameters=_parameters(model))
 
 
-def _resolved(tracker: Tracker, uri: str) -> str:
-    alias = re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri)
-    if alias is None:
-        return uri
-    version = tracker.client.get_model_version_by_alias(*alias.groups())
-    return f"models:/{version.name}/{version.version}"
-
-
-def native_model(folder: Path, description: Model) -> Any | None:
-    """The model of its own library where pyfunc would hide something of it, else None."""
-    for flavour in CLASSIFIERS:
-        if flavour in description.flavors:
-            model = importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
-            return model if flavour == "sklearn" or hasattr(model, "predict_proba") else None
-    return None
-
-
-def pickle_files(folder: Path) -> list[str]:
-    """Files of a model that are pickles by their names: they run code as they are loaded."""
-    files = (path for path in folder.rglob("*") if path.suffix in PICKLES)
-    return sorted(path.relative_to(folder).as_posix() for path in files)
-
-
-def respondent_of(
-    model: Any, description: Model, given: tuple[str, ...], *, name: str, role: Role
-) -> Respondent:
-    """Ask a model with the columns of its own fit or signature, else with all, in their order."""
-    schema = description.get_input_schema()
-    named = schema is not None and schema.has_input_names()
-    types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
-    tensor = schema is not None and schema.is_tensor_spec() and not named
-    fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
-    columns = tuple(map(str, fitted)) or tuple(types) or given
-    wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
-    return Respondent(
-        name=name,
-        model=model,
-        columns=columns,
-        wide=frozenset(wide),
-        matrix=schema.input_types()[0] if tensor else None,
-        role=role,
-    )
-
-
-def _parameters(folder: Path, description: Model, model: Any) -> int | None:
+def _parameters(teacher: AnyModel) -> int | None:
     """Trained values of a network or of a linear model; None for what has no such count."""
-    if "pytorch" in description.flavors:
-        network = mlflow.pytorch.load_model(str(folder), device="cpu")
+    if "pytorch" in Model.load(str(teacher.folder)).flavors:
+        network = mlflow.pytorch.load_model(str(teacher.folder), device="cpu")
         return sum(int(values.numel()) for values in network.parameters())
+    model = teacher.respondent.model
     final = model.steps[-1][1] if hasattr(model, "steps") else model
     weights = getattr(final, "coefs_", None) or [getattr(final, "coef_", None)]
     offsets = getattr(final, "intercepts_", None) or [getattr(final, "intercept_", None)]
@@ -291,14 +185,3 @@ def _parameters(folder: Path, description: Model, model: Any) -> int | None:
     if hasattr(final, "support_") or any(values is None for values in arrays):
         return None
     return sum(int(np.size(values)) for values in arrays)
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of a model's files, names and contents."""
-    sha = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.name != STAMP:
-            sha.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                sha.update(hashlib.file_digest(file, "sha256").digest())
-    return sha.hexdigest()

@@ -27,7 +27,8 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.tracking.store import FAILURES, PATIENCE_S, absent, impatient, store_error
+from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, store_error
+from kd_mlflow.tracking.patience import impatient
 
 LEASE_S = 30.0
 """How long a lock is respected after it was first seen; its holder stops well before."""

@@ -20,7 +20,7 @@ from mlflow.entities import RunStatus
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.lock import Lease, find_model, is_locked, locked
-from kd_mlflow.tracking.store import FAILURES
+from kd_mlflow.tracking.failures import FAILURES
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 

@@ -21,8 +21,8 @@ from kd_mlflow.registry.history import periods, versions
 from kd_mlflow.registry.lock import KIND, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.table.dataset import Identity
+from kd_mlflow.tracking.failures import absent, masked, store_error, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.store import absent, masked, store_error, unreachable
 
 _log = logging.getLogger(__name__)
 

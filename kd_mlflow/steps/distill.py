@@ -32,7 +32,6 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.evaluation.answers import probabilities
-from kd_mlflow.models.incumbent import keep_trained_rows
 from kd_mlflow.models.student_model import ONNX, log_student, requirements
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.workers import Workers
@@ -56,7 +55,7 @@ from kd_mlflow.steps.tracked import (
 )
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
-from kd_mlflow.tracking.kept_answers import keep_answers
+from kd_mlflow.tracking.kept_rows import keep_answers, keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker
 

@@ -20,13 +20,8 @@ from kd_mlflow.evaluation.scores import (
 )
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import png
-from kd_mlflow.models.any_model import (
-    ScoredModel,
-    find_model,
-    find_other,
-    logged_here,
-    try_model,
-)
+from kd_mlflow.models.addresses import find_model, find_other, logged_here, try_model
+from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
@@ -62,20 +57,20 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     other = _other(config, tracker, model)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
         findings = _findings(config, model, other, rows)
-        digest = rows.digest(model.fetched.respondent.columns)
+        digest = rows.digest(model.respondent.columns)
         findings = _with_origin(findings, model, digest)
         _describe(run, config, model, rows, digest, logged_here(tracker, model))
         _log_findings(run, findings, model)
     return EvaluationResult(
         run_id=run.id,
-        model=model.uri,
+        model=model.resolved,
         findings=findings,
-        pickles=model.pickles + (other.pickles if isinstance(other, ScoredModel) else ()),
+        pickles=model.pickles + (other.pickles if isinstance(other, AnyModel) else ()),
         page=tracker.page(run),
     )
 
 
-def _check_limits(config: EvaluateConfig, model: ScoredModel) -> None:
+def _check_limits(config: EvaluateConfig, model: AnyModel) -> None:
     """Refuse a limit that could never be held to, before a table is read."""
     if config.max_psi and model.profile is None:
         raise ConfigError(
@@ -85,8 +80,8 @@ def _check_limits(config: EvaluateConfig, model: ScoredModel) -> None:
 
 
 def _other(
-    config: EvaluateConfig, tracker: Tracker, model: ScoredModel
-) -> ScoredModel | Unavailable | None:
+    config: EvaluateConfig, tracker: Tracker, model: AnyModel
+) -> AnyModel | Unavailable | None:
     """The model to compare with: the one that was named, or what stands in the registry."""
     if config.against == NONE:
         return None
@@ -98,8 +93,8 @@ def _other(
 
 def _findings(
     config: EvaluateConfig,
-    model: ScoredModel,
-    other: ScoredModel | Unavailable | None,
+    model: AnyModel,
+    other: AnyModel | Unavailable | None,
     rows: ScoredRows,
 ) -> Findings:
     labels = rows.label_texts()
@@ -120,7 +115,7 @@ def _findings(
         estimate=expected_accuracy(scores),
         drift=drift,
         histograms=histograms,
-        against=other.title if isinstance(other, ScoredModel) else None,
+        against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
         notes=(f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else (),
@@ -150,7 +145,7 @@ def _check_labels(
 
 def _pair(
     config: EvaluateConfig,
-    other: ScoredModel | Unavailable | None,
+    other: AnyModel | Unavailable | None,
     scores: RowScores,
     rows: ScoredRows,
     classes: tuple[str, ...],
@@ -187,7 +182,7 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
-def _with_origin(findings: Findings, model: ScoredModel, digest: str) -> Findings:
+def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
     """Say what a reader must know of where the model and the table come from."""
     notes = list(findings.notes)
     if model.version and model.version.tags.get("kd.data_digest") == digest:
@@ -213,7 +208,7 @@ def _with_origin(findings: Findings, model: ScoredModel, digest: str) -> Finding
 def _describe(
     run: TrackedRun,
     config: EvaluateConfig,
-    model: ScoredModel,
+    model: AnyModel,
     rows: ScoredRows,
     digest: str,
     model_id: str | None,
@@ -221,7 +216,7 @@ def _describe(
     """Log what every run has, and which model was scored."""
     params = {**config.as_text(), "data": rows.source, "target": rows.target}
     mark = fingerprint(
-        Identity(digest, ""), {**config.as_text(), "data": "", "model": model.fetched.digest}
+        Identity(digest, ""), {**config.as_text(), "data": "", "model": model.digest}
     )
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
     run.log(
@@ -229,15 +224,15 @@ def _describe(
         tags={
             "kd.fingerprint": mark,
             "kd.data_digest": digest,
-            "kd.model": model.uri[:PARAM_LENGTH],
-            "kd.model_digest": model.fetched.digest,
+            "kd.model": model.resolved[:PARAM_LENGTH],
+            "kd.model_digest": model.digest,
             **version,
         },
     )
     run.data_set(scored_input(rows, digest), *([model_id] if model_id else []))
 
 
-def _log_findings(run: TrackedRun, findings: Findings, model: ScoredModel) -> None:
+def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:
     """Log the numbers, the documents, the figures and the page."""
     kept = {} if not findings.limits else {"kd.evaluation": "kept" if findings.kept else "broken"}
     run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
@@ -246,4 +241,4 @@ def _log_findings(run: TrackedRun, findings: Findings, model: ScoredModel) -> No
     pictures = {name: png(figure) for name, figure in draw(findings).items()}
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
-    run.file(evaluation_page(findings, pictures, uri=model.uri).encode(), PAGE)
+    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), PAGE)

@@ -19,7 +19,7 @@ from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
-from kd_mlflow.models import incumbent
+from kd_mlflow.models.addresses import ask_standing, load_standing, task_of
 from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
 from kd_mlflow.models.respondent import FLOOR, fault
 from kd_mlflow.registry import versions
@@ -28,7 +28,7 @@ from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
-from kd_mlflow.tracking.kept_answers import KeptAnswers, kept_answers
+from kd_mlflow.tracking.kept_rows import KeptAnswers, kept_answers, trained_rows
 from kd_mlflow.tracking.runs import Run, Tracker
 
 
@@ -61,7 +61,7 @@ def examine(
     clean: CleanProcess,
 ) -> Candidate:
     """Pull a version into the clean process and score its test rows there."""
-    task = incumbent.task_of(version, versions.described(version))
+    task = task_of(version, versions.described(version))
     logged, answers = distill_run.data.metrics, None
     if isinstance(data, Unavailable):
         findings = Findings(logged=logged, reproduced=data, task=task)
@@ -154,7 +154,7 @@ def _incumbent(
     config: PromoteConfig, candidate: Candidate, standing: ModelVersion, tracker: Tracker
 ) -> Incumbent:
     """What is known of the version in production; it is loaded where it must be scored alone."""
-    task = incumbent.task_of(standing, versions.described(standing))
+    task = task_of(standing, versions.described(standing))
     duel: Duel | Unavailable | None = None
     data, answers = candidate.data, candidate.answers
     compared = config.policy != "any" and same_task(candidate.findings.task, task)
@@ -162,21 +162,21 @@ def _incumbent(
         with tempfile.TemporaryDirectory() as folder:
             features = data.features("test")
             model = versions.pull(standing, Path(folder))
-            asked = incumbent.respondent(standing, model, features)
-            task = dataclasses.replace(task, classes=task.classes or incumbent.known_classes(asked))
+            production = load_standing(standing, model, features)
+            task = dataclasses.replace(task, classes=task.classes or production.own_classes())
             if same_task(candidate.findings.task, task):
-                theirs = incumbent.answers_of(standing, asked, features, _classes(data))
+                theirs = ask_standing(standing, production, features, _classes(data))
                 duel = (
                     theirs
                     if isinstance(theirs, Unavailable)
                     else _duel(
                         standing,
-                        asked.columns,
+                        production.respondent.columns,
                         answers,
                         theirs,
                         data,
                         tracker,
-                        threshold=incumbent.threshold_of(model),
+                        threshold=production.threshold,
                     )
                 )
     return Incumbent(version=str(standing.version), task=task, duel=duel)
@@ -197,7 +197,7 @@ def _duel(
     ``threshold`` is the probability from which on production predicts the second of two classes.
     """
     labels = data.labels("test")
-    trained = incumbent.trained_rows(tracker, standing, data.identity)
+    trained = trained_rows(tracker, standing, data.identity)
     kept = np.ones(len(labels), dtype=bool)
     if trained is not None and len(trained):
         kept = ~np.isin(row_hashes(data.features("test")[list(columns)]), trained)

@@ -6,13 +6,13 @@ import numpy as np
 
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.findings import Histogram
-from kd_mlflow.models.any_model import ScoredModel
+from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.table.profile import bin_names, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows
 
 
 def table_drift(
-    model: ScoredModel, rows: ScoredRows
+    model: AnyModel, rows: ScoredRows
 ) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
     """Compare each column that the model takes, the most shifted first; counts by column.
 
@@ -34,9 +34,9 @@ def table_drift(
     return most_moved_first(found), histograms
 
 
-def _gaps_alone(model: ScoredModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
+def _gaps_alone(model: AnyModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
     """The share of gaps in each column that a model of another origin takes."""
     return most_moved_first(
         ColumnDrift(name=name, kind="unknown", gaps=float(rows.features[name].isna().mean()))
-        for name in model.fetched.respondent.columns
+        for name in model.respondent.columns
     )

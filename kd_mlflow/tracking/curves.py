@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import StoreError
+from kd_mlflow.tracking.failures import PATIENCE_S
 from kd_mlflow.tracking.open_run import Point, TrackedRun, now_ms
-from kd_mlflow.tracking.store import PATIENCE_S
 
 FLUSH_S = 5.0
 

@@ -23,11 +23,12 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.models import Model
 
+from kd_mlflow.tracking.failures import absent_ok
 from kd_mlflow.tracking.patience import Patience
 from kd_mlflow.tracking.saved_model import MLMODEL
-from kd_mlflow.tracking.store import absent_ok, without_links
 
 PARAMS_A_BATCH = 100
 
@@ -177,6 +178,17 @@ def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
         with without_links():
             client.set_terminated(run_id, status="KILLED")
     return True
+
+
+@contextmanager
+def without_links(links: bool = False) -> Iterator[None]:
+    """A server's client prints a link to each run it ends: dozens would bury the closing table."""
+    given = NO_LINKS.get()
+    NO_LINKS.set(given or not links)
+    try:
+        yield
+    finally:
+        NO_LINKS.set(given)
 
 
 def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from kd_mlflow.errors import StoreError
-from kd_mlflow.tracking.store import (
-    FAILURES,
-    PATIENCE_S,
-    REQUEST_S,
-    impatient,
-    passing,
-    store_error,
-)
+from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, passing, store_error
+
+REQUEST_S = 30
+"""How long a request may take that can be made again."""
 
 SHORT_S = 60.0
 """The patience of commands that train nothing."""
@@ -31,6 +29,45 @@ PAUSE_S, DOUBLINGS = 0.5, 5
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[None]:
+    """Make requests of the block once, and wait for ``REQUEST_S`` at most: others try again.
+
+    MLflow's settings are the process's: of several threads the last one's hold, and they are given
+    back as all have left.
+    """
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{timeout_s or REQUEST_S:g}",
+    }
+    with _IMPATIENCE.lock:
+        if not _IMPATIENCE.blocks:
+            _IMPATIENCE.given = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        _IMPATIENCE.blocks += 1
+    try:
+        yield
+    finally:
+        with _IMPATIENCE.lock:
+            _IMPATIENCE.blocks -= 1
+            for name, text in _IMPATIENCE.given.items() if not _IMPATIENCE.blocks else ():
+                if text is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = text
+
+
+class _Impatience:
+    """How many blocks are impatient now, and what the settings were before."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks = threading.Lock(), 0
+        self.given: dict[str, str | None] = {}
+
+
+_IMPATIENCE = _Impatience()
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from kd_mlflow.tracking.store import masked
+from kd_mlflow.tracking.failures import masked
 from kd_mlflow.version import __version__
 
 CHECKOUT = Path(__file__).parents[2]

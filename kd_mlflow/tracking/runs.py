@@ -16,19 +16,11 @@ from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking.new_store import open_client
-from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms
+from kd_mlflow.tracking.failures import FAILURES, absent, masked, store_error
+from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.patience import SHORT_S, Patience
 from kd_mlflow.tracking.provenance import source, versions
-from kd_mlflow.tracking.store import (
-    FAILURES,
-    absent,
-    check_stores,
-    masked,
-    run_page,
-    store_error,
-    without_links,
-)
+from kd_mlflow.tracking.store import check_stores, open_client, run_page
 from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"

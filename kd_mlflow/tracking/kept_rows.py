@@ -1,4 +1,4 @@
-"""A registered student's answers to its test rows, as a distill run keeps them for the gate."""
+"""What a distill run keeps of its rows for the gate: which were trained on, answers to the rest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, Unavailable
+from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
+
+TRAINED_ROWS = "trained_rows.npy"
+"""Artifact of a distill run: hashes of the rows that its models saw, sorted, 64 bits each."""
 
 ANSWERS = "test_answers.npy"
 """Artifact of a distill run: by the hash of each test row, each class's probability in float32.
@@ -79,6 +84,32 @@ def kept_answers(
     if not np.isfinite(records["probabilities"]).all():
         return Unavailable(f"{named} are no probabilities")
     return KeptAnswers(places, records["probabilities"])
+
+
+def keep_trained_rows(run: TrackedRun, hashes: NDArray[np.uint64]) -> None:
+    """Log which rows models of a run saw, as hashes of the columns that the student reads."""
+    run.folder(lambda folder: np.save(folder / TRAINED_ROWS, np.unique(hashes)), None)
+
+
+def trained_rows(
+    tracker: Tracker, version: ModelVersion, identity: Identity
+) -> NDArray[np.uint64] | None:
+    """Hashes of the rows that a version was trained on; None where they are not known.
+
+    None of them is among the test rows of the same data and split, so that there none are named.
+    """
+    theirs = Identity(version.tags.get("kd.data_digest", ""), version.tags.get("kd.split", ""))
+    if theirs == identity:
+        return np.empty(0, dtype=np.uint64)
+    run_id = version.tags.get("kd.run_id")
+    if not run_id:
+        return None
+    try:
+        path = tracker.download(run_id, TRAINED_ROWS)
+    except RunError:  # an early run, or one that is gone
+        return None
+    hashes: NDArray[np.uint64] = np.load(path, allow_pickle=False)
+    return hashes
 
 
 def _record(classes: int) -> np.dtype[np.void]:

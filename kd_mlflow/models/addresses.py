@@ -1,0 +1,187 @@
+"""MLflow models by their addresses: found, fetched, loaded; and the one in production."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from numpy.typing import NDArray
+
+from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
+from kd_mlflow.evaluation.succession import Task
+from kd_mlflow.models.any_model import AnyModel, load, pickle_files
+from kd_mlflow.models.respondent import PROBABILITY, SCORED, Role, one_line
+from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
+from kd_mlflow.registry.versions import aliased
+from kd_mlflow.tracking.failures import absent, absent_ok, masked, store_error, unreachable
+from kd_mlflow.tracking.runs import Tracker
+
+_log = logging.getLogger(__name__)
+
+VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
+"""The address of a registered version, by its number or an alias."""
+
+
+def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role) -> AnyModel:
+    """Fetch and load a model; it is asked with ``columns`` where it says nothing of its own.
+
+    An alias is resolved to its version first: what is fetched is what is recorded.
+    Raises RunError where it cannot be loaded.
+    """
+    with loading(uri, role):
+        version = _version(tracker.client, uri)
+        resolved = _address(version) if version else uri
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
+        model = load(folder, uri, columns, role=role)
+    return replace(model, resolved=resolved, version=version)
+
+
+@contextmanager
+def loading(uri: str, role: Role) -> Iterator[None]:
+    """Say in one line, by a RunError, that a model cannot be loaded, or that the store is away."""
+    try:
+        yield
+    except Exception as error:  # stores, networks and unpickling may raise anything
+        if unreachable(error):
+            raise store_error(error) from None
+        raise RunError(
+            f"{role.noun} {uri} cannot be loaded: {masked(one_line(error))}; give URIs of MLflow "
+            "models, such as models:/name/1, models:/name@alias or runs:/id/path"
+        ) from None
+
+
+def find_model(tracker: Tracker, given: str) -> AnyModel:
+    """Find and load a model to score: a registered version, an alias, any URI of an MLflow model.
+
+    A bare name is a registered model's production. Raises RegistryError where there is no such
+    version, RunError where it cannot be loaded.
+    """
+    if not given.strip():
+        raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
+    uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
+    try:
+        version = _version(tracker.client, uri)
+    except MlflowException as error:
+        if not absent(error):
+            raise store_error(error) from None
+        raise RegistryError(_no_version_text(tracker.client, uri)) from None
+    return fetch(tracker, _address(version) if version else uri, role=SCORED)
+
+
+def try_model(tracker: Tracker, uri: str) -> AnyModel | Unavailable:
+    """Find a model that nobody named; or why it cannot be had."""
+    try:
+        return find_model(tracker, uri)
+    except (RegistryError, RunError) as error:
+        return Unavailable(str(error))
+
+
+def find_other(tracker: Tracker, model: AnyModel) -> str | None:
+    """What to compare a version with: its production, or for that one the candidate, if any."""
+    if model.version is None:
+        return None
+    own = str(model.version.version)
+    for alias in (PRODUCTION, CANDIDATE):
+        other = aliased(tracker.client, model.version.name, alias)
+        if other is not None and str(other.version) != own:
+            return _address(other)
+    return None
+
+
+def logged_here(tracker: Tracker, model: AnyModel) -> str | None:
+    """The model's id, where the tracking store in use has it."""
+    known = model.model_id and absent_ok(lambda: tracker.client.get_logged_model(model.model_id))
+    return model.model_id if known else None
+
+
+def task_of(version: ModelVersion, description: Model) -> Task:
+    """What a version predicts and reads, as far as it says so; nothing is loaded."""
+    inputs, answers = description.get_input_schema(), description.get_output_schema()
+    names = answers.input_names() if answers is not None and answers.has_input_names() else []
+    classes = [str(n).removeprefix(PROBABILITY) for n in names if str(n).startswith(PROBABILITY)]
+    named = inputs is not None and inputs.has_input_names()
+    return Task(
+        target=version.tags.get("kd.target"),
+        classes=tuple(classes) or None,
+        columns=tuple(map(str, inputs.input_names())) if named else None,
+    )
+
+
+def load_standing(version: ModelVersion, folder: Path, features: pd.DataFrame) -> AnyModel:
+    """Load the version in production from its pulled files, to ask it about rows like ``features``.
+
+    Says so where it is a pickle. Raises RegistryError where it does not load.
+    """
+    name = f"{version.version} of {version.name!r}, in production,"
+    if pickles := pickle_files(folder):
+        _log.warning(
+            "version %s of %s, in production, is loaded to be scored: it is a pickle (%s), which "
+            "may run any code",
+            version.version,
+            version.name,
+            ", ".join(pickles),
+        )
+    try:
+        return load(folder, name, tuple(features.columns), role=SCORED._replace(noun="version"))
+    except Exception as error:  # unpickling may raise anything
+        raise RegistryError(
+            f"version {name} does not load: {masked(one_line(error))}; nothing was moved: roll "
+            "back to a version that does, or promote with policy=any"
+        ) from None
+
+
+def ask_standing(
+    version: ModelVersion, model: AnyModel, features: pd.DataFrame, classes: Sequence[str]
+) -> NDArray[np.float64] | Unavailable:
+    """Score rows with the model in production.  Shape: n rows -> (n, classes).
+
+    Unavailable where the rows lack columns that it reads. Raises RegistryError where it fails.
+    """
+    if missing := [c for c in model.respondent.columns if c not in features.columns]:
+        return Unavailable(
+            f"cannot be compared with version {version.version}, in production, which reads "
+            f"columns that these rows do not have: {listed(missing)}; policy=any does not compare"
+        )
+    try:
+        return model.respondent.probabilities(features, classes)
+    except RunError as error:
+        raise RegistryError(
+            f"{masked(str(error))}; nothing was moved: roll back to a version that scores, or "
+            "promote with policy=any"
+        ) from None
+
+
+def _version(client: MlflowClient, uri: str) -> ModelVersion | None:
+    """The registered version that an address names, if it names one; MLflow's error if it lacks."""
+    if (found := VERSION.fullmatch(uri)) is None:
+        return None
+    name, number, alias = found.groups()
+    if number:
+        return client.get_model_version(name, number)
+    return client.get_model_version_by_alias(name, alias)
+
+
+def _address(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
+
+
+def _no_version_text(client: MlflowClient, uri: str) -> str:
+    found = VERSION.fullmatch(uri)
+    name = found[1] if found else uri
+    known = client.search_model_versions(f"name = '{name}'", max_results=50)
+    numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
+    return (
+        f"the registry has no {uri}: {name!r} has {numbers}; give models:/name/1, "
+        "models:/name@alias, or the URI of another MLflow model"
+    )

@@ -1,0 +1,161 @@
+"""What MLflow's calls raise, as one line without a password, and what may pass."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from requests.exceptions import InvalidURL, RequestException, Timeout
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from kd_mlflow.errors import StoreError, first_line
+
+PATIENCE_S = 4
+"""How long stores may take to show that they are there, before anything is read or trained."""
+
+NO_ANSWER = f"no answer within {PATIENCE_S} seconds"
+
+TRACKING, REGISTRY = "tracking store", "registry"
+
+SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
+"""Where MLflow is told of each."""
+
+FAILURES = (MlflowException, RequestException, SQLAlchemyError)
+"""What MLflow's calls raise."""
+
+DENIED = "PERMISSION_DENIED"
+EXPIRED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
+NOT_LET_IN = (*EXPIRED, DENIED)
+"""MLflow's codes for wrong credentials; with ``DENIED`` they are right, and not enough."""
+
+PASSING = (*EXPIRED, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+"""MLflow's codes for what may be otherwise in a minute."""
+
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for what is not there and for what cannot be the name of anything."""
+
+T = TypeVar("T")
+
+PASSWORD = re.compile(r"(\w:?//[^\s/:@]*):(?!\d+(?:[/\s]|$))(?:[^\s/]*|\S*?)@")
+TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s/:@]+@")
+SECRET_PARAMETER = re.compile(
+    r"([?&][^=&\s]*(?:token|passw|pwd|secret|key|sig|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
+)
+CONNECTION = re.compile(r"^HTTPS?Connection\w*\(.*?\): (?:Failed to establish a new connection: )?")
+
+
+def masked(text: str) -> str:
+    """The text with what its addresses hold of passwords and tokens replaced by ``***``.
+
+    >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
+    'no answer from postgresql://me:***@db/runs?sslkey=***'
+    """
+    text = TOKEN_AS_USER.sub(r"\1***@", PASSWORD.sub(r"\1:***@", text))
+    return SECRET_PARAMETER.sub(r"\1***", text)
+
+
+def stores_in_use() -> dict[str, str]:
+    """The address of the tracking store, and of the registry where it is another; their names."""
+    tracking = mlflow.get_tracking_uri()
+    try:
+        registry = mlflow.get_registry_uri()
+    except ValueError:  # the tracking store's address, which the registry's is made of, is none
+        registry = tracking
+    return {tracking: TRACKING} | ({registry: REGISTRY} if registry != tracking else {})
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise what MLflow's calls raise in the block, or the decorated function, as StoreError."""
+    try:
+        yield
+    except FAILURES as error:
+        raise store_error(error) from None  # a traceback would show addresses as they are
+
+
+def store_error(error: BaseException, uri: str | None = None) -> StoreError:
+    """What to raise for a failure of a store, by default of those in use: one line."""
+    asked = {store: name for store, name in stores_in_use().items() if uri in (None, store)}
+    stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
+    settings = [SETTINGS[name] for name in asked.values()]
+    code = getattr(error, "error_code", "")
+    if code in NOT_LET_IN:
+        settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]
+    away = unreachable(error)
+    away |= isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
+    answer = "does not permit this user to do that" if code == DENIED else "answers with an error"
+    fault = "cannot be reached" if away else answer
+    return StoreError(
+        f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}",
+        unreachable=away,
+    )
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether a failure is that of the way to the store, not an answer of the store's."""
+    return any(
+        isinstance(link, RequestException)
+        or (isinstance(link, StoreError) and link.unreachable)
+        or (isinstance(link, DBAPIError) and not isinstance(link.orig, sqlite3.Error))
+        for link in _chain(error)
+    )
+
+
+def absent(error: MlflowException) -> bool:
+    """Whether MLflow says that there is nothing of the name that it was given."""
+    return error.error_code in ABSENT
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a failure may pass: one of the way to the store, its database, a disk or a login."""
+    for link in _chain(error):
+        if isinstance(link, IntegrityError | DataError | ProgrammingError | PermissionError):
+            return False
+        if isinstance(link, OSError | DBAPIError):  # a RequestException is an OSError
+            return True
+    return getattr(error, "error_code", "") in PASSING
+
+
+def absent_ok(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers, or None where there is nothing of the name that it was given."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if not absent(error):
+            raise
+        return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was made of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a few words: libraries wrap the reason in addresses of objects and advice."""
+    for link in _chain(error):
+        if isinstance(link, Timeout):
+            return NO_ANSWER
+        if isinstance(link, InvalidURL) or (link is error and isinstance(link, ValueError)):
+            return "that is no address"  # the reason would show parts of it, password and all
+        if isinstance(link, RequestException):
+            inner = getattr(link.args[0], "reason", link) if link.args else link
+            return CONNECTION.sub("", str(inner))
+        if isinstance(link, DBAPIError):
+            return first_line(link.orig or link)
+        if isinstance(link, ImportError):
+            return f"it needs the Python package {link.name}, which is not installed"
+    return first_line(error).partition(". Response body")[0].strip()
