@@ -18,7 +18,7 @@ class KDError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(one_line(message))
+        super().__init__(printable(message))
 
 
 class ConfigError(KDError):
@@ -67,10 +67,10 @@ class Unavailable:
     reason: str
 
 
-def one_line(text: str) -> str:
+def printable(text: str) -> str:
     r"""A text with its control characters written out, and without its middle where it is long.
 
-    >>> print(one_line("no file a\nb"))
+    >>> print(printable("no file a\nb"))
     no file a\nb
     """
     line = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

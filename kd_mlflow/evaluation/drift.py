@@ -24,7 +24,7 @@ HALF = 0.5
 """Added to every count: a bin that is empty in one table alone has a share all the same."""
 
 
-class Move(NamedTuple):
+class BinChange(NamedTuple):
     """The bin whose share changed most: its place among the counts, and its shares."""
 
     place: int
@@ -50,7 +50,7 @@ class ColumnDrift:
     unseen: float | None = None
     unseen_before: float | None = None
     outside: float | None = None
-    move: Move | None = None
+    move: BinChange | None = None
 
     @property
     def shifted(self) -> bool:
@@ -132,6 +132,6 @@ def _smoothed(counts: Counts) -> Floats:
     return shares
 
 
-def _largest_move(before: Floats, now: Floats) -> Move:
+def _largest_move(before: Floats, now: Floats) -> BinChange:
     place = int(np.abs(now - before).argmax())
-    return Move(place, float(before[place]), float(now[place]))
+    return BinChange(place, float(before[place]), float(now[place]))

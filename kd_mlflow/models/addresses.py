@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
 from kd_mlflow.models.any_model import AnyModel, load, pickle_files
-from kd_mlflow.models.respondent import PROBABILITY, SCORED, Role, one_line
+from kd_mlflow.models.respondent import PROBABILITY, SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.versions import aliased
 from kd_mlflow.tracking.failures import absent, absent_ok, masked, store_error, unreachable
@@ -56,7 +56,7 @@ def loading(uri: str, role: Role) -> Iterator[None]:
         if unreachable(error):
             raise store_error(error) from None
         raise RunError(
-            f"{role.noun} {uri} cannot be loaded: {masked(one_line(error))}; give URIs of MLflow "
+            f"{role.noun} {uri} cannot be loaded: {masked(error_text(error))}; give URIs of MLflow "
             "models, such as models:/name/1, models:/name@alias or runs:/id/path"
         ) from None
 
@@ -136,7 +136,7 @@ def load_standing(version: ModelVersion, folder: Path, features: pd.DataFrame) -
         return load(folder, name, tuple(features.columns), role=SCORED._replace(noun="version"))
     except Exception as error:  # unpickling may raise anything
         raise RegistryError(
-            f"version {name} does not load: {masked(one_line(error))}; nothing was moved: roll "
+            f"version {name} does not load: {masked(error_text(error))}; nothing was moved: roll "
             "back to a version that does, or promote with policy=any"
         ) from None
 

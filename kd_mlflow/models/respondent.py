@@ -28,7 +28,10 @@ Answer = tuple[Any, Sequence[str] | None]
 
 
 class Role(NamedTuple):
-    """What a model is asked as, what has other classes, ways out of columns, values, classes."""
+    """How messages speak of a model that is asked: what it is, and beside what else.
+
+    ``columns``, ``values`` and ``classes`` are the advice where these do not fit.
+    """
 
     noun: str
     other: str
@@ -108,10 +111,10 @@ class Respondent:
         try:
             answer, names = self._ask(frame)
             return np.asarray(answer), names
-        except Exception as error:  # a stranger's code: it may raise anything
+        except Exception as error:  # foreign code may raise anything
             raise RunError(
-                f"{self.role.noun} {self.name} cannot score this table's rows: {one_line(error)}; "
-                f"{self.role.values}"
+                f"{self.role.noun} {self.name} cannot score this table's rows: "
+                f"{error_text(error)}; {self.role.values}"
             ) from None
 
     def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +156,7 @@ def fault(values: NDArray[Any], shape: tuple[int, int]) -> str | None:
     return None
 
 
-def one_line(error: Exception) -> str:
-    """What a stranger's error says: its first line, and its last one, which often has the cause."""
+def error_text(error: Exception) -> str:
+    """The first line of an error of foreign code, and the last one, which often has the cause."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ... ".join(line.strip()[:200] for line in dict.fromkeys((lines[0], lines[-1])))

@@ -235,7 +235,7 @@ def log_student(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what exporting says about its own future, which no user can act on."""
+    """Silence what the export says of later releases, which no user can act on."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "torch.export", "torch.fx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

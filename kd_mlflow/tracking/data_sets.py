@@ -16,7 +16,8 @@ from kd_mlflow.table.loading import Table
 from kd_mlflow.table.scored_rows import ScoredRows
 
 SCHEMA_LENGTH = 65_535
-"""Of a data set's schema, which lists its first columns: the least that a database's text holds."""
+"""Most characters of a data set's schema, as the smallest text of a database; it lists the first
+columns."""
 
 NOTHING: Mapping[str, int] = {}
 

@@ -37,7 +37,7 @@ FAILURES = (MlflowException, RequestException, SQLAlchemyError)
 DENIED = "PERMISSION_DENIED"
 EXPIRED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 NOT_LET_IN = (*EXPIRED, DENIED)
-"""MLflow's codes for wrong credentials; with ``DENIED`` they are right, and not enough."""
+"""MLflow's codes for wrong credentials and, ``DENIED``, for right ones without the permission."""
 
 PASSING = (*EXPIRED, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 """MLflow's codes for what may be otherwise in a minute."""
@@ -56,7 +56,7 @@ CONNECTION = re.compile(r"^HTTPS?Connection\w*\(.*?\): (?:Failed to establish a 
 
 
 def masked(text: str) -> str:
-    """The text with what its addresses hold of passwords and tokens replaced by ``***``.
+    """Replace passwords and tokens in the addresses of a text by ``***``.
 
     >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
     'no answer from postgresql://me:***@db/runs?sslkey=***'
@@ -66,7 +66,7 @@ def masked(text: str) -> str:
 
 
 def stores_in_use() -> dict[str, str]:
-    """The address of the tracking store, and of the registry where it is another; their names."""
+    """Names of the stores in use by their addresses; the registry only where it is another one."""
     tracking = mlflow.get_tracking_uri()
     try:
         registry = mlflow.get_registry_uri()
@@ -85,7 +85,7 @@ def store_errors() -> Iterator[None]:
 
 
 def store_error(error: BaseException, uri: str | None = None) -> StoreError:
-    """What to raise for a failure of a store, by default of those in use: one line."""
+    """The error to raise for a failure, one line; it names the store of ``uri``, or all in use."""
     asked = {store: name for store, name in stores_in_use().items() if uri in (None, store)}
     stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
     settings = [SETTINGS[name] for name in asked.values()]
@@ -103,7 +103,7 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether a failure is that of the way to the store, not an answer of the store's."""
+    """Whether the store could not be reached, as opposed to answering with an error."""
     return any(
         isinstance(link, RequestException)
         or (isinstance(link, StoreError) and link.unreachable)
@@ -118,7 +118,7 @@ def absent(error: MlflowException) -> bool:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether a failure may pass: one of the way to the store, its database, a disk or a login."""
+    """Whether to try again may help: the network, a database, a disk or a login failed."""
     for link in _chain(error):
         if isinstance(link, IntegrityError | DataError | ProgrammingError | PermissionError):
             return False
@@ -138,7 +138,7 @@ def absent_ok(ask: Callable[[], T]) -> T | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was made of."""
+    """An error and its causes, the outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -29,7 +29,7 @@ DIGEST = "kd.test_answers"
 """Tag of a distill run: SHA-256 of that file. Early runs have neither."""
 
 MOST_BYTES = 2**27
-"""Bound of the file: of more rows those with the least hashes are kept, which is by chance."""
+"""Most bytes of the file; of more rows those with the smallest hashes are kept, a random choice."""
 
 
 class KeptAnswers(NamedTuple):
@@ -96,7 +96,7 @@ def trained_rows(
 ) -> NDArray[np.uint64] | None:
     """Hashes of the rows that a version was trained on; None where they are not known.
 
-    None of them is among the test rows of the same data and split, so that there none are named.
+    Empty for the same data and split, where no test row was trained on.
     """
     theirs = Identity(version.tags.get("kd.data_digest", ""), version.tags.get("kd.split", ""))
     if theirs == identity:

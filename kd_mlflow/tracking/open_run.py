@@ -33,7 +33,7 @@ from kd_mlflow.tracking.saved_model import MLMODEL
 PARAMS_A_BATCH = 100
 
 OPENED = "kd.opened"
-"""A tag of runs and models that is one's own: they are found by it where an answer was lost."""
+"""A tag of runs and models, different for each: it finds them where the store's answer was lost."""
 
 SUPERSEDED = "kd.superseded_by"
 """A tag of an interrupted run: the one that took its training up again."""
@@ -120,18 +120,18 @@ class TrackedRun:
 
     def model(self, write: Callable[[Path], object], *, name: str, params: dict[str, str]) -> str:
         """Log the model that ``write`` puts into an empty folder; return its id."""
-        mark = uuid.uuid4().hex
+        opened = uuid.uuid4().hex
         create = partial(
             self.client.create_logged_model,
             self.experiment_id,
             name=name,
             source_run_id=self.id,
-            tags={OPENED: mark},
+            tags={OPENED: opened},
             params=params,
             model_type="classifier",
         )
         with _filled(write) as folder:
-            made = self.patience.make(create, find=lambda: self._model_of(mark))
+            made = self.patience.make(create, find=lambda: self._model_opened(opened))
             model_id = str(made.model_id)
             _stamp(folder, made, self.id)
             self.patience.make(
@@ -142,9 +142,9 @@ class TrackedRun:
         self.patience.make(lambda: self.client.finalize_logged_model(model_id, "READY"))
         return model_id
 
-    def _model_of(self, mark: str) -> LoggedModel | None:
-        """The logged model that carries a mark, if the store has made it."""
-        clause = f"tags.`{OPENED}` = '{mark}'"
+    def _model_opened(self, opened: str) -> LoggedModel | None:
+        """The logged model with this tag ``kd.opened``, if the store has made it."""
+        clause = f"tags.`{OPENED}` = '{opened}'"
         return next(iter(self.client.search_logged_models([self.experiment_id], clause)), None)
 
     def _linked(self, name: str) -> bool | None:
@@ -155,9 +155,9 @@ class TrackedRun:
         return name in (*digests, *models) or None
 
     def supersede(self, run_id: str) -> bool:
-        """Mark a run whose training this one takes up, and what is unfinished below it.
+        """Tag a run whose training this one takes up, and what is unfinished below it.
 
-        They get the tag ``kd.superseded_by``, and end KILLED where nobody ended them. A finished
+        They get ``kd.superseded_by``, and end KILLED where nobody ended them. A finished
         run stays as it is; so does a deleted one, or one of another store. Returns whether there is
         one.
         """
@@ -165,7 +165,7 @@ class TrackedRun:
 
 
 def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
-    """Mark a run that is dead, and what is unfinished below it; whether there is one."""
+    """Tag a run that is dead, and what is unfinished below it; whether there is one."""
     run = absent_ok(lambda: client.get_run(run_id))
     finished = RunStatus.to_string(RunStatus.FINISHED)
     if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
@@ -192,7 +192,7 @@ def without_links(links: bool = False) -> Iterator[None]:
 
 
 def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
-    """Write into a saved model as which logged model it is known, and of which run."""
+    """Write the ids of its logged model and of its run into a saved model."""
     path = str(folder / MLMODEL)
     saved = Model.load(path)
     stamped = Model(

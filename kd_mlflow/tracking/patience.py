@@ -1,4 +1,4 @@
-"""How long what is written waits for its store: a request is made until the store answers, once."""
+"""Requests that wait for their store: tried until it answers, and made only once."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[None]:
-    """Make requests of the block once, and wait for ``REQUEST_S`` at most: others try again.
+    """Switch MLflow's own retries off in the block; a request ends after ``timeout_s``.
 
-    MLflow's settings are the process's: of several threads the last one's hold, and they are given
-    back as all have left.
+    MLflow's settings are the process's: the last thread's hold for all, and the former ones come
+    back when the last thread leaves.
     """
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
@@ -71,7 +71,7 @@ _IMPATIENCE = _Impatience()
 
 
 def _nothing() -> None:
-    """Look for nothing: a request that may be made twice."""
+    """Find nothing: for a request that changes nothing when it is made twice."""
 
 
 class Patience:
@@ -135,9 +135,9 @@ class Patience:
             self._pause(min(PAUSE_S * 2 ** min(tries, DOUBLINGS), left))
 
     def hurry(self, error: BaseException) -> None:
-        """End soon, because of an error; who waits for the store tries once more.
+        """After an error wait for the store no longer than ``ENDING_S`` from now, in all threads.
 
-        Where the error is the store's own, or somebody stops the command, nobody waits from now on.
+        Wait not at all where the error is the store's own, or somebody stops the command.
         """
         at_once = isinstance(error, StoreError) or not isinstance(error, Exception)
         with self._hurried:

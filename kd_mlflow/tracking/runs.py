@@ -25,7 +25,7 @@ from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 ATTACHED = "kd.attached"
-"""A parameter of MLFLOW_RUN_ID's run: some run was opened as this one already."""
+"""A parameter of MLFLOW_RUN_ID's run: somebody uses it already."""
 
 
 class Tracker:
@@ -144,7 +144,7 @@ class Tracker:
     def _ended(self, runs: Sequence[TrackedRun], *, links: bool = True) -> Iterator[None]:
         """End all runs with the block, whether or not one of them cannot be ended.
 
-        What is raised, first of all the block's own error, has a note on each run left RUNNING.
+        The block's own error is raised before the store's; it has a note on each run left RUNNING.
         """
         try:
             yield
@@ -184,20 +184,20 @@ class Tracker:
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        mark, begun = uuid.uuid4().hex, now_ms()
-        given |= {"mlflow.user": getpass.getuser(), **source(), OPENED: mark}
+        opened, begun = uuid.uuid4().hex, now_ms()
+        given |= {"mlflow.user": getpass.getuser(), **source(), OPENED: opened}
         return self._tracked(
             self.patience.make(
                 lambda: self.client.create_run(
                     self.experiment_id, start_time=begun, tags=given, run_name=name
                 ),
-                find=lambda: self._opened(mark),
+                find=lambda: self._opened(opened),
             )
         )
 
-    def _opened(self, mark: str) -> Run | None:
-        """The run that carries a mark, if the store has made it."""
-        clause = f"tags.`{OPENED}` = '{mark}'"
+    def _opened(self, opened: str) -> Run | None:
+        """The run with this tag ``kd.opened``, if the store has made it."""
+        clause = f"tags.`{OPENED}` = '{opened}'"
         return next(iter(self.client.search_runs([self.experiment_id], clause)), None)
 
     def _tracked(self, run: Run) -> TrackedRun:
