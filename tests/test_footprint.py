@@ -4,9 +4,9 @@ from importlib import metadata
 
 from test_drift import ENCODING, TRAIN
 
+from kd_mlflow.distillation.footprint import environment_bytes, latency_ms
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.population.network import Population
-from kd_mlflow.steps.footprint import environment_bytes, latency_ms
 from kd_mlflow.table.encoding import Scaler
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,23 +28,6 @@ from kd_mlflow.table.profile import Profile
 
 STUDENT, ENSEMBLE = "registered student", "ensemble"
 """Whom reviewers compare: who is served, and who taught it."""
-
-
-class Footprint(NamedTuple):
-    """What a student costs to run.
-
-    ``latency_ms`` is of one row, encoded and scored without MLflow; ``environment_bytes`` are of
-    the packages that the model requires, as they are installed where it was trained.
-    """
-
-    latency_ms: float
-    model_bytes: int
-    environment_bytes: int
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Its numbers by the names under which they are logged."""
-        return {f"registered_{name}": value for name, value in self._asdict().items()}
 
 
 def decision_threshold(

@@ -7,7 +7,8 @@ import shlex
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
-from kd_mlflow.distillation.review import STUDENT, Footprint
+from kd_mlflow.distillation.footprint import Footprint
+from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
 from kd_mlflow.report.review_words import (

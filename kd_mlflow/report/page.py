@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kd_mlflow.distillation.evidence import Evidence
-from kd_mlflow.distillation.review import Footprint
+from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.report import review_parts, review_words, words

@@ -16,10 +16,11 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
+from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.menu import Trial, choose_student
 from kd_mlflow.distillation.onnx_graph import onnx_student
-from kd_mlflow.distillation.review import Footprint, check_decision
+from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -40,7 +41,6 @@ from kd_mlflow.report import notes
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import trial_text
-from kd_mlflow.steps.footprint import environment_bytes, latency_ms
 from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.resumed import resumable

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,6 +16,23 @@ from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.serving import scoring
 
 CALLS, WARM_UP = 100, 10
+
+
+class Footprint(NamedTuple):
+    """What a student costs to run.
+
+    ``latency_ms`` is of one row, encoded and scored without MLflow; ``environment_bytes`` are of
+    the packages that the model requires, as they are installed where it was trained.
+    """
+
+    latency_ms: float
+    model_bytes: int
+    environment_bytes: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its numbers by the names under which they are logged."""
+        return {f"registered_{name}": value for name, value in self._asdict().items()}
 
 
 def latency_ms(module: StudentModule, row: pd.DataFrame) -> float:
