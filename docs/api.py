@@ -14,6 +14,7 @@ from typing import Any
 import kd_mlflow as kd
 from kd_mlflow import api, errors
 from kd_mlflow.config.entry_points import ENTRY_POINTS
+from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift
@@ -38,6 +39,8 @@ FUNCTIONS = sorted(set(kd.__all__) - {"KDError"}, key=list(vars(api)).index)
 RESULTS: tuple[type, ...] = (
     Sides,
     TeachersResult,
+    FittedEnsemble,
+    FittedStudent,
     DistillResult,
     SweepResult,
     Decision,

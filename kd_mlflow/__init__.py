@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from kd_mlflow.api import (
         distill,
         evaluate,
+        fit_ensemble,
+        fit_student,
         history,
         load_production,
         promote,
@@ -25,6 +27,8 @@ __all__ = [
     "KDError",
     "distill",
     "evaluate",
+    "fit_ensemble",
+    "fit_student",
     "history",
     "load_production",
     "promote",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import (
@@ -21,17 +21,21 @@ from kd_mlflow.config.entry_points import (
     SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.config.groups import DataOptions
+from kd_mlflow.config.groups import DataOptions, StudentFit
 from kd_mlflow.config.options import Options, options_text
+from kd_mlflow.distillation import fitted
+from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.steps.tracked import workers_of
 from kd_mlflow.table.dataset import Sides, read_dataset
 
 P = ParamSpec("P")
+A = TypeVar("A")
 C = TypeVar("C", bound=Options)
 R = TypeVar("R")
 
@@ -47,6 +51,26 @@ def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]
         signature = inspect.signature(make)
         result = inspect.signature(step).return_annotation
         vars(entry)["__signature__"] = signature.replace(return_annotation=result)
+        entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
+        return entry
+
+    return decorate
+
+
+def _takes_after(
+    make: Callable[P, C],
+) -> Callable[[Callable[[A, C], R]], Callable[Concatenate[A, P], R]]:
+    """The same of a function whose first argument comes before the configuration."""
+
+    def decorate(step: Callable[[A, C], R]) -> Callable[Concatenate[A, P], R]:
+        @functools.wraps(step)
+        def entry(first: A, /, *args: P.args, **options: P.kwargs) -> R:
+            return step(first, make(*args, **options))
+
+        own = inspect.signature(step)
+        first = next(iter(own.parameters.values()))
+        options = inspect.signature(make).parameters.values()
+        vars(entry)["__signature__"] = own.replace(parameters=[first, *options])
         entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
         return entry
 
@@ -82,6 +106,43 @@ def train_teachers(config: TeachersConfig) -> TeachersResult:
     True
     """
     return pipeline.run_teachers(config)
+
+
+@_takes_after(TeachersConfig)
+def fit_ensemble(table: fitted.TableOrArrays, config: TeachersConfig) -> FittedEnsemble:
+    """Train an ensemble in memory: no store is asked, nothing is written.
+
+    ``table`` is a DataFrame with its label column ``target``, or arrays ``(x, y)``. It is split as
+    by every entry point. Options that are about a store or a file have no effect, ``data`` is this
+    table.
+
+    >>> import kd_mlflow as kd
+    >>> from sklearn.datasets import load_wine
+    >>> x, y = load_wine(return_X_y=True)
+    >>> ensemble = kd.fit_ensemble((x, y), n_teachers=2, teacher_epochs=3)
+    >>> ensemble.predict_proba(x[:5]).shape
+    (5, 3)
+    >>> 0 <= ensemble.metrics["ensemble_test_accuracy"] <= 1
+    True
+    """
+    return fitted.fit_ensemble(table, config, workers_of(config))
+
+
+@_takes_after(StudentFit)
+def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
+    """Train a student of an ensemble in memory, on the ensemble's table: nothing is written.
+
+    It is the one that ``distill`` would register: the first of its seeds, without baselines.
+
+    >>> import kd_mlflow as kd
+    >>> from sklearn.datasets import load_wine
+    >>> x, y = load_wine(return_X_y=True)
+    >>> ensemble = kd.fit_ensemble((x, y), n_teachers=2, teacher_epochs=3)
+    >>> student = kd.fit_student(ensemble, student_hidden=(8,), student_epochs=3)
+    >>> student.predict(x[:5]).shape, student.metrics["parameters"]
+    ((5,), 139)
+    """
+    return fitted.fit_student(ensemble, config, workers_of(config))
 
 
 @_takes(DistillConfig)

@@ -226,6 +226,11 @@ class StudentRecipe(StudentOptions, TrainingOptions):
 
 
 @option_group
+class StudentFit(StudentRecipe, WorkerOptions):
+    """A student that is trained in memory, on the table of its ensemble."""
+
+
+@option_group
 class RegistryOptions(Options):
     """Which registered model."""
 

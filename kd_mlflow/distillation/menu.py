@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
 from kd_mlflow.evaluation.metrics import teacher_student_kl
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
-from kd_mlflow.population.history import OnEpoch
+from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.encoding import Scaler
@@ -24,6 +25,8 @@ TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 
 LEAST_COMPRESSION = 10
 """How much smaller than its ensemble a student must be, where one of the menu can be."""
+
+C = TypeVar("C", bound=StudentRecipe)
 
 Follow = Callable[[str, int, int], AbstractContextManager[OnEpoch]]
 """Opens the listener of a training: its label, how many models, how many epochs."""
@@ -41,6 +44,11 @@ class Trial:
     temperature: float
     parameters: int
     divergence: float
+
+
+def unfollowed(label: str, models: int, epochs: int) -> AbstractContextManager[OnEpoch]:
+    """The null listener."""
+    return nullcontext(ignore_epoch)
 
 
 def choose_student(
@@ -74,6 +82,29 @@ def choose_student(
     least = min(trial.divergence for trial in trials)
     kept = next(t for t in trials if t.divergence <= least + recipe.menu_tolerance)
     return (*(trial for trial in trials if trial != kept), kept)
+
+
+def chosen(
+    recipe: C,
+    lessons: TransferSet,
+    *,
+    seed: int,
+    workers: Workers,
+    follow: Follow,
+    checkpoints: Checkpoints = NOWHERE,
+) -> tuple[C, tuple[Trial, ...]]:
+    """A resolved recipe that names its student, and the trials by which it was chosen, if any."""
+    trials = choose_student(
+        recipe, lessons, seed=seed, workers=workers, follow=follow, checkpoints=checkpoints
+    )
+    n = lessons.labelled_rows
+    bins, hidden, temperature = (
+        (trials[-1].bins, trials[-1].hidden, trials[-1].temperature)
+        if trials
+        else (recipe.menu(name, n)[0] for name in ("student_bins", "student_hidden", "temperature"))
+    )
+    named = replace(recipe, student_bins=bins, student_hidden=hidden, temperature=temperature)
+    return named, trials
 
 
 def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple[int, ...]]]:

@@ -31,6 +31,7 @@ from kd_mlflow.distillation.identity import (
 )
 from kd_mlflow.distillation.networks import Networks, network_training
 from kd_mlflow.errors import RunError
+from kd_mlflow.evaluation.comparison import EnsembleMetrics, evaluate_ensemble
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
@@ -38,6 +39,7 @@ from kd_mlflow.population.workers import HERE, Workers
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, fit_encoding, piecewise_linear
 from kd_mlflow.table.folds import held_out_rows
+from kd_mlflow.table.hashing import distinct_rows
 
 FAMILIES: Mapping[str, type[Family]] = {MLP: Networks, BOOSTING: Trees}
 """The kinds of teachers that are trained here, by name."""
@@ -283,6 +285,21 @@ def assembled(
         families=tuple(each.family for each in trained),
         mixture=mixture_of(trained, dataset) if config.weighting == "greedy" else None,
         run_id=run_id,
+    )
+
+
+def evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleMetrics:
+    """Metrics of each teacher and of their averages on the test rows."""
+    features = dataset.features("test")
+    first, rows = distinct_rows(features)
+    member_logits = ensemble.member_logits(features.iloc[first])[:, rows]
+    return evaluate_ensemble(
+        member_logits,
+        {name: ensemble.average(member_logits, name) for name in AVERAGES},
+        dataset.labels("test"),
+        parameters=[number for family in ensemble.families for number in family.parameters],
+        ensemble_parameters=ensemble.parameters,
+        averaging=averaging,
     )
 
 

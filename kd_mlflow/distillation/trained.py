@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.distillation.students import TransferSet
+from kd_mlflow.distillation.students import (
+    StudentSetting,
+    TransferSet,
+    calibrated,
+    student_task,
+)
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
+from kd_mlflow.population.training import Task
 from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import Encoding, Scaler
 
@@ -58,3 +65,28 @@ class TrainedStudents:
     def score_validation_rows(self) -> Tensor:
         """The registered student's logits on the validation rows.  Shape: (n, classes)."""
         return self.score_registered(self.lessons.encoded[self.lessons.taught_rows :].cpu().numpy())
+
+
+def trained_students(
+    recipe: StudentRecipe,
+    lessons: TransferSet,
+    groups: Mapping[str, Sequence[StudentSetting]],
+    trials: Sequence[Trial],
+    fit: Callable[[Task], History],
+) -> TrainedStudents:
+    """Train students of all kinds as one population, by a recipe that names its student.
+
+    ``fit`` trains it and returns its curves.
+    """
+    encoding = lessons.binned(recipe.student_bins)
+    members = [member for some in groups.values() for member in some]
+    task = student_task(recipe, lessons, members, encoding, recipe.student_hidden)
+    history = fit(task)
+    return TrainedStudents(
+        population=calibrated(recipe, task, lessons),
+        encoding=encoding,
+        kinds=list(groups),
+        history=history,
+        lessons=lessons,
+        trials=trials,
+    )

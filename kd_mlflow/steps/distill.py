@@ -18,23 +18,23 @@ from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
-from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.menu import Trial, chosen
 from kd_mlflow.distillation.onnx_graph import onnx_student
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
     TransferSet,
-    calibrated,
     student_groups,
-    student_task,
     transfer_set,
 )
 from kd_mlflow.distillation.teachers import Teacher
-from kd_mlflow.distillation.trained import TrainedStudents
+from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.evaluation.answers import probabilities
 from kd_mlflow.models.student_model import ONNX, log_student, requirements
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
+from kd_mlflow.population.history import History
+from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
@@ -171,7 +171,7 @@ def choose(
     listener: Listener,
 ) -> tuple[C, tuple[Trial, ...]]:
     """Choose a student where the recipe leaves a choice; the configuration then names it."""
-    trials = choose_student(
+    config, trials = chosen(
         config,
         lessons,
         seed=seed,
@@ -179,17 +179,9 @@ def choose(
         follow=listener.training,
         checkpoints=checkpoints,
     )
-    n = lessons.labelled_rows
-    bins, hidden, temperature = (
-        (trials[-1].bins, trials[-1].hidden, trials[-1].temperature)
-        if trials
-        else (config.menu(name, n)[0] for name in ("student_bins", "student_hidden", "temperature"))
-    )
     if trials:
         listener.say(f"student chosen: {trial_text(trials[-1])}")
-    return replace(
-        config, student_bins=bins, student_hidden=hidden, temperature=temperature
-    ), trials
+    return config, trials
 
 
 def _train(
@@ -202,20 +194,13 @@ def _train(
     checkpoints: Checkpoints,
 ) -> TrainedStudents:
     """Train the students of all kinds as one population, into their runs."""
-    encoding = lessons.binned(config.student_bins)
-    members = [member for some in groups.values() for member in some]
-    task = student_task(config, lessons, members, encoding, config.student_hidden)
-    epochs = task.schedule.epochs
-    with followed(runs, listener, label="students", epochs=epochs) as on_epoch:
-        history = task.fit(workers_of(config), on_epoch, checkpoints.below("students"))
-    return TrainedStudents(
-        population=calibrated(config, task, lessons),
-        encoding=encoding,
-        kinds=list(groups),
-        history=history,
-        lessons=lessons,
-        trials=trials,
-    )
+
+    def fit(task: Task) -> History:
+        epochs = task.schedule.epochs
+        with followed(runs, listener, label="students", epochs=epochs) as on_epoch:
+            return task.fit(workers_of(config), on_epoch, checkpoints.below("students"))
+
+    return trained_students(config, lessons, groups, trials, fit)
 
 
 def _boosting_alone(

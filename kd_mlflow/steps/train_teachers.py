@@ -16,18 +16,16 @@ from kd_mlflow.distillation.identity import teachers_fingerprint
 from kd_mlflow.distillation.teachers import (
     Ensemble,
     assembled,
+    evaluated,
     teacher_trainings,
     teachers_encoding,
 )
 from kd_mlflow.evaluation.comparison import (
     IMBALANCED_SHARE,
-    EnsembleMetrics,
-    evaluate_ensemble,
     validation_metrics,
 )
 from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.checkpoints import Checkpoints
-from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report import notes
 from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
@@ -43,7 +41,6 @@ from kd_mlflow.steps.tracked import (
     workers_of,
 )
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
@@ -120,7 +117,7 @@ def _train_teachers(
                 trainings, members, workers_of(config), listener, resumed.checkpoints
             )
             ensemble = assembled(config, dataset, trained, run_id=run.id)
-            metrics = _evaluated(ensemble, dataset, config.averaging)
+            metrics = evaluated(ensemble, dataset, config.averaging)
             best = [int(epoch) for each in trained for epoch in each.best]
             for member, final, weight, epoch in zip(
                 members, metrics.members, ensemble.weights, best, strict=True
@@ -192,21 +189,6 @@ def _train_each(
         with followed(runs, listener, label=training.label, epochs=training.epochs) as on_epoch:
             trained.append(training.fit(workers, on_epoch, own))
     return trained
-
-
-def _evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleMetrics:
-    """Metrics of each teacher and of their averages on the test rows."""
-    features = dataset.features("test")
-    first, rows = distinct_rows(features)
-    member_logits = ensemble.member_logits(features.iloc[first])[:, rows]
-    return evaluate_ensemble(
-        member_logits,
-        {name: ensemble.average(member_logits, name) for name in AVERAGES},
-        dataset.labels("test"),
-        parameters=[number for family in ensemble.families for number in family.parameters],
-        ensemble_parameters=ensemble.parameters,
-        averaging=averaging,
-    )
 
 
 def _note(

@@ -1,0 +1,165 @@
+"""Ensembles and students in memory: fitted to a table, asked about others, stored nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentFit
+from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.menu import chosen, unfollowed
+from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.distillation.students import student_groups, transfer_set
+from kd_mlflow.distillation.teachers import Ensemble, evaluated, train_ensemble
+from kd_mlflow.distillation.trained import TrainedStudents, trained_students
+from kd_mlflow.errors import ConfigError
+from kd_mlflow.evaluation.answers import Answers
+from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.population.history import ignore_epoch
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.serving.scoring import Network
+from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.table.hashing import distinct_rows
+
+TableOrArrays: TypeAlias = pd.DataFrame | tuple[Any, Any]
+"""A table with its label column, or its rows and their labels."""
+
+LABEL = "label"
+"""The label column of a table that is made of arrays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedEnsemble:
+    """An ensemble of teachers in memory.
+
+    ``metrics`` are those of its test rows, a fifth of the table that nobody learnt from: the same
+    numbers by the same names as the entry point ``teachers`` logs. ``dataset`` is its table with
+    its split, for its students.
+    """
+
+    ensemble: Ensemble
+    averaging: str
+    dataset: Dataset
+    metrics: Mapping[str, float]
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The classes in the order of the probabilities."""
+        return self.dataset.table.classes
+
+    def predict_proba(self, x: Any) -> Floats:
+        """Each class's probability for raw rows, a DataFrame or an array.  Shape: (n, classes)."""
+        logits = self.ensemble.score(_rows(x), self.averaging)
+        answer: Floats = torch.softmax(logits.double(), dim=1).numpy()
+        return answer
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """The likeliest class of each raw row.  Shape: (n,)."""
+        return likeliest(self.classes, self.predict_proba(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedStudent:
+    """One distilled student in memory: that which ``distill`` would register.
+
+    ``metrics`` are those of the table's test rows, by the names under which a student's run has
+    them: ``test_accuracy``, ``test_log_loss``, ``test_agreement``, ``parameters`` and others.
+    """
+
+    module: StudentModule
+    metrics: Mapping[str, float]
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The classes in the order of the probabilities."""
+        return tuple(self.module.encoding.classes)
+
+    @cached_property
+    def _network(self) -> Network:
+        return Network(self.module.arrays)
+
+    def predict_proba(self, x: Any) -> Floats:
+        """Each class's probability for raw rows, a DataFrame or an array.  Shape: (n, classes)."""
+        return self._network.probabilities(self.module.encoding.encode(_rows(x)))
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """The likeliest class of each raw row.  Shape: (n,)."""
+        return likeliest(self.classes, self.predict_proba(x))
+
+
+def likeliest(classes: tuple[Any, ...], shares: Floats) -> NDArray[Any]:
+    """The likeliest class of each row.  Shape: (n, classes) -> (n,)."""
+    answer: NDArray[Any] = np.array(classes)[shares.argmax(axis=1)]
+    return answer
+
+
+def fit_ensemble(table: TableOrArrays, config: TeachersConfig, workers: Workers) -> FittedEnsemble:
+    """Train an ensemble on a table, a DataFrame with its label column or arrays ``(x, y)``.
+
+    Raises ConfigError where the configuration names another table.
+    """
+    if config.data is not TeachersConfig.data:
+        raise ConfigError(f"data is the first argument here; received data={config.data!r} too")
+    dataset = read_dataset(replace(config, **_framed(table, config.target)))
+    config = config.resolved(len(dataset.split.train))
+    ensemble = train_ensemble(config, dataset, workers)
+    return FittedEnsemble(
+        ensemble=ensemble,
+        averaging=config.averaging,
+        dataset=dataset,
+        metrics=evaluated(ensemble, dataset, config.averaging).ensemble,
+    )
+
+
+def fit_student(taught_by: FittedEnsemble, config: StudentFit, workers: Workers) -> FittedStudent:
+    """Train one student of an ensemble, on the table that the ensemble was trained on."""
+    dataset, ensemble = taught_by.dataset, taught_by.ensemble
+    config = config.resolved(len(dataset.split.train))
+    seeds = member_seeds(config.seed, STUDENT_STREAM, 1)
+    lessons = transfer_set(config, dataset, ensemble)
+    config, trials = chosen(config, lessons, seed=seeds[0], workers=workers, follow=unfollowed)
+    groups = {"distilled": student_groups(config, seeds)["distilled"]}
+    trained = trained_students(
+        config, lessons, groups, trials, lambda task: task.fit(workers, ignore_epoch)
+    )
+    return FittedStudent(
+        module=trained.registered, metrics=_test_metrics(trained, taught_by, config.averaging)
+    )
+
+
+def _test_metrics(
+    trained: TrainedStudents, taught_by: FittedEnsemble, averaging: str
+) -> dict[str, float]:
+    """What the first student is worth on the test rows, asked as it is served."""
+    dataset, ensemble = taught_by.dataset, taught_by.ensemble
+    features, labels = dataset.features("test"), dataset.labels("test")
+    first, rows = distinct_rows(features)
+    asked = features.iloc[first]
+    student = trained.score_registered(ensemble.encoding.encode(asked))[rows]
+    teacher = ensemble.score(asked, averaging)[rows]
+    ours, theirs = (Answers.of(each[None], labels, threshold=None) for each in (student, teacher))
+    (metrics,) = ours.metrics(theirs, parameters=trained.population.parameters_per_member)
+    return metrics
+
+
+def _framed(table: TableOrArrays, target: str) -> dict[str, Any]:
+    """A table as options: the DataFrame that it is or that arrays make, and its label column."""
+    if isinstance(table, pd.DataFrame):
+        return {"data": table, "target": target}
+    x, y = table
+    name = target or LABEL
+    return {"data": _rows(x).assign(**{name: np.asarray(y)}), "target": name}
+
+
+def _rows(x: Any) -> pd.DataFrame:
+    """Rows as a table whose columns have texts as names."""
+    frame = x if isinstance(x, pd.DataFrame) else pd.DataFrame(np.asarray(x))
+    return frame.set_axis(frame.columns.map(str), axis=1)
