@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import pickle
 import shutil
@@ -38,6 +39,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one cor
 
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
+FOLDERS = itertools.count()
 
 
 def keep_in_memory() -> None:
@@ -275,6 +277,18 @@ class OwnProcess:
             except Exception as error:
                 return Unavailable(f"does not load and score: {first_line(error)}")
             return read_answers(Path(folder))
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of the test's own, at a path that no test of this process had before.
+
+    MLflow keeps connections to a store: they see no file that takes the place of a deleted one.
+    """
+    folder = tmp_path_factory.getbasetemp() / f"test{next(FOLDERS)}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
