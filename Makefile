@@ -14,7 +14,8 @@ PORT := 5000
 SERVER_DATA := $(CURDIR)/server
 SERVER_OPTIONS :=
 SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_TRACKING_URI \
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --host $(HOST) --port $(PORT) \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_BASIC_AUTH_FAIL_CLOSED=true \
+	mlflow server --workers 1 --host $(HOST) --port $(PORT) \
 	--artifacts-destination "$(SERVER_DATA)/artifacts" $(SERVER_OPTIONS)
 
 .PHONY: run test test-fast compatibility versions ui server server-postgres check audit bench endurance bench-tables quality mutants notebooks screenshots docs clean
@@ -82,6 +83,7 @@ screenshots: $(VENV)/tested  ## Take the README's pictures of MLflow's pages, of
 docs: notebooks screenshots  ## Make anew whatever the documentation shows
 	python docs/options.py
 	python docs/api.py
+	python docs/routes.py
 
 clean:  ## Remove the environment; the store stays
 	rm -rf $(VENV)

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -206,6 +207,10 @@ REQUESTS = {
     "rename the model": lambda c: c.rename_registered_model(NAME, "other"),
     "delete the model": lambda c: c.delete_registered_model(NAME),
     "delete the version": lambda c: c.delete_model_version(NAME, 1),
+    "forge an intention": lambda c: c.set_registered_model_tag(NAME, "kd.moving", "{}"),
+    "forge a record": lambda c: c.set_model_version_tag(NAME, 1, "kd.production.000009", "{}"),
+    "forget a record": lambda c: c.delete_model_version_tag(NAME, 1, "kd.production.000001"),
+    "make a lock": lambda c: c.create_registered_model(f"{NAME}.lock-0123abcd-1"),
     "make it a prompt": lambda c: c.set_registered_model_tag(
         NAME, "mlflow.prompt.is_prompt", "true"
     ),
@@ -250,6 +255,70 @@ def test_files_of_a_run_stay_where_they_were_registered(production, login, serve
     assert [file.path for file in client.list_artifacts(run.run_id)] == ["model", "model.txt"]
 
 
+def test_the_run_of_a_promotion_stays_as_it_was(production, login, server):
+    """A trainer neither changes a releaser's decision nor makes a run that looks like one."""
+    client = login("a-trainer")
+    run_id = production.tags["kd.promotion_run_id"]
+    experiment = client.get_run(run_id).info.experiment_id
+    for change in (
+        lambda: client.set_tag(run_id, "kd.promotion", "rejected"),
+        lambda: client.log_metric(run_id, "gate.accuracy", 0),
+        lambda: client.set_terminated(run_id, "FAILED"),
+        lambda: client.delete_run(run_id),
+        lambda: client.create_run(experiment, tags={"kd.kind": "promotion"}),
+    ):
+        with pytest.raises(MlflowException, match="needs the role kd-releaser"):
+            change()
+    with pytest.raises(requests.HTTPError, match="needs the role kd-releaser"):
+        client.log_text(run_id, "{}", "promotion.json")
+
+
+def test_no_route_changes_a_file_or_an_alias(production, login, server):
+    """Every writing route of MLflow's, asked by a trainer for the files of two versions."""
+    client = login("a-trainer")
+    run = client.create_run(client.get_experiment_by_name("kd-mlflow").experiment_id).info
+    client.log_text(run.run_id, "flavors: {}", "model/MLmodel")
+    client.create_registered_model("in-a-run")
+    client.create_model_version("in-a-run", f"{run.artifact_uri}/model", run.run_id)
+    model = client.get_logged_model(production.source.removeprefix("models:/"))
+    paths = {
+        run.run_id: f"{run.experiment_id}/{run.run_id}/artifacts/model/MLmodel",
+        model.model_id: f"{model.experiment_id}/models/{model.model_id}/artifacts/MLmodel",
+    }
+
+    def standing():
+        files = [client.get_model_version_download_uri(NAME, "1")]
+        for path in paths.values():
+            url = f"{server}/api/2.0/mlflow-artifacts/artifacts/{path}"
+            files.append(requests.get(url, auth=("a-trainer", SECRET), timeout=9).content)
+        found = client.get_registered_model(NAME)
+        kept = {key: value for key, value in found.tags.items() if key.startswith("kd.")}
+        return files, found.aliases, kept, client.get_model_version(NAME, "1").tags
+
+    before = standing()
+    page = (ROOT / "docs" / "routes.md").read_text()
+    writing = re.findall(r"^\| `(POST|PUT|PATCH|DELETE) (\S+)`", page, re.MULTILINE)
+    assert len(writing) > 150
+    for method, route in writing:
+        if "update-password" in route:
+            continue
+        for owner, path in paths.items():
+            filled = route.replace("<path:artifact_path>", path).replace("<model_id>", owner)
+            base = "" if route.startswith("/") else "/ajax-api/"
+            named = {"run_id": owner, "run_uuid": owner, "model_id": owner, "path": "model/MLmodel"}
+            asked = {**named, "name": NAME, "version": "1", "alias": "production", "new_name": "n"}
+            tag = {"key": "kd.production.000001", "value": "{}", "stage": "Archived"}
+            for sent in (
+                {"json": {**asked, **tag}},
+                {"params": named, "data": b"other"},
+                {"data": b"other"},
+            ):
+                login_of = ("a-trainer", SECRET)
+                url = f"{server}{base}{filled}"
+                requests.request(method, url, auth=login_of, timeout=30, **sent)
+    assert standing() == before
+
+
 def test_an_account_without_a_role_sees_nothing(production, login, server):
     """Who is given no role reads neither runs nor models."""
     said = roles(server, "give", "nobody", "reader")
@@ -258,8 +327,9 @@ def test_an_account_without_a_role_sees_nothing(production, login, server):
     accounts = get_app_client("basic-auth", tracking_uri=server)
     accounts.unassign_role("nobody", accounts.list_user_roles("nobody")[0].id)
     login("nobody")
-    assert not admin.search_registered_models()
-    with pytest.raises(MlflowException, match="403"):
+    with pytest.raises(MlflowException, match="needs the role kd-reader"):
+        admin.search_registered_models()
+    with pytest.raises(MlflowException, match="needs the role kd-reader"):
         admin.get_model_version_by_alias(NAME, "production")
 
 
