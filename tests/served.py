@@ -85,7 +85,7 @@ def tracking(command, folder, port, **settings):
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not answers(f"{address}/health"):
             assert process.poll() is None, (folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline
