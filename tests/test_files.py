@@ -363,13 +363,32 @@ def test_a_byte_order_mark_is_no_part_of_a_name(read):
     assert list(read(b"\xef\xbb\xbf" + CSV.encode()).columns) == ["a", "b", "y"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"]
+)
 def test_encodings_are_found(read, encoding):
-    """UTF-8, Latin-1, and UTF-16 with its mark are read, late letters as early ones."""
+    """UTF-8, Latin-1, and UTF-16 with its mark or without are read, late letters as early ones."""
     text = CSV.replace("a,b,y", "größe,b,y") + "1,é,0\n"
     frame = read(text.encode(encoding))
     assert list(frame.columns) == ["größe", "b", "y"]
     assert frame["b"].iloc[-1] == "é"
+
+
+GUESSED = {
+    "Windows-1252": ("“5 €”".encode("cp1252"), "“5 €”", "was guessed: Windows-1252 (cp1252); save"),
+    "Latin-1": ("é".encode("latin-1") + b"\x8d", "é\x8d", "Latin-1; 1 of its characters are lost"),
+    "UTF-8 with mistakes": ("äöü".encode() + b"\xff", "äöü\ufffd", "mistakes in it; 1 of its"),
+}
+
+
+@pytest.mark.parametrize("case", GUESSED)
+def test_a_guessed_encoding_is_said_with_what_it_loses(read, caplog, case):
+    """Bytes that are no UTF-8 are what they most likely are, and the log says so and counts."""
+    cell, text, words = GUESSED[case]
+    with caplog.at_level(logging.WARNING):
+        frame = read(CSV.encode() + b"1.5," + cell + b",1\n")
+    assert frame["b"].iloc[-1] == text
+    assert words in caplog.text
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"])
@@ -444,8 +463,7 @@ REFUSALS = {
     "wrong separator": (CSV, "t.csv", {"separator": ";"}, "'a,b,y', with the given separator ';'"),
     "header of another kind": ("a;b;y\n1,2,0\n", "t.csv", {}, "one cell .*separator ';'.*'1,2,0'"),
     "binary": (b"a,y\n\0\0,1\n", "t.csv", {}, "binary"),
-    "utf-16 without a mark": (CSV.encode("utf-16-le"), "t.csv", {}, "binary"),
-    "half a letter": (CSV.encode("utf-16")[:-1], "t.csv", {}, "not a text file in UTF-8, UTF-16"),
+    "half a letter": (CSV.encode("utf-16")[:-1], "t.csv", {}, "not a text file in UTF-8 or UTF-16"),
     "ragged": ("a,y\n1,0\n1,2,3,4\n", "t.csv", {}, "not a readable CSV.*line 3.*separator="),
     "long rows": ("a,y\n1,0,5\n2,1,6\n", "t.csv", {}, "not a readable CSV.*header.*separator="),
     "no gzip": ("a,y\n1,0\n", "t.csv.gz", {}, "not a readable CSV"),

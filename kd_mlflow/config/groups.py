@@ -5,8 +5,7 @@ What is ``by_recipe`` has its values in the table of ``recipes``.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from kd_mlflow.config.options import Options, by_recipe, option, option_group
 from kd_mlflow.config.recipes import RECIPES
@@ -31,11 +30,8 @@ from kd_mlflow.config.rules import (
     one_of,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Source: TypeAlias = "str | Path | pd.DataFrame"
-"""Where a table comes from."""
+Source: TypeAlias = Any
+"""Where a table comes from: a name, a path, or a DataFrame or another table in memory."""
 
 
 @option_group
@@ -45,7 +41,7 @@ class TableOptions(Options):
     data: Source = option(
         "synthetic",
         "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file; "
-        "from Python also a DataFrame.",
+        "from Python also a DataFrame of pandas or polars, or an Arrow table.",
     )
     target: str = option(
         "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT

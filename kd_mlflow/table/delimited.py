@@ -6,7 +6,6 @@ import logging
 import warnings
 import zlib
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,13 @@ import pyarrow as pa
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
-from kd_mlflow.table.layout import Layout, encodings, find_layout
+from kd_mlflow.table.layout import (
+    Encoding,
+    Layout,
+    find_layout,
+    first_encoding,
+    guessed_encoding,
+)
 from kd_mlflow.table.numerals import (
     Marks,
     decimal_commas,
@@ -34,6 +39,8 @@ FIRST_ROWS = 2000
 
 ROWS_AT_ONCE = 1 << 18
 """Columns that are read again come in such parts, or a large file would be in memory twice."""
+
+GUESSES = {"cp1252": "Windows-1252 (cp1252)", "latin-1": "Latin-1"}
 
 UNREADABLE = (
     pd.errors.ParserError,
@@ -59,7 +66,8 @@ class _File:
         """
         return pd.read_csv(
             self.path,
-            encoding=self.layout.encoding,
+            encoding=self.layout.encoding.name,
+            encoding_errors=self.layout.encoding.errors,
             sep=self.layout.separator,
             names=self.layout.names,
             header=0,
@@ -94,14 +102,38 @@ def read_delimited(
     A line in the log says what was found but commas between cells and points in numbers.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
+
+    def read(encoding: Encoding) -> pd.DataFrame:
+        file = _File(path, find_layout(path, encoding, separator))
+        return _with_texts(_read(file, separator, decimal), file, texts)
+
     try:
-        for encoding in encodings(path):
-            with suppress(UnicodeError):
-                file = _File(path, find_layout(path, encoding, separator))
-                return _with_texts(_read(file, separator, decimal), file, texts)
+        encoding = first_encoding(path)
+        try:
+            return read(encoding)
+        except UnicodeError:  # a half letter of UTF-16, or no UTF-8
+            if encoding.name != "utf-8-sig":
+                raise DataError(f"not a text file in UTF-8 or UTF-16: {path}") from None
+        encoding, lost = guessed_encoding(path)
+        frame = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
-    raise DataError(f"not a text file in UTF-8, UTF-16 or Latin-1: {path}")
+    _say_what_was_guessed(path.name, encoding, lost)
+    return frame
+
+
+def _say_what_was_guessed(file: str, encoding: Encoding, lost: int) -> None:
+    """Log one line about a file that is no UTF-8."""
+    told = f"; {lost:,} of its characters are lost" if lost else ""
+    if encoding.errors == "replace":
+        _log.warning("%s: read as UTF-8 with mistakes in it%s", file, told)
+    else:
+        _log.warning(
+            "%s: no UTF-8, its encoding was guessed: %s%s; save it as UTF-8 if texts look wrong",
+            file,
+            GUESSES[encoding.name],
+            told,
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

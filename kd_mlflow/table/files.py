@@ -13,6 +13,7 @@ import pyarrow
 from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.table.delimited import read_delimited
+from kd_mlflow.table.frames import with_named_index
 
 CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 
@@ -97,6 +98,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         pyarrow.default_memory_pool().release_unused()
     except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
         raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
+    frame = with_named_index(frame, path.name)
     return frame.set_axis(frame.columns.map(str), axis=1)
 
 

@@ -44,6 +44,8 @@ def typed(series: pd.Series) -> Typed:
     Raises DataError as ``kind_of`` does.
     """
     kind = kind_of(series)
+    if kind == "numeric" and series.dtype == object:  # decimals
+        return Typed(series.map(float, na_action="ignore").astype("float64"), kind)
     if kind != "category" or isinstance(series.dtype, pd.CategoricalDtype):
         return Typed(series, kind)
     texts = series

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError
@@ -27,27 +29,66 @@ NEARLY_ALL = 0.9
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+NOT_IN_1252 = [0x81, 0x8D, 0x8F, 0x90, 0x9D]
+"""Bytes that are no characters of Windows-1252."""
+
+PARTS = 1 << 20
+"""Bytes read at once where a whole file is looked at."""
+
 Record = list[str]
+
+
+class Encoding(NamedTuple):
+    """How a file's bytes are text, and what ``errors`` are to become: an error, or U+FFFD."""
+
+    name: str
+    errors: str = "strict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """Encoding, separator and names of a CSV file; ``blank`` are columns whose name is empty."""
 
-    encoding: str
+    encoding: Encoding
     separator: str
     names: list[str]
     blank: list[str]
 
 
-def encodings(path: Path) -> tuple[str, ...]:
-    """Encodings to try in turn: UTF-16 where the file says so, else UTF-8, then Latin-1."""
+def first_encoding(path: Path) -> Encoding:
+    """The encoding to try first: UTF-16 by its mark or its zeros, else UTF-8."""
     with _open(path, "rb") as file:
-        utf_16 = file.read(2) in UTF_16
-    return ("utf-16",) if utf_16 else ("utf-8-sig", "latin-1")
+        head = file.read(4096)
+    if head[:2] in UTF_16:
+        return Encoding("utf-16")
+    for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        zeros, others = (head[start::2].count(0) for start in (place, 1 - place))
+        if zeros > len(head) // 4 and not others:
+            return Encoding(name)
+    return Encoding("utf-8-sig")
 
 
-def find_layout(path: Path, encoding: str, separator: str = "") -> Layout:
+def guessed_encoding(path: Path) -> tuple[Encoding, int]:
+    """The likeliest encoding of a file that is no UTF-8, and how many characters it loses.
+
+    UTF-8 with mistakes where most of its other characters are whole; else Windows-1252, in which
+    five bytes are no characters, or where it has one of these Latin-1, in which they are controls.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    characters = broken = 0
+    counts = np.zeros(256, dtype=np.int64)
+    with _open(path, "rb") as file:
+        while part := file.read(PARTS):
+            text = decoder.decode(part)
+            characters, broken = characters + len(text), broken + text.count("\ufffd")
+            counts += np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256)
+    whole, controls = characters - broken - counts[:128].sum(), int(counts[NOT_IN_1252].sum())
+    if whole > broken:
+        return Encoding("utf-8-sig", "replace"), broken
+    return (Encoding("latin-1"), controls) if controls else (Encoding("cp1252"), 0)
+
+
+def find_layout(path: Path, encoding: Encoding, separator: str = "") -> Layout:
     """Find how a file is written; a separator that is given is taken.
 
     Raises DataError for a file of one column, of blank lines, of doubled names or of binary data.
@@ -68,7 +109,7 @@ def find_layout(path: Path, encoding: str, separator: str = "") -> Layout:
     return Layout(encoding=encoding, separator=best, names=names, blank=blank)
 
 
-def _best(path: Path, encoding: str, separators: str) -> tuple[str, list[Record]]:
+def _best(path: Path, encoding: Encoding, separators: str) -> tuple[str, list[Record]]:
     """The separator that fits best, and the first records with it."""
     sample, whole = _sample(path, encoding)
     for strict in (True, False):
@@ -85,9 +126,9 @@ def _open(path: Path, mode: str, **options: Any) -> IO[Any]:
     return file
 
 
-def _sample(path: Path, encoding: str) -> tuple[str, bool]:
+def _sample(path: Path, encoding: Encoding) -> tuple[str, bool]:
     """The first lines of a file, and whether they are all of it."""
-    with _open(path, "rt", encoding=encoding, newline="") as file:
+    with _open(path, "rt", encoding=encoding.name, errors=encoding.errors, newline="") as file:
         head = file.read(SAMPLE_CHARACTERS)
         if "\0" in head:
             raise DataError(f"not a readable CSV file: {path} (it holds binary data)")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
+from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.groups import (
     check_groups,
     check_named,
@@ -37,6 +41,9 @@ ROWS_PER_CLASS = 3
 """Different rows that a class needs: one to train, one to validate and one to test on."""
 
 NAMED_CLASSES = 50
+
+SAVED_INDEX = re.compile(r"Unnamed: \d+")
+"""What a column without a name is called."""
 
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
@@ -100,7 +107,7 @@ BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
 
 
 def load_table(
-    data: str | Path | pd.DataFrame,
+    data: Source,
     target: str = "",
     *,
     group: str = "",
@@ -108,7 +115,7 @@ def load_table(
     separator: str = "",
     decimal: str = "",
 ) -> Table:
-    """Take a DataFrame, or read a built-in table by name or a CSV or Parquet file by path.
+    """Take a table as it comes, or read a built-in one by name or a CSV or Parquet file by path.
 
     A DataFrame is split as a file of the same rows is; its index is not looked at.
     ``group`` and ``time`` name columns that say which rows belong together and when each was.
@@ -119,10 +126,10 @@ def load_table(
         refuse_csv_options(f"the built-in table {data}", separator, decimal)
         name = source = str(data)
         frame, target = _built_in(name, target)
-    elif isinstance(data, pd.DataFrame):
+    elif not isinstance(data, str | Path):
+        frame = as_frame(data)
         refuse_csv_options("a DataFrame", separator, decimal)
         name = source = FRAME
-        frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
         check_columns(frame, "the DataFrame", target)
     else:
         path = existing_file(str(data), built_in=tuple(BUILT_IN))
@@ -154,6 +161,7 @@ class Origin(NamedTuple):
 def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> Table:
     """Separate a table's label and what is aside, leave useless columns out, take its digest."""
     labels, classes = numbered_labels(frame[origin.target])
+    _tell_alike(classes, origin.target)
     aside = frame[_aside(origin, frame, group, time)]
     features = frame.drop(columns=[origin.target, *aside.columns])
     columns = {str(name): typed(features[name]) for name in features.columns}
@@ -241,7 +249,7 @@ def named_classes(classes: Mapping[Label, int]) -> str:
 def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
     """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
 
-    Raises DataError for gaps, fractions and fewer than two classes.
+    Raises DataError for gaps, fractions, bytes, lists and fewer than two classes.
     """
     name = column.name
     if column.isna().any():
@@ -250,7 +258,12 @@ def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, 
             f"target {name!r} has {len(rows)} missing labels, the first in row {rows[0]}; "
             "remove those rows"
         )
-    codes, uniques = pd.factorize(column.astype(object))
+    try:
+        codes, uniques = pd.factorize(column.astype(object))
+    except TypeError:
+        raise DataError(
+            f"target {name!r} holds lists or objects; choose a column of labels"
+        ) from None
     classes = _classes(list(uniques), name)
     if len(classes) < 2:
         raise DataError(f"target {name!r} has one class only, {classes[0]!r}; two are needed")
@@ -263,7 +276,10 @@ def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, 
 def _classes(values: list[Any], name: Any) -> list[Label]:
     if all(isinstance(v, (bool, np.bool_)) for v in values):
         return [bool(v) for v in values]
-    if all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values):
+    if any(isinstance(v, bytes) for v in values):
+        raise DataError(f"target {name!r} holds bytes; make texts of them")
+    numbers = (int, float, np.number, Decimal)
+    if all(isinstance(v, numbers) and not isinstance(v, bool) for v in values):
         if fractional := [v for v in values if not float(v).is_integer()]:
             raise DataError(
                 f"target {name!r} holds numbers that are no classes, such as {fractional[0]!r}; "
@@ -276,15 +292,34 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
     return list(texts)
 
 
+def _tell_alike(classes: tuple[Label, ...], target: str) -> None:
+    """Warn of classes that differ in case or blanks alone."""
+    alike: dict[str, list[Label]] = {}
+    for label in classes:
+        alike.setdefault(" ".join(str(label).casefold().split()), []).append(label)
+    if doubled := [" and ".join(map(repr, each)) for each in alike.values() if len(each) > 1]:
+        _log.warning(
+            "target %r has classes that differ in case or blanks alone: %s; make one of them where "
+            "they mean one",
+            target,
+            ", ".join(doubled[:NAMED_CLASSES]),
+        )
+
+
 def _useful(columns: Mapping[str, Typed]) -> dict[str, Typed]:
     """Leave out, with a warning, columns that name rows and columns that never change."""
-    identifiers = [name for name, column in columns.items() if _is_identifier(column)]
+    indexes = [name for name, column in columns.items() if _is_saved_index(name, column)]
+    identifiers = [
+        n for n, column in columns.items() if n not in indexes and _is_identifier(column)
+    ]
     constants = [name for name, column in columns.items() if _is_constant(column.values)]
+    if indexes:
+        _log.warning("left out, a saved index: %s", ", ".join(indexes))
     if identifiers:
         _log.warning("left out, unique in nearly every row: %s", ", ".join(identifiers))
     if constants:
         _log.warning("left out, the same in every row: %s", ", ".join(constants))
-    left_out = {*identifiers, *constants}
+    left_out = {*indexes, *identifiers, *constants}
     left = {name: column for name, column in columns.items() if name not in left_out}
     if not left:
         raise DataError(
@@ -292,6 +327,11 @@ def _useful(columns: Mapping[str, Typed]) -> dict[str, Typed]:
             "each is the same in every row or unique in nearly every row"
         )
     return left
+
+
+def _is_saved_index(name: str, column: Typed) -> bool:
+    """Whether a column is what ``to_csv`` writes of an index without a name: whole numbers."""
+    return SAVED_INDEX.fullmatch(name) is not None and pd.api.types.is_integer_dtype(column.values)
 
 
 def _is_constant(series: pd.Series) -> bool:

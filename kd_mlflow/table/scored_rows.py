@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from kd_mlflow.config.groups import Source, TableOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.files import existing_file, read_columns, refuse_csv_options
+from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import typed
 from kd_mlflow.table.loading import BUILT_IN, FRAME, numbered_labels
@@ -87,9 +89,9 @@ def _frame(options: TableOptions, texts: Collection[str]) -> tuple[str, str, pd.
     """What a table is called, where it lies, and all its columns."""
     data: Source = options.data
     separator, decimal = options.separator, options.decimal
-    if isinstance(data, pd.DataFrame):
+    if not isinstance(data, str | Path):
+        frame = as_frame(data)
         refuse_csv_options("a DataFrame", separator, decimal)
-        frame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
         return FRAME, FRAME, frame
     if data in BUILT_IN:
         refuse_csv_options(f"the built-in table {data}", separator, decimal)
