@@ -29,11 +29,11 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.logits import Logits, agreements, compared
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
-from kd_mlflow.evaluation.comparison import Metrics, evaluate_students
 from kd_mlflow.evaluation.intervals import standard_error
-from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.workers import HERE
 from kd_mlflow.steps.distill import choose
@@ -152,10 +152,13 @@ def compare(
     inputs, taught = encoding.inputs(features), ensemble.score(features, recipe.averaging)
     if not run.baselines:
         return alone(population, inputs, taught, dataset)
-    comparison = evaluate_students(
-        dict(zip(groups, population.logits(inputs).chunk(len(groups)), strict=True)),
-        taught,
-        dataset.labels("test"),
+    logits = Logits(
+        labels=dataset.labels("test"),
+        ensemble=taught,
+        students=dict(zip(groups, population.logits(inputs).chunk(len(groups)), strict=True)),
+    )
+    comparison = compared(
+        logits,
         student_parameters=population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
     )

@@ -9,7 +9,8 @@ from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.checks import QUESTIONS, Limits
 from kd_mlflow.evaluation.gate import Findings, gate, verdict
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task
+from kd_mlflow.evaluation.scores import RowScores
+from kd_mlflow.evaluation.succession import Incumbent, Task
 
 GOOD = {
     "registered_test_accuracy": 0.95,
@@ -41,15 +42,23 @@ N = 1000
 
 def answers(wrong=(), loss=0.1):
     """Answers to N rows, wrong on some, each with the same loss or with its own."""
-    hits = np.ones(N, dtype=bool)
-    hits[list(wrong)] = False
-    return Answers(hits=hits, losses=np.broadcast_to(np.asarray(loss, dtype=float), (N,)))
+    labels, said = np.zeros(N, dtype=int), np.zeros(N, dtype=int)
+    said[list(wrong)] = 1
+    of_label = np.exp(-np.broadcast_to(np.asarray(loss, dtype=float), (N,)))
+    return RowScores(
+        classes=2,
+        predicted=said,
+        confidence=np.ones(N),
+        labels=labels,
+        of_label=of_label,
+        second=np.zeros(N),
+    )
 
 
 def standing(ours=None, theirs=None, *, left_out=0, task=TASK):
     """A version 1 in production that was compared with the candidate."""
-    duel = Duel(candidate=ours or answers(), production=theirs or answers(), left_out=left_out)
-    return Incumbent(version="1", task=task, duel=duel)
+    scores = (ours or answers(), theirs or answers())
+    return Incumbent(version="1", task=task, scores=scores, left_out=left_out)
 
 
 def points(**metrics):
@@ -243,7 +252,7 @@ def test_rows_that_production_knows_are_accounted_for(left_out, words):
 
 def test_what_cannot_be_compared_is_not_promoted():
     """Without a row to compare on, nothing shows that the candidate is not worse."""
-    incumbent = Incumbent(version="1", task=TASK, duel=Unavailable("no row is left"))
+    incumbent = Incumbent(version="1", task=TASK, scores=Unavailable("no row is left"))
     checks, (passed, reason) = asked(incumbent=incumbent)
     assert (checks["production"].passed, passed, reason) == (False, False, "no row is left")
 

@@ -8,8 +8,9 @@ import sklearn.metrics
 import torch
 from scipy.stats import binom
 
+from kd_mlflow.distillation.logits import Logits, agreements, teacher_student_kl
+from kd_mlflow.distillation.logits import compared as comparison
 from kd_mlflow.evaluation import intervals
-from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.intervals import (
     Interval,
     _resampled_accuracies,
@@ -21,12 +22,10 @@ from kd_mlflow.evaluation.intervals import (
     wilson,
 )
 from kd_mlflow.evaluation.metrics import (
-    agreements,
     class_recalls,
     confidence_bins,
     expected_calibration_error,
     probability_metrics,
-    teacher_student_kl,
 )
 
 
@@ -346,10 +345,9 @@ def test_a_class_without_a_row_has_no_recall():
 def compared(labels, **students):
     """A comparison of students that all answer as told; the ensemble is always right."""
     answers_as = {kind: torch.eye(3)[torch.tensor(said)] for kind, said in students.items()}
-    return evaluate_students(
-        answers_as,
-        torch.eye(3)[torch.tensor(labels)],
-        np.array(labels),
+    right = torch.eye(3)[torch.tensor(labels)]
+    return comparison(
+        Logits(labels=np.array(labels), ensemble=right, students=answers_as),
         student_parameters=1,
         ensemble_parameters=2,
     )
@@ -409,14 +407,13 @@ def scored(shift, seed, rows=600):
 def weighed(distilled, baseline, boosting=None):
     """Students of a shift each against an ensemble that is better than all."""
     labels = np.arange(600) % 2
-    return evaluate_students(
-        {"distilled": scored(distilled, 1), "baseline": scored(baseline, 2)},
-        scored(4, 3)[0],
-        labels,
-        student_parameters=10,
-        ensemble_parameters=100,
+    logits = Logits(
+        labels=labels,
+        ensemble=scored(4, 3)[0],
+        students={"distilled": scored(distilled, 1), "baseline": scored(baseline, 2)},
         boosting=None if boosting is None else scored(boosting, 4)[0],
     )
+    return comparison(logits, student_parameters=10, ensemble_parameters=100)
 
 
 def test_who_is_worse_than_a_baseline_is_known():

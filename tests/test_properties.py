@@ -14,9 +14,9 @@ from mlflow.models import Model
 from random_tables import tables, written
 
 from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
-from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.models.student_model import save_model
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population

@@ -18,11 +18,11 @@ from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.logits import Logits, compared, second_class
 from kd_mlflow.distillation.review import ENSEMBLE, STUDENT
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
-from kd_mlflow.evaluation.comparison import Logits, evaluate_students
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import worth_knowing
 from kd_mlflow.figures import gallery
@@ -146,10 +146,9 @@ def evidence(
         labelled_rows=third,
         val_rows=third,
     )
-    comparison = evaluate_students(
-        students,
-        logits.ensemble,
-        logits.labels,
+    second = second_class(logits.ensemble)
+    comparison = compared(
+        logits,
         student_parameters=10,
         ensemble_parameters=100,
         class_rows=dict(
@@ -171,7 +170,7 @@ def evidence(
         profile=fit_profile(dataset.features("train"), dataset.labels("train"), encoding),
         importances=[Importance(column, {STUDENT: SURE, ENSEMBLE: UNSURE})],
         weakest=Weakest((Segment(column, target, 40, SURE, 0.5, 0.25, True),), 3, 30, 0.1),
-        thresholds=worth_knowing(logits.ensemble, logits.labels, None) if len(classes) == 2 else (),
+        thresholds=worth_knowing(second, logits.labels, None) if len(classes) == 2 else (),
     )
 
 

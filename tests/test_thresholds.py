@@ -13,14 +13,12 @@ from conftest import TINY, copied_store, part_of
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
+from kd_mlflow.distillation.logits import Logits, compared, predicted, second_class
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.comparison import evaluate_students
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.thresholds import (
     RULES,
     choose_threshold,
-    predicted,
-    second_class,
     tabled,
 )
 from kd_mlflow.report.decision import Decision
@@ -56,7 +54,8 @@ def test_a_table_of_thresholds_is_scikit_learns():
 def test_the_chosen_threshold_is_the_best_of_all(rule):
     """No threshold at all is better on the rows that it was chosen on; no row lies on it."""
     logits, labels = answers()
-    chosen, second = choose_threshold(rule, logits, labels), second_class(logits)
+    second = second_class(logits)
+    chosen = choose_threshold(rule, second, labels)
     assert chosen not in second
     every = [getattr(row, rule) for row in tabled(second, labels, np.unique(second))]
     (own,) = tabled(second, labels, [chosen])
@@ -66,12 +65,13 @@ def test_the_chosen_threshold_is_the_best_of_all(rule):
 
 def test_a_threshold_can_be_given_or_none():
     """A number is itself; none is the likelier class; equal probabilities leave 0.5."""
-    logits, labels = answers()
-    assert choose_threshold("0.3", logits, labels) == 0.3
-    assert choose_threshold("none", logits, labels) is None
-    assert choose_threshold("f1", torch.zeros(9, 2), np.arange(9) % 2) == 0.5
+    (logits, labels), even = answers(), second_class(torch.zeros(9, 2))
+    second = second_class(logits)
+    assert choose_threshold("0.3", second, labels) == 0.3
+    assert choose_threshold("none", second, labels) is None
+    assert choose_threshold("f1", even, np.arange(9) % 2) == 0.5
     np.testing.assert_array_equal(predicted(logits), logits.argmax(dim=1))
-    np.testing.assert_array_equal(predicted(logits, 0.3), second_class(logits) >= 0.3)
+    np.testing.assert_array_equal(predicted(logits, 0.3), second >= 0.3)
 
 
 def test_a_comparison_counts_what_models_decide():
@@ -79,8 +79,10 @@ def test_a_comparison_counts_what_models_decide():
     (logits, labels), other = answers(), answers(seed=1)[0]
     models = {"distilled": torch.stack([logits, other]), "baseline": torch.stack([other, logits])}
     plain, found = (
-        evaluate_students(
-            models, other, labels, student_parameters=1, ensemble_parameters=9, threshold=level
+        compared(
+            Logits(labels=labels, ensemble=other, students=models, threshold=level),
+            student_parameters=1,
+            ensemble_parameters=9,
         )
         for level in (None, 0.1)
     )
@@ -206,9 +208,8 @@ def test_no_candidate_lies_among_rows_that_rounding_may_move():
     """Equal rows that were scored a digit apart stay on one side, however good a cut there were."""
     second = np.repeat([0.2, 0.6, 0.999], 40) * (1 + 2e-7 * np.linspace(-1, 1, 120))
     labels = (np.arange(120) % 40 >= 20).astype(np.int64)
-    logits = torch.from_numpy(np.log(np.stack([1 - second, second], axis=1)))
     for rule in RULES:
-        chosen = choose_threshold(rule, logits, labels)
+        chosen = choose_threshold(rule, second, labels)
         assert min(abs(chosen - level) for level in (0.2, 0.6, 0.999)) > 1e-3
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population import training
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.logits import Logits, class_probabilities, compared
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import (
     ENSEMBLE,
@@ -29,8 +28,7 @@ from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
-from kd_mlflow.evaluation.comparison import Comparison, Logits, evaluate_students
-from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
 from kd_mlflow.evaluation.thresholds import Threshold
 from kd_mlflow.population.history import History
@@ -89,7 +87,7 @@ class Evidence:
         models = {STUDENT: scored.students["distilled"][0], ENSEMBLE: scored.ensemble}
         return {
             who: class_scores(
-                RowScores.of(_probabilities(logits), scored.labels, scored.threshold), names
+                RowScores.of(class_probabilities(logits), scored.labels, scored.threshold), names
             )
             for who, logits in models.items()
         }
@@ -164,15 +162,11 @@ def _comparison(
 ) -> Comparison:
     table = dataset.table
     counts = np.bincount(table.labels, minlength=len(table.classes)).tolist()
-    return evaluate_students(
-        logits.students,
-        logits.ensemble,
-        logits.labels,
+    return compared(
+        logits,
         student_parameters=trained.population.parameters_per_member,
         ensemble_parameters=ensemble.parameters,
         class_rows=dict(zip(map(str, table.classes), counts, strict=True)),
-        boosting=logits.boosting,
-        threshold=logits.threshold,
     )
 
 
@@ -181,8 +175,3 @@ def _example(config: DistillConfig, dataset: Dataset, encoding: Encoding) -> pd.
     if config.example_rows == "made":
         return made_rows(dataset.table.features, encoding.columns)
     return dataset.features("train").head(EXAMPLE_ROWS)
-
-
-def _probabilities(logits: Tensor) -> Floats:
-    found: Floats = torch.softmax(logits.double(), dim=1).numpy()
-    return found

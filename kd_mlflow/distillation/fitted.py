@@ -9,19 +9,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentFit
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.logits import class_probabilities, seed_scores
 from kd_mlflow.distillation.menu import chosen, unfollowed
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import student_groups, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, evaluated, train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.answers import Answers
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.workers import Workers
@@ -57,9 +56,7 @@ class FittedEnsemble:
 
     def predict_proba(self, x: Any) -> Floats:
         """Each class's probability for raw rows, a DataFrame or an array.  Shape: (n, classes)."""
-        logits = self.ensemble.score(_rows(x), self.averaging)
-        answer: Floats = torch.softmax(logits.double(), dim=1).numpy()
-        return answer
+        return class_probabilities(self.ensemble.score(_rows(x), self.averaging))
 
     def predict(self, x: Any) -> NDArray[Any]:
         """The likeliest class of each raw row.  Shape: (n,)."""
@@ -145,8 +142,8 @@ def _test_metrics(
     asked = features.iloc[first]
     student = trained.score_registered(ensemble.encoding.encode(asked))[rows]
     teacher = ensemble.score(asked, averaging)[rows]
-    ours, theirs = (Answers.of(each[None], labels, threshold=None) for each in (student, teacher))
-    (metrics,) = ours.metrics(theirs, parameters=trained.population.parameters_per_member)
+    ours, theirs = (seed_scores(each[None], labels) for each in (student, teacher))
+    (metrics,) = ours.test_metrics(theirs, parameters=trained.population.parameters_per_member)
     return metrics
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.evaluation.answers import row_losses
+from kd_mlflow.distillation.logits import row_losses
 from kd_mlflow.evaluation.intervals import Interval, loss_difference
 from kd_mlflow.evaluation.metrics import Floats
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.distillation.logits import teacher_student_kl
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
-from kd_mlflow.evaluation.metrics import teacher_student_kl
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.training import Task

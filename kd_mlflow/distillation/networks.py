@@ -15,7 +15,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.rules import MLP
 from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
 from kd_mlflow.distillation.inputs import label_tensors, schedule_of, training_rows
-from kd_mlflow.evaluation.comparison import validation_metrics
+from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.losses import LabelLoss

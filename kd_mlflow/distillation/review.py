@@ -14,12 +14,11 @@ from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
+from kd_mlflow.distillation.logits import Logits, row_losses, second_class
 from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.answers import row_losses
-from kd_mlflow.evaluation.comparison import Logits
 from kd_mlflow.evaluation.thresholds import NONE, Threshold, choose_threshold, worth_knowing
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -37,7 +36,8 @@ def decision_threshold(
     rule = str(config.decision_threshold)
     if rule == NONE:
         return None
-    return choose_threshold(rule, trained.score_validation_rows(), dataset.labels("val"))
+    second = second_class(trained.score_validation_rows())
+    return choose_threshold(rule, second, dataset.labels("val"))
 
 
 def compared_thresholds(
@@ -46,7 +46,8 @@ def compared_thresholds(
     """What thresholds of the registered student are worth on the validation rows."""
     if len(dataset.table.classes) != 2:
         return []
-    return worth_knowing(trained.score_validation_rows(), dataset.labels("val"), own)
+    second = second_class(trained.score_validation_rows())
+    return worth_knowing(second, dataset.labels("val"), own)
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
 from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
+from kd_mlflow.distillation.logits import agreements, validation_metrics
 from kd_mlflow.distillation.teachers import Teacher
-from kd_mlflow.evaluation.comparison import validation_metrics
-from kd_mlflow.evaluation.metrics import agreements
 from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.population.network import Population

@@ -29,6 +29,7 @@ from kd_mlflow.distillation.identity import (
     TEACHER_STREAM,
     member_seeds,
 )
+from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.networks import Networks, network_training
 from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.comparison import EnsembleMetrics, evaluate_ensemble
@@ -292,10 +293,10 @@ def evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleM
     """Metrics of each teacher and of their averages on the test rows."""
     features = dataset.features("test")
     first, rows = distinct_rows(features)
-    member_logits = ensemble.member_logits(features.iloc[first])[:, rows]
+    logits = ensemble.member_logits(features.iloc[first])[:, rows]
     return evaluate_ensemble(
-        member_logits,
-        {name: ensemble.average(member_logits, name) for name in AVERAGES},
+        map(class_probabilities, logits),
+        {name: class_probabilities(ensemble.average(logits, name)) for name in AVERAGES},
         dataset.labels("test"),
         parameters=[number for family in ensemble.families for number in family.parameters],
         ensemble_parameters=ensemble.parameters,

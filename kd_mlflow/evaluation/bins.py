@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.metrics import Floats, Hits, by_confidence, confidence_bins
-
-Counts = NDArray[np.int64]
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, by_confidence, confidence_bins
 
 CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 """Bins of the ensemble's confidence: finer where most rows are."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kd_mlflow.evaluation.answers import Answers, Metrics, metrics_of_test_rows, probabilities
 from kd_mlflow.evaluation.intervals import (
     Interval,
     knowledge_recovered,
     mcnemar_p,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import agreements, class_recalls, probability_metrics
-from kd_mlflow.evaluation.thresholds import Counts, predicted
+from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
+from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 
 CRITERION = "calibrated_val_loss"
 """What a sweep chooses by: the loss after calibration, so that T's effect on confidence is removed;
@@ -85,32 +82,6 @@ class Comparison:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Logits:
-    """The logits of ensemble and students on the test rows, and these rows' labels.
-
-    ``boosting`` are those of boosted trees alone; ``threshold`` is the probability from which on
-    all of them predict the second of two classes, None where they predict the likeliest.
-    Shape: labels (n,), ensemble and boosting (n, classes), students (seeds, n, classes) of each
-    kind.
-    """
-
-    labels: NDArray[np.int64]
-    ensemble: Tensor
-    students: Mapping[str, Tensor]
-    boosting: Tensor | None = None
-    threshold: float | None = None
-
-    @property
-    def ensemble_classes(self) -> Counts:
-        """The classes that the ensemble predicts.  Shape: (n,)."""
-        return predicted(self.ensemble, self.threshold)
-
-    def classes(self, kind: str) -> Counts:
-        """The classes that students of a kind predict.  Shape: (seeds, n)."""
-        return predicted(self.students[kind], self.threshold)
-
-
 def majority_share(class_rows: Mapping[str, int]) -> float:
     """Share of the rows that the largest class has.
 
@@ -120,22 +91,9 @@ def majority_share(class_rows: Mapping[str, int]) -> float:
     return max(class_rows.values()) / sum(class_rows.values())
 
 
-def validation_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Log loss and accuracy of each member.  Shape: (k, n, classes), (n,) -> (k,) each.
-
-    >>> import torch
-    >>> found = validation_metrics(torch.zeros(3, 4, 2), torch.tensor([0, 0, 1, 1]))
-    >>> found["val_accuracy"].tolist()
-    [0.5, 0.5, 0.5]
-    """
-    every = labels.expand(logits.shape[0], -1)
-    loss = F.cross_entropy(logits.mT, every, reduction="none").mean(dim=1)
-    return {"val_loss": loss, "val_accuracy": agreements(logits, labels)}
-
-
 def evaluate_ensemble(
-    member_logits: Tensor,
-    averages: Mapping[str, Tensor],
+    members: Iterable[Floats],
+    averages: Mapping[str, Floats],
     labels: NDArray[np.int64],
     *,
     parameters: Sequence[int],
@@ -144,25 +102,24 @@ def evaluate_ensemble(
 ) -> EnsembleMetrics:
     """Score each teacher and their averages on the same rows; ``averaging`` names the one in use.
 
-    ``parameters`` are each teacher's. Shape: member_logits (k, n, classes), averages (n, classes)
-    each, labels (n,).
+    ``members`` and ``averages`` are probabilities, ``parameters`` each teacher's.
+    Shape: members and averages (n, classes) each, labels (n,).
     """
-    members = tuple(
-        metrics_of_test_rows(probability_metrics(probabilities(logits), labels), own)
-        for logits, own in zip(member_logits, parameters, strict=True)
+    by_member = tuple(
+        metrics_of_test_rows(probability_metrics(probabilities, labels), own)
+        for probabilities, own in zip(members, parameters, strict=True)
     )
     by_average = {
-        name: probability_metrics(probabilities(logits), labels)
-        for name, logits in averages.items()
+        name: probability_metrics(probabilities, labels) for name, probabilities in averages.items()
     }
     both = {
         f"ensemble_test_{metric}_averaged_{name}": found[metric]
         for name, found in by_average.items()
         for metric in ("accuracy", "log_loss", "ece")
     }
-    accuracies = [member["test_accuracy"] for member in members]
+    accuracies = [member["test_accuracy"] for member in by_member]
     return EnsembleMetrics(
-        members=members,
+        members=by_member,
         ensemble={
             **{f"ensemble_test_{name}": value for name, value in by_average[averaging].items()},
             **both,
@@ -175,63 +132,50 @@ def evaluate_ensemble(
 
 
 def evaluate_students(
-    students: Mapping[str, Tensor],
-    ensemble: Tensor,
-    labels: NDArray[np.int64],
+    students: Mapping[str, SeedScores],
+    ensemble: SeedScores,
     *,
     student_parameters: int,
     ensemble_parameters: int | None,
-    class_rows: Mapping[str, int] | None = None,
-    boosting: Tensor | None = None,
+    class_rows: Mapping[str, int],
+    boosting: SeedScores | None = None,
     threshold: float | None = None,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
-    ``class_rows`` are the whole table's by class; those of ``labels`` where none are given.
-    ``threshold`` is the probability from which on all models predict the second of two classes:
-    right answers, recall and agreement are of what they predict.
-    Shape: students (seeds, n, classes) of each kind, ensemble and boosting (n, classes), labels
-    (n,).
+    ``class_rows`` are the whole table's by class, in the order of their numbers.
+    ``threshold`` is the probability from which on all models predict the second of two classes.
+    Ensemble and ``boosting`` are a single model each.
     """
-    if class_rows is None:
-        counts = np.bincount(labels, minlength=ensemble.shape[-1]).tolist()
-        class_rows = {str(place): count for place, count in enumerate(counts)}
-    kinds = {
-        kind: Answers.of(logits, labels, threshold=threshold) for kind, logits in students.items()
-    }
-    teacher = Answers.of(ensemble[None], labels, threshold=threshold)
     by_kind = {
-        kind: tuple(own.metrics(teacher, parameters=student_parameters))
-        for kind, own in kinds.items()
+        kind: own.test_metrics(ensemble, parameters=student_parameters)
+        for kind, own in students.items()
     }
-    distilled, baseline = kinds["distilled"], kinds["baseline"]
-    gap, loss_gap = teacher.over(distilled)
-    gains = {kind: distilled.over(own) for kind, own in kinds.items() if kind != "distilled"}
-    recovery = knowledge_recovered(distilled.hits, baseline.hits, teacher.hits[0])
-    summary = _means(by_kind, teacher.probability_metrics(0)) | {
+    distilled, baseline = students["distilled"], students["baseline"]
+    gap, loss_gap = ensemble.over(distilled)
+    gains = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    recovery = knowledge_recovered(distilled.hits, baseline.hits, ensemble.hits[0])
+    summary = _means(by_kind, ensemble.metrics[0]) | {
         **_with_bounds("accuracy_gap", gap),
         **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
-        "mcnemar_p_ensemble": mcnemar_p(distilled.hits[0], teacher.hits[0]),
+        "mcnemar_p_ensemble": mcnemar_p(distilled.hits[0], ensemble.hits[0]),
     }
     if ensemble_parameters is not None:
         summary["ensemble_parameters"] = ensemble_parameters
         summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _gains(kind, gain)
-        summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled.hits[0], kinds[kind].hits[0])
+        summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled.hits[0], students[kind].hits[0])
     over_boosting = None
     if boosting is not None:
-        alone = Answers.of(boosting[None], labels, threshold=threshold)
-        over_boosting = distilled.over(alone)
-        found = alone.probability_metrics(0)
-        summary |= {f"boosting_test_{name}": value for name, value in found.items()}
+        over_boosting = distilled.over(boosting)
+        summary |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
         summary |= _gains("boosting", over_boosting)
     if threshold is not None:
         summary["registered_threshold"] = threshold
-    answers = {kind: own.predicted for kind, own in kinds.items()}
     return Comparison(
         students=by_kind,
         summary=summary,
@@ -242,20 +186,22 @@ def evaluate_students(
         loss_gains={kind: loss for kind, (_, loss) in gains.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
-        recalls=_recalls(answers, teacher.predicted[0], labels, classes=ensemble.shape[-1]),
+        recalls=_recalls(students, ensemble, classes=len(class_rows)),
     )
 
 
 def _recalls(
-    students: Mapping[str, Counts], ensemble: Counts, labels: Counts, *, classes: int
+    students: Mapping[str, SeedScores], ensemble: SeedScores, *, classes: int
 ) -> dict[str, NDArray[np.float64]]:
     """Recalls of the ensemble, of each kind of student over its seeds, of the registered one.
 
-    Shape: students (seeds, n) of each kind, ensemble and labels (n,), classes all.
+    Shape: (classes,) each.
     """
-    by_seed = {kind: class_recalls(own, labels, classes) for kind, own in students.items()}
+    by_seed = {
+        kind: class_recalls(own.predicted, own.labels, classes) for kind, own in students.items()
+    }
     return {
-        "ensemble": class_recalls(ensemble[None], labels, classes)[0],
+        "ensemble": class_recalls(ensemble.predicted, ensemble.labels, classes)[0],
         **{kind: each.mean(axis=0) for kind, each in by_seed.items()},
         "registered": by_seed["distilled"][0],
     }

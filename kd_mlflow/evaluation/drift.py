@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from kd_mlflow.evaluation.metrics import Floats
-
-Counts = NDArray[np.int64]
+from kd_mlflow.evaluation.metrics import Counts, Floats
 
 MODERATE, LARGE = 0.1, 0.25
 """A population stability index from which a column has moved, and has moved far, by convention."""

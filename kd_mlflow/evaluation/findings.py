@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kd_mlflow.evaluation.drift import ColumnDrift, Counts
+from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.metrics import Counts
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, ClassScores, Paired, RowScores
 
 LOGGED_COLUMNS = 100

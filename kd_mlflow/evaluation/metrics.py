@@ -1,6 +1,6 @@
-"""Metrics of one classifier: accuracy, log loss, calibration; and its agreement with another.
+"""Metrics of one classifier: accuracy, log loss, calibration, recall.
 
-Arrays or tensors in, numbers out; nothing here is logged.
+Arrays in, numbers out; nothing here is logged.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, log_loss, recall_score, roc_auc_score
-from torch import Tensor
 
 Floats = NDArray[np.floating[Any]]
 Hits = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 
 ECE_BINS = 15
 """Bins of confidence, equally wide, over which the calibration error is a mean."""
@@ -22,16 +21,6 @@ ECE_BINS = 15
 
 ROUNDING = 1e-6
 """How far below an edge a confidence, in bins, may be and still be on it: float32 rounds so."""
-
-
-def agreements(logits: Tensor, classes: Tensor) -> Tensor:
-    """Share of rows where each member predicts the given class.  Shape: (k, n, c), (n,) -> (k,).
-
-    >>> logits = torch.tensor([[[2.0, 1.0], [0.0, 3.0]]])  # one member, two rows
-    >>> agreements(logits, torch.tensor([0, 0]))
-    tensor([0.5000], dtype=torch.float64)
-    """
-    return (logits.argmax(dim=2) == classes).double().mean(dim=1)
 
 
 def probability_metrics(
@@ -123,10 +112,3 @@ def class_recalls(
     rows = np.bincount(labels, minlength=classes).astype(np.float64)
     hits = [np.bincount(labels[each == labels], minlength=classes) for each in predicted]
     return np.stack(hits) / np.where(rows, rows, np.nan)
-
-
-def teacher_student_kl(ensemble_logits: Tensor, logits: Tensor) -> float:
-    """Mean KL(ensemble || student) at T 1, in nats.  Shape: (n, classes) each."""
-    teacher = torch.log_softmax(ensemble_logits.double(), dim=-1)
-    student = torch.log_softmax(logits.double(), dim=-1)
-    return float((teacher.exp() * (teacher - student)).sum(dim=-1).mean())

@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.metrics import Floats, Hits, confidence_bins, probability_metrics
-
-Counts = NDArray[np.int64]
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, confidence_bins, probability_metrics
 
 TOLERANCE = 1e-5
 """How far a probability may be from the one that was logged; rounding moves it by about 1e-7."""

@@ -5,11 +5,10 @@ A table may be large: of each row is kept what metrics need, never its probabili
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kd_mlflow.evaluation.intervals import (
     Interval,
@@ -19,9 +18,9 @@ from kd_mlflow.evaluation.intervals import (
     mcnemar_p,
     wilson,
 )
-from kd_mlflow.evaluation.metrics import Floats, Hits
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
 
-Counts = NDArray[np.int64]
+Metrics = dict[str, float]
 
 NO_LABEL, UNKNOWN = -1, -2
 """In the place of a class number: a row without a label, and one of a class that is not known."""
@@ -45,19 +44,28 @@ class RowScores:
     second: Floats
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: Counts, threshold: float | None = None) -> RowScores:
+    def of(
+        cls,
+        probabilities: Floats,
+        labels: Counts,
+        threshold: float | None = None,
+        *,
+        predicted: Counts | None = None,
+    ) -> RowScores:
         """Keep what metrics need of some rows.  Shape: (n, classes), (n,).
 
-        ``threshold`` is the probability from which on the second of two classes is predicted.
+        ``threshold`` is the probability from which on the second of two classes is predicted;
+        ``predicted`` are the classes themselves, where they are known.
         """
         wide = probabilities.astype(np.float64)
         wide /= wide.sum(axis=1, keepdims=True)
         rows = np.arange(len(wide))
-        predicted = (
-            wide.argmax(axis=1)
-            if threshold is None
-            else (probabilities[:, 1] >= threshold).astype(np.int64)
-        )
+        if predicted is None:
+            predicted = (
+                wide.argmax(axis=1)
+                if threshold is None
+                else (probabilities[:, 1] >= threshold).astype(np.int64)
+            )
         return cls(
             classes=wide.shape[1],
             predicted=predicted,
@@ -77,12 +85,12 @@ class RowScores:
     @property
     def labelled(self) -> RowScores:
         """The rows that have a label, of a class that is known or not."""
-        return self._some(self.labels != NO_LABEL)
+        return self.some(self.labels != NO_LABEL)
 
     @property
     def known(self) -> RowScores:
         """The rows whose label is one of the model's classes."""
-        return self._some(self.labels >= 0)
+        return self.some(self.labels >= 0)
 
     @property
     def hits(self) -> Hits:
@@ -113,7 +121,8 @@ class RowScores:
             second=self.second[first] if len(self.second) else self.second,
         )
 
-    def _some(self, rows: Hits) -> RowScores:
+    def some(self, rows: Hits) -> RowScores:
+        """Some of the rows.  Shape: (n,), true for those that stay."""
         return RowScores(
             classes=self.classes,
             predicted=self.predicted[rows],
@@ -121,6 +130,52 @@ class RowScores:
             labels=self.labels[rows],
             of_label=self.of_label[rows],
             second=self.second[rows] if len(self.second) else self.second,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedScores:
+    """The answers of models of one kind, a seed each, to the same rows.
+
+    ``metrics`` are each seed's; ``losses`` are in nats.
+    Shape: labels (n,), predicted and losses (seeds, n).
+    """
+
+    labels: Counts
+    predicted: Counts
+    losses: Floats
+    metrics: tuple[Metrics, ...]
+
+    @classmethod
+    def of(
+        cls, probabilities: Iterable[Floats], labels: Counts, *, predicted: Counts, losses: Floats
+    ) -> SeedScores:
+        """From each seed's probabilities, which are not kept.  Shape of each: (n, classes)."""
+        metrics = tuple(
+            probability_metrics(own, labels, classes)
+            for own, classes in zip(probabilities, predicted, strict=True)
+        )
+        return cls(labels=labels, predicted=predicted, losses=losses, metrics=metrics)
+
+    @property
+    def hits(self) -> Hits:
+        """Whether each row's label is predicted.  Shape: (seeds, n)."""
+        right: Hits = self.predicted == self.labels
+        return right
+
+    def over(self, others: SeedScores) -> tuple[Interval, Interval]:
+        """By how much these models are better than others, in accuracy and in log loss."""
+        return (
+            accuracy_difference(self.hits, others.hits),
+            loss_difference(others.losses, self.losses),
+        )
+
+    def test_metrics(self, teacher: SeedScores, *, parameters: int) -> tuple[Metrics, ...]:
+        """Each seed's as its run logs them, and how often it agrees with the teacher."""
+        agreements = (self.predicted == teacher.predicted[0]).mean(axis=1)
+        return tuple(
+            {**metrics_of_test_rows(own, parameters), "test_agreement": float(agreement)}
+            for own, agreement in zip(self.metrics, agreements, strict=True)
         )
 
 
@@ -204,3 +259,8 @@ def share_of(right: int, rows: int) -> Interval:
     """A share of right answers with Wilson's interval."""
     low, high = wilson(right / rows, rows)
     return Interval(value=right / rows, low=float(low), high=float(high))
+
+
+def metrics_of_test_rows(found: Mapping[str, float], parameters: int) -> Metrics:
+    """A model's metrics on the test rows as its run logs them, with its number of parameters."""
+    return {**{f"test_{name}": value for name, value in found.items()}, "parameters": parameters}

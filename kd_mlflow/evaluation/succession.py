@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kd_mlflow.errors import Unavailable, listed
 from kd_mlflow.evaluation.checks import Check, Limits, unasked
 from kd_mlflow.evaluation.intervals import Interval, accuracy_difference, loss_difference
-from kd_mlflow.evaluation.metrics import Floats, Hits
+from kd_mlflow.evaluation.scores import RowScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,39 +20,19 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """A model's answers to rows: whether each is right, and its log loss in nats.
-
-    Shape: (n,) each.
-    """
-
-    hits: Hits
-    losses: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Duel:
-    """Candidate and production on the same rows, none of which production is known to have seen.
-
-    ``left_out`` counts the candidate's test rows that production was trained on; None where it is
-    not known which those are, and all rows are compared.
-    """
-
-    candidate: Answers
-    production: Answers
-    left_out: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Incumbent:
     """The version in production: its task, and how it did against the candidate.
 
-    ``duel`` is Unavailable where the two cannot be compared, None where that was not asked.
+    ``scores`` are the candidate's and its own on the same rows, none of which it is known to have
+    seen: Unavailable where the two cannot be compared, None where that was not asked.
+    ``left_out`` counts the candidate's test rows that it was trained on; None where it is not known
+    which those are, and all rows are compared.
     """
 
     version: str
     task: Task
-    duel: Duel | Unavailable | None
+    scores: tuple[RowScores, RowScores] | Unavailable | None
+    left_out: int | None = None
 
 
 def same_task(candidate: Task, production: Task) -> bool:
@@ -114,52 +94,51 @@ def production_check(incumbent: Incumbent | None, limits: Limits) -> Check:
         return unasked("production", "nothing is in production")
     if limits.policy == "any":
         return unasked("production", "policy is any")
-    if incumbent.duel is None:
+    if incumbent.scores is None:
         return unasked("production", f"version {incumbent.version} has another task")
-    if isinstance(incumbent.duel, Unavailable):
-        return Check(name="production", passed=False, reason=incumbent.duel.reason, metrics={})
-    return _duel_check(incumbent.version, incumbent.duel, limits)
+    if isinstance(incumbent.scores, Unavailable):
+        return Check(name="production", passed=False, reason=incumbent.scores.reason, metrics={})
+    return _advantage_check(incumbent, *incumbent.scores, limits)
 
 
-def _duel_check(version: str, duel: Duel, limits: Limits) -> Check:
+def _advantage_check(
+    incumbent: Incumbent, candidate: RowScores, production: RowScores, limits: Limits
+) -> Check:
     measure = "log_loss" if limits.gate_metric == "log_loss" else "accuracy"
-    rows = len(duel.candidate.hits)
-    better = _advantage(duel, measure)
+    version, left_out, rows = incumbent.version, incumbent.left_out, len(candidate)
+    better = _advantage(candidate, production, measure)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
-    ours, theirs = (_means(answers)[measure] for answers in (duel.candidate, duel.production))
-    words = measure.replace("_", " ")
+    ours, theirs = _means(candidate), _means(production)
+    levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
         name="production",
         passed=better.low > threshold,
-        reason=f"{words} {ours:.4f} against {theirs:.4f} of version {version}, in production, on "
+        reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
         f"{rows:,} rows: better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f}); "
         f"{limits.policy.replace('_', '-')} needs the lower bound above {threshold:g}"
-        f"{_seen_text(duel.left_out)}",
+        f"{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
-            **{f"candidate_test_{name}": value for name, value in _means(duel.candidate).items()},
-            **{f"production_test_{name}": value for name, value in _means(duel.production).items()},
+            **{f"candidate_test_{name}": value for name, value in ours.items()},
+            **{f"production_test_{name}": value for name, value in theirs.items()},
             "gain_over_production": better.value,
             "gain_over_production_low": better.low,
             "gain_over_production_high": better.high,
             "compared_rows": rows,
-            **({} if duel.left_out is None else {"left_out_rows": duel.left_out}),
+            **({} if left_out is None else {"left_out_rows": left_out}),
         },
     )
 
 
-def _advantage(duel: Duel, measure: str) -> Interval:
+def _advantage(candidate: RowScores, production: RowScores, measure: str) -> Interval:
     """How much better the candidate is than production, in accuracy or in nats."""
     if measure == "accuracy":
-        return accuracy_difference(duel.candidate.hits[None], duel.production.hits[None])
-    return loss_difference(duel.production.losses[None], duel.candidate.losses[None])
+        return accuracy_difference(candidate.hits[None], production.hits[None])
+    return loss_difference(production.losses[None], candidate.losses[None])
 
 
-def _means(answers: Answers) -> dict[str, float]:
-    return {
-        "accuracy": float(answers.hits.mean()),
-        "log_loss": float(answers.losses.mean()),
-    }
+def _means(scores: RowScores) -> dict[str, float]:
+    return {"accuracy": float(scores.hits.mean()), "log_loss": float(scores.losses.mean())}
 
 
 def _seen_text(left_out: int | None) -> str:

@@ -1,4 +1,4 @@
-"""From which probability on the second of two classes is predicted: chosen, applied, tabled.
+"""From which probability on the second of two classes is predicted: chosen, tabled.
 
 The second class is the positive one, as in ROC AUC and average precision.
 """
@@ -9,13 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from kd_mlflow.evaluation.metrics import Floats
-
-Counts = NDArray[np.int64]
+from kd_mlflow.evaluation.metrics import Counts, Floats
 
 NONE = "none"
 """The rule of no threshold: the likelier class is predicted."""
@@ -45,40 +40,18 @@ class Threshold(NamedTuple):
     balanced_accuracy: float
 
 
-def predicted(logits: Tensor, threshold: float | None = None) -> Counts:
-    """The class that is predicted for each row, the likeliest one without a threshold.
-
-    Shape: (..., n, classes) -> (..., n).
-
-    >>> logits = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).log()
-    >>> predicted(logits), predicted(logits, 0.25)
-    (array([0, 1]), array([1, 1]))
-    """
-    if threshold is None:
-        classes: Counts = logits.argmax(dim=-1).numpy()
-        return classes
-    return (second_class(logits) >= threshold).astype(np.int64)
-
-
-def second_class(logits: Tensor) -> Floats:
-    """The probability of the second class.  Shape: (..., n, 2) -> (..., n)."""
-    found: Floats = torch.softmax(logits.double(), dim=-1)[..., 1].numpy()
-    return found
-
-
-def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
+def choose_threshold(rule: str, second: Floats, labels: Counts) -> float | None:
     """The threshold that a rule names: none, the best by one of ``RULES``, or a number.
 
     Candidates lie in the middle between neighbouring probabilities of these rows, where they are
     so far apart that rounding brings no row to the other side; of equally good ones the nearest to
     0.5 is taken.
-    Shape: logits (n, 2), labels (n,).
+    ``second`` are probabilities of the second class.  Shape: second and labels (n,).
     """
     if rule == NONE:
         return None
     if rule not in RULES:
         return float(rule)
-    second = second_class(logits)
     values = np.sort(second)
     apart = np.diff(values) > NEAR * values[1:]
     candidates = ((values[1:] + values[:-1]) / 2)[apart]
@@ -89,17 +62,17 @@ def choose_threshold(rule: str, logits: Tensor, labels: Counts) -> float | None:
     return float(best[np.abs(best - 0.5).argmin()])
 
 
-def worth_knowing(logits: Tensor, labels: Counts, own: float | None) -> list[tuple[Threshold, str]]:
+def worth_knowing(second: Floats, labels: Counts, own: float | None) -> list[tuple[Threshold, str]]:
     """Thresholds that a reader compares, ascending, and what is special about each.
 
-    Those of ``SHOWN``, the best ones, and a model's ``own``.  Shape: logits (n, 2), labels (n,).
+    Those of ``SHOWN``, the best ones, and a model's ``own``.  Shape: second and labels (n,).
     """
     special: dict[float, list[str]] = {level: [] for level in SHOWN}
     for rule in RULES:
-        best = choose_threshold(rule, logits, labels)
+        best = choose_threshold(rule, second, labels)
         special.setdefault(best or 0.5, []).append(f"best {RULE_WORDS[rule]}")
     special.setdefault(0.5 if own is None else own, []).append("in use")
-    rows = tabled(second_class(logits), labels, sorted(special))
+    rows = tabled(second, labels, sorted(special))
     return [(row, ", ".join(special[row.threshold])) for row in rows]
 
 

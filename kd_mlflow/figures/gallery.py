@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_mlflow.distillation.evidence import Evidence
-from kd_mlflow.evaluation.bins import Bins, Counts, agreement_by_confidence, confusion, reliability
-from kd_mlflow.evaluation.comparison import validation_metrics
+from kd_mlflow.distillation.logits import class_probabilities, validation_metrics
+from kd_mlflow.evaluation.bins import Bins, agreement_by_confidence, confusion, reliability
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.evaluation.metrics import Counts
 from kd_mlflow.figures import accuracy, probabilities, training_curves
 from kd_mlflow.figures.probabilities import Calibration, TwoClasses
 from kd_mlflow.figures.style import class_names
@@ -125,7 +124,7 @@ def _reliability(evidence: Evidence) -> Figure:
     names = {"distilled": "registered student", "baseline": "baseline, same seed"}
 
     def bins(logits: Tensor, predicted: Counts) -> Bins:
-        return reliability(_probabilities(logits), scored.labels, predicted)
+        return reliability(class_probabilities(logits), scored.labels, predicted)
 
     of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
     models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
@@ -143,7 +142,7 @@ def _agreement(evidence: Evidence) -> Figure:
     return probabilities.agreement_diagram(
         kinds,
         agreement_by_confidence(
-            _probabilities(scored.ensemble), predicted, scored.ensemble_classes
+            class_probabilities(scored.ensemble), predicted, scored.ensemble_classes
         ),
         rows=evidence.test_rows,
         seeds=evidence.seeds,
@@ -177,14 +176,9 @@ def _roc_pr(evidence: Evidence) -> Figure:
     shown["ensemble"], classes["ensemble"] = scored.ensemble, scored.ensemble_classes
     return probabilities.roc_and_precision_recall(
         {
-            kind: TwoClasses(AREA_NAMES[kind], _probabilities(logits)[:, 1], classes[kind])
+            kind: TwoClasses(AREA_NAMES[kind], class_probabilities(logits)[:, 1], classes[kind])
             for kind, logits in shown.items()
         },
         scored.labels,
         positive=class_names(names)[1],
     )
-
-
-def _probabilities(logits: Tensor) -> Floats:
-    found: Floats = torch.softmax(logits.double(), dim=1).numpy()
-    return found

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from kd_mlflow.evaluation.bins import CONFIDENCE_EDGES, Bins, Counts, confusion
+from kd_mlflow.evaluation.bins import CONFIDENCE_EDGES, Bins, confusion
 from kd_mlflow.evaluation.intervals import wilson
-from kd_mlflow.evaluation.metrics import ECE_BINS, Floats
+from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats
 from kd_mlflow.figures.style import (
     GREY,
     INK,

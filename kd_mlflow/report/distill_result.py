@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.evaluation.answers import Metrics
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.report.closing import Row, next_steps, table_text
 from kd_mlflow.report.words import (
     accuracy_with_error,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kd_mlflow.config.options import text_value
-from kd_mlflow.evaluation.answers import Metrics
 from kd_mlflow.evaluation.comparison import CRITERION
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.report.closing import aligned, table_text
 from kd_mlflow.report.words import accuracy_with_error, percent
 

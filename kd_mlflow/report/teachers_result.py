@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kd_mlflow.distillation.teachers import Ensemble
-from kd_mlflow.evaluation.answers import Metrics
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.report.closing import Row, table_text
 from kd_mlflow.report.words import composition, percent
 

@@ -18,6 +18,7 @@ from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
+from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, chosen
 from kd_mlflow.distillation.onnx_graph import onnx_student
 from kd_mlflow.distillation.review import check_decision
@@ -30,7 +31,6 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
-from kd_mlflow.evaluation.answers import probabilities
 from kd_mlflow.models.student_model import ONNX, log_student, requirements
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import History
@@ -319,7 +319,7 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
     columns = [column.name for column in evidence.encoding.columns]
     keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     tested = row_hashes(evidence.dataset.features("test"), exact=True)
-    keep_answers(run, tested, probabilities(evidence.logits.students["distilled"][0]))
+    keep_answers(run, tested, class_probabilities(evidence.logits.students["distilled"][0]))
     summary = comparison.summary
     metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
     run.log(metrics=metrics, note=note)

@@ -15,10 +15,10 @@ from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check, Limits
 from kd_mlflow.evaluation.gate import Findings, gate
-from kd_mlflow.evaluation.metrics import class_recalls, probability_metrics
+from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
-from kd_mlflow.evaluation.succession import Answers, Duel, Incumbent, Task, same_task
+from kd_mlflow.evaluation.succession import Incumbent, Task, same_task
 from kd_mlflow.models.addresses import ask_standing, load_standing, task_of
 from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
 from kd_mlflow.models.respondent import FLOOR, fault
@@ -36,14 +36,14 @@ from kd_mlflow.tracking.runs import Run, Tracker
 class Candidate:
     """A version that asks for promotion, what is known of it, and its answers to its test rows.
 
-    ``answers`` are None where its artifact does not score or the rows cannot be had.
+    ``scores`` are None where its artifact does not score or the rows cannot be had.
     """
 
     version: ModelVersion
     run: Run
     data: Dataset | Unavailable
     findings: Findings
-    answers: Answers | None
+    scores: RowScores | None
 
     @property
     def number(self) -> str:
@@ -62,7 +62,7 @@ def examine(
 ) -> Candidate:
     """Pull a version into the clean process and score its test rows there."""
     task = task_of(version, versions.described(version))
-    logged, answers = distill_run.data.metrics, None
+    logged, scores = distill_run.data.metrics, None
     if isinstance(data, Unavailable):
         findings = Findings(logged=logged, reproduced=data, task=task)
     else:
@@ -73,10 +73,8 @@ def examine(
         else:
             hashes = row_hashes(data.features("test"), exact=True)
             kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
-            findings, answers = _scored(logged, task, pulled, data.labels("test"), kept)
-    return Candidate(
-        version=version, run=distill_run, data=data, findings=findings, answers=answers
-    )
+            findings, scores = _scored(logged, task, pulled, data.labels("test"), kept)
+    return Candidate(version=version, run=distill_run, data=data, findings=findings, scores=scores)
 
 
 def _asked(
@@ -116,7 +114,7 @@ def _scored(
     pulled: PulledAnswers,
     labels: NDArray[np.int64],
     kept: KeptAnswers | Unavailable | None,
-) -> tuple[Findings, Answers]:
+) -> tuple[Findings, RowScores]:
     """What a pulled model's answers are worth, and whether they are those that were kept."""
     probabilities, places = pulled.probabilities, pulled.places
     threshold = logged.get("registered_threshold")
@@ -128,7 +126,6 @@ def _scored(
     else:
         own = kept.places
         reproduced = repetition(kept.probabilities, probabilities[own], places[own], threshold)
-    hits = places == labels
     findings = Findings(
         logged=logged,
         reproduced=reproduced,
@@ -137,7 +134,7 @@ def _scored(
         latency_ms=pulled.latency_ms,
         least_recall=float(np.nanmin(class_recalls(places[None], labels, len(pulled.classes)))),
     )
-    return findings, Answers(hits=hits, losses=_losses(probabilities, labels))
+    return findings, RowScores.of(probabilities.clip(FLOOR, 1), labels, predicted=places)
 
 
 def ask_gate(
@@ -155,72 +152,53 @@ def _incumbent(
 ) -> Incumbent:
     """What is known of the version in production; it is loaded where it must be scored alone."""
     task = task_of(standing, versions.described(standing))
-    duel: Duel | Unavailable | None = None
-    data, answers = candidate.data, candidate.answers
+    scores: tuple[RowScores, RowScores] | Unavailable | None = None
+    left_out, data, ours = None, candidate.data, candidate.scores
     compared = config.policy != "any" and same_task(candidate.findings.task, task)
-    if compared and isinstance(data, Dataset) and answers is not None:
+    if compared and isinstance(data, Dataset) and ours is not None:
         with tempfile.TemporaryDirectory() as folder:
             features = data.features("test")
             model = versions.pull(standing, Path(folder))
             production = load_standing(standing, model, features)
             task = dataclasses.replace(task, classes=task.classes or production.own_classes())
             if same_task(candidate.findings.task, task):
-                theirs = ask_standing(standing, production, features, _classes(data))
-                duel = (
-                    theirs
-                    if isinstance(theirs, Unavailable)
-                    else _duel(
-                        standing,
-                        production.respondent.columns,
-                        answers,
-                        theirs,
-                        data,
-                        tracker,
-                        threshold=production.threshold,
-                    )
-                )
-    return Incumbent(version=str(standing.version), task=task, duel=duel)
+                shares = ask_standing(standing, production, features, _classes(data))
+                if isinstance(shares, Unavailable):
+                    scores = shares
+                else:
+                    theirs = RowScores.of(shares.clip(FLOOR, 1), ours.labels, production.threshold)
+                    columns = production.respondent.columns
+                    unseen, left_out = _unseen(standing, columns, data, tracker)
+                    scores = _on_rows(unseen, ours, theirs, standing)
+    return Incumbent(version=str(standing.version), task=task, scores=scores, left_out=left_out)
 
 
-def _duel(
-    standing: ModelVersion,
-    columns: Sequence[str],
-    answers: Answers,
-    theirs: NDArray[np.float64],
-    data: Dataset,
-    tracker: Tracker,
-    *,
-    threshold: float | None,
-) -> Duel | Unavailable:
-    """Pair the answers on the rows that production was not trained on.
+def _unseen(
+    standing: ModelVersion, columns: Sequence[str], data: Dataset, tracker: Tracker
+) -> tuple[Hits, int | None]:
+    """Which test rows production was not trained on, and how many others there are.
 
-    ``threshold`` is the probability from which on production predicts the second of two classes.
+    All, and None, where it is not known what it was trained on.  Shape: (n,).
     """
-    labels = data.labels("test")
     trained = trained_rows(tracker, standing, data.identity)
-    kept = np.ones(len(labels), dtype=bool)
-    if trained is not None and len(trained):
-        kept = ~np.isin(row_hashes(data.features("test")[list(columns)]), trained)
-    if not kept.any():
-        return Unavailable(
-            f"version {standing.version}, in production, was trained on every one of these test "
-            "rows, so that none is left to compare on; policy=any does not compare"
-        )
-    scores = RowScores.of(theirs, labels, threshold)
-    hits, losses = scores.hits, _losses(theirs, labels)
-    return Duel(
-        candidate=Answers(hits=answers.hits[kept], losses=answers.losses[kept]),
-        production=Answers(hits=hits[kept], losses=losses[kept]),
-        left_out=None if trained is None else int((~kept).sum()),
+    unseen = np.ones(len(data.labels("test")), dtype=bool)
+    if trained is None:
+        return unseen, None
+    if len(trained):
+        unseen = ~np.isin(row_hashes(data.features("test")[list(columns)]), trained)
+    return unseen, int((~unseen).sum())
+
+
+def _on_rows(
+    rows: Hits, ours: RowScores, theirs: RowScores, standing: ModelVersion
+) -> tuple[RowScores, RowScores] | Unavailable:
+    """The candidate's and production's answers to the same rows, if there are any."""
+    if rows.any():
+        return ours.some(rows), theirs.some(rows)
+    return Unavailable(
+        f"version {standing.version}, in production, was trained on every one of these test "
+        "rows, so that none is left to compare on; policy=any does not compare"
     )
-
-
-def _losses(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each row's log loss in nats, of probabilities held to the least one that anybody may give."""
-    shares = probabilities.clip(FLOOR, 1)
-    shares /= shares.sum(axis=1, keepdims=True)
-    losses: NDArray[np.float64] = -np.log(shares[np.arange(len(labels)), labels])
-    return losses
 
 
 def _classes(data: Dataset) -> list[str]:

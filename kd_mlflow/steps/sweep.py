@@ -14,6 +14,7 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
+from kd_mlflow.distillation.logits import agreements, validation_metrics
 from kd_mlflow.distillation.students import (
     StudentSetting,
     TransferSet,
@@ -23,10 +24,9 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.answers import Metrics
-from kd_mlflow.evaluation.comparison import CRITERION, validation_metrics
+from kd_mlflow.evaluation.comparison import CRITERION
 from kd_mlflow.evaluation.intervals import standard_error
-from kd_mlflow.evaluation.metrics import agreements
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
 from kd_mlflow.population.calibration import fit_temperatures

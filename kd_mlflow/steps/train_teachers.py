@@ -13,6 +13,7 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.config.rules import BOOSTING
 from kd_mlflow.distillation.families import Trained, Training
 from kd_mlflow.distillation.identity import teachers_fingerprint
+from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.teachers import (
     Ensemble,
     assembled,
@@ -22,7 +23,6 @@ from kd_mlflow.distillation.teachers import (
 )
 from kd_mlflow.evaluation.comparison import (
     IMBALANCED_SHARE,
-    validation_metrics,
 )
 from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.checkpoints import Checkpoints
