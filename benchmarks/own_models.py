@@ -16,14 +16,12 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
+from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
 from kd_mlflow.models.student_model import save_model
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.workers import HERE
-from kd_mlflow.steps.distill import choose
-from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 
@@ -60,7 +58,7 @@ def own_models(dataset: Dataset, *, recipe: str, seed: int, students: int) -> di
     options = options.resolved(len(dataset.split.train))
     seeds = member_seeds(seed, STUDENT_STREAM, students)
     lessons = transfer_set(options, dataset, ensemble)
-    options, _ = choose(options, lessons, seed=seeds[0], workers=HERE, listener=Silence())
+    options, _ = chosen(options, lessons, seed=seeds[0], fit=fit_here)
     groups, encoding = student_groups(options, seeds), lessons.binned(options.student_bins)
     taught_s = time.perf_counter() - start
     members = [member for group in groups.values() for member in group]

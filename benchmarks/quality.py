@@ -30,14 +30,12 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.logits import Logits, agreements, compared
+from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.workers import HERE
-from kd_mlflow.steps.distill import choose
-from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import Dataset, Split, read_dataset
 from kd_mlflow.table.loading import Table
 
@@ -140,7 +138,7 @@ def compare(
         member_seeds(seed, STUDENT_STREAM, student_seeds),
         transfer_set(recipe, dataset, ensemble),
     )
-    recipe, _ = choose(recipe, lessons, seed=seeds[0], workers=HERE, listener=Silence())
+    recipe, _ = chosen(recipe, lessons, seed=seeds[0], fit=fit_here)
     groups, encoding = student_groups(recipe, seeds), lessons.binned(recipe.student_bins)
     if not run.baselines:
         groups = {"distilled": groups["distilled"]}

@@ -31,7 +31,7 @@ from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
-from kd_mlflow.steps.tracked import workers_of
+from kd_mlflow.steps.work import workers_of
 from kd_mlflow.table.dataset import Sides, read_dataset
 
 P = ParamSpec("P")

@@ -36,14 +36,12 @@ from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.steps.distill import distill_step
-from kd_mlflow.steps.listener import Listener, Silence
 from kd_mlflow.steps.promote import promote_step
-from kd_mlflow.steps.resumed import resumable
 from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
-from kd_mlflow.steps.tracked import describe_run, run_name
 from kd_mlflow.steps.train_teachers import teachers_step
-from kd_mlflow.table.dataset import Dataset, read_dataset
+from kd_mlflow.steps.work import Listener, Session, Silence, begun
+from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
@@ -59,22 +57,23 @@ TeachingConfig: TypeAlias = DistillConfig | SweepConfig
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
 
-def _read(config: C) -> tuple[Dataset, C]:
-    """Read the table that a configuration names and fill what it leaves to the recipe."""
-    dataset = read_dataset(config)
-    return dataset, config.resolved(len(dataset.split.train))
+def _opened(config: C, listener: Listener) -> tuple[Session, C]:
+    """Find the store, read the table, and fill what a configuration leaves to the recipe."""
+    tracker, dataset = Tracker(config.store_patience_s), read_dataset(config)
+    session = Session(dataset=dataset, tracker=tracker, listener=listener)
+    return session, config.resolved(len(dataset.split.train))
 
 
 @store_errors()
 def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
-    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
-    return teachers_step(config, dataset, tracker, listener)
+    session, config = _opened(config, listener)
+    return teachers_step(config, session)
 
 
-def _teacher(config: TeachingConfig, dataset: Dataset, tracker: Tracker) -> Teacher:
+def _teacher(config: TeachingConfig, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
-    teachers = config.teachers
+    teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
     if "/" not in teachers and "," not in teachers:
         run = choose_ensemble(tracker, teachers, dataset.identity)
         return load_ensemble(tracker, run.info.run_id)
@@ -92,9 +91,10 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
         require_onnx()
     tracker, dataset = Tracker(config.store_patience_s), read_dataset(config)
     config = take_sweep(config, tracker, dataset.identity).resolved(len(dataset.split.train))
-    teacher = _teacher(config, dataset, tracker)
+    session = Session(dataset=dataset, tracker=tracker, listener=listener)
+    teacher = _teacher(config, session)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
-    return distill_step(config, dataset, teacher, tracker, listener, teacher_accuracies=accuracies)
+    return distill_step(config, session, teacher, teacher_accuracies=accuracies)
 
 
 @store_errors()
@@ -102,9 +102,8 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
-    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
-    teacher = _teacher(config, dataset, tracker)
-    return sweep_step(config, dataset, teacher, tracker, listener)
+    session, config = _opened(config, listener)
+    return sweep_step(config, session, _teacher(config, session))
 
 
 @store_errors()
@@ -165,24 +164,17 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
 
 
 def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
-    tracker, (dataset, config) = Tracker(config.store_patience_s), _read(config)
+    session, config = _opened(config, listener)
+    dataset, tracker = session.dataset, session.tracker
     check_decision(config, dataset.table)
-    teachers_config = TeachersConfig.part_of(config)
     mark = fingerprint(dataset.identity, config.as_text())
-    with (
-        resumable(config, mark, listener) as resumed,
-        tracker.run("pipeline", run_name("pipeline", dataset)) as parent,
-    ):
-        describe_run(parent, config, dataset, mark)
-        resumed.begin(parent, listener)
-        taught = teachers_step(teachers_config, dataset, tracker, listener, parent)
+    with begun("pipeline", config, session, mark) as work:
+        work.describe()
+        taught = teachers_step(TeachersConfig.part_of(config), work.below)
         distilled = distill_step(
             config.for_distill(taught.run_id),
-            dataset,
+            work.below,
             taught.ensemble,
-            tracker,
-            listener,
-            parent,
             teacher_accuracies=taught.teacher_accuracies,
             rehearsed=not taught.reused,
         )
@@ -196,10 +188,10 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
             tracker.get(distilled.run_id),
             dataset,
             tracker,
-            parent,
+            work.run,
             clean=clean,
         )
-        parent.log(
+        work.run.log(
             tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
             note=notes.pipeline_note(distilled.note, decision.note),
         )

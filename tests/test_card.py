@@ -28,8 +28,11 @@ from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.closing import next_steps
 from kd_mlflow.report.model_card import model_card
+from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
-from kd_mlflow.steps import tracked
+from kd_mlflow.steps import work
+
+CELL = Cell(temperature=1, alpha=0, hidden=(4,), metrics={})
 
 MAX_DESCRIPTION = SqlModelVersion.__table__.c.description.type.length
 """Characters of a version's description in a database: 5,000."""
@@ -173,11 +176,16 @@ def note_texts(name):
         "cell": notes.cell_note(name, seeds=1, hidden="4", temperature=1, alpha=0),
         "sweep": notes.sweep_note(
             name,
-            cells=1,
+            SweepResult(
+                run_id="",
+                taught_by="",
+                ensemble={},
+                cells=(CELL,),
+                chosen=CELL,
+                sizes=(),
+                smallest=None,
+            ),
             seeds=1,
-            temperature=1,
-            alpha=0,
-            smallest=None,
             tolerance=0.1,
         ),
         "distill": notes.distill_note(name, comparison, temperature=1, alpha=0),
@@ -341,8 +349,8 @@ def test_lengths_are_mlflows():
     """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
     assert model_card_module.CARD_LENGTH < MAX_DESCRIPTION
     assert notes.NOTE_LENGTH == TAG_LENGTH == MAX_TAG_VAL_LENGTH
-    assert tracked.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
-    assert SqlRun.__table__.c.name.type.length == tracked.RUN_NAME_LENGTH
+    assert work.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
+    assert SqlRun.__table__.c.name.type.length == work.RUN_NAME_LENGTH
     assert SqlRegisteredModel.__table__.c.name.type.length == 256
     DataOptions(target="x" * MAX_PARAM_VAL_LENGTH)
     with pytest.raises(ConfigError, match="target must be text of at most 6,000 characters"):

@@ -24,7 +24,7 @@ from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.local_state import forget_old, held
 from kd_mlflow.population.workers import Workers
-from kd_mlflow.steps.resumed import resumable
+from kd_mlflow.steps.work import held_checkpoints
 
 OPTIONS = {
     "data": "table.csv",
@@ -319,12 +319,15 @@ class Lines:
 def test_two_at_once_have_no_checkpoints_in_common(store, tmp_path, fault):
     """Who comes second while the same is trained does without checkpoints, and says so."""
     config, second = MainConfig(), Lines()
-    with resumable(config, "mark", Lines()) as first, resumable(config, "mark", second) as other:
-        assert first.checkpoints.folder is not None
-        assert other.checkpoints.folder is None
+    with (
+        held_checkpoints(config, "mark", Lines()) as first,
+        held_checkpoints(config, "mark", second) as other,
+    ):
+        assert first.folder is not None
+        assert other.folder is None
     assert "by another process" in second.lines[0]
-    with resumable(config, "mark", Lines()) as again:
-        assert again.checkpoints.folder is not None
+    with held_checkpoints(config, "mark", Lines()) as again:
+        assert again.folder is not None
     fault(
         "checkpoints",
         "two processes train the same at once",
@@ -335,16 +338,16 @@ def test_two_at_once_have_no_checkpoints_in_common(store, tmp_path, fault):
 
 def test_no_seconds_mean_no_checkpoints(store, tmp_path):
     """With ``checkpoint_seconds`` 0 nothing is written."""
-    with resumable(replace(MainConfig(), checkpoint_seconds=0.0), "mark", Lines()) as none:
-        assert none.checkpoints.folder is None
+    with held_checkpoints(replace(MainConfig(), checkpoint_seconds=0.0), "mark", Lines()) as none:
+        assert none.folder is None
     assert not (tmp_path / "state").exists()
 
 
 def test_a_folder_that_cannot_be_written(store, tmp_path, caplog, fault):
     """Where no checkpoint can be kept, training does without and says why."""
     (tmp_path / "state").write_text("a file, no folder")
-    with resumable(MainConfig(), "mark", Lines()) as none:
-        assert none.checkpoints.folder is None
+    with held_checkpoints(MainConfig(), "mark", Lines()) as none:
+        assert none.folder is None
     assert "keeps no checkpoints" in caplog.text
     fault(
         "checkpoints",
@@ -357,18 +360,18 @@ def test_a_folder_that_cannot_be_written(store, tmp_path, caplog, fault):
 def test_what_fails_is_kept_and_what_ends_is_not(store, tmp_path):
     """An error leaves the checkpoints for the next try; the end removes them."""
     config, mark = MainConfig(), "mark"
-    with resumable(config, mark, Lines()) as kept:
-        folder = kept.checkpoints.folder
+    with held_checkpoints(config, mark, Lines()) as kept:
+        folder = kept.folder
 
     def fails():
-        with resumable(config, mark, Lines()):
+        with held_checkpoints(config, mark, Lines()):
             folder.mkdir()
             raise TrainingError("stopped")
 
     with pytest.raises(TrainingError, match="stopped"):
         fails()
     assert folder.is_dir()
-    with resumable(config, mark, Lines()):
+    with held_checkpoints(config, mark, Lines()):
         pass
     assert not folder.exists()
 

@@ -15,6 +15,7 @@ from kd_mlflow.config.entry_points import DistillConfig, MainConfig, SweepConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import compare
+from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.students import (
     calibrated,
     student_groups,
@@ -25,8 +26,6 @@ from kd_mlflow.distillation.teachers import assembled, teacher_trainings
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.workers import HERE
-from kd_mlflow.steps.distill import choose
-from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import read_dataset
 
 
@@ -94,7 +93,7 @@ def fitted(dataset):
         decision_threshold="f1", n_students=1, student_epochs=3, augment_factor=2, **options
     ).resolved(n)
     lessons = transfer_set(recipe, dataset, ensemble)
-    recipe, trials = choose(recipe, lessons, seed=1, workers=HERE, listener=Silence())
+    recipe, trials = chosen(recipe, lessons, seed=1, fit=fit_here)
     groups = student_groups(recipe, [1])
     encoding = lessons.binned(recipe.student_bins)
     members = [member for group in groups.values() for member in group]

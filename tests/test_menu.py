@@ -8,11 +8,9 @@ import torch
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import menu
-from kd_mlflow.distillation.menu import Trial, choose_student
+from kd_mlflow.distillation.menu import Trial, choose_student, fit_here
 from kd_mlflow.distillation.students import transfer_set
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.population.workers import HERE
-from kd_mlflow.steps.listener import Silence
 from kd_mlflow.table.dataset import read_dataset
 
 RECIPE = StudentRecipe(student_epochs=30, augment_factor=2).resolved(3_000)
@@ -32,18 +30,19 @@ def lessons():
 
 def chosen(lessons, recipe):
     """The trials, the kept one last."""
-    return choose_student(recipe, lessons, seed=3, workers=HERE, follow=Silence().training)
+    return choose_student(recipe, lessons, seed=3, fit=fit_here)
 
 
 def scripted(monkeypatch, divergences):
     """Let trials find given divergences, by bins and widths, instead of training."""
 
-    def tried(recipe, lessons, bins, hidden, temperatures, seed, workers, follow, checkpoints):
+    def tried(recipe, lessons, settings, size, fit):
+        bins, hidden = size
         parameters = menu.student_parameters(lessons, bins, hidden)
         return Trial(
             bins=bins,
             hidden=hidden,
-            temperature=temperatures[0],
+            temperature=settings[0].temperature,
             parameters=parameters,
             divergence=divergences[bins, hidden],
         )

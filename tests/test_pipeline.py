@@ -20,7 +20,7 @@ from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
 from kd_mlflow.models.any_model import STAMP
 from kd_mlflow.population.training import Task
-from kd_mlflow.steps import tracked
+from kd_mlflow.steps import work
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 
@@ -414,7 +414,7 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
 def test_recall_of_each_class_is_logged(finished, tmp_path):
     """The distill run has each model's recall by class; their mean is the balanced accuracy."""
     distill = finished.result.distill
-    path = finished.client.download_artifacts(distill.run_id, tracked.RECALL, tmp_path)
+    path = finished.client.download_artifacts(distill.run_id, work.RECALL, tmp_path)
     recalls = json.loads(Path(path).read_text())
     assert recalls.keys() == {
         "ensemble",
@@ -488,7 +488,7 @@ def test_a_balanced_table_is_told_by_accuracy(finished):
 def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
     """Rows a class on each side of the split stand beside the figures that depend on them."""
     run_id = getattr(finished.result, kind).run_id
-    path = finished.client.download_artifacts(run_id, tracked.BALANCE, tmp_path)
+    path = finished.client.download_artifacts(run_id, work.BALANCE, tmp_path)
     balance = json.loads(Path(path).read_text())
     assert {side: sum(rows.values()) for side, rows in balance.items()} == {
         "train": 3600,

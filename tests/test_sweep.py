@@ -130,7 +130,10 @@ def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
     """Every cell's log loss stands in its place; the frame is round the chosen one."""
     losses = np.array([[0.5, 0.6], [0.7, 0.8], [0.9, 0.95]])
     figure = accuracy.heat_map(
-        losses, temperatures=(1, 2, 3), alphas=(0.5, 1), chosen=(3, 1), seeds=2, rows=400
+        {(i + 1, (j + 1) / 2): loss for (i, j), loss in np.ndenumerate(losses)},
+        chosen=(3, 1),
+        seeds=2,
+        rows=400,
     )
     axes = figure.axes[0]
     written = {(text.get_position(), text.get_text()) for text in axes.texts}
@@ -143,7 +146,7 @@ def test_heat_map_writes_each_cell_and_frames_the_chosen_one():
 def test_size_curve_is_in_percent_and_marks_the_smallest():
     """Sizes are sorted, accuracies in percent, the ensemble a line, the smallest a ring."""
     figure = accuracy.size_curve(
-        [300, 100], [0.9, 0.8], [0.01, 0.02], ensemble=0.95, smallest=100, seeds=2, rows=50
+        [(300, 0.9, 0.01), (100, 0.8, 0.02)], ensemble=0.95, smallest=100, seeds=2, rows=50
     )
     (axes,) = figure.axes
     by_label = {line.get_label(): line for line in axes.lines}

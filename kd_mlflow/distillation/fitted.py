@@ -15,14 +15,15 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentFit
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities, seed_scores
-from kd_mlflow.distillation.menu import chosen, unfollowed
+from kd_mlflow.distillation.menu import chosen
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import student_groups, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, evaluated, train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.population.history import ignore_epoch
+from kd_mlflow.population.history import History
+from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.dataset import Dataset, read_dataset
@@ -122,11 +123,13 @@ def fit_student(taught_by: FittedEnsemble, config: StudentFit, workers: Workers)
     config = config.resolved(len(dataset.split.train))
     seeds = member_seeds(config.seed, STUDENT_STREAM, 1)
     lessons = transfer_set(config, dataset, ensemble)
-    config, trials = chosen(config, lessons, seed=seeds[0], workers=workers, follow=unfollowed)
+
+    def fit(task: Task, label: str) -> History:
+        return task.fit(workers)
+
+    config, trials = chosen(config, lessons, seed=seeds[0], fit=fit)
     groups = {"distilled": student_groups(config, seeds)["distilled"]}
-    trained = trained_students(
-        config, lessons, groups, trials, lambda task: task.fit(workers, ignore_epoch)
-    )
+    trained = trained_students(config, lessons, groups, trials, fit)
     return FittedStudent(
         module=trained.registered, metrics=_test_metrics(trained, taught_by, config.averaging)
     )

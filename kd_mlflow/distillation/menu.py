@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import TypeVar
@@ -14,10 +13,8 @@ import numpy as np
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.logits import teacher_student_kl
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
-from kd_mlflow.population.history import OnEpoch, ignore_epoch
+from kd_mlflow.population.history import History
 from kd_mlflow.population.training import Task
-from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.encoding import Scaler
 
 TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
@@ -28,8 +25,8 @@ LEAST_COMPRESSION = 10
 
 C = TypeVar("C", bound=StudentRecipe)
 
-Follow = Callable[[str, int, int], AbstractContextManager[OnEpoch]]
-"""Opens the listener of a training: its label, how many models, how many epochs."""
+Fit = Callable[[Task, str], History]
+"""Trains a population and returns its curves; the text says which one it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +43,12 @@ class Trial:
     divergence: float
 
 
-def unfollowed(label: str, models: int, epochs: int) -> AbstractContextManager[OnEpoch]:
-    """The null listener."""
-    return nullcontext(ignore_epoch)
-
-
 def choose_student(
     recipe: StudentRecipe,
     lessons: TransferSet,
     *,
     seed: int,
-    workers: Workers,
-    follow: Follow,
-    checkpoints: Checkpoints = NOWHERE,
+    fit: Fit,
 ) -> tuple[Trial, ...]:
     """Try the sizes of a resolved recipe's menu, small to large; the last one is to be kept.
 
@@ -66,16 +56,16 @@ def choose_student(
     better than one that is within it of 0, so nothing larger is tried; nor is a size above a tenth
     of the ensemble's, if any is below. Empty where the recipe leaves nothing to choose.
     """
-    n = lessons.labelled_rows
-    temperatures = recipe.menu("temperature", n)
+    settings = [
+        StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha)
+        for t in recipe.menu("temperature", lessons.labelled_rows)
+    ]
     sizes = _sizes(recipe, lessons)
-    if len(sizes) * len(temperatures) == 1:
+    if len(sizes) * len(settings) == 1:
         return ()
     trials: list[Trial] = []
-    for bins, hidden in sizes:
-        trial = _try(
-            recipe, lessons, bins, hidden, temperatures, seed, workers, follow, checkpoints
-        )
+    for size in sizes:
+        trial = _try(recipe, lessons, settings, size, fit)
         trials.append(trial)
         if trial.divergence <= recipe.menu_tolerance:
             break
@@ -84,19 +74,9 @@ def choose_student(
     return (*(trial for trial in trials if trial != kept), kept)
 
 
-def chosen(
-    recipe: C,
-    lessons: TransferSet,
-    *,
-    seed: int,
-    workers: Workers,
-    follow: Follow,
-    checkpoints: Checkpoints = NOWHERE,
-) -> tuple[C, tuple[Trial, ...]]:
+def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, tuple[Trial, ...]]:
     """A resolved recipe that names its student, and the trials by which it was chosen, if any."""
-    trials = choose_student(
-        recipe, lessons, seed=seed, workers=workers, follow=follow, checkpoints=checkpoints
-    )
+    trials = choose_student(recipe, lessons, seed=seed, fit=fit)
     n = lessons.labelled_rows
     bins, hidden, temperature = (
         (trials[-1].bins, trials[-1].hidden, trials[-1].temperature)
@@ -105,6 +85,11 @@ def chosen(
     )
     named = replace(recipe, student_bins=bins, student_hidden=hidden, temperature=temperature)
     return named, trials
+
+
+def fit_here(task: Task, label: str) -> History:
+    """Train with all cores of this machine; nobody listens, nothing is kept on the way."""
+    return task.fit()
 
 
 def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple[int, ...]]]:
@@ -140,29 +125,22 @@ def student_parameters(lessons: TransferSet, bins: int, hidden: tuple[int, ...])
 def _try(
     recipe: StudentRecipe,
     lessons: TransferSet,
-    bins: int,
-    hidden: tuple[int, ...],
-    temperatures: tuple[float, ...],
-    seed: int,
-    workers: Workers,
-    follow: Follow,
-    checkpoints: Checkpoints,
+    settings: Sequence[StudentSetting],
+    size: tuple[int, tuple[int, ...]],
+    fit: Fit,
 ) -> Trial:
-    """Train a student at each temperature as one population; give the one nearest its teacher."""
-    members = [StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha) for t in temperatures]
-    whole = student_task(recipe, lessons, members, lessons.binned(bins), hidden)
-    task = shortened(whole)
+    """Train a student of each setting as one population; give the one nearest its teacher."""
+    bins, hidden = size
+    task = shortened(student_task(recipe, lessons, settings, lessons.binned(bins), hidden))
     inputs = f"{bins} bins" if bins else "plain inputs"
-    label = f"menu: {inputs}, {'-'.join(map(str, hidden))}"
-    with follow(label, len(members), task.schedule.epochs) as on_epoch:
-        task.fit(workers, on_epoch, checkpoints.below(label))
+    fit(task, f"menu: {inputs}, {'-'.join(map(str, hidden))}")
     scored = task.population.logits(task.rows.val)
     found = [teacher_student_kl(lessons.val_logits, logits) for logits in scored]
     best = int(np.argmin(found))
     return Trial(
         bins=bins,
         hidden=hidden,
-        temperature=temperatures[best],
+        temperature=settings[best].temperature,
         parameters=task.population.parameters_per_member,
         divergence=found[best],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.groups import StudentRecipe
-from kd_mlflow.distillation.menu import Trial
+from kd_mlflow.distillation.menu import Fit, Trial
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -22,7 +22,6 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs
-from kd_mlflow.population.training import Task
 from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import Encoding, Scaler
 
@@ -72,16 +71,13 @@ def trained_students(
     lessons: TransferSet,
     groups: Mapping[str, Sequence[StudentSetting]],
     trials: Sequence[Trial],
-    fit: Callable[[Task], History],
+    fit: Fit,
 ) -> TrainedStudents:
-    """Train students of all kinds as one population, by a recipe that names its student.
-
-    ``fit`` trains it and returns its curves.
-    """
+    """Train students of all kinds as one population, by a recipe that names its student."""
     encoding = lessons.binned(recipe.student_bins)
     members = [member for some in groups.values() for member in some]
     task = student_task(recipe, lessons, members, encoding, recipe.student_hidden)
-    history = fit(task)
+    history = fit(task, "students")
     return TrainedStudents(
         population=calibrated(recipe, task, lessons),
         encoding=encoding,

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
-from numpy.typing import NDArray
 
 from kd_mlflow.evaluation.intervals import Interval, standard_error, wilson
 from kd_mlflow.evaluation.metrics import Floats
@@ -102,24 +101,21 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
 
 
 def heat_map(
-    losses: NDArray[np.float64],
+    losses: Mapping[tuple[float, float], float],
     *,
-    temperatures: Sequence[float],
-    alphas: Sequence[float],
     chosen: tuple[float, float],
     seeds: int,
     rows: int,
 ) -> Figure:
-    """Validation log loss of a grid; a frame marks the chosen cell.
-
-    Shape: (temperatures, alphas), nats.
-    """
+    """Validation log loss, in nats, by temperature and alpha; a frame marks the chosen cell."""
+    temperatures, alphas = (list(dict.fromkeys(axis)) for axis in zip(*losses, strict=True))
+    cells = np.array([[losses[t, alpha] for alpha in alphas] for t in temperatures])
     figure, axes = canvas(1.8 + 0.6 * len(temperatures))
     each: Axes = axes[0, 0]
     each.grid(visible=False)
-    image = each.imshow(losses, cmap="cividis_r", aspect="auto")
-    middle = (losses.min() + losses.max()) / 2
-    for (i, j), value in np.ndenumerate(losses):
+    image = each.imshow(cells, cmap="cividis_r", aspect="auto")
+    middle = (cells.min() + cells.max()) / 2
+    for (i, j), value in np.ndenumerate(cells):
         colour = "white" if value > middle else "black"
         each.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
     i, j = temperatures.index(chosen[0]), alphas.index(chosen[1])
@@ -137,20 +133,20 @@ def heat_map(
 
 
 def size_curve(
-    parameters: Sequence[int],
-    accuracies: Sequence[float],
-    errors: Sequence[float],
+    sizes: Sequence[tuple[int, float, float]],
     *,
     ensemble: float,
     smallest: int | None,
     seeds: int,
     rows: int,
 ) -> Figure:
-    """Test accuracy (a share) against the parameters of one student, with standard errors."""
+    """Test accuracy against the parameters of one student.
+
+    ``sizes``: parameters, accuracy (a share) and its standard error.
+    """
     figure, axes = canvas(4.2)
     each: Axes = axes[0, 0]
-    order = np.argsort(parameters)
-    x, y, e = (np.asarray(v, dtype=float)[order] for v in (parameters, accuracies, errors))
+    x, y, e = np.array(sorted(sizes, key=lambda size: size[0])).T
     look = LOOKS["distilled"]
     ensemble_level(each, 100 * ensemble)
     each.errorbar(

@@ -107,6 +107,11 @@ class Task:
     sampling: Sampling
     evaluate: Evaluate
 
+    @property
+    def epochs(self) -> int:
+        """Most epochs."""
+        return self.schedule.epochs
+
     def fit(
         self,
         workers: Workers = HERE,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.words import (
     composition,
     metrics_table,
@@ -81,26 +83,18 @@ def cell_note(table: str, *, seeds: int, hidden: str, temperature: float, alpha:
     )
 
 
-def sweep_note(
-    table: str,
-    *,
-    cells: int,
-    seeds: int,
-    temperature: float,
-    alpha: float,
-    smallest: str | None,
-    tolerance: float,
-) -> str:
-    """Describe a sweep's run; ``smallest`` are the hidden layers of the smallest good student."""
+def sweep_note(table: str, result: SweepResult, *, seeds: int, tolerance: float) -> str:
+    """Describe a sweep's run: the setting chosen, and the smallest good student."""
+    chosen, smallest = result.chosen, result.smallest
     small = (
         f"The smallest student within {100 * tolerance:g} points of the ensemble on "
-        f"validation rows has hidden layers {smallest}.\n"
+        f"validation rows has hidden layers {text_value(smallest.hidden)}.\n"
         if smallest
         else ""
     )
     return (
-        f"{cells} settings x {seeds} seeds on **{safe(table)}**; least "
-        f"calibrated validation log loss: T {temperature:g}, alpha {alpha:g}.\n\n{small}"
+        f"{len(result.cells)} settings x {seeds} seeds on **{safe(table)}**; least calibrated "
+        f"validation log loss: T {chosen.temperature:g}, alpha {chosen.alpha:g}.\n\n{small}"
     )
 
 

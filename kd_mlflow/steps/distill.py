@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
-from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
@@ -32,34 +33,19 @@ from kd_mlflow.distillation.students import (
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.models.student_model import ONNX, log_student, requirements
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
-from kd_mlflow.population.history import History
-from kd_mlflow.population.training import Task
-from kd_mlflow.population.workers import Workers
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import trial_text
-from kd_mlflow.steps.listener import Listener
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.resumed import resumable
-from kd_mlflow.steps.tracked import (
-    BALANCE,
-    RECALL,
-    describe_run,
-    followed,
-    numbered,
-    run_name,
-    workers_of,
-)
+from kd_mlflow.steps.work import BALANCE, RECALL, Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking.kept_rows import keep_answers, keep_trained_rows
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Tracker
 
-C = TypeVar("C", bound=StudentRecipe)
+C = TypeVar("C", DistillConfig, SweepConfig)
 
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
@@ -80,11 +66,8 @@ RUN_KINDS = {
 
 def distill_step(
     config: DistillConfig,
-    dataset: Dataset,
+    session: Session,
     ensemble: Teacher,
-    tracker: Tracker,
-    listener: Listener,
-    parent: TrackedRun | None = None,
     *,
     teacher_accuracies: Sequence[float] = (),
     rehearsed: bool = False,
@@ -94,33 +77,24 @@ def distill_step(
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
+    dataset = session.dataset
     _check_early(config, dataset, ensemble, rehearsed=rehearsed)
     seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
-    with (
-        resumable(config, mark, listener) as resumed,
-        tracker.run("distill", run_name("distill", dataset), parent=parent) as run,
-    ):
-        resumed.begin(run, listener)
-        kept = resumed.checkpoints
-        lessons = transfer_set(config, dataset, ensemble)
-        config, trials = choose(
-            config, lessons, kept, seed=seeds[0], workers=workers_of(config), listener=listener
-        )
-        describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
+    with begun("distill", config, session, mark) as work:
+        run, lessons = work.run, transfer_set(config, dataset, ensemble)
+        work, trials = choose(work, lessons, seeds[0])
+        work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
-        groups = student_groups(config, seeds)
-        with _student_runs(tracker, groups, parent=run) as runs:
-            for member_run, member in zip(runs, chain(*groups.values()), strict=True):
-                _describe_member(member_run, member, config, dataset, mark)
-            trained = _train(config, lessons, groups, trials, runs, listener, kept)
-            boosting = _boosting_alone(config, dataset, ensemble, listener, kept)
+        groups = student_groups(work.config, seeds)
+        with _student_runs(work, groups) as runs:
+            trained = _train(work, lessons, groups, trials, runs)
             evidence = compare(
-                config,
+                work.config,
                 dataset,
                 ensemble,
                 trained,
-                boosting=boosting,
+                boosting=_boosting_alone(work, ensemble),
                 teacher_accuracies=teacher_accuracies,
             )
             finals = chain(*evidence.comparison.students.values())
@@ -129,8 +103,8 @@ def distill_step(
         note = notes.distill_note(
             dataset.table.name,
             evidence.comparison,
-            temperature=config.temperature,
-            alpha=config.alpha,
+            temperature=work.config.temperature,
+            alpha=work.config.alpha,
             trials=trials,
         )
         student = replace(trained, encoding=evidence.encoding).registered
@@ -145,7 +119,7 @@ def distill_step(
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
-        page=tracker.page(run),
+        page=session.tracker.page(run),
     )
 
 
@@ -161,89 +135,52 @@ def _check_early(
         rehearse_student(dataset, ensemble.encoding)
 
 
-def choose(
-    config: C,
-    lessons: TransferSet,
-    checkpoints: Checkpoints = NOWHERE,
-    *,
-    seed: int,
-    workers: Workers,
-    listener: Listener,
-) -> tuple[C, tuple[Trial, ...]]:
+def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
     """Choose a student where the recipe leaves a choice; the configuration then names it."""
-    config, trials = chosen(
-        config,
-        lessons,
-        seed=seed,
-        workers=workers,
-        follow=listener.training,
-        checkpoints=checkpoints,
-    )
+    config, trials = chosen(work.config, lessons, seed=seed, fit=work.fit)
     if trials:
-        listener.say(f"student chosen: {trial_text(trials[-1])}")
-    return config, trials
+        work.listener.say(f"student chosen: {trial_text(trials[-1])}")
+    return replace(work, config=config), trials
 
 
 def _train(
-    config: DistillConfig,
+    work: Work[DistillConfig],
     lessons: TransferSet,
     groups: Mapping[str, Sequence[StudentSetting]],
     trials: Sequence[Trial],
     runs: Sequence[TrackedRun],
-    listener: Listener,
-    checkpoints: Checkpoints,
 ) -> TrainedStudents:
     """Train the students of all kinds as one population, into their runs."""
-
-    def fit(task: Task) -> History:
-        epochs = task.schedule.epochs
-        with followed(runs, listener, label="students", epochs=epochs) as on_epoch:
-            return task.fit(workers_of(config), on_epoch, checkpoints.below("students"))
-
-    return trained_students(config, lessons, groups, trials, fit)
+    fit = partial(work.fit, runs=runs)
+    return trained_students(work.config, lessons, groups, trials, fit)
 
 
-def _boosting_alone(
-    config: DistillConfig,
-    dataset: Dataset,
-    ensemble: Teacher,
-    listener: Listener,
-    checkpoints: Checkpoints,
-) -> Family:
+def _boosting_alone(work: Work[DistillConfig], ensemble: Teacher) -> Family:
     """Train the boosted model that students are compared with."""
-    training = boosting_alone(dataset, ensemble.encoding, config.seed)
-    label = "boosted trees alone"
-    with listener.training(label, 1, training.epochs) as on_epoch:
-        return training.fit(workers_of(config), on_epoch, checkpoints.below(label)).family
+    training = boosting_alone(work.dataset, ensemble.encoding, work.config.seed)
+    return work.fit(training, "boosted trees alone").family
 
 
 @contextmanager
 def _student_runs(
-    tracker: Tracker, groups: Mapping[str, Sequence[StudentSetting]], *, parent: TrackedRun
+    work: Work[DistillConfig], groups: Mapping[str, Sequence[StudentSetting]]
 ) -> Iterator[list[TrackedRun]]:
-    """Open one run per student, kind by kind; all end as the block ends."""
+    """Open and describe one run per student, kind by kind; all end as the block ends."""
+    name, epochs = work.dataset.table.name, work.config.student_epochs
     with ExitStack() as open_runs:
         runs: list[TrackedRun] = []
         for kind, some in groups.items():
             names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
-            opened = tracker.children(RUN_KINDS[kind], names, parent=parent)
-            runs += open_runs.enter_context(opened)
+            runs += open_runs.enter_context(work.children(RUN_KINDS[kind], names))
+        for run, member in zip(runs, chain(*groups.values()), strict=True):
+            work.describe(
+                run,
+                note=notes.student_note(name, member, epochs=epochs),
+                member_seed=member.seed,
+                alpha=member.alpha,
+                student_mixup=member.mixup,
+            )
         yield runs
-
-
-def _describe_member(
-    run: TrackedRun, member: StudentSetting, config: DistillConfig, dataset: Dataset, mark: str
-) -> None:
-    describe_run(
-        run,
-        config,
-        dataset,
-        mark,
-        note=notes.student_note(dataset.table.name, member, epochs=config.student_epochs),
-        member_seed=member.seed,
-        alpha=member.alpha,
-        student_mixup=member.mixup,
-    )
 
 
 def _log_and_register(

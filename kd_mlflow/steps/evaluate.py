@@ -27,7 +27,7 @@ from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent
 from kd_mlflow.steps.table_drift import table_drift
-from kd_mlflow.steps.tracked import PARAM_LENGTH, RUN_NAME_LENGTH
+from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.scored_rows import ScoredRows, read_rows
 from kd_mlflow.tracking.data_sets import scored_input

@@ -30,15 +30,12 @@ from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
 from kd_mlflow.population.calibration import fit_temperatures
-from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.steps.distill import choose
-from kd_mlflow.steps.listener import Listener
-from kd_mlflow.steps.resumed import resumable
-from kd_mlflow.steps.tracked import describe_run, run_name, workers_of
-from kd_mlflow.table.dataset import Dataset, Identity
+from kd_mlflow.steps.work import Session, Work, begun
+from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.tracking.curves import CurveWriter
@@ -57,65 +54,38 @@ class _Scene:
     ``test_inputs`` are of each distinct test row, ``test_rows`` which of them each row is.
     """
 
-    config: SweepConfig
-    dataset: Dataset
+    work: Work[SweepConfig]
     lessons: TransferSet
     ensemble_test_logits: Tensor
     encoding: Encoding
     test_inputs: Tensor
     test_rows: NDArray[np.intp]
     seeds: Sequence[int]
-    mark: str
-    tracker: Tracker
-    listener: Listener
-    run: TrackedRun
-    checkpoints: Checkpoints
 
 
-def sweep_step(
-    config: SweepConfig,
-    dataset: Dataset,
-    ensemble: Teacher,
-    tracker: Tracker,
-    listener: Listener,
-) -> SweepResult:
+def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> SweepResult:
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
+    dataset = session.dataset
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
     first, rows = distinct_rows(features)
     asked = features.iloc[first]
-    with (
-        resumable(config, mark, listener) as resumed,
-        tracker.run("sweep", run_name("sweep", dataset)) as run,
-    ):
-        resumed.begin(run, listener)
+    with begun("sweep", config, session, mark) as work:
         lessons = transfer_set(config, dataset, ensemble)
         seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
-        config, _ = choose(
-            config,
-            lessons,
-            resumed.checkpoints,
-            seed=seeds[0],
-            workers=workers_of(config),
-            listener=listener,
-        )
+        work, _ = choose(work, lessons, seeds[0])
+        config = work.config
         encoding = lessons.binned(config.student_bins)
-        describe_run(run, config, dataset, mark, pool_rows=lessons.taught_rows)
-        run.log(tags=ensemble.tags)
+        work.describe(pool_rows=lessons.taught_rows)
+        work.run.log(tags=ensemble.tags)
         scene = _Scene(
-            config=config,
-            dataset=dataset,
+            work=work,
             lessons=lessons,
             ensemble_test_logits=ensemble.score(asked, config.averaging)[rows],
             encoding=encoding,
             test_inputs=encoding.inputs(asked),
             test_rows=rows,
             seeds=seeds,
-            mark=mark,
-            tracker=tracker,
-            listener=listener,
-            run=run,
-            checkpoints=resumed.checkpoints,
         )
         grid = [(t, a) for t in config.temperatures for a in config.alphas]
         cells = _train_cells(scene, grid, config.student_hidden)
@@ -124,7 +94,7 @@ def sweep_step(
         sizes = [cell for size in config.size_list() for cell in _train_cells(scene, setting, size)]
         level = _ensemble_metrics(scene, ensemble.parameters)
         result = SweepResult(
-            run_id=run.id,
+            run_id=work.run.id,
             taught_by=ensemble.source,
             ensemble=level,
             cells=tuple(cells),
@@ -134,7 +104,7 @@ def sweep_step(
                 sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
             ),
         )
-        _log(run, config, dataset, result)
+        _log(work, result)
     return result
 
 
@@ -163,18 +133,17 @@ def _train_cells(
     scene: _Scene, settings: Sequence[tuple[float, float]], hidden: tuple[int, ...]
 ) -> list[Cell]:
     """Train all seeds of all settings as one population; one run per setting."""
-    config, k = scene.config, len(scene.seeds)
+    work, k = scene.work, len(scene.seeds)
     members = [
         StudentSetting(seed=seed, temperature=t, alpha=alpha)
         for t, alpha in settings
         for seed in scene.seeds
     ]
-    task = student_task(config, scene.lessons, members, scene.encoding, hidden)
+    task = student_task(work.config, scene.lessons, members, scene.encoding, hidden)
     widths = "-".join(map(str, hidden))
     label = f"{len(settings)} settings of {widths}"
-    with scene.listener.training(label, len(members), config.student_epochs) as heard:
-        history = task.fit(workers_of(config), heard, scene.checkpoints.below(label))
-    population = calibrated(config, task, scene.lessons)
+    history = work.fit(task, label)
+    population = calibrated(work.config, task, scene.lessons)
     val, test = (
         torch.split(population.logits(x).cpu(), k) for x in (task.rows.val, scene.test_inputs)
     )
@@ -190,7 +159,7 @@ def _train_cells(
         for i, (t, alpha) in enumerate(settings)
     ]
     names = [f"T{cell.temperature:g}-alpha{cell.alpha:g}-{widths}" for cell in cells]
-    with scene.tracker.children("student", names, parent=scene.run) as runs:
+    with work.children("student", names) as runs:
         for run, cell in zip(runs, cells, strict=True):
             own = {
                 "temperature": cell.temperature,
@@ -198,13 +167,13 @@ def _train_cells(
                 "student_hidden": text_value(hidden),
             }
             note = notes.cell_note(
-                scene.dataset.table.name,
+                work.dataset.table.name,
                 seeds=k,
                 hidden=text_value(hidden),
                 temperature=cell.temperature,
                 alpha=cell.alpha,
             )
-            describe_run(run, config, scene.dataset, scene.mark, note=note, **own)
+            work.describe(run, note=note, **own)
         _write_curves(runs, history, k)
         for run, cell in zip(runs, cells, strict=True):
             run.log(metrics={n: v for n, v in cell.metrics.items() if n not in history})
@@ -226,7 +195,7 @@ def _write_curves(runs: Sequence[TrackedRun], history: History, k: int) -> None:
 def _cell_metrics(scene: _Scene, val: Tensor, test: Tensor, parameters: int) -> Metrics:
     """Means over seeds.  Shape: (seeds, rows, classes) each."""
     labels = scene.lessons.val_labels.cpu()
-    test_labels = scene.dataset.labels("test")
+    test_labels = scene.work.dataset.labels("test")
     ensemble_classes = scene.lessons.val_logits.cpu().argmax(dim=1)
     cooled = val / fit_temperatures(val, labels)[:, None, None]
     by_seed = {
@@ -247,7 +216,7 @@ def _cell_metrics(scene: _Scene, val: Tensor, test: Tensor, parameters: int) -> 
 def _ensemble_metrics(scene: _Scene, parameters: int | None) -> Metrics:
     labels, logits = scene.lessons.val_labels.cpu(), scene.lessons.val_logits.cpu()[None]
     cooled = logits / fit_temperatures(logits, labels)
-    test_labels = scene.dataset.labels("test")
+    test_labels = scene.work.dataset.labels("test")
     hits = scene.ensemble_test_logits.argmax(dim=1).numpy() == test_labels
     return {
         "ensemble_val_accuracy": float(agreements(logits, labels)),
@@ -262,7 +231,8 @@ def _smallest(sizes: Sequence[Cell], *, level: float) -> Cell | None:
     return min(near, key=lambda cell: cell.parameters, default=None)
 
 
-def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepResult) -> None:
+def _log(work: Work[SweepConfig], result: SweepResult) -> None:
+    run, config, dataset = work.run, work.config, work.dataset
     chosen, smallest = result.chosen, result.smallest
     choice: dict[str, object] = {"temperature": chosen.temperature, "alpha": chosen.alpha}
     if smallest:
@@ -277,22 +247,12 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
             **{f"smallest_{name}": value for name, value in small.items()},
         },
         note=notes.sweep_note(
-            dataset.table.name,
-            cells=len(result.cells),
-            seeds=config.n_students,
-            temperature=chosen.temperature,
-            alpha=chosen.alpha,
-            smallest=text_value(smallest.hidden) if smallest else None,
-            tolerance=config.tolerance,
+            dataset.table.name, result, seeds=config.n_students, tolerance=config.tolerance
         ),
     )
-    losses = [cell.metrics[CRITERION] for cell in result.cells]
-    shape = (len(config.temperatures), len(config.alphas))
     grid = png(
         accuracy.heat_map(
-            np.reshape(losses, shape),
-            temperatures=config.temperatures,
-            alphas=config.alphas,
+            {(cell.temperature, cell.alpha): cell.metrics[CRITERION] for cell in result.cells},
             chosen=(chosen.temperature, chosen.alpha),
             seeds=config.n_students,
             rows=len(dataset.split.val),
@@ -302,9 +262,10 @@ def _log(run: TrackedRun, config: SweepConfig, dataset: Dataset, result: SweepRe
     if result.sizes:
         curve = png(
             accuracy.size_curve(
-                [c.parameters for c in result.sizes],
-                [c.metrics["test_accuracy"] for c in result.sizes],
-                [c.metrics["test_accuracy_sem"] for c in result.sizes],
+                [
+                    (c.parameters, c.metrics["test_accuracy"], c.metrics["test_accuracy_sem"])
+                    for c in result.sizes
+                ],
                 ensemble=result.ensemble["ensemble_test_accuracy"],
                 smallest=smallest.parameters if smallest else None,
                 seeds=config.n_students,

@@ -1,0 +1,250 @@
+"""What a step has at hand: options, table, tracker, its run, its checkpoints, and who listens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_mlflow.config.groups import WorkerOptions
+from kd_mlflow.errors import StoreError
+from kd_mlflow.local_state import forget_old, held, state_folder
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
+from kd_mlflow.population.history import OnEpoch, ignore_epoch
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.report.words import one_line
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.tracking.curves import CurveWriter
+from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Tracker
+
+BALANCE = "class_balance.json"
+"""Rows per class on each side of the split, beside every ensemble and comparison."""
+
+RECALL = "class_recall.json"
+"""Recall of each class by model, beside every comparison; null for a class without a test row."""
+
+PARAM_LENGTH = 6000
+"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH)."""
+
+RUN_NAME_LENGTH = 250
+"""Characters of a run's name: MLflow's column, ``SqlRun.name``; a file's name may have 255."""
+
+RUNS = "runs.json"
+"""The runs that trained into a folder of checkpoints, oldest first."""
+
+C = TypeVar("C", bound=WorkerOptions)
+T_co = TypeVar("T_co", covariant=True)
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Hears how the work goes on."""
+
+    def say(self, text: str) -> None:
+        """Take one line."""
+
+    def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
+        """Follow a training; the block gets a function that takes each epoch's metrics."""
+
+
+class Silence:
+    """The null listener."""
+
+    def say(self, text: str) -> None:
+        """Drop the line."""
+
+    def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
+        """Follow nothing."""
+        return nullcontext(ignore_epoch)
+
+
+class Trainable(Protocol[T_co]):
+    """What can be trained: a population's task, or a family of teachers."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """One seed per member."""
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs, or rounds of boosting."""
+
+    def fit(self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints) -> T_co:
+        """Train it, on all workers, from where checkpoints leave off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What the steps of a command share: table, store, who listens, the run above theirs."""
+
+    dataset: Dataset
+    tracker: Tracker
+    listener: Listener
+    parent: TrackedRun | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Session, Generic[C]):
+    """A step that trains, while its run is open; what it logs carries its ``fingerprint``."""
+
+    config: C
+    run: TrackedRun
+    fingerprint: str
+    checkpoints: Checkpoints = NOWHERE
+
+    @property
+    def below(self) -> Session:
+        """What steps whose runs are below this one's share."""
+        return Session(
+            dataset=self.dataset, tracker=self.tracker, listener=self.listener, parent=self.run
+        )
+
+    @property
+    def workers(self) -> Workers:
+        """The workers that the configuration names."""
+        return workers_of(self.config)
+
+    def children(self, kind: str, names: Sequence[str]) -> AbstractContextManager[list[TrackedRun]]:
+        """Open one run per name below this one; all end as the block ends."""
+        return self.tracker.children(kind, names, parent=self.run)
+
+    def describe(self, run: TrackedRun | None = None, *, note: str = "", **own: object) -> None:
+        """Log what every run has: configuration, fingerprint, data set; parameters of its ``own``.
+
+        ``run`` is one below this one's, None this one. ``note`` is left out where the description
+        needs metrics that are not known yet.
+        """
+        run, table, split = run or self.run, self.dataset.table, self.dataset.split
+        sides = {f"{name}_rows": len(rows) for name, rows in vars(split).items()}
+        params = {**self.config.as_text(), "data": table.source, **sides, **own}
+        digests = {"fingerprint": self.fingerprint, **self.dataset.identity._asdict()}
+        run.log(
+            params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+            tags={f"kd.{name}": digest for name, digest in digests.items()},
+            note=note,
+        )
+        run.data_set(data_set_input(table, split))
+
+    def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
+        """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""
+        with ExitStack() as followed:
+            hear: list[OnEpoch] = []
+            if runs:
+                hear.append(followed.enter_context(CurveWriter(runs)).on_epoch)
+            members, epochs = len(training.seeds), training.epochs
+            shown = self.listener.training(label, members, epochs)
+            hear.append(followed.enter_context(shown))
+
+            def on_epoch(some: slice, epoch: int, values: dict[str, NDArray[np.float64]]) -> None:
+                for each in hear:
+                    each(some, epoch, values)
+
+            return training.fit(self.workers, on_epoch, self.checkpoints.below(label))
+
+    def take_up(self) -> None:
+        """Note who trains now; mark runs that began this before as superseded by it.
+
+        They are dead: this process holds their checkpoints, which they would hold otherwise.
+        """
+        if self.checkpoints.folder is None:
+            return
+        path = self.checkpoints.folder / RUNS
+        before = [run_id for run_id in _read(path) if run_id != self.run.id]
+        superseded = [run_id for run_id in before if self.run.supersede(run_id)]
+        if superseded:
+            self.run.log(tags={"kd.resumed_from": superseded[-1]})
+            self.listener.say(f"takes up run {superseded[-1]}, which was interrupted")
+        _write(path, [*before, self.run.id])
+
+
+def workers_of(options: WorkerOptions) -> Workers:
+    """The workers that options name."""
+    return Workers(count=options.workers, dask_scheduler=options.dask_scheduler)
+
+
+@contextmanager
+def begun(step: str, config: C, session: Session, fingerprint: str) -> Iterator[Work[C]]:
+    """Open a step's run, and go on from where an interrupted one of the same fingerprint ended."""
+    name = one_line(f"{step} {session.dataset.table.name}", RUN_NAME_LENGTH)
+    with (
+        held_checkpoints(config, fingerprint, session.listener) as checkpoints,
+        session.tracker.run(step, name, parent=session.parent) as run,
+    ):
+        work = Work(
+            **vars(session),
+            config=config,
+            run=run,
+            fingerprint=fingerprint,
+            checkpoints=checkpoints,
+        )
+        work.take_up()
+        yield work
+
+
+@contextmanager
+def held_checkpoints(
+    options: WorkerOptions, fingerprint: str, listener: Listener
+) -> Iterator[Checkpoints]:
+    """Hold the checkpoints of a fingerprint; they are removed when the block ends without an error.
+
+    Where another process holds them, or nothing can be written, the block does without. A failure
+    of the store says that the same command goes on from them.
+    """
+    if not options.checkpoint_seconds:
+        yield NOWHERE
+        return
+    folder = state_folder("checkpoints") / fingerprint
+    with ExitStack() as holding:
+        try:
+            forget_old(folder.parent)
+            ours = holding.enter_context(held(folder))
+        except OSError as error:
+            _log.warning("this training keeps no checkpoints: %s", error)
+            yield NOWHERE
+            return
+        if not ours:
+            listener.say("the same is trained by another process: this one keeps no checkpoints")
+            yield NOWHERE
+            return
+        try:
+            yield Checkpoints(folder=folder, every_s=options.checkpoint_seconds)
+        except StoreError as error:
+            if not any(folder.rglob("*.npz")):
+                raise
+            line = f"{error}; the same command goes on from its checkpoints"
+            raise StoreError(line, unreachable=error.unreachable) from error
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return [str(run_id) for run_id in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError):
+        return []
+
+
+def _write(path: Path, run_ids: list[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix(".half")
+        half.write_text(json.dumps(run_ids), encoding="utf-8")
+        os.replace(half, path)
+    except OSError as error:
+        _log.warning("runs of an interrupted training will not be marked: %s", error)
+
+
+def numbered(name: str, k: int) -> list[str]:
+    """Run names: teacher-01, teacher-02 ..."""
+    return [f"{name}-{i:02d}" for i in range(1, k + 1)]
