@@ -15,11 +15,10 @@ from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.evidence import compare
 from kd_mlflow.distillation.students import transfer_set
-from kd_mlflow.distillation.teachers import train_ensemble
+from kd_mlflow.distillation.teachers import evaluated, train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import Network
-from kd_mlflow.steps.train_teachers import _evaluated
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.hashing import distinct_rows
@@ -136,7 +135,7 @@ def test_a_comparison_does_not_depend_on_the_order_of_the_rows(rough, dataset, e
 
 def test_an_ensemble_does_not_depend_on_the_order_of_the_rows(rough, dataset, ensemble):
     """Each teacher's metrics and their average's too."""
-    found, again = (_evaluated(ensemble, each, "logits") for each in (dataset, shuffled(dataset)))
+    found, again = (evaluated(ensemble, each, "logits") for each in (dataset, shuffled(dataset)))
     assert found.ensemble == pytest.approx(again.ensemble, abs=1e-12)
     for one, two in zip(found.members, again.members, strict=True):
         assert one == pytest.approx(two, abs=1e-12)

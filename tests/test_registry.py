@@ -214,7 +214,8 @@ def test_gate_rejects_where_the_table_is_not_the_same(store, tmp_path, change):
 def test_rollback_restores_the_predecessor(waiting):
     """Production is what it was, and what left is previous; both say so, with the reason."""
     pipeline.run_promote(PASSING)
-    assert pipeline.run_rollback(RollbackConfig(reason="alarms")) == ("1", "2")
+    restored, replaced = pipeline.run_rollback(RollbackConfig(reason="alarms"))
+    assert (restored, replaced) == ("1", "2")
     assert aliases(waiting.client) == {"production": "1", "previous": "2"}
     one, two = (waiting.client.get_model_version(NAME, v).tags for v in "12")
     assert (one["kd.promotion"], two["kd.promotion"]) == ("promoted", "rolled_back")
@@ -230,7 +231,8 @@ def test_a_second_rollback_does_not_go_back_and_forth(waiting):
     with pytest.raises(RegistryError, match=r"version 2 .* was rolled back on .* \(alarms\)"):
         pipeline.run_rollback(RollbackConfig())
     assert aliases(waiting.client) == before
-    assert pipeline.run_rollback(RollbackConfig(version="2")) == ("2", "1")
+    restored, replaced = pipeline.run_rollback(RollbackConfig(version="2"))
+    assert (restored, replaced) == ("2", "1")
     assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "promoted"
     assert waiting.client.get_model_version(NAME, "1").tags["kd.promotion"] == "rolled_back"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +22,10 @@ class Rollback:
     model_name: str
     restored: str
     replaced: str
+
+    def __iter__(self) -> Iterator[str]:
+        """The two versions, for ``restored, replaced = kd.rollback()``."""
+        return iter((self.restored, self.replaced))
 
     def __repr__(self) -> str:
         """What moved, as a sentence."""
