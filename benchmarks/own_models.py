@@ -10,7 +10,6 @@ from typing import Any
 import mlflow
 import torch
 from measured import Floats, Measured, folder_bytes, latency_ms
-from mlflow.models import Model
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
@@ -20,7 +19,7 @@ from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
-from kd_mlflow.models.student_model import save_model
+from kd_mlflow.models.student_model import StudentContent, save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -114,7 +113,7 @@ def _measured_students(
     rows = dataset.features("test")
     with tempfile.TemporaryDirectory() as folder:
         module, example = StudentModule(encoding, population.member(0)), rows.head(2)
-        save_model(folder, Model(), module=module, example=example)
+        save_student(Path(folder), StudentContent(module=module, example=example))
         size = folder_bytes(Path(folder))
         latency = latency_ms(mlflow.pyfunc.load_model(folder).predict, rows)
     return Measured(

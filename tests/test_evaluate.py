@@ -191,7 +191,7 @@ def test_without_labels_the_accuracy_is_an_estimate(production):
 def test_rows_are_scored_in_parts(production, monkeypatch):
     """However many rows go to the model at once, the findings are the same."""
     whole = kd.evaluate(data=LATER, target="churned").findings.logged()
-    monkeypatch.setattr(any_model, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(any_model, "ROWS_AT_ONCE", 7)
     assert kd.evaluate(data=LATER, target="churned").findings.logged() == pytest.approx(whole)
 
 
@@ -204,7 +204,7 @@ def test_equal_rows_have_one_answer_in_any_order(production, monkeypatch):
         return plain(self, features, classes) + np.outer(moves, [1, -1])
 
     monkeypatch.setattr(Respondent, "shares", rough)
-    monkeypatch.setattr(any_model, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(any_model, "ROWS_AT_ONCE", 64)
     labels = LATER["churned"].to_numpy()
     rows = LATER.iloc[np.arange(ROWS) % 30].assign(churned=labels, row=np.arange(ROWS))
     orders = (np.arange(ROWS), np.random.default_rng(1).permutation(ROWS))

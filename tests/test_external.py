@@ -222,7 +222,7 @@ def test_rows_are_scored_in_chunks_as_at_once(committee, monkeypatch):
     teachers, dataset = load("models:/forest/1")
     rows = dataset.features("train")
     whole = teachers.score(rows, "probabilities")
-    monkeypatch.setattr(any_model, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(any_model, "ROWS_AT_ONCE", 7)
     assert torch.equal(teachers.score(rows, "probabilities"), whole)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from kd_mlflow.models.any_model import AnyModel, load, pickle_files
 from kd_mlflow.models.respondent import PROBABILITY, SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.versions import aliased
-from kd_mlflow.tracking.failures import absent, absent_ok, masked, store_error, unreachable
+from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
@@ -70,13 +69,12 @@ def find_model(tracker: Tracker, given: str) -> AnyModel:
     if not given.strip():
         raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
     uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
-    try:
-        version = _version(tracker.client, uri)
-    except MlflowException as error:
-        if not absent(error):
-            raise store_error(error) from None
-        raise RegistryError(_no_version_text(tracker.client, uri)) from None
-    return fetch(tracker, _address(version) if version else uri, role=SCORED)
+    if (named := VERSION.fullmatch(uri)) is not None:
+        version = absent_ok(lambda: _version(tracker.client, uri))
+        if version is None:
+            raise RegistryError(_no_version_text(tracker.client, uri, named[1]))
+        uri = _address(version)
+    return fetch(tracker, uri, role=SCORED)
 
 
 def try_model(tracker: Tracker, uri: str) -> AnyModel | Unavailable:
@@ -163,7 +161,7 @@ def ask_standing(
 
 
 def _version(client: MlflowClient, uri: str) -> ModelVersion | None:
-    """The registered version that an address names, if it names one; MLflow's error if it lacks."""
+    """The registered version that an address names, if it does; an absent one is MLflow's error."""
     if (found := VERSION.fullmatch(uri)) is None:
         return None
     name, number, alias = found.groups()
@@ -176,9 +174,7 @@ def _address(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def _no_version_text(client: MlflowClient, uri: str) -> str:
-    found = VERSION.fullmatch(uri)
-    name = found[1] if found else uri
+def _no_version_text(client: MlflowClient, uri: str, name: str) -> str:
     known = client.search_model_versions(f"name = '{name}'", max_results=50)
     numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
     return (

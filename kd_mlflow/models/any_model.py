@@ -33,7 +33,7 @@ CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill", ".pt", ".pth")
 
-CHUNK_ROWS = 65_536
+ROWS_AT_ONCE = 65_536
 """Rows handed to a model at once."""
 
 PROBED_ROWS = 16
@@ -172,7 +172,7 @@ def pickle_files(folder: Path) -> list[str]:
 
 def row_parts(rows: int) -> Iterator[slice]:
     """Rows in the parts that are handed to a model at once."""
-    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, rows, ROWS_AT_ONCE))
 
 
 def load(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:

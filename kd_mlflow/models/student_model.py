@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -81,48 +82,46 @@ def signature(encoding: Encoding) -> ModelSignature:
     )
 
 
-def save_model(
-    path: str,
-    mlflow_model: Model,
-    *,
-    module: StudentModule,
-    example: pd.DataFrame,
-    profile: Profile | None = None,
-    onnx: bytes | None = None,
-) -> None:
-    """Write all flavours into one folder.
+@dataclass(frozen=True, kw_only=True)
+class StudentContent:
+    """What a student's model is written of.
 
-    ``example`` needs two rows or more of raw columns; ``profile`` is of its training rows; ``onnx``
-    is the student as an ONNX graph.
+    ``example`` needs two rows or more of raw columns, and everyone who pulls the model sees them;
+    ``profile`` is of its training rows, ``onnx`` the student as an ONNX graph.
     """
-    folder, encoding = Path(path), module.encoding
-    _write_graph(path, mlflow_model, module, encoding.encode(example))
-    if onnx is not None:
-        _add_onnx(folder, mlflow_model, onnx)
+
+    module: StudentModule
+    example: pd.DataFrame
+    profile: Profile | None = None
+    onnx: bytes | None = None
+
+
+def save_student(folder: Path, content: StudentContent) -> None:
+    """Write all flavours into a folder that is not there yet."""
+    described, module, profile = Model(), content.module, content.profile
+    encoding = module.encoding
+    _write_graph(folder, described, module, encoding.encode(content.example))
+    if content.onnx is not None:
+        _add_onnx(folder, described, content.onnx)
     if profile is not None:
         counts = json.dumps(profile.to_dict(), ensure_ascii=False)
         (folder / PROFILE).write_text(counts, encoding="utf-8")
         schema = caller_schema(encoding, profile).to_dict()
         sent = json.dumps(schema, indent=1, ensure_ascii=False)
         (folder / SCHEMA).write_text(sent, encoding="utf-8")
-    _write_extras(folder, mlflow_model)
-    _add_pyfunc(
-        folder,
-        mlflow_model,
-        module,
-        example,
-        {"conda_env": "conda.yaml", "python_env": "python_env.yaml"},
-    )
+    _write_extras(folder, described)
+    environment = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+    _add_pyfunc(folder, described, module, content.example, environment)
 
 
 def _write_graph(
-    path: str, mlflow_model: Model, module: StudentModule, encoded: NDArray[np.float32]
+    folder: Path, mlflow_model: Model, module: StudentModule, encoded: NDArray[np.float32]
 ) -> None:
     """Make the folder, with the exported graph and the files of its environment."""
     with quiet():
         mlflow.pytorch.save_model(
             module.eval(),
-            path,
+            str(folder),
             mlflow_model=mlflow_model,
             input_example=encoded,
             signature=ModelSignature(
@@ -134,7 +133,7 @@ def _write_graph(
             serialization_format="pt2",
             pip_requirements=requirements(),
         )
-    for leftover in Path(path).glob("*input_example*"):
+    for leftover in folder.glob("*input_example*"):
         leftover.unlink()
 
 
@@ -209,24 +208,17 @@ def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame
 
 
 def log_student(
-    run: TrackedRun,
-    *,
-    module: StudentModule,
-    example: pd.DataFrame,
-    params: dict[str, str],
-    profile: Profile | None = None,
-    onnx: bytes | None = None,
+    run: TrackedRun, content: StudentContent, *, params: dict[str, str]
 ) -> LoggedStudent:
     """Log the student on a run, with its parameters.
 
-    ``example`` needs two rows or more of raw columns; everyone who pulls the model sees them.
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
     sizes: list[int] = []
 
     def write(folder: Path) -> None:
         folder.rmdir()  # MLflow makes it
-        save_model(str(folder), Model(), module=module, example=example, profile=profile, onnx=onnx)
+        save_student(folder, content)
         sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     model_id = run.model(write, name="student", params=params)

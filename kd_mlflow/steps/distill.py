@@ -32,7 +32,7 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
-from kd_mlflow.models.student_model import ONNX, log_student, requirements
+from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
 from kd_mlflow.report.distill_result import DistillResult
@@ -224,14 +224,14 @@ def _log_model(
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
         run.file(exported.content, ONNX)
-    model_id, model_bytes = log_student(
-        run,
+    content = StudentContent(
         module=student,
         example=evidence.example,
-        params=StudentRecipe.part_of(config).as_text(),
         profile=evidence.profile,
         onnx=exported.content if exported else None,
     )
+    params = StudentRecipe.part_of(config).as_text()
+    model_id, model_bytes = log_student(run, content, params=params)
     costs = Footprint(
         latency_ms=row_ms,
         model_bytes=model_bytes,

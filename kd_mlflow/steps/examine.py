@@ -180,7 +180,7 @@ def _unseen(
 
     All, and None, where it is not known what it was trained on.  Shape: (n,).
     """
-    trained = trained_rows(tracker, standing, data.identity)
+    trained = trained_rows(tracker, standing.tags, data.identity)
     unseen = np.ones(len(data.labels("test")), dtype=bool)
     if trained is None:
         return unseen, None

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.entities import Run as Run  # for steps, as a type
 
@@ -18,8 +17,6 @@ from kd_mlflow.table.scored_rows import ScoredRows
 SCHEMA_LENGTH = 65_535
 """Most characters of a data set's schema, as the smallest text of a database; it lists the first
 columns."""
-
-NOTHING: Mapping[str, int] = {}
 
 DIGEST_LENGTH = 36
 """MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
@@ -32,41 +29,32 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
         "validation_rows": len(split.val),
         "test_rows": len(split.test),
     }
-    entity = _entity(
-        table.name, table.source, table.digest, table.features, labels=1, more_of_profile=sides
-    )
+    entity = _entity(table, table.digest, sides)
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
 
 
 def scored_input(rows: ScoredRows, digest: str) -> DatasetInput:
     """Describe a table that is scored as MLflow shows data sets."""
-    labels = int(rows.labels is not None)
-    entity = _entity(rows.name, rows.source, digest, rows.features, labels=labels)
+    entity = _entity(rows, digest, {})
     return DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])
 
 
-def _entity(
-    name: str,
-    source: str,
-    digest: str,
-    features: pd.DataFrame,
-    *,
-    labels: int,
-    more_of_profile: Mapping[str, int] = NOTHING,
-) -> Dataset:
+def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) -> Dataset:
+    features = table.features
     columns = [
         {"type": str(features[name].dtype), "name": str(name), "required": True}
         for name in features.columns
     ]
     rows, width = features.shape
-    sizes = {"num_rows": rows, "num_elements": rows * (width + labels)}
+    labelled = table.labels is not None
+    sizes = {"num_rows": rows, "num_elements": rows * (width + labelled)}
     return Dataset(
-        name=name,
+        name=table.name,
         digest=digest[:DIGEST_LENGTH],
         source_type="local",
-        source=json.dumps({"uri": source}),
+        source=json.dumps({"uri": table.source}),
         schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
-        profile=json.dumps({**sizes, **more_of_profile}),
+        profile=json.dumps({**sizes, **sides}),
     )
 
 

@@ -28,7 +28,7 @@ NO_ANSWER = f"no answer within {PATIENCE_S} seconds"
 
 TRACKING, REGISTRY = "tracking store", "registry"
 
-SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
+ADDRESS_SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
 """Where MLflow is told of each."""
 
 FAILURES = (MlflowException, RequestException, SQLAlchemyError)
@@ -88,7 +88,7 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     """The error to raise for a failure, one line; it names the store of ``uri``, or all in use."""
     asked = {store: name for store, name in stores_in_use().items() if uri in (None, store)}
     stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
-    settings = [SETTINGS[name] for name in asked.values()]
+    settings = [ADDRESS_SETTINGS[name] for name in asked.values()]
     code = getattr(error, "error_code", "")
     if code in NOT_LET_IN:
         settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlflow.entities.model_registry import ModelVersion
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -92,16 +92,16 @@ def keep_trained_rows(run: TrackedRun, hashes: NDArray[np.uint64]) -> None:
 
 
 def trained_rows(
-    tracker: Tracker, version: ModelVersion, identity: Identity
+    tracker: Tracker, tags: Mapping[str, str], identity: Identity
 ) -> NDArray[np.uint64] | None:
-    """Hashes of the rows that a version was trained on; None where they are not known.
+    """Hashes of the rows that a version with these tags was trained on; None if they are unknown.
 
     Empty for the same data and split, where no test row was trained on.
     """
-    theirs = Identity(version.tags.get("kd.data_digest", ""), version.tags.get("kd.split", ""))
+    theirs = Identity(tags.get("kd.data_digest", ""), tags.get("kd.split", ""))
     if theirs == identity:
         return np.empty(0, dtype=np.uint64)
-    run_id = version.tags.get("kd.run_id")
+    run_id = tags.get("kd.run_id")
     if not run_id:
         return None
     try:

@@ -19,7 +19,7 @@ from kd_mlflow.errors import first_line
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.open_run import TrackedRun
 
-TRAINING = ("teachers", "distill", "sweep")
+TRAINED_KINDS = ("teachers", "distill", "sweep")
 """Kinds of runs in which something is trained."""
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
 
     They go the way of curves: they wait for a store that is away.
     """
-    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINING:
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINED_KINDS:
         yield
         return
     ended = Event()
