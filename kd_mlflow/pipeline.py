@@ -45,7 +45,6 @@ from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
-    distill_run_of,
     load_ensemble,
     teacher_accuracies,
 )
@@ -113,7 +112,7 @@ def run_promote(config: PromoteConfig) -> Decision:
     if not config.dry_run:
         settle_step(config.model_name, tracker)
     version = versions.find_version(tracker.client, config.model_name, config.version)
-    run = distill_run_of(tracker, version)
+    run = versions.distill_run_of(tracker, version)
     with CleanProcess() as clean:
         data = dataset_of(run, config.data)
         return promote_step(config, version, run, data, tracker, clean=clean)

@@ -23,6 +23,7 @@ from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_alias
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import absent, masked, store_error, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.runs import Run, Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -289,6 +290,24 @@ def _artifact_errors(version: ModelVersion) -> Iterator[None]:
             f"the artifact of version {version.version} of {version.name!r} is missing or cannot "
             f"be read: {masked(first_line(error))}"
         ) from None
+
+
+def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
+    """The run that a version came from.  Raises RegistryError where it is none of ours."""
+    run_id = version.tags.get("kd.run_id")
+    run = tracker.get(run_id) if run_id else None
+    if run is not None and run.info.lifecycle_stage != "active":
+        raise RegistryError(
+            f"run {run_id}, which version {version.version} of {version.name!r} came from, is "
+            f"deleted; restore it: mlflow runs restore --run-id {run_id}"
+        )
+    needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
+    if run is None or not needed <= run.data.metrics.keys():
+        raise RegistryError(
+            f"version {version.version} of {version.name!r} has no distill run to judge it by; "
+            "only versions that distill registered can be promoted"
+        )
+    return run
 
 
 def load_production(client: MlflowClient, model_name: str) -> Any:

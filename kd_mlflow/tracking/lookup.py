@@ -1,14 +1,13 @@
-"""Finds finished runs and what lies on them: ensembles, sweeps, the distill run of a version."""
+"""Finds finished runs and what lies on them: ensembles, sweeps."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 
 from kd_mlflow.distillation.teachers import Ensemble
-from kd_mlflow.errors import RegistryError, RunError
+from kd_mlflow.errors import RunError
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.runs import Tracker
 
@@ -76,24 +75,6 @@ def choose_run(tracker: Tracker, kind: str, given: str, identity: Identity) -> R
 def load_ensemble(tracker: Tracker, run_id: str) -> Ensemble:
     """Fetch and rebuild the ensemble of a run."""
     return replace(Ensemble.load(tracker.download(run_id, ENSEMBLE)), run_id=run_id)
-
-
-def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
-    """The run that a version came from.  Raises RegistryError where it is none of ours."""
-    run_id = version.tags.get("kd.run_id")
-    run = tracker.get(run_id) if run_id else None
-    if run is not None and run.info.lifecycle_stage != "active":
-        raise RegistryError(
-            f"run {run_id}, which version {version.version} of {version.name!r} came from, is "
-            f"deleted; restore it: mlflow runs restore --run-id {run_id}"
-        )
-    needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
-    if run is None or not needed <= run.data.metrics.keys():
-        raise RegistryError(
-            f"version {version.version} of {version.name!r} has no distill run to judge it by; "
-            "only versions that distill registered can be promoted"
-        )
-    return run
 
 
 def teacher_accuracies(tracker: Tracker, run_id: str) -> tuple[float, ...]:
