@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
 from kd_mlflow.models.any_model import AnyModel, load, pickle_files
-from kd_mlflow.models.respondent import PROBABILITY, SCORED, Role, error_text
+from kd_mlflow.models.pulled import PROBABILITY
+from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.versions import aliased
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable

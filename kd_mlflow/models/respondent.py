@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, listed
+from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving.scoring import text_of
 
-PROBABILITY = "probability_"
 RULE = (
     "answers raw rows with probabilities: by predict_proba, or by predict with a column "
     f"{PROBABILITY}<class> per class or one number per class in the classes' sorted order"

@@ -29,6 +29,7 @@ from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving import scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
@@ -75,7 +76,7 @@ def signature(encoding: Encoding) -> ModelSignature:
     label = encoding.classes[0]
     kinds = {bool: DataType.boolean, int: DataType.long, str: DataType.string}
     answers = [ColSpec(kinds[type(label)], "prediction")]
-    answers += [ColSpec(DataType.float, f"probability_{c}") for c in encoding.classes]
+    answers += [ColSpec(DataType.float, f"{PROBABILITY}{c}") for c in encoding.classes]
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), column.name) for column in encoding.columns]),
         outputs=Schema(answers),
