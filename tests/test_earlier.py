@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import kd_mlflow as kd
-from kd_mlflow.models.addresses import find_model
+from kd_mlflow.models.addresses import named_model
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 
@@ -101,7 +101,7 @@ def test_an_earlier_ensemble_is_found_and_asked(earlier):
     ensemble = load_ensemble(Tracker(), run.info.run_id)
     ours = ensemble.score(rows, "logits").softmax(1).numpy()
     (output,) = run.outputs.model_outputs
-    logged = find_model(Tracker(), f"models:/{output.model_id}")
+    logged = named_model(Tracker(), f"models:/{output.model_id}")
     shares = logged.respondent.shares(rows, ["no", "yes"])
     assert shares == pytest.approx(ours, abs=1e-6)
     assert mlflow.pyfunc.load_model(logged.resolved).predict(rows).shape == (160, 3)

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.models.addresses import find_model
+from kd_mlflow.models.addresses import named_model
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.population.selection import Mixture
@@ -174,7 +174,7 @@ def test_evaluate_scores_it(finished, model):
     """By its URI it is asked as a model of ours: it names its classes and columns."""
     dataset = pipeline.read_dataset(finished.config)
     rows = dataset.features("test").head(40)
-    found = find_model(Tracker(), f"runs:/{finished.result.taught.run_id}/ensemble")
+    found = named_model(Tracker(), f"runs:/{finished.result.taught.run_id}/ensemble")
     assert found.classes(rows, np.array([], dtype=object)) == ("0", "1")
     assert found.pickles == ()
     asked = found.respondent.shares(rows, ("0", "1"))

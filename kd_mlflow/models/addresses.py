@@ -61,7 +61,7 @@ def loading(uri: str, role: Role) -> Iterator[None]:
         ) from None
 
 
-def find_model(tracker: Tracker, given: str) -> AnyModel:
+def named_model(tracker: Tracker, given: str) -> AnyModel:
     """Find and load a model to score: a registered version, an alias, any URI of an MLflow model.
 
     A bare name is a registered model's production. Raises RegistryError where there is no such
@@ -81,7 +81,7 @@ def find_model(tracker: Tracker, given: str) -> AnyModel:
 def try_model(tracker: Tracker, uri: str) -> AnyModel | Unavailable:
     """Find a model that nobody named; or why it cannot be had."""
     try:
-        return find_model(tracker, uri)
+        return named_model(tracker, uri)
     except (RegistryError, RunError) as error:
         return Unavailable(str(error))
 

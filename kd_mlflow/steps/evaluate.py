@@ -20,7 +20,7 @@ from kd_mlflow.evaluation.scores import (
 )
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import png
-from kd_mlflow.models.addresses import find_model, find_other, logged_here, try_model
+from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
 from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult
@@ -50,7 +50,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     """
     if config.strict and not (config.max_psi or config.min_accuracy):
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
-    model = find_model(tracker, config.model)
+    model = named_model(tracker, config.model)
     _check_limits(config, model)
     rows = read_rows(config, model.texts)
     model = model.taking(rows.features)
@@ -86,7 +86,7 @@ def _other(
     if config.against == NONE:
         return None
     if config.against != AUTO:
-        return find_model(tracker, config.against)
+        return named_model(tracker, config.against)
     uri = find_other(tracker, model)
     return None if uri is None else try_model(tracker, uri)
 
