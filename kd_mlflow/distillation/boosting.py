@@ -179,7 +179,7 @@ class BoostingTraining:
 
         Raises TrainingError for what LightGBM makes of a table.
         """
-        own = checkpoints.marked(seeds=self.seeds, rounds=self.rounds, sampled=self.sampled)
+        own = checkpoints.owned_by(seeds=self.seeds, rounds=self.rounds, sampled=self.sampled)
         grown = own.found(len(self.seeds))
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             calls = (

@@ -22,7 +22,7 @@ from kd_mlflow.serving.scoring import Network
 INPUT, OUTPUT = "columns", "probabilities"
 """Names of the graph's input, a float32 matrix (n, columns), and output, (n, classes)."""
 
-OPSET, FORMAT = 17, 8
+OPSET, IR_VERSION = 17, 8
 """Versions of the operators and of the file: those of onnxruntime 1.13 (2022) and later."""
 
 TOLERANCE = 1e-6
@@ -120,7 +120,7 @@ def graph_of(module: StudentModule) -> bytes:
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "student", given, answered, graph.kept),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=FORMAT,
+        ir_version=IR_VERSION,
         producer_name="kd_mlflow",
     )
     names = {"columns": [c.name for c in encoding.columns], "classes": list(encoding.classes)}

@@ -9,9 +9,10 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,14 @@ from numpy.typing import NDArray
 from kd_mlflow.population.history import History
 from kd_mlflow.population.sampling import Document
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 """How a checkpoint is stored: one of another format is passed over."""
 
 DOCUMENT = "document"
 """The array that holds what is no array, as JSON."""
+
+OWNER = "mark"
+"""The key of that document under which its training is described."""
 
 CURVE = "curve."
 
@@ -89,26 +93,38 @@ def equally_far(members: slice, found: Sequence[Snapshot | None]) -> Iterator[sl
             start = i
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that a killed process leaves as it was or as it becomes.  Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".half")
+    with half.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(half, path)
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """Keeps snapshots of one training in a folder, every so many seconds; without one, nowhere.
 
     Each chunk of members has its own files, which are replaced as a whole: what is read is what was
-    last written whole. ``mark`` says whose they are: those of another training are passed over.
+    last written whole. ``owner`` describes their training: those of another one are passed over.
     """
 
     folder: Path | None = None
     every_s: float = 30.0
-    mark: Document | None = None
+    owner: Document | None = None
 
     def below(self, name: str) -> Checkpoints:
         """Those of one of several trainings."""
         safe = re.sub(r"[^\w.-]+", "-", name)
         return replace(self, folder=self.folder / safe if self.folder else None)
 
-    def marked(self, **mark: Any) -> Checkpoints:
-        """Those of the training that a mark describes."""
-        return replace(self, mark=json.loads(json.dumps({"format": FORMAT, **mark})))
+    def owned_by(self, **owner: Any) -> Checkpoints:
+        """Those of the training that is described."""
+        return replace(self, owner=json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **owner})))
 
     def found(self, k: int) -> list[Snapshot | None]:
         """The farthest snapshot of each of ``k`` members; None for one that has none."""
@@ -126,7 +142,7 @@ class Checkpoints:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             content = json.loads(bytes(arrays.pop(DOCUMENT)))
-            if content.pop("mark") != self.mark:
+            if content.pop(OWNER) != self.owner:
                 return []
             first, documents = content.pop("first"), tuple(content.pop("documents"))
             whole = Snapshot(arrays=arrays, documents=documents, **content)
@@ -140,7 +156,7 @@ class Checkpoints:
         if self.folder is None:
             return
         content = {
-            "mark": self.mark,
+            OWNER: self.owner,
             "first": members.start,
             "documents": snapshot.documents,
             "epochs": snapshot.epochs,
@@ -150,13 +166,8 @@ class Checkpoints:
         document = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
         path = self.folder / f"members-{members.start}-{members.stop}.npz"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            half = path.with_suffix(".half")
-            with half.open("wb") as file:
+            with whole_file(path) as file:
                 np.savez(file, allow_pickle=False, **{DOCUMENT: document}, **snapshot.arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(half, path)
         except OSError as error:
             _log.warning("training goes on without this checkpoint: %s", error)
 

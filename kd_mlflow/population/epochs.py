@@ -18,7 +18,7 @@ from kd_mlflow.population.sampling import Inputs, Sampling
 Arrays = dict[str, NDArray[Any]]
 
 KEPT, SUM, COUNT, WAITING = "kept.", "sum.", "count.", "waiting."
-"""How arrays of a state are called, before a number or a loss's name."""
+"""Beginnings of the names of arrays in a snapshot; a number or the name of a loss follows."""
 
 
 class Judge:

@@ -147,12 +147,3 @@ def _draw_linear(d_in: int, d_out: int, generator: torch.Generator) -> tuple[Ten
     nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
     bound = 1 / math.sqrt(d_in)
     return weight, torch.empty(d_out).uniform_(-bound, bound, generator=generator)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trained values of a module; buffers, such as scales, are not counted.
-
-    >>> count_parameters(nn.Linear(20, 2))
-    42
-    """
-    return sum(p.numel() for p in module.parameters())

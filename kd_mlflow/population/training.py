@@ -130,7 +130,7 @@ class Task:
         Raises TrainingError when a member's loss is no longer a finite number.
         """
         parts: dict[int, History] = {}
-        own = checkpoints.marked(**self._mark())
+        own = checkpoints.owned_by(**self._description())
         found = own.found(self.population.k)
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             here = NOWHERE if pool.remote else own
@@ -149,7 +149,7 @@ class Task:
                     replay(members, trained.curves, on_epoch)
         return side_by_side([parts[start] for start in sorted(parts)])
 
-    def _mark(self) -> Document:
+    def _description(self) -> Document:
         """What a checkpoint of this training must have been made with."""
         sampled = {"epoch_rows": self.sampling.epoch_rows, "mixup": self.sampling.mixup}
         shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
@@ -29,7 +28,9 @@ from kd_mlflow.report.words import (
     one_line,
     p_values,
     percent,
+    production_uri,
     safe,
+    serving_commands,
     sides,
     size_text,
     warning_text,
@@ -104,7 +105,7 @@ def model_card(
     metrics, name = comparison.summary, safe(table.name)
     about_limits = " ".join(limits(table, split, comparison))
     warning = warning_text(comparison)
-    commands = _commands(config.model_name)
+    commands = _ways_to_ask(config.model_name)
     sent = (
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
         f"{sent_table(evidence.schema)}"
@@ -185,10 +186,9 @@ def _recipe(evidence: Evidence) -> str:
     )
 
 
-def _commands(model_name: str) -> list[str]:
+def _ways_to_ask(model_name: str) -> list[str]:
     """How to load, serve and ask the version in production."""
-    uri = f"models:/{model_name}@production"
-    word = shlex.quote(uri)
+    uri, lines = production_uri(model_name), serving_commands(model_name)
     return [
         f"""\
 **Load it.**
@@ -203,8 +203,8 @@ student.predict(frame)  # prediction and one probability_<class> per class
 **Serve it**, and ask it over HTTP; or score a file.
 
 ```
-mlflow models serve --env-manager local -m {word} -p 5001
-curl -s localhost:5001/invocations -H 'Content-Type: text/csv' --data-binary @rows.csv
-mlflow models predict --env-manager local -m {word} -t csv -i rows.csv
+{lines["serve"]}
+{lines["csv"]}
+{lines["file"]}
 ```""",
     ]

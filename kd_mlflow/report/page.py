@@ -202,22 +202,17 @@ def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
     """What to type to load, serve and ask the student."""
-    uri = f"models:/{evidence.config.model_name}@production"
-    serve = f"mlflow models serve --env-manager local -m {shlex.quote(uri)} -p 5001"
+    uri = words.production_uri(evidence.config.model_name)
     python = f"""\
 import mlflow
 import pandas as pd
 
 student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
 student.predict(pd.read_csv("rows.csv"))  # prediction, probability_<class>"""
-    file = f"mlflow models predict --env-manager local -m {shlex.quote(uri)} -t csv -i rows.csv"
     return {
         "python": python,
-        "serve": serve,
-        "csv": "curl -s localhost:5001/invocations -H 'Content-Type: text/csv' "
-        "--data-binary @rows.csv",
+        **words.serving_commands(evidence.config.model_name),
         "json": _json_request(evidence),
-        "file": file,
         "this": f"models:/{model_id}",
     }
 

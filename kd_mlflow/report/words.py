@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -156,7 +157,7 @@ def loss_text(gain: Interval) -> str:
     'lower by 0.0123 (95 % interval +0.0080 to +0.0170)'
     """
     if not gain.decided:
-        return f"not measurably other: {nats(gain)}"
+        return f"not measurably different: {nats(gain)}"
     interval = nats(gain).partition(" ")[2]
     return f"{'lower' if gain.value > 0 else 'higher'} by {abs(gain.value):.4f} {interval}"
 
@@ -212,6 +213,22 @@ def gains_text(gains: Mapping[str, Interval]) -> str:
     return "; ".join(
         f"over the {kind_text(kind)}: {gain_text(gain)}" for kind, gain in gains.items()
     )
+
+
+def production_uri(model_name: str) -> str:
+    """The address of the version in production."""
+    return f"models:/{model_name}@production"
+
+
+def serving_commands(model_name: str) -> dict[str, str]:
+    """What to type to serve the version in production, to ask it, to score a file with it."""
+    model = shlex.quote(production_uri(model_name))
+    return {
+        "serve": f"mlflow models serve --env-manager local -m {model} -p 5001",
+        "csv": "curl -s localhost:5001/invocations -H 'Content-Type: text/csv' "
+        "--data-binary @rows.csv",
+        "file": f"mlflow models predict --env-manager local -m {model} -t csv -i rows.csv",
+    }
 
 
 def kind_text(kind: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.errors import StoreError
 from kd_mlflow.local_state import forget_old, held, state_folder
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, whole_file
 from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.words import one_line
@@ -237,10 +236,8 @@ def _read(path: Path) -> list[str]:
 
 def _write(path: Path, run_ids: list[str]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".half")
-        half.write_text(json.dumps(run_ids), encoding="utf-8")
-        os.replace(half, path)
+        with whole_file(path) as file:
+            file.write(json.dumps(run_ids).encode())
     except OSError as error:
         _log.warning("runs of an interrupted training will not be marked: %s", error)
 

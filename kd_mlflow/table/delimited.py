@@ -181,9 +181,10 @@ def _with_texts(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> pd.
 
 
 def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:
-    """Read a file with its decimal mark; columns that can only have a comma for it, if some can.
+    """Read a file with the decimal mark found in it, and name the columns that decided on a comma.
 
-    Where one can, all are read so: 1,234 is 1.234 beside 3,14.
+    These hold numbers such as 3,14, which no point explains. One is enough: then every column is
+    read with a comma, and 1,234 is 1.234. Without such a column the mark is a point.
     """
     if certain := decimal_commas(file.frame(".", rows=FIRST_ROWS)):
         frame = file.frame(",")

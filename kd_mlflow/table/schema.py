@@ -11,7 +11,7 @@ from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.profile import GAP, ColumnProfile, Profile, value_text
 
-FORMAT = 1
+SCHEMA_FORMAT = 1
 """Raised with the document's keys, for those who read ``schema.json``."""
 
 DATES = "ISO 8601, such as 2024-03-31 or 2024-03-31T12:30:00+02:00; UTC where no zone is given"
@@ -69,7 +69,7 @@ class CallerSchema:
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
         return {
-            "format": FORMAT,
+            "format": SCHEMA_FORMAT,
             "predicts": self.target,
             "classes": list(self.classes),
             "columns": [column.to_dict() for column in self.columns],
