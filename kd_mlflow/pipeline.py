@@ -36,6 +36,7 @@ from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.steps.distill import distill_step
+from kd_mlflow.steps.examine import Submitted
 from kd_mlflow.steps.promote import promote_step
 from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
@@ -114,8 +115,8 @@ def run_promote(config: PromoteConfig) -> Decision:
     version = versions.find_version(tracker.client, config.model_name, config.version)
     run = versions.distill_run_of(tracker, version)
     with CleanProcess() as clean:
-        data = dataset_of(run, config.data)
-        return promote_step(config, version, run, data, tracker, clean=clean)
+        submitted = Submitted(version, run, dataset_of(run, config.data))
+        return promote_step(config, submitted, tracker, clean=clean)
 
 
 @store_errors()
@@ -183,9 +184,7 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
         version = versions.find_version(tracker.client, config.model_name, number)
         decision = promote_step(
             config.for_promote(number),
-            version,
-            tracker.get(distilled.run_id),
-            dataset,
+            Submitted(version, tracker.get(distilled.run_id), dataset),
             tracker,
             work.run,
             clean=clean,

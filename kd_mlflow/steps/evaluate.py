@@ -6,10 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
-from kd_mlflow.evaluation.findings import Findings, Limit
+from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
+from kd_mlflow.evaluation.findings import Findings, Histogram, Limit
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (
     Paired,
@@ -26,9 +29,9 @@ from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent
-from kd_mlflow.steps.table_drift import table_drift
 from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH
 from kd_mlflow.table.dataset import Identity
+from kd_mlflow.table.profile import bin_names, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows, read_rows
 from kd_mlflow.tracking.data_sets import scored_input
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -59,7 +62,9 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         findings = _findings(config, model, other, rows)
         digest = rows.digest(model.respondent.columns)
         findings = _with_origin(findings, model, digest)
-        _describe(run, config, model, rows, digest, logged_here(tracker, model))
+        _describe(run, config, model, rows, digest)
+        logged = logged_here(tracker, model)
+        run.data_set(scored_input(rows, digest), *([logged] if logged else []))
         _log_findings(run, findings, model)
     return EvaluationResult(
         run_id=run.id,
@@ -101,7 +106,7 @@ def _findings(
     classes = model.classes(rows.features, labels)
     scores = model.score(rows.features, labels, classes)
     _check_labels(config, rows, scores, classes)
-    drift, histograms = table_drift(model, rows)
+    drift, histograms = _table_drift(model, rows)
     pair = _pair(config, other, scores, rows, classes)
     trained = model.profile.classes if model.profile else ()
     found = Findings(
@@ -162,6 +167,37 @@ def _pair(
         return Unavailable(str(error))
 
 
+def _table_drift(
+    model: AnyModel, rows: ScoredRows
+) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
+    """Compare each column that the model takes, the most shifted first; counts by column.
+
+    Of a model of another origin gaps alone are known, and no counts.
+    """
+    if model.encoding is None:
+        return _gaps_alone(model, rows), {}
+    profile = model.profile or unknown_profile(model.encoding)
+    found, histograms = [], {}
+    for column, trained in zip(model.encoding.columns, profile.columns, strict=True):
+        series = rows.features[column.name]
+        now = column_counts(series, column, trained.edges)
+        before = np.array(trained.counts or [0] * len(now), dtype=np.int64)
+        found.append(
+            column_drift(column.name, column.kind, before, now, binned=bool(trained.edges))
+        )
+        names = bin_names(column, trained.edges)
+        histograms[column.name] = Histogram(names, before, now)
+    return most_moved_first(found), histograms
+
+
+def _gaps_alone(model: AnyModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
+    """The share of gaps in each column that a model of another origin takes."""
+    return most_moved_first(
+        ColumnDrift(name=name, kind="unknown", gaps=float(rows.features[name].isna().mean()))
+        for name in model.respondent.columns
+    )
+
+
 def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Limit, ...]:
     """What was asked for, and whether it is so."""
     limits = []
@@ -206,12 +242,7 @@ def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
 
 
 def _describe(
-    run: TrackedRun,
-    config: EvaluateConfig,
-    model: AnyModel,
-    rows: ScoredRows,
-    digest: str,
-    model_id: str | None,
+    run: TrackedRun, config: EvaluateConfig, model: AnyModel, rows: ScoredRows, digest: str
 ) -> None:
     """Log what every run has, and which model was scored."""
     params = {**config.as_text(), "data": rows.source, "target": rows.target}
@@ -229,7 +260,6 @@ def _describe(
             **version,
         },
     )
-    run.data_set(scored_input(rows, digest), *([model_id] if model_id else []))
 
 
 def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,14 @@ from kd_mlflow.tracking.kept_rows import KeptAnswers, kept_answers, trained_rows
 from kd_mlflow.tracking.runs import Run, Tracker
 
 
+class Submitted(NamedTuple):
+    """A version to be gated, its distill run, and the table it was trained on, if it can be had."""
+
+    version: ModelVersion
+    run: Run
+    data: Dataset | Unavailable
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A version that asks for promotion, what is known of it, and its answers to its test rows.
@@ -52,15 +61,10 @@ class Candidate:
 
 
 def examine(
-    config: PromoteConfig,
-    version: ModelVersion,
-    distill_run: Run,
-    data: Dataset | Unavailable,
-    tracker: Tracker,
-    *,
-    clean: CleanProcess,
+    config: PromoteConfig, submitted: Submitted, tracker: Tracker, *, clean: CleanProcess
 ) -> Candidate:
     """Pull a version into the clean process and score its test rows there."""
+    version, distill_run, data = submitted
     task = task_of(version, versions.described(version))
     logged, scores = distill_run.data.metrics, None
     if isinstance(data, Unavailable):

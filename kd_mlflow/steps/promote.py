@@ -7,20 +7,19 @@ from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import RegistryError, Unavailable
+from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.registry import moves
-from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import Decision, decision_page
-from kd_mlflow.steps.examine import Candidate, ask_gate, examine
+from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Run, Tracker
+from kd_mlflow.tracking.runs import Tracker
 
 ROUNDS = 50
 """How often the gate is asked anew where others move production meanwhile."""
@@ -28,27 +27,25 @@ ROUNDS = 50
 
 def promote_step(
     config: PromoteConfig,
-    version: ModelVersion,
-    distill_run: Run,
-    data: Dataset | Unavailable,
+    submitted: Submitted,
     tracker: Tracker,
     parent: TrackedRun | None = None,
     *,
     clean: CleanProcess,
 ) -> Decision:
-    """Gate a version on the test rows of ``data``, the dataset that it was trained on.
+    """Gate a version on the test rows of the table that it was trained on.
 
     The version is scored in the clean process. Raises RegistryError, and moves nothing, where an
     artifact or what is in production cannot be had or does not score.
     """
     if config.dry_run:
-        candidate = examine(config, version, distill_run, data, tracker, clean=clean)
+        candidate = examine(config, submitted, tracker, clean=clean)
         checks, standing = ask_gate(config, candidate, tracker)
         return _decision(config, candidate, checks, replaced=standing, moved=False)
-    number = str(version.version)
+    number = str(submitted.version.version)
     with tracker.run("promotion", f"promotion v{number}", parent=parent) as run:
-        _describe(run, config, distill_run, data, number)
-        candidate = examine(config, version, distill_run, data, tracker, clean=clean)
+        _describe(run, config, submitted)
+        candidate = examine(config, submitted, tracker, clean=clean)
         for _ in range(ROUNDS):
             checks, standing = ask_gate(config, candidate, tracker)
             decision = _decision(config, candidate, checks, replaced=standing, moved=True)
@@ -64,18 +61,12 @@ def promote_step(
     return decision
 
 
-def _describe(
-    run: TrackedRun,
-    config: PromoteConfig,
-    distill_run: Run,
-    data: Dataset | Unavailable,
-    number: str,
-) -> None:
+def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> None:
     """Log what every run has, and the version."""
-    identity = identity_of(distill_run)
+    data, identity = submitted.data, identity_of(submitted.run)
     marks = {
         "fingerprint": fingerprint(identity, config.as_text()),
-        "model_version": number,
+        "model_version": str(submitted.version.version),
         **identity._asdict(),
     }
     run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
