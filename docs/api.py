@@ -132,15 +132,18 @@ def errors_table() -> str:
 
 def type_text(kind: type) -> str:
     """A result: its docstring, its fields and its properties."""
-    lines = [
-        f"- `{name}`: `{getattr(annotation, '__forward_arg__', annotation)}`"  # a NamedTuple's
+    about, _, listed = str(inspect.getdoc(kind)).partition("\n\nFields:\n")
+    said = dict(re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", listed, re.M))
+    lines = [  # a NamedTuple's annotations are references
+        f"- `{name}` (`{getattr(annotation, '__forward_arg__', annotation)}`): "
+        f"{prose(' '.join(said[name].split()))}"
         for name, annotation in kind.__annotations__.items()
     ]
     for name, value in vars(kind).items():
         if isinstance(value, property):
             lines.append(f"- `{name}`: {prose(str(inspect.getdoc(value)))}")
     fields = "\n".join(lines)
-    return f"### {kind.__name__}\n\n{prose(str(inspect.getdoc(kind)))}\n\n{fields}\n"
+    return f"### {kind.__name__}\n\n{prose(about)}\n\n{fields}\n"
 
 
 def prose(docstring: str) -> str:

@@ -40,9 +40,12 @@ LABEL = "label"
 class FittedEnsemble:
     """An ensemble of teachers in memory.
 
-    ``metrics`` are those of its test rows, a fifth of the table that nobody learnt from: the same
-    numbers by the same names as the entry point ``teachers`` logs. ``dataset`` is its table with
-    its split, for its students.
+    Fields:
+        ensemble: the trained models
+        averaging: how they are averaged: logits or probabilities
+        dataset: the table with its split, for its students
+        metrics: those of the test rows, a fifth of the table that nobody learnt from, by the
+            names that the entry point ``teachers`` logs
     """
 
     ensemble: Ensemble
@@ -68,8 +71,10 @@ class FittedEnsemble:
 class FittedStudent:
     """One distilled student in memory: that which ``distill`` would register.
 
-    ``metrics`` are those of the table's test rows, by the names under which a student's run has
-    them: ``test_accuracy``, ``test_log_loss``, ``test_agreement``, ``parameters`` and others.
+    Fields:
+        module: encoding and network as one module of torch
+        metrics: those of the test rows, by the names that a student's run has: ``test_accuracy``,
+            ``test_log_loss``, ``test_agreement``, ``parameters`` and others
     """
 
     module: StudentModule

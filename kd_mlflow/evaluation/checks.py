@@ -34,10 +34,14 @@ QUESTIONS: Mapping[CheckName, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question of the gate, its answer in a sentence, and the numbers that were compared.
+    """One question of the gate and its answer.
 
-    ``passed`` is None where the question was not asked or has no answer; that stops nothing.
-    ``threshold`` is the number that decides, None where none does.
+    Fields:
+        name: what it is called
+        passed: None where the question was not asked or has no answer: that stops nothing
+        reason: the answer in a sentence
+        threshold: the number that decides, None where none does
+        metrics: the numbers that were compared
     """
 
     name: CheckName

@@ -37,13 +37,22 @@ class EnsembleMetrics:
 class Comparison:
     """Students by kind, distilled and baselines, of the same seeds, and the ensemble.
 
-    ``recovery`` is None where ensemble and baseline tie. ``gap`` is the ensemble's accuracy minus
-    the distilled students' mean; ``gains`` are theirs minus each kind of baseline's. The same of
-    log losses, better being positive too: ``loss_gap``, the students' minus the ensemble's, and
-    ``loss_gains``, each kind's minus theirs. ``over_boosting`` are both gains over boosted trees
-    alone, which are in the summary too.
-    ``recalls`` are shares of each class's test rows, by model; shape (classes,), NaN for a class
-    without a test row. ``class_rows`` are the whole table's rows by class, in the same order.
+    A positive gain is in favour of the distilled students, a positive gap of the ensemble.
+
+    Fields:
+        students: each seed's metrics, by kind
+        summary: metrics of all models; those of students are means over seeds, with ``_sem``
+            their standard errors
+        recovery: the share of the gap between baseline and ensemble that is recovered, None where
+            these tie
+        gap: the ensemble's accuracy minus the distilled students' mean
+        gains: that mean minus each kind of baseline's
+        loss_gap: the students' log loss minus the ensemble's
+        loss_gains: each kind of baseline's log loss minus the students'
+        class_rows: the whole table's rows by class
+        recalls: shares of each class's test rows, by model, classes as in ``class_rows``; NaN for
+            a class without a test row
+        over_boosting: gains over boosted trees alone, in accuracy and log loss
     """
 
     students: Mapping[str, tuple[Metrics, ...]]

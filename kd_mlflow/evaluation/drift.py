@@ -33,9 +33,19 @@ class BinChange(NamedTuple):
 class ColumnDrift:
     """How one column of a table differs from the training rows; ``_before`` are theirs.
 
-    ``psi`` is the population stability index, ``chance`` what it stays below where nothing moved.
-    ``gaps`` are shares of all rows, ``unseen`` of categories that training does not list,
-    ``outside`` of numbers and dates beyond the training rows'. None is what cannot be known.
+    None is what cannot be known.
+
+    Fields:
+        name: the column
+        kind: what it holds
+        psi: the population stability index
+        chance: what the index stays below where nothing moved
+        gaps: share of the rows without a value
+        gaps_before: the same of the training rows
+        unseen: share of the rows with a category that training does not list
+        unseen_before: the same of the training rows
+        outside: share of the rows beyond the training rows' numbers or dates
+        move: the bin that changed most
     """
 
     name: str

@@ -41,11 +41,21 @@ class Limit(NamedTuple):
 class Findings:
     """One model on one table.
 
-    ``metrics`` have their intervals and are empty without labels; ``classes`` are in the model's
-    order; ``class_shares`` are the training rows' by class, empty where they are not known.
-    ``estimate`` is the accuracy that a calibrated model of this confidence would have. ``drift`` is
-    sorted, the most shifted column first; ``histograms`` are by column, none of foreign models.
-    ``pair`` compares with the model ``against``. ``notes`` are sentences that a reader must know.
+    Fields:
+        model: what was scored, in words
+        table: the table's name
+        target: its label column, empty without one
+        scores: the answers row by row
+        metrics: with their intervals; empty without labels
+        classes: in the model's order
+        class_shares: the training rows' by class, empty where they are not known
+        estimate: the accuracy that a calibrated model of this confidence would have
+        drift: by column, the most shifted first
+        histograms: counts by column; none of models of other origins
+        against: the model compared with, None where there is none
+        pair: the comparison with it
+        limits: those that were set, and whether they are kept
+        notes: sentences that a reader must know
     """
 
     model: str

@@ -34,6 +34,11 @@ class Interval:
 
     >>> Interval(value=0.01, low=-0.002, high=0.021).decided
     False
+
+    Fields:
+        value: the number itself
+        low: the lower bound
+        high: the upper bound
     """
 
     value: float

@@ -181,9 +181,14 @@ class SeedScores:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """One class: its rows by label and by prediction, and shares with their intervals.
+    """One class: its rows, and shares of them with their intervals.
 
-    ``recall`` is None without a row of the class, ``precision`` where it is never predicted.
+    Fields:
+        name: what the class is called
+        rows: rows with its label
+        predicted: rows predicted as it
+        recall: None without a row of the class
+        precision: None where it is never predicted
     """
 
     name: str
@@ -197,7 +202,12 @@ class ClassScores:
 class Paired:
     """A model against another on the same rows; a positive gain is in favour of the first.
 
-    ``accuracy_gain`` and ``loss_gain`` are None where no row has a label that both know.
+    Fields:
+        agreement: share of the rows on which both predict the same
+        accuracy: the other's, None where no row has a label that both know; so are the next
+        accuracy_gain: the first's accuracy minus the other's
+        loss_gain: the other's log loss minus the first's
+        mcnemar_p: of McNemar's exact test
     """
 
     agreement: float

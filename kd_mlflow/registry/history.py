@@ -16,10 +16,19 @@ MOST_VERSIONS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A time that a version was in production, from ``since`` to ``until`` (ISO 8601, UTC).
+    """A time that a version was in production.
 
-    ``until`` is None while it is. ``since`` and all that belongs to it are None where the registry
-    has no record: the alias was set by other means, or the version with the record was deleted.
+    What has no record is None: the alias was set by other means, or the version with the record was
+    deleted.
+
+    Fields:
+        version: the number of the version
+        since: when it came (ISO 8601, UTC)
+        until: when it left, None while it is in production
+        kind: whether it came by a promote or a rollback
+        reason: why
+        by: who moved it
+        run_id: the run that moved it
     """
 
     version: str

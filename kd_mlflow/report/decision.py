@@ -18,9 +18,15 @@ ANSWERS = {True: "passed", False: "**failed**", None: "not checked"}
 class Decision:
     """What the gate said of a version, and what came of it.
 
-    ``passed`` is the verdict; ``promoted`` is true where production was moved, which a dry run does
-    not. ``replaced`` is the version in whose place it came, or would come, None where nothing was
-    in production or the version did not pass. ``note`` is the description of the promotion's run.
+    Fields:
+        model_name: the registered model
+        version: the number of the version
+        passed: the gate's verdict
+        promoted: whether production was moved, which a dry run does not
+        reason: why it passed, or which checks failed
+        checks: every check with its answer
+        replaced: the version in whose place it came or would come, None where there was none
+        note: the description of the promotion's run
     """
 
     model_name: str

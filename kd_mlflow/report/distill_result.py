@@ -32,12 +32,19 @@ RAREST_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DistillResult:
-    """A comparison and the version that its first student became.
+    """A comparison, and the version that its first student became.
 
-    ``taught_by`` names the teachers in words; ``teachers_run_id`` is None where they are no
-    ensemble that was trained here. ``trials`` are the students that were tried before, the kept
-    one last; ``note`` is the description of the run. ``page`` is the address of the run on the
-    tracking server, None where the store is a file or a database.
+    Fields:
+        run_id: the run of the comparison
+        taught_by: the teachers in words
+        teachers_run_id: the run of the ensemble, None where other models teach
+        comparison: students, baselines and ensemble on the test rows
+        model_name: the registered model
+        version: the number of its new version
+        test_rows: how many rows were compared on
+        trials: the students that were tried before, the kept one last
+        note: the description of the run
+        page: the run's address on the tracking server, None where there is no server
     """
 
     run_id: str

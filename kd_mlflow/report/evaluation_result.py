@@ -30,11 +30,14 @@ NAME_LENGTH = 40
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluationResult:
-    """An evaluation's run and what it found.
+    """What an evaluation found.
 
-    ``model`` is the address of what was scored, an alias resolved to its version; ``pickles`` name
-    the files of it, and of the model that it is compared with, that are pickles. ``page`` is the
-    address of the run on the tracking server, None where the store is a file or a database.
+    Fields:
+        run_id: its run
+        model: the address of what was scored, an alias resolved to its version
+        findings: what was found
+        pickles: files of the models that are pickles
+        page: the run's address on the tracking server, None where there is no server
     """
 
     run_id: str

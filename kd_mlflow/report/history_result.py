@@ -17,7 +17,13 @@ WHY_LENGTH = 200
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Rollback:
-    """The version of a registered model that is in production again, and the one it replaced."""
+    """What a rollback did.
+
+    Fields:
+        model_name: the registered model
+        restored: the version that is in production again
+        replaced: the version that was there before
+    """
 
     model_name: str
     restored: str
@@ -37,9 +43,13 @@ class Rollback:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class History:
-    """Who was in production under a registered model, the oldest first, and who is.
+    """Who was in production under a registered model, and who is.
 
-    ``settled`` says what was found half done and finished or undone, None where nothing was.
+    Fields:
+        model_name: the registered model
+        production: the version in production, None where there is none
+        periods: each time in production, the oldest first
+        settled: what was found half done and finished or undone, None where nothing was
     """
 
     model_name: str

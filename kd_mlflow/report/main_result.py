@@ -17,7 +17,13 @@ from kd_mlflow.report.teachers_result import TeachersResult, teachers_rows
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MainResult:
-    """What the three steps of ``main`` found."""
+    """What the three steps of ``main`` found.
+
+    Fields:
+        taught: the ensemble
+        distill: the students
+        decision: the promotion
+    """
 
     taught: TeachersResult
     distill: DistillResult

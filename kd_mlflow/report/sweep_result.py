@@ -19,7 +19,14 @@ SWEEP_COLUMNS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A temperature, an alpha and a size; metrics are means over seeds, ``_sem`` their errors."""
+    """Students of one temperature, alpha and size.
+
+    Fields:
+        temperature: T of the soft targets
+        alpha: the weight of the soft loss
+        hidden: widths of the hidden layers
+        metrics: means over seeds, and by ``_sem`` their standard errors
+    """
 
     temperature: float
     alpha: float
@@ -34,10 +41,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SweepResult:
-    """A grid, the cell chosen of it, students of several sizes at its setting.
+    """A grid of settings, the cell chosen of it, and sizes at its setting.
 
-    ``smallest`` is the smallest size within the tolerance of the ensemble on validation rows, None
-    where no size is.
+    Fields:
+        run_id: the run of the sweep
+        taught_by: the teachers in words
+        ensemble: what the ensemble is worth
+        cells: the grid
+        chosen: the cell of least validation log loss
+        sizes: students of several sizes at the chosen setting
+        smallest: the smallest size within the tolerance of the ensemble, None where none is
     """
 
     run_id: str

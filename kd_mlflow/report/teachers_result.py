@@ -12,7 +12,13 @@ from kd_mlflow.report.words import composition, percent
 
 
 class TeacherResult(NamedTuple):
-    """A teacher's run by its name, its accuracy on the test rows, its share of the ensemble."""
+    """One teacher of an ensemble.
+
+    Fields:
+        name: its run's name
+        accuracy: on the test rows
+        weight: its share of the ensemble
+    """
 
     name: str
     accuracy: float
@@ -21,9 +27,15 @@ class TeacherResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult:
-    """An ensemble and its metrics on test rows; ``reused`` where an earlier run trained it.
+    """An ensemble of teachers and what it is worth on the test rows.
 
-    Of an ``imbalanced`` table one class has so many rows that accuracy says little.
+    Fields:
+        run_id: the run that trained it
+        reused: whether an earlier command trained it
+        ensemble: the trained models, which score raw rows
+        teachers: each teacher, in the order of their runs
+        metrics: those of the run, by their names there
+        imbalanced: whether one class has so many rows that accuracy says little
     """
 
     run_id: str

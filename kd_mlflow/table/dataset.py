@@ -231,7 +231,13 @@ class Identity(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """A table's rows by what they are for, features and then the label."""
+    """A table's rows by what they are for, features and then the label.
+
+    Fields:
+        train: rows to learn from
+        val: rows to choose by
+        test: rows to judge by
+    """
 
     train: pd.DataFrame
     val: pd.DataFrame
