@@ -42,6 +42,16 @@ COMMANDS = {
 }
 """What each command does; its function is ``run_...`` of the pipeline."""
 
+SHORT_HELP = 20
+"""Options up to which ``--help`` shows all of them."""
+
+USUAL = {
+    *("data", "target", "group", "time", "recipe", "model_name", "decision_threshold", "export"),
+    *("teachers", "from_sweep", "temperatures", "alphas", "sizes", "policy", "strict"),
+    *("n_teachers", "n_students", "workers", "seed"),
+}
+"""Options that ``--help`` shows where a command has many; ``--help-all`` shows every one."""
+
 LINE_EVERY_S = 5.0
 """How often a line reports on training where there is no terminal to draw a bar on."""
 
@@ -56,7 +66,7 @@ class Reporter:
     @contextmanager
     def training(self, label: str, members: int, epochs: int) -> Iterator[OnEpoch]:
         """Show how many of the members' epochs are done."""
-        total, done, lock = members * epochs, 0, threading.Lock()
+        total, done, last, lock = members * epochs, 0, 0, threading.Lock()
         started = said = time.monotonic()
         terminal = sys.stderr.isatty()
         if not terminal:
@@ -67,16 +77,18 @@ class Reporter:
         ) as bar:
 
             def on_epoch(chunk: slice, epoch: int, values: Any) -> None:
-                nonlocal done, said
+                nonlocal done, last, said
                 with lock:
-                    done += chunk.stop - chunk.start
+                    done, last = done + chunk.stop - chunk.start, max(last, epoch)
                     bar.update(chunk.stop - chunk.start)
                     if not terminal and time.monotonic() - said > LINE_EVERY_S and done < total:
                         said = time.monotonic()
                         self.say(f"{label}: {100 * done // total} % in {said - started:.0f} s")
 
             yield on_epoch
-        self.say(f"{label}: trained in {time.monotonic() - started:.1f} s")
+            bar.update(total - done)
+        early = f", stopped at epoch {last:,} of {epochs:,}" if 0 < last < epochs else ""
+        self.say(f"{label}: trained in {time.monotonic() - started:.1f} s{early}")
 
 
 def _or_recipe(kind: type) -> Callable[[str], Any]:
@@ -97,7 +109,10 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
     """
 
     def decorate(command: Any) -> Any:
-        for field in reversed(dataclasses.fields(config)):
+        fields = dataclasses.fields(config)
+        if many := len(fields) > SHORT_HELP:
+            command = _help_all(command)
+        for field in reversed(fields):
             name, rule, by_recipe = field.name, field.metadata["rule"], field.default is None
             kind = str if kind_of(field) is tuple else kind_of(field)
             as_text = by_recipe or kind is str
@@ -114,11 +129,36 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
                 default=text_value(field.default) if as_text else field.default,
                 show_default=f"recipe: {recipe_text(name)}" if by_recipe else True,
                 help=field.metadata["help"] + ("" if rule is ANY else f"  Must be {rule[0]}."),
+                hidden=many and name not in USUAL,
                 **alone,
             )(command)
         return command
 
     return decorate
+
+
+def _help_all(command: Any) -> Any:
+    """Give a command the option ``--help-all``."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        options = [each for each in context.command.params if isinstance(each, click.Option)]
+        seldom = [each for each in options if each.hidden]
+        if wanted:
+            for each in seldom:
+                each.hidden = False
+            click.echo(context.get_help())
+            for each in seldom:
+                each.hidden = True
+            context.exit()
+
+    return click.option(
+        "--help-all",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show every option, the seldom used ones too, and exit.",
+    )(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -140,6 +180,8 @@ def _add_command(name: str, text: str) -> None:
     @options_of(config)
     def command(**values: Any) -> None:
         chosen = config(**values)
+        if sys.stderr.isatty():  # what comes next is imported for seconds
+            click.echo(f"kd-mlflow {name}: starting", err=True)
         _say_what_is_left()
         pipeline = _import_pipeline()
         result = getattr(pipeline, f"run_{name}")(chosen, *([Reporter()] if trains else []))

@@ -41,9 +41,10 @@ def test_every_configured_command_exists():
 
 @pytest.mark.parametrize("command", [*ENTRY_POINTS, *READERS])
 def test_help_explains_every_option(run, command):
-    """``--help`` lists each option in both spellings, with its text and its default."""
+    """Each option stands in the help in both spellings, with its text and its default."""
     configs = ENTRY_POINTS | READERS
-    code, out, _ = run(command, "--help")
+    many = len(dataclasses.fields(configs[command])) > cli.SHORT_HELP
+    code, out, _ = run(command, "--help-all" if many else "--help")
     text = "".join(out.split())  # lines break at hyphens too
     assert code == 0
     for field in dataclasses.fields(configs[command]):
@@ -54,6 +55,27 @@ def test_help_explains_every_option(run, command):
         if field.default is None:
             shown = f"(recipe: {recipe_text(field.name)})".replace(" ", "")
         assert f"[default:{shown}]".lower() in text.lower()
+
+
+@pytest.mark.parametrize(("last", "said"), [(3, "stopped at epoch 3 of 10"), (10, " s")])
+def test_a_training_that_stops_early_says_when(capsys, last, said):
+    """The last line of a training names the epoch at which its last member stopped."""
+    with cli.Reporter().training("networks", 2, 10) as on_epoch:
+        for epoch in range(1, last + 1):
+            on_epoch(slice(0, 2), epoch, {})
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+@pytest.mark.parametrize("command", ["main", "teachers", "distill", "sweep"])
+def test_help_begins_with_what_people_use(run, command):
+    """Of many options ``--help`` shows the usual ones and how to see all."""
+    code, out, _ = run(command, "--help")
+    names = {field.name for field in dataclasses.fields(ENTRY_POINTS[command])}
+    words = out.replace(",", " ").split()
+    shown = {name for name in names if f"--{name.replace('_', '-')}" in words}
+    assert (code, shown) == (0, names & cli.USUAL)
+    assert "--help-all" in out
+    assert len(out.splitlines()) < 90
 
 
 @pytest.mark.parametrize("spelling", ["--max-accuracy-gap", "--max_accuracy_gap"])
