@@ -292,7 +292,7 @@ def test_pulled_files_are_the_logged_ones(folder, finished):
     """What the registry gives holds the graph, its encoding and its code, nothing of the run."""
     names = {path.name for path in folder.iterdir()}
     assert {"MLmodel", "encoding.json", "weights.npz", "requirements.txt"} <= names
-    assert {"scoring.py", "student.py"} <= names
+    assert {"bounds.py", "scoring.py", "student.py"} <= names
     assert Tracker().client.get_model_version("kd-student", "1").source.startswith("models:/")
 
 

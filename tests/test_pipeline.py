@@ -18,11 +18,11 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
-from kd_mlflow.models.any_model import STAMP
 from kd_mlflow.population.training import Task
 from kd_mlflow.steps import work
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.saved_model import STAMP
 
 TEACHERS = part_of(TeachersConfig)
 STUDENTS = part_of(StudentRecipe)
@@ -270,7 +270,7 @@ def test_ensemble_files_hold_no_pickle(finished):
     """The ensemble is JSON, npz files of plain arrays, the trees' text, its model's own files."""
     folder = Tracker().download(finished.result.taught.run_id, "ensemble")
     of_model = {"MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml"}
-    of_model |= {"scoring.py", "student.py", "ensemble_scoring.py", STAMP}
+    of_model |= {"bounds.py", "scoring.py", "student.py", "ensemble_scoring.py", STAMP}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in of_model]
     assert {path.suffix for path in files} == {".json", ".npz", ".txt"}
     for path in files:

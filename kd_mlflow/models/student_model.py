@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.models.pulled import PROBABILITY
-from kd_mlflow.serving import scoring, student
+from kd_mlflow.serving import bounds, scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema
@@ -171,7 +171,7 @@ def _add_pyfunc(
 
 def add_code(folder: Path) -> None:
     """Copy what every model of ours reads columns with, and what answers MLflow."""
-    for path in (scoring.__file__, student.__file__):
+    for path in (scoring.__file__, bounds.__file__, student.__file__):
         shutil.copy(path, folder)
 
 

@@ -1,14 +1,14 @@
 """A pulled student's own code file: how MLflow loads, asks and serves it.
 
 This file is copied into every registered model beside ``scoring.py``, which reads columns and
-scores them; it imports that one, numpy, pandas and mlflow.
+scores them, and ``bounds.py``, which the scoring server needs; it imports these, numpy, pandas and
+mlflow.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import warnings
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -22,11 +22,18 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 if TYPE_CHECKING or __name__.startswith("kd_mlflow."):
-    from kd_mlflow.serving import scoring
-else:  # in a model's folder: the other file lies beside this one, importable nowhere
-    _spec = spec_from_file_location("scoring", Path(__file__).with_name("scoring.py"))
-    scoring = module_from_spec(_spec)
-    _spec.loader.exec_module(scoring)
+    from kd_mlflow.serving import bounds, scoring
+else:  # in a model's folder: the other files lie beside this one, importable nowhere
+
+    def _beside(name: str) -> Any:
+        spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    bounds, scoring = _beside("bounds"), _beside("scoring")
+
+CSV, PARQUET = bounds.CSV, bounds.PARQUET
 
 READERS_OF_JSON = ("mlflow.pyfunc.scoring_server", "mlflow.models.utils")
 """Modules of MLflow that read JSON by what the model's signature says of itself."""
@@ -34,13 +41,8 @@ READERS_OF_JSON = ("mlflow.pyfunc.scoring_server", "mlflow.models.utils")
 CHECKS_ITSELF = "_is_signature_from_type_hint"
 """MLflow's mark of a signature whose model checks what it is given."""
 
-CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
-
 TRIALS = (b"a\n007\n", CSV), (b'{"dataframe_records": [{"a": "007"}]}', "application/json")
 """Requests by which MLflow's handler is tried before it is replaced: text that must stay text."""
-
-LIMIT_VARIABLE, LIMIT_BYTES = "KD_MAX_REQUEST_BYTES", 64 * 2**20
-"""Largest request that the scoring server takes, and the environment variable that changes it."""
 
 
 class Scorer(Protocol):
@@ -119,8 +121,11 @@ def _adapt(student: Student) -> None:
     """Make the best of how MLflow loads this student; an MLflow of other parts stays plain."""
     if "mlflow.pyfunc.scoring_server.app" not in sys.modules:
         _check_alone()
-    elif _handles_as_expected(server := sys.modules["mlflow.pyfunc.scoring_server"]):
-        _guard(server, student)
+        return
+    limits = bounds.Limits.read()
+    bounds.bound_next(limits)
+    if _handles_as_expected(server := sys.modules["mlflow.pyfunc.scoring_server"]):
+        _guard(server, student, limits)
     else:
         warnings.warn(
             f"this model does not know the scoring server of MLflow {mlflow.__version__}: it takes "
@@ -222,7 +227,7 @@ class _Served:
             raise Fault(f"the model failed: {type(error).__name__}: {error}") from error
 
 
-def _guard(server: Any, student: Student) -> None:
+def _guard(server: Any, student: Student, limits: bounds.Limits) -> None:
     """Let MLflow's scoring server read CSV for this model, and answer each failure by whose it is.
 
     Its CSV reader refuses columns of type ``any``; what it does not foresee (no content type,
@@ -230,22 +235,24 @@ def _guard(server: Any, student: Student) -> None:
     """
     invocations = server.invocations
     types = _CsvTypes(student.encoding["columns"])
-    limit = int(os.environ.get(LIMIT_VARIABLE, LIMIT_BYTES))
 
     def guarded(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
         if model.unwrap_python_model() is not student:
             return invocations(data, content_type, model, input_schema)
-        if len(data) > limit:
-            too_large = f"a request may have {limit:,} bytes, this one has {len(data):,}"
-            return server.InvocationsResponse(f"{too_large}; send fewer rows", 413, "text/plain")
+        if said := limits.too_large(len(data)):
+            return server.InvocationsResponse(said, 413, "text/plain")
         if not content_type:
             return server.InvocationsResponse("set the header Content-Type", 415, "text/plain")
         kind = content_type.split(";")[0].strip()
         if kind == PARQUET and find_spec("pyarrow") is None:
             return server.InvocationsResponse("Parquet needs pyarrow here", 415, "text/plain")
+        values, unpacked = bounds.values_of(data, kind)
+        if said := limits.too_many(values, unpacked):
+            return server.InvocationsResponse(said, 413, "text/plain")
         try:
             served = _Served(student, model.metadata)
-            return invocations(data, content_type, served, types if kind == CSV else None)
+            with limits.turn(values):
+                return invocations(data, content_type, served, types if kind == CSV else None)
         except Exception as error:
             raise _as_answer(error) from error
 
