@@ -108,6 +108,39 @@ def test_waiting_has_an_end(client, monkeypatch):
         pass
 
 
+def test_a_lock_whose_answer_was_lost_is_held(client, monkeypatch):
+    """Who made it knows it by its nonce, and does not wait for itself."""
+    make = MlflowClient.create_registered_model
+
+    def lose(*given, **named):
+        make(*given, **named)
+        return make(*given, **named)  # as MLflow's client tries again, and finds its own
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", lose)
+    monkeypatch.setattr(lock, "LEASE_S", 60)
+    with locked(client, NAME) as lease:
+        assert lease.number == 1
+        lease.check()
+
+
+def test_who_waits_asks_ever_less_often(client, monkeypatch):
+    """Pauses grow, up to the longest."""
+    pauses = []
+    client.create_registered_model(lock_name(NAME, 1), tags={lock.KIND: "lock"})
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 20:
+            client.delete_registered_model(lock_name(NAME, 1))
+
+    monkeypatch.setattr(lock.time, "sleep", sleep)
+    monkeypatch.setattr(lock, "LEASE_S", 60)
+    with locked(client, NAME):
+        pass
+    assert pauses[0] <= lock.POLL_S
+    assert lock.LONGEST_POLL_S / 2 <= pauses[-1] <= lock.LONGEST_POLL_S
+
+
 def test_who_may_make_no_registered_models_gets_the_stores_words(client, monkeypatch):
     """The lock cannot be made, which is an error and no endless wait."""
 

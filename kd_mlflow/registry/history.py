@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 
-from kd_mlflow.registry.moves import RECORD, Move, read_aliases
-
-MOST_VERSIONS = 1000
-"""Versions that one request asks for."""
+from kd_mlflow.registry.moves import read_aliases
+from kd_mlflow.registry.records import Move, recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +39,8 @@ class Period:
 
 def periods(client: MlflowClient, model_name: str) -> tuple[Period, ...]:
     """Every time in production, the oldest first.  Raises RegistryError for an unknown model."""
-    production = read_aliases(client, model_name).production
-    return _periods(moves(client, model_name), production)
-
-
-def moves(client: MlflowClient, model_name: str) -> list[Move]:
-    """The recorded moves of a registered model, in their order."""
-    found = [
-        Move.read(value)
-        for version in versions(client, model_name)
-        for key, value in version.tags.items()
-        if key.startswith(RECORD)
-    ]
-    return sorted(found, key=lambda move: move.number)
-
-
-def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
-    """Every version of a registered model."""
-    token = None
-    while True:
-        page = client.search_model_versions(
-            f"name='{model_name}'", max_results=MOST_VERSIONS, page_token=token
-        )
-        yield from page
-        if not (token := page.token):
-            return
+    aliases = read_aliases(client, model_name)
+    return _periods(recorded(client, aliases.model), aliases.production)
 
 
 def _periods(made: Sequence[Move], production: str | None) -> tuple[Period, ...]:

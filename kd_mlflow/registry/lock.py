@@ -14,19 +14,24 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import os
 import random
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.registry.records import NUMBER as SHORT
+from kd_mlflow.registry.records import RECORD, versions
 from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, store_error
 from kd_mlflow.tracking.patience import impatient
 
@@ -39,12 +44,19 @@ SAFETY_S = 10.0
 WAIT_S = 300.0
 """How long to wait for a lock, at most."""
 
-POLL_S = 0.2
+POLL_S = 0.1
+LONGEST_POLL_S = 2.0
+"""Waiting begins with the first and grows to the second: many who wait ask too much."""
 
 NUMBER = "kd.lock"
 """Tag of a registered model: the number of its newest lock, which is that of its newest move."""
 
 KIND = "kd.kind"
+
+NONCE = "kd.nonce"
+"""Tag of a lock: who made it knows it by this where the answer to making it was lost."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,12 @@ class Lease:
     name: str
     number: int
     since: float
+    nonce: str
 
     def check(self) -> None:
         """Raise RegistryError where the lock is no longer surely held: ask before each write."""
         late = time.monotonic() - self.since > LEASE_S - SAFETY_S
-        if late or find_model(self.client, self.name) is None:
+        if late or not _is_ours(self.client, self.name, self.nonce):
             raise RegistryError(
                 f"the registry was too slow: the lock {self.name!r} is over after {LEASE_S:g} "
                 "seconds; what is half done is settled by the next promote, rollback or history"
@@ -106,6 +119,7 @@ def lock_name(model_name: str, number: int) -> str:
 def _acquire(client: MlflowClient, model_name: str) -> Lease:
     """Take the next number, when nobody holds the newest one or who does has outlived its lease."""
     deadline, seen, since = time.monotonic() + WAIT_S, "", time.monotonic()
+    pause = POLL_S
     while time.monotonic() < deadline:
         last = _last_number(client, model_name)
         newest, holder = _newest(client, model_name, last)
@@ -117,7 +131,8 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
                 if holder is not None:
                     _clear(client, model_name, last, newest)
                 return lease
-        time.sleep(POLL_S * random.random())
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(1.5 * pause, LONGEST_POLL_S)
     raise RegistryError(
         f"{model_name!r} is being moved by others since {WAIT_S:g} seconds; try again"
     )
@@ -127,7 +142,18 @@ def _last_number(client: MlflowClient, model_name: str) -> int:
     model = find_model(client, model_name)
     if model is None:
         raise RegistryError(f"no registered model {model_name!r}")
-    return int(model.tags.get(NUMBER, 0))
+    text = str(model.tags.get(NUMBER, 0))
+    if SHORT.fullmatch(text):
+        return int(text)
+    _warn(f"{model_name}: the tag {NUMBER} is {text[:40]!r}, no number, and is passed over")
+    keys = [key for version in versions(client, model_name) for key in version.tags]
+    used = [key.removeprefix(RECORD) for key in keys if key.startswith(RECORD)]
+    return max((int(number) for number in used if SHORT.fullmatch(number)), default=0)
+
+
+@cache  # once, however often it is asked
+def _warn(text: str) -> None:
+    _log.warning(text)
 
 
 def _newest(client: MlflowClient, model_name: str, last: int) -> tuple[int, RegisteredModel | None]:
@@ -140,24 +166,31 @@ def _newest(client: MlflowClient, model_name: str, last: int) -> tuple[int, Regi
 
 def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
     """Make the lock of a number; None where another was faster, or the number was used already."""
-    name, since = lock_name(model_name, number), time.monotonic()
+    name, since, nonce = lock_name(model_name, number), time.monotonic(), uuid.uuid4().hex
     owner = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
     about = f"{model_name} is being moved by {owner}. This lock goes by itself."
     try:
-        client.create_registered_model(name, tags={KIND: "lock"}, description=about)
+        client.create_registered_model(name, tags={KIND: "lock", NONCE: nonce}, description=about)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_ALREADY_EXISTS" or absent(error):  # or just deleted
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" and not absent(error):
+            raise store_error(error) from None
+        if not _is_ours(client, name, nonce):  # another's, or just deleted
             return None
-        raise store_error(error) from None
     try:
         if _last_number(client, model_name) < number:
             client.set_registered_model_tag(model_name, NUMBER, str(number))
-            return Lease(client, name, number, since)
+            return Lease(client, name, number, since, nonce)
     except BaseException:
         _delete(client, name)
         raise
     _delete(client, name)
     return None
+
+
+def _is_ours(client: MlflowClient, name: str, nonce: str) -> bool:
+    """Whether a lock is there, and the one that was made with this nonce."""
+    found = find_model(client, name)
+    return found is not None and found.tags.get(NONCE) == nonce
 
 
 def _clear(client: MlflowClient, model_name: str, last: int, newest: int) -> None:

@@ -9,7 +9,6 @@ changes nothing that was written already.
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,76 +16,53 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import RunStatus
+from mlflow.entities.model_registry import RegisteredModel
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.lock import Lease, find_model, is_locked, locked
+from kd_mlflow.registry.records import (
+    FILES,
+    INTENTION,
+    MODEL_MADE,
+    NONE,
+    PROMOTE,
+    REPLACED,
+    ROLLBACK,
+    Move,
+    cut,
+    intended,
+    record_key,
+)
 from kd_mlflow.tracking.failures import FAILURES
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 
-INTENTION = "kd.moving"
-"""Tag of a registered model while a move is under way: what moves, from where, to where, why."""
-
-RECORD = "kd.production."
-"""Tags of a version, one for each time that it came into production; the move's number follows."""
-
-PROMOTE, ROLLBACK = "promote", "rollback"
-
-REASON_LENGTH = 600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Move:
-    """One move of ``production``: the versions, why, who and when (UTC), and the run that asked.
-
-    ``number`` grows with every move of a registered model, 0 until it has one.
-    """
-
-    kind: str
-    origin: str | None
-    version: str
-    reason: str
-    run_id: str
-    by: str
-    time: str
-    number: int = 0
-
-    @classmethod
-    def read(cls, text: str) -> Move:
-        """A move as a tag has it."""
-        return cls(**json.loads(text))
-
-    def written(self) -> str:
-        """The move as a tag has it; short enough for every database."""
-        return json.dumps({**asdict(self), "reason": cut(self.reason)}, ensure_ascii=False)
-
 
 @dataclass(frozen=True)
 class Aliases:
-    """What a registered model's aliases pointed to when it was read, and what was under way."""
+    """What a registered model's aliases pointed to when it was read, and the model as it was."""
 
     candidate: str | None
     production: str | None
     previous: str | None
-    moving: Move | None
+    model: RegisteredModel
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A move that somebody left half done, and whether it was finished or undone."""
+    """A move that somebody left half done, and whether it was finished or undone.
 
-    move: Move
-    finished: bool
+    Where no run confirms that there was one, ``doubt`` says why, and the tag is gone.
+    """
+
+    move: Move | None
+    finished: bool = False
+    doubt: str = ""
 
 
 def now() -> str:
     """The time, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def cut(reason: str) -> str:
-    """A reason as tags have it, with a mark where its end is left out."""
-    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 1]}…"
 
 
 def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
@@ -95,14 +71,15 @@ def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
     if model is None:
         raise RegistryError(f"no registered model {model_name!r}")
     found: Mapping[str, Any] = model.aliases
-    moving = model.tags.get(INTENTION)
     candidate, production, previous = (
         str(found[alias]) if alias in found else None for alias in (CANDIDATE, PRODUCTION, PREVIOUS)
     )
-    return Aliases(candidate, production, previous, Move.read(moving) if moving else None)
+    return Aliases(candidate, production, previous, model)
 
 
-def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id: str) -> Move:
+def new_move(
+    kind: str, *, origin: str | None, version: str, reason: str, run_id: str, digest: str
+) -> Move:
     """A move that this user is about to make."""
     return Move(
         kind=kind,
@@ -112,7 +89,14 @@ def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id
         run_id=run_id,
         by=getpass.getuser(),
         time=now(),
+        digest=digest,
     )
+
+
+def about(model: RegisteredModel, replaced: str | None, digest: str) -> dict[str, str]:
+    """What a run says of the move that it is about to ask for, as tags without ``kd.``."""
+    files = {FILES: digest} if digest else {}
+    return {MODEL_MADE: str(model.creation_timestamp), REPLACED: replaced or NONE, **files}
 
 
 def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
@@ -127,6 +111,8 @@ def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
             return aliases
         numbered = Move(**{**asdict(move), "number": lease.number, "time": now()})
         client.set_registered_model_tag(model_name, INTENTION, numbered.written())
+        if move.digest:  # before the move: who loads by the alias checks by it
+            client.set_model_version_tag(model_name, move.version, f"kd.{FILES}", move.digest)
         lease.check()
         try:
             client.set_registered_model_alias(model_name, PRODUCTION, move.version)
@@ -144,7 +130,8 @@ def settle(client: MlflowClient, model_name: str) -> Settled | None:
 
     A lock that it left goes too: who holds one is waited for, and the dead for a lease.
     """
-    if read_aliases(client, model_name).moving is None and not is_locked(client, model_name):
+    model = read_aliases(client, model_name).model
+    if INTENTION not in model.tags and not is_locked(client, model_name):
         return None
     with locked(client, model_name) as lease:
         return _settle(client, model_name, lease)
@@ -158,9 +145,14 @@ def retire_candidate(client: MlflowClient, model_name: str, version: str) -> Non
 
 def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | None:
     aliases = read_aliases(client, model_name)
-    move = aliases.moving
-    if move is None:
+    if INTENTION not in aliases.model.tags:
         return None
+    try:
+        move = intended(client, aliases.model)
+    except ValueError as error:
+        lease.check()
+        client.delete_registered_model_tag(model_name, INTENTION)
+        return Settled(None, doubt=str(error))
     finished = aliases.production == move.version
     if finished:
         _follow(client, model_name, move, lease)
@@ -176,8 +168,7 @@ def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> 
     lease.check()
     if move.origin:
         client.set_registered_model_alias(model_name, PREVIOUS, move.origin)
-    key = f"{RECORD}{move.number:06d}"
-    client.set_model_version_tag(model_name, move.version, key, move.written())
+    client.set_model_version_tag(model_name, move.version, record_key(move), move.written())
     state = {"promoted": move.version}
     if move.kind == ROLLBACK and move.origin:
         state["rolled_back"] = move.origin

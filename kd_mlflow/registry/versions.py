@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +17,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.errors import RegistryError, first_line
-from kd_mlflow.registry.history import periods, versions
+from kd_mlflow.local_state import scratch
+from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.lock import KIND, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
+from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, decided, versions
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import absent, masked, store_error, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
+from kd_mlflow.tracking.saved_model import files_digest
 
 _log = logging.getLogger(__name__)
-
-NUMBER = re.compile(r"[0-9]{1,9}")
-"""A version's number: more digits are more than a database's integers, which stores refuse
-unclearly."""
-
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 CONTENT = "kd.content_digest"
 """Tag of a version: equal where two versions score alike, bit for bit."""
@@ -131,7 +128,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
-        if found is not None and found.tags.get("kd.promotion") == "rolled_back":
+        if found is not None and _decided(client, found) == "rolled_back":
             raise RegistryError(_rolled_back_text(found, "promote"))
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
@@ -154,6 +151,10 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
             raise store_error(error) from None
     found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
     return max(found, key=lambda version: int(version.version), default=None)
+
+
+def _decided(client: MlflowClient, version: ModelVersion) -> str | None:
+    return decided(client, read_aliases(client, version.name).model, version)
 
 
 def _rolled_back_text(version: ModelVersion, command: str) -> str:
@@ -208,11 +209,12 @@ def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion |
     return found
 
 
-def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[str, str]:
+def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[str, str, str]:
     """The version that a rollback to ``previous`` or a number restores, and the one it replaces.
 
-    Raises RegistryError where there is nothing to go back to, the version never was in production,
-    or its artifact is gone; for ``previous`` too where that was itself rolled back.
+    Third comes the digest of its files. Raises RegistryError where there is nothing to go back to,
+    the version never was in production, or its files are gone or are not those that were promoted;
+    for ``previous`` too where that was itself rolled back.
     """
     require_model(client, model_name)
     production = aliased(client, model_name, PRODUCTION)
@@ -227,7 +229,9 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     if target.version == production.version:
         raise RegistryError(f"version {version} of {model_name!r} is in production already")
     described(target)
-    return str(target.version), str(production.version)
+    with scratch() as folder:
+        digest = files_digest(pull(target, folder))
+    return str(target.version), str(production.version), digest
 
 
 def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVersion:
@@ -237,7 +241,7 @@ def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVe
         raise RegistryError(
             f"nothing to roll back to: production had no predecessor under {model_name!r}"
         )
-    if found.tags.get("kd.promotion") == "rolled_back":
+    if _decided(client, found) == "rolled_back":
         past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
         others = [number for number in past if number not in (production, str(found.version))]
         earlier = f"; before these were: {', '.join(others)}" if others else ""
@@ -251,7 +255,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
     past = {period.version for period in periods(client, model_name)}
-    early = found.tags.get("kd.promotion") == "promoted"  # before moves were recorded
+    early = _decided(client, found) == "promoted"  # before moves were recorded
     previous = read_aliases(client, model_name).previous
     if version not in past | {previous} and not early:
         known = ", ".join(sorted(past, key=int)) or "none"
@@ -272,10 +276,35 @@ def described(version: ModelVersion) -> Model:
 
 
 def pull(version: ModelVersion, folder: Path) -> Path:
-    """Fetch a version's artifact into a folder.  Raises RegistryError where it cannot be had."""
+    """Fetch a version's files into a folder.
+
+    Raises RegistryError where they cannot be had, or are not those that were promoted.
+    """
     uri = f"models:/{version.name}/{version.version}"
     with _artifact_errors(version):
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    check_files(version, path)
+    return path
+
+
+def check_files(version: ModelVersion, folder: Path) -> None:
+    """Raise RegistryError where a version's files are not those that were promoted.
+
+    A version from before digests were recorded has none, which one line says.
+    """
+    promoted, found = version.tags.get(f"kd.{FILES}"), files_digest(folder)
+    if promoted is None and version.tags.get("kd.promotion") == "promoted":
+        _log.warning(
+            "version %s of %s was promoted before digests of files were recorded: not checked",
+            version.version,
+            version.name,
+        )
+    elif promoted not in (None, found):
+        raise RegistryError(
+            f"the files of version {version.version} of {version.name!r} are not those that were "
+            f"promoted (digest {found[:12]}, promoted {str(promoted)[:12]}); nothing was loaded: "
+            "put them back, or go back to another version by its number"
+        )
 
 
 @contextmanager
@@ -313,7 +342,7 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
 def load_production(client: MlflowClient, model_name: str) -> Any:
     """Load the version in production as a pyfunc model.
 
-    Raises RegistryError where there is none.
+    Raises RegistryError where there is none, or its files are not those that were promoted.
     """
     require_model(client, model_name)
     version = aliased(client, model_name, PRODUCTION)
@@ -321,7 +350,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
         raise RegistryError(
             f"nothing is in production under {model_name!r}; promote a version first"
         )
-    return mlflow.pyfunc.load_model(f"models:/{model_name}/{version.version}")
+    return mlflow.pyfunc.load_model(str(pull(version, Path(tempfile.mkdtemp()))))
 
 
 def require_model(client: MlflowClient, model_name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kd_mlflow.registry.history import Period
-from kd_mlflow.registry.moves import PROMOTE
+from kd_mlflow.registry.records import PROMOTE
 from kd_mlflow.report.closing import aligned, table_text
 from kd_mlflow.report.words import one_line
 
