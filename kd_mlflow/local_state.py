@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,6 +27,51 @@ def state_folder(part: str) -> Path:
     return (Path(given) if given else Path(data) / "kd-mlflow") / part
 
 
+def private(folder: Path) -> Path:
+    """Make a folder that nobody else can look into, and what is missing above it."""
+    for level in (*reversed(folder.parents), folder):
+        if not level.exists():
+            level.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A private folder for as long as the block lasts; those of killed processes are removed.
+
+    Where nothing can be kept, it is one of the system's temporary folders.
+    """
+    folder = state_folder("scratch") / uuid.uuid4().hex
+    with ExitStack() as holding:
+        try:
+            private(folder.parent)
+            remove_dead(folder.parent)
+            holding.enter_context(held(folder))
+            private(folder)
+        except OSError:
+            yield Path(holding.enter_context(tempfile.TemporaryDirectory()))
+            return
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(f"{folder}.lock").unlink(missing_ok=True)
+
+
+def remove_dead(parent: Path, older_than_s: float = 0) -> None:
+    """Remove folders that nobody holds, and that nobody took up for some time."""
+    newest = time.time() - older_than_s
+    for lock in parent.glob("*.lock"):
+        if lock.stat().st_mtime > newest:
+            continue
+        with held(folder := lock.with_suffix("")) as ours:
+            if ours:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Hold a folder while the block lasts; False where another process, or thread, holds it.
@@ -32,8 +79,8 @@ def held(folder: Path) -> Iterator[bool]:
     The system takes the lock back from a process that ends, however it ends. Raises OSError where
     nothing can be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock", blocking=False, thread_local=False)
+    private(folder.parent)
+    lock = FileLock(f"{folder}.lock", mode=0o600, blocking=False, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
@@ -47,11 +94,4 @@ def held(folder: Path) -> Iterator[bool]:
 
 def forget_old(parent: Path) -> None:
     """Remove folders that nobody holds and nobody took up again for ``KEPT_DAYS``."""
-    oldest = time.time() - KEPT_DAYS * 86_400
-    for lock in parent.glob("*.lock"):
-        if lock.stat().st_mtime > oldest:
-            continue
-        with held(folder := lock.with_suffix("")) as ours:
-            if ours:
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+    remove_dead(parent, KEPT_DAYS * 86_400)

@@ -252,6 +252,7 @@ def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ != "test_clean_process":
             patch.setattr("kd_mlflow.pipeline.CleanProcess", OwnProcess)
+            patch.setattr("kd_mlflow.models.standing.StandingProcess", OwnProcess)
         yield
 
 
@@ -264,19 +265,22 @@ class OwnProcess:
     def __exit__(self, *error: object) -> None:
         """End nothing: nothing was started."""
 
+    def ask_version(self, *asked: Any) -> Any:
+        """Ask a model in production as the process for it does."""
+        from kd_mlflow.models.standing import ask_here
+
+        return ask_here(*asked)
+
     def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
         """Load a model and score rows with the code that the clean process runs."""
         from kd_mlflow.errors import Unavailable, first_line
         from kd_mlflow.models import pulled
-        from kd_mlflow.models.clean_process import read_answers, write_rows
+        from kd_mlflow.models.clean_process import read_answers, written_rows
 
-        with tempfile.TemporaryDirectory() as folder:
-            write_rows(rows, Path(folder))
-            try:
-                pulled.answer(model, Path(folder), timed=timed)
-            except Exception as error:
-                return Unavailable(f"does not load and score: {first_line(error)}")
-            return read_answers(Path(folder))
+        try:
+            return read_answers(pulled.answer(model, written_rows(rows), timed=timed))
+        except Exception as error:
+            return Unavailable(f"does not load and score: {first_line(error)}")
 
 
 @pytest.fixture

@@ -1,18 +1,27 @@
 """A pulled model answers in a process that knows nothing of this package."""
 
+import io
+import os
 import shutil
+from functools import partial
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
+from mlflow.entities.model_registry import ModelVersion
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
 
 from kd_mlflow import pipeline
-from kd_mlflow.errors import Unavailable
+from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.reproduction import TOLERANCE, repetition
+from kd_mlflow.local_state import scratch
 from kd_mlflow.models import clean_process
-from kd_mlflow.models.clean_process import CleanProcess, write_rows
-from kd_mlflow.models.pulled import ROWS
+from kd_mlflow.models.clean_process import CleanProcess, written_rows
+from kd_mlflow.models.standing import ask_production
 
 CODE_FILE = "student.py"
 
@@ -91,12 +100,88 @@ def test_a_process_that_is_never_asked_ends_with_the_block():
     assert clean.process.poll() is not None
 
 
-def test_rows_of_any_kind_are_handed_over(tmp_path):
+def test_rows_of_any_kind_are_handed_over():
     """Columns that Parquet has no type for are written as the texts that models read of them."""
     rows = pd.DataFrame(
         {"n": [1.5, None], "mixed": [True, "a"], "d": pd.to_datetime(["2020", None])}
     )
-    write_rows(rows, tmp_path)
-    read = pd.read_parquet(tmp_path / ROWS)
+    read = pd.read_parquet(io.BytesIO(written_rows(rows)))
     pd.testing.assert_frame_equal(read[["n", "d"]], rows[["n", "d"]], check_dtype=False)
     assert list(read["mixed"]) == ["True", "a"]
+
+
+@pytest.mark.slow
+def test_it_knows_nothing_of_the_caller(pulled, tmp_path, monkeypatch):
+    """Neither a password nor an address is in its environment, and no row in a file of its own."""
+    for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "ANY_OTHER"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("KD_MLFLOW_STATE", str(tmp_path))
+    folder = shutil.copytree(pulled[0], tmp_path / "model")
+    (code,) = folder.rglob(CODE_FILE)
+    told = tmp_path / "told"
+    spy = f"open({str(told)!r}, 'w').write(repr((dict(__import__('os').environ))))"
+    code.write_text(code.read_text().replace("from __future__ import annotations\n", spy + "\n"))
+    with CleanProcess() as clean:
+        clean.ask(folder, pulled[1], timed=False)
+        assert not [path for path in (tmp_path / "scratch").rglob("*") if path.suffix != ".lock"]
+    assert "hush" not in told.read_text()
+    assert "OMP_NUM_THREADS" in told.read_text()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    """Its folder goes, one that is in use stays; nobody else may look into either."""
+    monkeypatch.setenv("KD_MLFLOW_STATE", str(tmp_path))
+    given = os.umask(0)
+    try:
+        with scratch() as used:
+            left = used.with_name("left")
+            left.mkdir()
+            Path(f"{left}.lock").touch()
+            with scratch():
+                assert not left.exists()
+                assert used.exists()
+            for path in (*used.parent.rglob("*"), used.parent):
+                assert path.stat().st_mode & 0o077 == 0
+    finally:
+        os.umask(given)
+    assert not list(used.parent.iterdir())
+
+
+class Spy(ClassifierMixin, BaseEstimator):
+    """A classifier of anybody's that tells what it finds in the environment, as its one class."""
+
+    def fit(self, features, labels):
+        """Learn the classes."""
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict_proba(self, features):
+        """Tell, by an error."""
+        import os
+
+        raise ValueError(f"it found {os.environ.get('MLFLOW_TRACKING_PASSWORD')} of the caller's")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [DummyClassifier(strategy="prior"), Spy()])
+def test_production_of_other_origins_is_asked_apart(tmp_path, monkeypatch, model):
+    """It answers as it does here, and knows no password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+    rows = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": ["x", "y", None]})
+    mlflow.sklearn.save_model(
+        model.fit(rows, ["no", "yes", "yes"]),
+        tmp_path / "model",
+        serialization_format="cloudpickle",
+    )
+    version = ModelVersion("m", "7", 0, source="models:/m-0")
+    ask = partial(ask_production, version, tmp_path / "model", rows, ["yes", "no"])
+    if isinstance(model, Spy):
+        with pytest.raises(RegistryError, match=r"it found None of the caller's.*policy=any"):
+            ask()
+        return
+    found = ask()
+    assert found.classes == ("no", "yes")
+    assert found.columns == ("a", "b")
+    np.testing.assert_allclose(found.answers, [[2 / 3, 1 / 3]] * 3)

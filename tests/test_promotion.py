@@ -159,7 +159,7 @@ def test_an_sklearn_model_is_challenged_replaced_and_returned_to(own_main, chall
     assert check.metrics["gain_over_production_low"] > 0
     assert "which of these rows production was trained on is not known" in check.reason
     caplog.clear()
-    assert kd.rollback(reason="alarms at night") == (theirs, student)
+    assert kd.rollback(reason="alarms at night").restored == theirs
     assert "pickle" not in caplog.text  # it was not loaded
     found = [(period.version, period.kind) for period in kd.history().periods]
     assert found[-3:] == [(theirs, None), (student, "promote"), (theirs, "rollback")]

@@ -82,6 +82,7 @@ def test_version_says_where_it_comes_from(finished):
     assert (record["version"], record["run_id"]) == ("1", promotion.info.run_id)
     decided = datetime.fromisoformat(version.tags.pop("kd.promotion_time"))
     assert timedelta(0) <= datetime.now(UTC) - decided < timedelta(hours=1)
+    assert version.tags.pop("kd.files_digest") == record["digest"]
     assert version.tags == {
         "kd.promotion": "promoted",
         "kd.promotion_reason": moves.cut(finished.result.decision.reason),

@@ -294,3 +294,21 @@ def test_the_stores_in_use_are_left_alone(finished):
     before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ))
     stores.check_stores()
     assert before == (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ))
+
+
+def test_a_failed_write_shows_no_value(store, tmp_path, caplog, capfd):
+    """What was to be written is in no message and no log: a database's error has it all."""
+    client = Tracker().client
+    run = client.create_run(client.create_experiment("runs")).info.run_id
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON tags "
+            "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        )
+    with pytest.raises(MlflowException) as caught:
+        client.set_tag(run, "colour", SECRET)
+    said = str(failures.store_error(caught.value))
+    assert "disk is full" in said
+    for text in (said, failures.masked(str(caught.value)), caplog.text, *capfd.readouterr()):
+        assert SECRET not in text
+        assert "INSERT" not in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,15 +18,13 @@ from numpy.typing import NDArray
 
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
-from kd_mlflow.models.any_model import AnyModel, load, pickle_files
+from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased
+from kd_mlflow.registry.versions import aliased, check_files
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.runs import Tracker
-
-_log = logging.getLogger(__name__)
 
 VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
 """The address of a registered version, by its number or an alias."""
@@ -43,6 +40,8 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
         version = _version(tracker.client, uri)
         resolved = _address(version) if version else uri
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
+        if version:
+            check_files(version, folder)
         model = load(folder, uri, columns, role=role)
     return replace(model, resolved=resolved, version=version)
 
@@ -120,17 +119,9 @@ def task_of(version: ModelVersion, description: Model) -> Task:
 def load_standing(version: ModelVersion, folder: Path, features: pd.DataFrame) -> AnyModel:
     """Load the version in production from its pulled files, to ask it about rows like ``features``.
 
-    Says so where it is a pickle. Raises RegistryError where it does not load.
+    Raises RegistryError where it does not load.
     """
     name = f"{version.version} of {version.name!r}, in production,"
-    if pickles := pickle_files(folder):
-        _log.warning(
-            "version %s of %s, in production, is loaded to be scored: it is a pickle (%s), which "
-            "may run any code",
-            version.version,
-            version.name,
-            ", ".join(pickles),
-        )
     try:
         return load(folder, name, tuple(features.columns), role=SCORED._replace(noun="version"))
     except Exception as error:  # unpickling may raise anything

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
+from kd_mlflow.tracking.saved_model import files_digest
 
 CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavours whose own object may have ``predict_proba``, which pyfunc hides."""
@@ -38,9 +38,6 @@ ROWS_AT_ONCE = 65_536
 
 PROBED_ROWS = 16
 """Rows scored before anything else, so that a model that cannot answer is known at once."""
-
-STAMP = "registered_model_meta"
-"""A file that MLflow adds to a model on download; the digest skips it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +60,7 @@ class AnyModel:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of its files, names and contents."""
-        sha = hashlib.sha256()
-        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
-            if path.name != STAMP:
-                sha.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
-                with path.open("rb") as file:
-                    sha.update(hashlib.file_digest(file, "sha256").digest())
-        return sha.hexdigest()
+        return files_digest(self.folder)
 
     @cached_property
     def encoding(self) -> Encoding | None:

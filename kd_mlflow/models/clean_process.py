@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +21,24 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import Unavailable
+from kd_mlflow.errors import Unavailable, first_line
+from kd_mlflow.local_state import scratch
 from kd_mlflow.models import pulled
 from kd_mlflow.serving.scoring import text_of
+
+KEPT: tuple[str, ...] = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "SYSTEMROOT",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
+)
+"""What a model may need of the caller's environment: no address, password or setting of a store."""
 
 PATIENCE_S = 600
 """How long a model may take to load and to score the test rows."""
@@ -42,21 +61,28 @@ class PulledAnswers:
 class CleanProcess:
     """Python in isolated mode and an empty folder, without this package; ends with the block.
 
-    It imports MLflow as soon as it starts, which takes 2 s: open the block before other work.
+    Of the caller's environment it has what ``KEPT`` names, and rows come and go through pipes. It
+    imports MLflow as soon as it starts, which takes 2 s: open the block before other work.
     """
 
+    command: tuple[str, ...] = ("-I", str(pulled.__file__))
+    """What Python is started with."""
+
+    kept = KEPT
+
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="kd-clean-")
-        self._said = tempfile.TemporaryFile()
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHON"))}
+        self._open = ExitStack()
+        folder = str(self._open.enter_context(scratch()))
+        self._said = self._open.enter_context(tempfile.TemporaryFile())
+        kept = {name: os.environ[name] for name in self.kept if name in os.environ}
+        own = {"HOME": folder, "TMPDIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
         self.process = subprocess.Popen(
-            [sys.executable, "-I", pulled.__file__],
-            cwd=self._folder.name,
-            env={**kept, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            [sys.executable, *self.command],
+            cwd=folder,
+            env={**kept, **own},
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=self._said,
-            text=True,
         )
         return self
 
@@ -68,27 +94,31 @@ class CleanProcess:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        if self.process.stdin:
-            self.process.stdin.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
         self.process.wait()
-        self._said.close()
-        self._folder.cleanup()
+        self._open.close()
 
     def ask(self, model: Path, rows: pd.DataFrame, *, timed: bool) -> PulledAnswers | Unavailable:
         """Load the model of a folder there and score raw rows; once per process.
 
         Unavailable where it does not load or does not score. ``timed``: measure a row's time too.
         """
-        process, folder = self.process, Path(self._folder.name)
-        write_rows(rows, folder)
-        request = {"model": str(model), "folder": str(folder), "timed": timed}
+        answer = self.exchange({"model": str(model), "timed": timed}, rows)
+        return answer if isinstance(answer, Unavailable) else read_answers(answer)
+
+    def exchange(self, request: Mapping[str, Any], rows: pd.DataFrame) -> bytes | Unavailable:
+        """Send a request and rows; what came back, or why nothing did."""
+        process = self.process
         try:
-            process.communicate(json.dumps(request) + "\n", timeout=PATIENCE_S)
+            given = json.dumps(request).encode() + b"\n" + written_rows(rows)
+            answer, _ = process.communicate(given, timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             return Unavailable(f"does not load and score within {PATIENCE_S} seconds")
         if process.returncode:
             return Unavailable(f"does not load and score: {self._last_line(process.returncode)}")
-        return read_answers(folder)
+        return bytes(answer)
 
     def _last_line(self, code: int) -> str:
         """The last line of what the process said, which is its error; at most 200 characters."""
@@ -97,14 +127,14 @@ class CleanProcess:
         return lines[-1][:200] if lines else f"it ended with {code}"
 
 
-def write_rows(rows: pd.DataFrame, folder: Path) -> None:
-    """Write raw rows for ``pulled.answer``; what has no type that Parquet knows, as its text."""
+def written_rows(rows: pd.DataFrame) -> bytes:
+    """Raw rows for ``pulled.answer``; what has no type that Parquet knows, as its text."""
     texts = {
         name: rows[name].map(text_of, na_action="ignore")
         for name in rows.columns
         if rows[name].dtype == object and not _storable(rows[name])
     }
-    rows.assign(**texts).to_parquet(folder / pulled.ROWS)
+    return bytes(rows.assign(**texts).to_parquet())
 
 
 def _storable(values: pd.Series[Any]) -> bool:
@@ -115,12 +145,16 @@ def _storable(values: pd.Series[Any]) -> bool:
     return True
 
 
-def read_answers(folder: Path) -> PulledAnswers:
-    """What ``pulled.answer`` wrote into a folder."""
-    document = json.loads((folder / "answer.json").read_text())
-    return PulledAnswers(
-        classes=tuple(document["classes"]),
-        probabilities=np.load(folder / "probabilities.npy", allow_pickle=False),
-        places=np.load(folder / "places.npy", allow_pickle=False),
-        latency_ms=document["latency_ms"],
-    )
+def read_answers(answer: bytes) -> PulledAnswers | Unavailable:
+    """What ``pulled.answer`` wrote; nothing of it is unpickled."""
+    try:
+        with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
+            about = json.loads(bytes(arrays["about"]))
+            return PulledAnswers(
+                classes=tuple(map(str, about["classes"])),
+                probabilities=arrays["probabilities"],
+                places=arrays["places"],
+                latency_ms=about["latency_ms"],
+            )
+    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+        return Unavailable(f"answers with what cannot be read: {first_line(error)}")

@@ -6,33 +6,46 @@ package is not self-contained.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PROBABILITY = "probability_"
-
-ROWS = "rows.parquet"
 
 WARM_UP, TIMED = 30, 200
 """Calls with one row before the clock runs, and calls whose median time counts."""
 
 
 def main() -> None:
-    """Import MLflow, wait for a request on standard input, answer into files."""
+    """Import MLflow, wait for a request and rows on standard input, write the answers out.
+
+    What a model prints goes nowhere: standard output has the answers alone.
+    """
     sys.modules["kd_mlflow"] = None  # type: ignore[assignment]  # so that importing it fails
+    out = private_output()
     import mlflow.pyfunc  # noqa: F401  # it comes in while the other process has work of its own
 
-    line = sys.stdin.readline()
+    line = sys.stdin.buffer.readline()
     if line:
         request = json.loads(line)
-        answer(Path(request["model"]), Path(request["folder"]), timed=request["timed"])
+        rows = sys.stdin.buffer.read()
+        out.write(answer(Path(request["model"]), rows, timed=request["timed"]))
+        out.close()
 
 
-def answer(model_folder: Path, folder: Path, *, timed: bool) -> None:
-    """Score ``ROWS`` of a folder; write ``probabilities.npy``, ``places.npy``, ``answer.json``.
+def private_output() -> BinaryIO:
+    """Standard output as it was; what is printed from now on goes nowhere."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return out
+
+
+def answer(model_folder: Path, given: bytes, *, timed: bool) -> bytes:
+    """Score rows in Parquet; the arrays ``probabilities``, ``places`` and ``about``, JSON, as npz.
 
     ``places`` are the columns of each row's prediction. ``timed``: measure one row's time too.
     """
@@ -40,18 +53,24 @@ def answer(model_folder: Path, folder: Path, *, timed: bool) -> None:
     import numpy as np
     import pandas as pd
 
-    rows = pd.read_parquet(folder / ROWS)  # written by the process that asks
+    rows = pd.read_parquet(io.BytesIO(given))  # written by the process that asks
     model = mlflow.pyfunc.load_model(str(model_folder))
     frame = rows[model.metadata.get_input_schema().input_names()]
     answers = model.predict(frame)
     names = [name for name in answers.columns if str(name).startswith(PROBABILITY)]
     places = pd.Index(names).get_indexer(PROBABILITY + answers["prediction"].map(str))
-    np.save(folder / "probabilities.npy", answers[names].to_numpy(np.float64))
-    np.save(folder / "places.npy", places)
     classes = [str(name).removeprefix(PROBABILITY) for name in names]
     latency_ms = median_ms(model, frame.head(1)) if timed else None
-    document = {"classes": classes, "latency_ms": latency_ms}
-    (folder / "answer.json").write_text(json.dumps(document))
+    document = json.dumps({"classes": classes, "latency_ms": latency_ms}).encode()
+    written = io.BytesIO()
+    np.savez(
+        written,
+        allow_pickle=False,
+        probabilities=answers[names].to_numpy(np.float64),
+        places=places,
+        about=np.frombuffer(document, dtype=np.uint8),
+    )
+    return written.getvalue()
 
 
 def median_ms(model: Any, row: Any) -> float:

@@ -95,10 +95,14 @@ def equally_far(members: slice, found: Sequence[Snapshot | None]) -> Iterator[sl
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that a killed process leaves as it was or as it becomes.  Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that a killed process leaves as it was or as it becomes, for its user alone.
+
+    Raises OSError.
+    """
+    for level in (path.parent.parent, path.parent):
+        level.mkdir(mode=0o700, parents=True, exist_ok=True)
     half = path.with_suffix(".half")
-    with half.open("wb") as file:
+    with open(half, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

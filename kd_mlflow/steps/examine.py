@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +18,12 @@ from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metric
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, Task, same_task
-from kd_mlflow.models.addresses import ask_standing, load_standing, task_of
+from kd_mlflow.local_state import scratch
+from kd_mlflow.models.addresses import task_of
 from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
+from kd_mlflow.models.own_code import foreign
 from kd_mlflow.models.respondent import FLOOR, fault
+from kd_mlflow.models.standing import ask_production
 from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
@@ -31,6 +32,7 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
 from kd_mlflow.tracking.kept_rows import KeptAnswers, kept_answers, trained_rows
 from kd_mlflow.tracking.runs import Run, Tracker
+from kd_mlflow.tracking.saved_model import files_digest
 
 
 class Submitted(NamedTuple):
@@ -45,7 +47,8 @@ class Submitted(NamedTuple):
 class Candidate:
     """A version that asks for promotion, what is known of it, and its answers to its test rows.
 
-    ``scores`` are None where its artifact does not score or the rows cannot be had.
+    ``scores`` are None where its artifact does not score or the rows cannot be had. ``digest`` is
+    that of the files that were asked, empty where none were.
     """
 
     version: ModelVersion
@@ -53,6 +56,7 @@ class Candidate:
     data: Dataset | Unavailable
     findings: Findings
     scores: RowScores | None
+    digest: str = ""
 
     @property
     def number(self) -> str:
@@ -66,33 +70,46 @@ def examine(
     """Pull a version into the clean process and score its test rows there."""
     version, distill_run, data = submitted
     task = task_of(version, versions.described(version))
-    logged, scores = distill_run.data.metrics, None
+    logged, scores, digest = distill_run.data.metrics, None, ""
     if isinstance(data, Unavailable):
         findings = Findings(logged=logged, reproduced=data, task=task)
     else:
         task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
-        pulled = _asked(version, data, clean, timed=config.max_latency_ms > 0)
+        pulled, digest = _asked(version, data, clean, timed=config.max_latency_ms > 0)
         if isinstance(pulled, Unavailable):
             findings = Findings(logged=logged, reproduced=pulled, task=task)
         else:
             hashes = row_hashes(data.features("test"), exact=True)
             kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
             findings, scores = _scored(logged, task, pulled, data.labels("test"), kept)
-    return Candidate(version=version, run=distill_run, data=data, findings=findings, scores=scores)
+    return Candidate(
+        version=version,
+        run=distill_run,
+        data=data,
+        findings=findings,
+        scores=scores,
+        digest=digest,
+    )
 
 
 def _asked(
     version: ModelVersion, data: Dataset, clean: CleanProcess, *, timed: bool
-) -> PulledAnswers | Unavailable:
-    """A version's answers to the test rows in the clean process, by the table's order of classes.
+) -> tuple[PulledAnswers | Unavailable, str]:
+    """A version's answers to the test rows in the clean process, and the digest of its files.
 
-    Unavailable where they are none, with the version's number.
+    They are by the table's order of classes; Unavailable where they are none, with the version's
+    number. What would run code that is none of ours is not loaded.
     """
     features, classes = data.features("test"), _classes(data)
     first, rows = distinct_rows(features)
-    with tempfile.TemporaryDirectory() as folder:
-        model = versions.pull(version, Path(folder))
-        pulled = clean.ask(model, features.iloc[first], timed=timed)
+    with scratch() as folder:
+        model = versions.pull(version, folder)
+        digest, odd = files_digest(model), foreign(model, str(version.source))
+        pulled = (
+            Unavailable(f"is not loaded: {odd}")
+            if odd
+            else clean.ask(model, features.iloc[first], timed=timed)
+        )
     if isinstance(pulled, Unavailable):
         fails = pulled.reason
     elif sorted(pulled.classes) != sorted(classes):
@@ -103,13 +120,14 @@ def _asked(
         fails = "predicts what is none of its classes"
     else:
         order = [pulled.classes.index(name) for name in classes]
-        return PulledAnswers(
+        answers = PulledAnswers(
             classes=tuple(classes),
             probabilities=pulled.probabilities[rows][:, order],
             places=np.argsort(order)[pulled.places[rows]],
             latency_ms=pulled.latency_ms,
         )
-    return Unavailable(f"version {version.version} {fails}")
+        return answers, digest
+    return Unavailable(f"version {version.version} {fails}"), digest
 
 
 def _scored(
@@ -154,26 +172,27 @@ def ask_gate(
 def _incumbent(
     config: PromoteConfig, candidate: Candidate, standing: ModelVersion, tracker: Tracker
 ) -> Incumbent:
-    """What is known of the version in production; it is loaded where it must be scored alone."""
+    """What is known of the version in production; it is loaded where it must be scored alone.
+
+    Code that is none of ours runs in a process without credentials.
+    """
     task = task_of(standing, versions.described(standing))
     scores: tuple[RowScores, RowScores] | Unavailable | None = None
     left_out, data, ours = None, candidate.data, candidate.scores
     compared = config.policy != "any" and same_task(candidate.findings.task, task)
     if compared and isinstance(data, Dataset) and ours is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            features = data.features("test")
-            model = versions.pull(standing, Path(folder))
-            production = load_standing(standing, model, features)
-            task = dataclasses.replace(task, classes=task.classes or production.own_classes())
-            if same_task(candidate.findings.task, task):
-                shares = ask_standing(standing, production, features, _classes(data))
-                if isinstance(shares, Unavailable):
-                    scores = shares
-                else:
-                    theirs = RowScores.of(shares.clip(FLOOR, 1), ours.labels, production.threshold)
-                    columns = production.respondent.columns
-                    unseen, left_out = _unseen(standing, columns, data, tracker)
-                    scores = _on_rows(unseen, ours, theirs, standing)
+        with scratch() as folder:
+            model = versions.pull(standing, folder)
+            asked = ask_production(standing, model, data.features("test"), _classes(data))
+        task = dataclasses.replace(task, classes=task.classes or asked.classes)
+        if same_task(candidate.findings.task, task):
+            if isinstance(asked.answers, np.ndarray):
+                shares = asked.answers.clip(FLOOR, 1)
+                theirs = RowScores.of(shares, ours.labels, asked.threshold)
+                unseen, left_out = _unseen(standing, asked.columns, data, tracker)
+                scores = _on_rows(unseen, ours, theirs, standing)
+            else:
+                scores = asked.answers
     return Incumbent(version=str(standing.version), task=task, scores=scores, left_out=left_out)
 
 

@@ -12,8 +12,10 @@ from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.registry import moves
+from kd_mlflow.registry.records import GATE, PROMOTE, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import Decision, decision_page
+from kd_mlflow.steps.decision_run import decision_run
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.table.dataset import Dataset
@@ -43,14 +45,14 @@ def promote_step(
         checks, standing = ask_gate(config, candidate, tracker)
         return _decision(config, candidate, checks, replaced=standing, moved=False)
     number = str(submitted.version.version)
-    with tracker.run("promotion", f"promotion v{number}", parent=parent) as run:
+    with decision_run(tracker, "promotion", f"promotion v{number}", parent) as run:
         _describe(run, config, submitted)
         candidate = examine(config, submitted, tracker, clean=clean)
         for _ in range(ROUNDS):
             checks, standing = ask_gate(config, candidate, tracker)
             decision = _decision(config, candidate, checks, replaced=standing, moved=True)
-            _record(run, decision, standing)
-            if not decision.passed or _moved(tracker, decision, standing, run):
+            _record(run, decision, standing, tracker, candidate.digest)
+            if not decision.passed or _moved(tracker, decision, standing, run, candidate.digest):
                 break
         else:
             raise RegistryError(
@@ -97,13 +99,20 @@ def _decision(
     )
 
 
-def _record(run: TrackedRun, decision: Decision, standing: str | None) -> None:
+def _record(
+    run: TrackedRun, decision: Decision, standing: str | None, tracker: Tracker, digest: str
+) -> None:
     """Log what the gate answered before anything moves: what is moved then has its reason."""
     numbers: dict[str, float] = {}
     for check in decision.checks:
         if check.passed is not None:
             numbers |= {f"gate.{check.name}": float(check.passed), **check.metrics}
-    run.log(metrics=numbers)
+    model = moves.read_aliases(tracker.client, decision.model_name).model
+    said = {
+        GATE: "passed" if decision.passed else "rejected",
+        **moves.about(model, standing, digest),
+    }
+    run.log(metrics=numbers, tags={f"kd.{k}": v for k, v in said.items()})
     run.document(_document(decision, standing), "promotion.json")
     run.file(
         decision_page(decision.model_name, decision.version, standing, decision.checks).encode(),
@@ -123,14 +132,17 @@ def _document(decision: Decision, standing: str | None) -> dict[str, Any]:
     }
 
 
-def _moved(tracker: Tracker, decision: Decision, standing: str | None, run: TrackedRun) -> bool:
+def _moved(
+    tracker: Tracker, decision: Decision, standing: str | None, run: TrackedRun, digest: str
+) -> bool:
     """Move production to a version that passed; false where others moved it since it was seen."""
     move = moves.new_move(
-        moves.PROMOTE,
+        PROMOTE,
         origin=standing,
         version=decision.version,
         reason=decision.reason,
         run_id=run.id,
+        digest=digest,
     )
     return moves.make(tracker.client, decision.model_name, move) is None
 
@@ -143,6 +155,6 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision) -> None:
         moves.mark(client, name, number, answer, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
     run.log(
-        tags={"kd.promotion": answer, "kd.promotion_reason": moves.cut(decision.reason)},
+        tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,
     )

@@ -9,8 +9,10 @@ from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry import moves, versions
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.moves import Settled
+from kd_mlflow.registry.records import ROLLBACK
 from kd_mlflow.report import notes
 from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.steps.decision_run import decision_run, end_dead
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
@@ -20,17 +22,20 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
     """Move production back, in a run that says why; errors before it need no run."""
     client, model_name = tracker.client, config.model_name
     settle_step(model_name, tracker)
-    restored, replaced = versions.find_rollback(client, model_name, config.version)
+    restored, replaced, digest = versions.find_rollback(client, model_name, config.version)
     found = Rollback(model_name=model_name, restored=restored, replaced=replaced)
     reason = config.reason or "no reason given"
-    with tracker.run("rollback", f"rollback to v{found.restored}") as run:
-        run.log(params=config.as_text(), tags={"kd.model_version": found.restored})
+    with decision_run(tracker, "rollback", f"rollback to v{found.restored}") as run:
+        model = moves.read_aliases(client, model_name).model
+        about = {"model_version": found.restored, **moves.about(model, found.replaced, digest)}
+        run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in about.items()})
         move = moves.new_move(
-            moves.ROLLBACK,
+            ROLLBACK,
             origin=found.replaced,
             version=found.restored,
             reason=reason,
             run_id=run.id,
+            digest=digest,
         )
         meanwhile = moves.make(client, model_name, move)
         if meanwhile is not None:
@@ -49,6 +54,7 @@ def settle_step(model_name: str, tracker: Tracker) -> str | None:
     """Finish or undo a move that was left half done; say which, None where there was none."""
     versions.require_model(tracker.client, model_name)
     settled = moves.settle(tracker.client, model_name)
+    end_dead(tracker)
     if settled is None:
         return None
     said = _settled_text(settled)
@@ -57,7 +63,8 @@ def settle_step(model_name: str, tracker: Tracker) -> str | None:
 
 
 def _settled_text(settled: Settled) -> str:
-    move = settled.move
+    if (move := settled.move) is None:
+        return f"the tag kd.moving told of no move and is gone: {settled.doubt}"
     what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
     done = "finished" if settled.finished else "undone: production had not moved"
     return f"{what} was left half done and is {done}"

@@ -52,17 +52,20 @@ TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s/:@]+@")
 SECRET_PARAMETER = re.compile(
     r"([?&][^=&\s]*(?:token|passw|pwd|secret|key|sig|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
 )
+SQL = re.compile(r"\s*\[SQL: .*", re.DOTALL)
 CONNECTION = re.compile(r"^HTTPS?Connection\w*\(.*?\): (?:Failed to establish a new connection: )?")
 
 
 def masked(text: str) -> str:
     """Replace passwords and tokens in the addresses of a text by ``***``.
 
+    A database's error loses its SQL, which has the values that were to be written.
+
     >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
     'no answer from postgresql://me:***@db/runs?sslkey=***'
     """
     text = TOKEN_AS_USER.sub(r"\1***@", PASSWORD.sub(r"\1:***@", text))
-    return SECRET_PARAMETER.sub(r"\1***", text)
+    return SECRET_PARAMETER.sub(r"\1***", SQL.sub("", text))
 
 
 def stores_in_use() -> dict[str, str]:

@@ -122,10 +122,16 @@ class Tracker:
 
     @contextmanager
     def run(
-        self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
+        self,
+        kind: str,
+        name: str,
+        *,
+        parent: TrackedRun | None = None,
+        opened: str | None = None,
+        **tags: str,
     ) -> Iterator[TrackedRun]:
         """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
-        run = self.open(kind, name, parent=parent, **tags)
+        run = self.open(kind, name, parent=parent, opened=opened, **tags)
         with self._ended([run]), system_metrics(run, kind):
             yield run
 
@@ -173,19 +179,25 @@ class Tracker:
         return failures
 
     def open(
-        self, kind: str, name: str, *, parent: TrackedRun | None = None, **tags: str
+        self,
+        kind: str,
+        name: str,
+        *,
+        parent: TrackedRun | None = None,
+        opened: str | None = None,
+        **tags: str,
     ) -> TrackedRun:
         """Open a run without closing it."""
         own = {f"kd.{key}": value for key, value in tags.items()}
-        given = {"kd.kind": kind, **versions(), **own}
+        opened, begun = opened or uuid.uuid4().hex, now_ms()
+        given = {"kd.kind": kind, **versions(), **own, OPENED: opened}
         if self._given_run_id and not parent and (attached := self._attach()):
             run = self._tracked(attached)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        opened, begun = uuid.uuid4().hex, now_ms()
-        given |= {"mlflow.user": getpass.getuser(), **source(), OPENED: opened}
+        given |= {"mlflow.user": getpass.getuser(), **source()}
         return self._tracked(
             self.patience.make(
                 lambda: self.client.create_run(
@@ -199,6 +211,17 @@ class Tracker:
         """The run with this tag ``kd.opened``, if the store has made it."""
         clause = f"tags.`{OPENED}` = '{opened}'"
         return next(iter(self.client.search_runs([self.experiment_id], clause)), None)
+
+    @property
+    def place(self) -> str:
+        """The store and the experiment, where there is one, as a text."""
+        return f"{self.client.tracking_uri} {self._known_experiment()}"
+
+    def end_dead(self, opened: str) -> None:
+        """End the run with this tag ``kd.opened``, if there is one: its process has died."""
+        run = self._opened(opened) if self._known_experiment() is not None else None
+        if run is not None and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _tracked(self, run: Run) -> TrackedRun:
         return TrackedRun(self.client, self.patience, run.info.run_id, run.info.experiment_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,21 @@ from mlflow.models import Model
 
 MLMODEL = "MLmodel"
 """The file by which a folder is a model."""
+
+
+STAMP = "registered_model_meta"
+"""A file that MLflow adds to a model on download; the digest skips it."""
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 of a model's files, names and contents."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name != STAMP:
+            sha.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            with path.open("rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
 
 
 def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> None:

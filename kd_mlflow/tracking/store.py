@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import tempfile
@@ -27,6 +28,9 @@ MYSQL_TLS = {f"ssl_{part}": f"MLFLOW_MYSQL_SSL_{part.upper()}" for part in ("ca"
 
 MAKING_S = 120
 """How long to wait for another process that makes a store."""
+
+MLFLOW_DATABASES = "mlflow.store.db.utils"
+"""MLflow's logger of errors that it raises too: its lines have the SQL and all values."""
 
 
 def check_stores() -> None:
@@ -116,6 +120,7 @@ def open_client() -> MlflowClient:
     good. So a lock lies beside the file while it is made. It is there before the file is: who finds
     a file and no lock finds a whole one.
     """
+    logging.getLogger(MLFLOW_DATABASES).addFilter(_is_no_error)
     files = filter(None, map(sqlite_file, stores_in_use()))
     new = [file for file in files if not file.exists() or _lock(file).exists()]
     with ExitStack() as locks:
@@ -127,6 +132,10 @@ def open_client() -> MlflowClient:
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     return client
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _lock(file: Path) -> Path:
