@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, check_files
+from kd_mlflow.registry.versions import aliased, pull
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.runs import Tracker
 
@@ -39,9 +40,10 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
     with loading(uri, role):
         version = _version(tracker.client, uri)
         resolved = _address(version) if version else uri
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
         if version:
-            check_files(version, folder)
+            folder = pull(version, Path(tempfile.mkdtemp()))
+        else:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
         model = load(folder, uri, columns, role=role)
     return replace(model, resolved=resolved, version=version)
 

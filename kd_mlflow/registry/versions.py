@@ -26,7 +26,7 @@ from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import absent, masked, store_error, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
-from kd_mlflow.tracking.saved_model import files_digest
+from kd_mlflow.tracking.saved_model import files_digest, without_caches
 
 _log = logging.getLogger(__name__)
 
@@ -276,13 +276,14 @@ def described(version: ModelVersion) -> Model:
 
 
 def pull(version: ModelVersion, folder: Path) -> Path:
-    """Fetch a version's files into a folder.
+    """Copy a version's files into a folder, but for what Python has kept of their code.
 
     Raises RegistryError where they cannot be had, or are not those that were promoted.
     """
     uri = f"models:/{version.name}/{version.version}"
     with _artifact_errors(version):
-        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        copied = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
+        path = without_caches(Path(copied))
     check_files(version, path)
     return path
 

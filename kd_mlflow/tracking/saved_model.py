@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,16 @@ def files_digest(folder: Path) -> str:
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
     return sha.hexdigest()
+
+
+def without_caches(folder: Path) -> Path:
+    """Remove what Python keeps of code that it has run; it may be other than what the code says.
+
+    Whoever loads a model from a store's own folder leaves it there.
+    """
+    for path in list(folder.rglob("__pycache__")):
+        shutil.rmtree(path)
+    return folder
 
 
 def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> None:
