@@ -12,6 +12,7 @@ import kd_mlflow as kd
 from kd_mlflow.errors import KDError
 from kd_mlflow.models import own_code
 from kd_mlflow.models.own_code import foreign
+from kd_mlflow.tracking.saved_model import without_caches
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def model(finished, tmp_path):
     pulled = mlflow.artifacts.download_artifacts(
         version.source, tracking_uri=finished.uri, dst_path=str(tmp_path / "pulled")
     )
-    return shutil.copytree(pulled, tmp_path / "model"), version.source
+    return without_caches(shutil.copytree(pulled, tmp_path / "model")), version.source
 
 
 def described(**changes):
@@ -54,6 +55,10 @@ CHANGES = {
         shutil.copy(f / "scoring.py", f / "code" / "scoring.py"),
     ),
     "one in place of the other": lambda f: shutil.copy(f / "scoring.py", f / "student.py"),
+    "what Python would run in its place": lambda f: (
+        f.joinpath("__pycache__").mkdir(),
+        f.joinpath("__pycache__/scoring.cpython-311.pyc").write_bytes(b""),
+    ),
     "a pickle": lambda f: f.joinpath("python_model.pkl").write_bytes(b""),
     "a link": lambda f: f.joinpath("weights").symlink_to("/etc/hosts"),
     "a pickle that is named": described(python_model="weights.npz"),
@@ -96,8 +101,17 @@ def test_code_of_an_earlier_release_is_known(model, tmp_path, monkeypatch):
     released.write_text(f"{digest}  kd_mlflow/serving/scoring.py\n")
     monkeypatch.setattr(own_code, "RELEASED", released)
     own_code.known_code.cache_clear()
-    assert foreign(folder, source) is None
-    own_code.known_code.cache_clear()
+    try:
+        assert foreign(folder, source) is None
+    finally:
+        own_code.known_code.cache_clear()
+
+
+def test_a_version_that_was_loaded_where_it_lies_is_judged_as_before(own_main):
+    """MLflow leaves compiled code in a store's own folder: it is neither judged nor loaded."""
+    source = own_main.client.get_model_version("kd-student", "1").source
+    mlflow.pyfunc.load_model(source)
+    assert kd.load_production(model_name="kd-student") is not None
 
 
 def test_anybody_can_check_the_files(finished):

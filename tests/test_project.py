@@ -166,7 +166,8 @@ def test_numbers_know_no_options_and_no_table(room):
     ("file", "beside_it", "requirements"),
     [
         ("scoring", set(), {"numpy", "pandas"}),
-        ("student", {"scoring"}, {"mlflow", "numpy", "pandas"}),
+        ("bounds", set(), {"pyarrow"}),  # which reads Parquet, where it is
+        ("student", {"bounds", "scoring"}, {"mlflow", "numpy", "pandas"}),
         ("ensemble_scoring", {"scoring", "student"}, {"lightgbm", "mlflow", "numpy"}),
     ],
 )
@@ -191,7 +192,7 @@ def test_an_installed_package_has_all_modules(tmp_path):
     for package, patterns in data.items():
         folder = ROOT.joinpath(*package.split("."))
         assert all(list(folder.glob(pattern)) for pattern in patterns)
-    assert {"kd_mlflow", "kd_mlflow.report"} == data.keys()
+    assert {"kd_mlflow", "kd_mlflow.report", "kd_mlflow.serving"} == data.keys()
 
 
 def mlflow_run(folder, uri, arguments):
