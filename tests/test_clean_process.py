@@ -10,7 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, forget_store, use_store
 from mlflow.entities.model_registry import ModelVersion
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
@@ -31,11 +31,10 @@ def pulled(finished_main, tmp_path_factory):
     """The registered student in a folder, and rows for it."""
     folder = tmp_path_factory.mktemp("pulled") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", finished_main.uri)
+        use_store(patch, finished_main.uri, tmp_path_factory.mktemp("asking"))
         version = finished_main.client.get_model_version("kd-student", "1")
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=version.source, dst_path=str(folder), tracking_uri=finished_main.uri
-        )
+        mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(folder))
+        forget_store()
     rows = pipeline.read_dataset(finished_main.config).features("test").head(50)
     return folder, rows
 

@@ -379,7 +379,7 @@ def test_the_command_line_says_how_to_go_on(proxy, monkeypatch, capsys, fault):
     arguments = ["kd-mlflow", "teachers", *options, "--store-patience-s=0.5"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(cli, "Reporter", lambda: Breaking(proxy, BROKEN))
-    monkeypatch.setattr(cli, "_import_pipeline", lambda: None)
+    monkeypatch.setattr(cli, "_import_pipeline", lambda: pipeline)
     monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
     assert _exit_of(cli.main) == 1
     last = capsys.readouterr().err.splitlines()[-1]
