@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -58,6 +59,13 @@ def scratch() -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             Path(f"{folder}.lock").unlink(missing_ok=True)
+
+
+def folder_till_exit() -> Path:
+    """A private folder for as long as this process lives."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def remove_dead(parent: Path, older_than_s: float = 0) -> None:

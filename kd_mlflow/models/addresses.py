@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.succession import Task
+from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
@@ -41,7 +41,7 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
         version = _version(tracker.client, uri)
         resolved = _address(version) if version else uri
         if version:
-            folder = pull(version, Path(tempfile.mkdtemp()))
+            folder = pull(version, folder_till_exit())
         else:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
         model = load(folder, uri, columns, role=role)

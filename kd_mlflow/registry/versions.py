@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.errors import RegistryError, first_line
-from kd_mlflow.local_state import scratch
+from kd_mlflow.local_state import folder_till_exit, scratch
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.lock import KIND, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
@@ -351,7 +350,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
         raise RegistryError(
             f"nothing is in production under {model_name!r}; promote a version first"
         )
-    return mlflow.pyfunc.load_model(str(pull(version, Path(tempfile.mkdtemp()))))
+    return mlflow.pyfunc.load_model(str(pull(version, folder_till_exit())))
 
 
 def require_model(client: MlflowClient, model_name: str) -> None:
