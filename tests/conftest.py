@@ -123,7 +123,8 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     read_migrations_once()
     patch.chdir(folder)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        patch.delenv(name, raising=False)
+        patch.setenv(name, "")  # what MLflow sets itself meanwhile goes at the end too
+        patch.delenv(name)
     patch.setenv("MLFLOW_TRACKING_URI", uri)
     patch.setenv("KD_MLFLOW_STATE", str(folder / "state"))
     mlflow.set_tracking_uri(uri)
