@@ -29,6 +29,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "far days": st.dates().map(str),
     "uuids": st.uuids(),
     "decimals": st.decimals(-100, 100, places=2),
+    "customers": st.integers(0, 19).map("customer {}".format),
     "lists": st.lists(st.integers(0, 2), max_size=2),
 }
 NAMES = st.one_of(
@@ -63,6 +64,26 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
         labels = [classes[i % (len(classes) - 1)] for i in range(n - rare)] + [classes[-1]] * rare
     columns["label"] = labels
     return pd.DataFrame(columns)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table, and options that say which of its columns are groups and times; mostly none.
+
+    One in four that name groups or times has columns made to be them.
+    """
+    table = draw(tables())
+    made = draw(st.sampled_from([False, False, False, True]))
+    if made:
+        n = len(table)
+        table["whose"] = draw(st.lists(VALUES["customers"], min_size=n, max_size=n))
+        table["when"] = draw(st.lists(VALUES["days"], min_size=n, max_size=n))
+    named = st.sampled_from([str(name) for name in table.columns])
+    options = {}
+    for option, own in (("group", "whose"), ("time", "when")):
+        if draw(st.sampled_from([False, False, True])):
+            options[option] = own if made else draw(named)
+    return table, options
 
 
 def written(table: pd.DataFrame, folder: Path, suffix: str) -> Path | None:

@@ -11,6 +11,7 @@ from kd_mlflow.table.dataset import Dataset, split_rows
 from kd_mlflow.table.folds import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.table.groups import GroupSizes
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.suspects import suspects
 
 
 def visits(customers=60, each=5, seed=0):
@@ -222,7 +223,9 @@ def test_groups_and_times_that_divide_nothing_are_refused():
     few = frame.assign(who=frame["b"] % 7)
     assert "has 7 groups, too few" in refused(few, group="who")
     assert "the same in every row" in refused(frame.assign(day="2024-01-01"), time="day")
-    assert "one of 2 in every row" in refused(frame.assign(day=frame["b"] % 2), time="day")
+    assert "has 2 different values" in refused(frame.assign(day=frame["b"] % 2), time="day")
+    last = frame.assign(day=np.where(frame["who"].duplicated(), frame["day"], "2030-01-01"))
+    assert "the latest of every group" in refused(last, time="day", group="who")
     gaps = frame.assign(day=frame["day"].where(frame.index != 7))
     assert "not known in 1 rows, the first is row 7" in refused(gaps, time="day")
     late = frame.assign(y=np.where(frame["day"] > frame["day"].quantile(0.9), "c", frame["y"]))
@@ -240,3 +243,58 @@ def test_built_in_tables_have_groups_too():
     values = load_table("wine").features["magnesium"]
     assert (pd.Series(sides(dataset)).groupby(values).nunique() == 1).all()
     assert "magnesium" not in dataset.table.features
+
+
+def warned(frame, **options):
+    """The lines that a table is read with."""
+    dataset = read(frame, **options)
+    return list(suspects(dataset.table, dataset.split.train, dataset.split.test))
+
+
+def with_effects(frame, seed=0):
+    """The label of each customer's visits is mostly the same."""
+    rng = np.random.default_rng(seed)
+    likely = frame["who"].map(dict(zip(frame["who"].unique(), rng.random(9999), strict=False)))
+    return frame.assign(y=(rng.random(len(frame)) < likely).astype(int))
+
+
+@pytest.mark.parametrize("name", ["customer_id", "Patient", "user_no", "who"])
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_column_that_says_whom_a_row_is_about_is_told(name, numbers):
+    """By its name; or by its values, where rows of one are alike as no neighbours are."""
+    frame = with_effects(visits(200, 6)).rename(columns={"who": name})
+    if numbers:
+        frame[name] = frame[name].str[1:].astype(int)
+    (line,) = warned(frame)
+    assert line == (
+        f"{name}: 200 values of 6 rows each, on both sides of the split; if rows of one value "
+        f"belong together, test on others: group={name}"
+    )
+    assert warned(frame, group=name) == []
+
+
+def test_a_measure_is_no_suspect():
+    """Whole numbers that repeat, and that the label follows smoothly, say nothing of whom."""
+    rng = np.random.default_rng(0)
+    cents = rng.integers(0, 300, 3000)
+    frame = pd.DataFrame({"cents": cents, "x": rng.normal(size=3000)})
+    frame["y"] = (rng.random(3000) < cents / 300).astype(int)
+    assert warned(frame) == []
+    assert warned(visits(200, 6).drop(columns="who")) == []
+
+
+def test_a_label_that_moves_with_a_date_is_told():
+    """One line names the column; none of a date that says nothing, or that the split is by."""
+    frame = visits(400).drop(columns="who")
+    late = (frame["day"] - frame["day"].min()).dt.days / 90
+    moving = frame.assign(y=(np.random.default_rng(0).random(len(frame)) < late).astype(int))
+    (line,) = warned(moving)
+    assert line.startswith("day: the share of the classes moves along it beyond chance")
+    assert line.endswith("time=day")
+    assert warned(frame) == warned(moving, time="day") == []
+
+
+@pytest.mark.parametrize("name", ["synthetic", "digits", "breast_cancer", "wine"])
+def test_built_in_tables_have_no_suspects(name):
+    """Nothing is said where there is nothing to say."""
+    assert warned(name, target="") == []

@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY, use_store
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from random_tables import tables, written
+from random_tables import questions, written
 
 from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.errors import KDError
@@ -38,7 +38,7 @@ class Begun:
 
 
 @pytest.mark.slow
-@given(table=tables(), form=st.sampled_from([".csv", ".parquet", "frame"]))
+@given(question=questions(), form=st.sampled_from([".csv", ".parquet", "frame"]))
 @settings(
     max_examples=TABLES,
     deadline=None,
@@ -47,19 +47,20 @@ class Begun:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_table_ends_in_a_decision_or_is_refused_before_training(
-    empty_database, monkeypatch, tmp_path, table, form
+    empty_database, monkeypatch, tmp_path, question, form
 ):
-    """Types, gaps, sentinels, rare classes and odd names end well, or in a KDError at once."""
+    """Odd types, gaps, groups, times, classes and names end well, or in a KDError at once."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     use_store(monkeypatch, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
     shutil.rmtree(tmp_path / "mlruns", ignore_errors=True)
+    table, options = question
     data = table if form == "frame" else written(table, tmp_path, form)
     if data is None:
         return
     begun = Begun()
     try:
         data = data if form == "frame" else str(data)
-        result = run_main(MainConfig(data=data, target="label", **TINY), begun)
+        result = run_main(MainConfig(data=data, target="label", **options, **TINY), begun)
     except KDError as refusal:
         refused = str(refusal)
     else:

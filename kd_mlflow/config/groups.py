@@ -46,6 +46,12 @@ class TableOptions(Options):
     target: str = option(
         "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
     )
+    group: str = option(
+        "",
+        "Column, or several with commas, that says who or what a row is about: rows of one group "
+        "stay on one side of the split, intervals are by groups, and it is no input.",
+        STORED_TEXT,
+    )
     separator: str = option(
         "", "Separator of a CSV file's cells; found in the file where none is given.", SEPARATOR
     )
@@ -58,6 +64,12 @@ class TableOptions(Options):
 class DataOptions(TableOptions):
     """Which table, which label, which rows."""
 
+    time: str = option(
+        "",
+        "Column of dates or numbers that says when a row was: the latest rows are test rows, those "
+        "before them validation rows, and it is no input.",
+        STORED_TEXT,
+    )
     val_fraction: float = option(
         0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
     )

@@ -29,6 +29,8 @@ from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
+from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
 from kd_mlflow.evaluation.thresholds import Threshold
 from kd_mlflow.population.history import History
@@ -36,7 +38,7 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
 from kd_mlflow.table.hashing import distinct_rows
-from kd_mlflow.table.profile import Profile, fit_profile
+from kd_mlflow.table.profile import Profile, bin_places, fit_profile
 from kd_mlflow.table.schema import CallerSchema, caller_schema
 
 
@@ -87,7 +89,11 @@ class Evidence:
         models = {STUDENT: scored.students["distilled"][0], ENSEMBLE: scored.ensemble}
         return {
             who: class_scores(
-                RowScores.of(class_probabilities(logits), scored.labels, scored.threshold), names
+                replace(
+                    RowScores.of(class_probabilities(logits), scored.labels, scored.threshold),
+                    groups=scored.groups,
+                ),
+                names,
             )
             for who, logits in models.items()
         }
@@ -103,6 +109,24 @@ class Evidence:
             "weakest": self.weakest.to_dict() if self.weakest else None,
             "thresholds": [{**row._asdict(), "note": note} for row, note in self.thresholds],
         }
+
+    @cached_property
+    def drift(self) -> tuple[ColumnDrift, ...]:
+        """How the test rows' columns differ from the training rows', the most shifted first."""
+        rows, groups, found = self.dataset.features("test"), self.logits.groups, []
+        for column, seen in zip(self.encoding.columns, self.profile.columns, strict=True):
+            places = bin_places(rows[column.name], column, seen.edges)
+            found.append(
+                column_drift(
+                    column.name,
+                    column.kind,
+                    np.array(seen.counts, dtype=np.int64),
+                    np.bincount(places, minlength=len(seen.counts)),
+                    binned=bool(seen.edges),
+                    inflation=1.0 if groups is None else share_inflation(places, groups),
+                )
+            )
+        return most_moved_first(found)
 
     @property
     def test_rows(self) -> int:
@@ -135,6 +159,7 @@ def compare(
         students=dict(zip(trained.kinds, students, strict=True)),
         boosting=boosting.logits(asked)[0, rows] if boosting else None,
         threshold=threshold,
+        groups=dataset.groups("test"),
     )
     columns = measured_columns(trained.encoding, boosting)
     profile = fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding)

@@ -41,14 +41,17 @@ def importances(
     labels: NDArray[np.int64],
     scorers: Mapping[str, Scorer],
     columns: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[Importance, ...]:
     """The columns by what shuffling them costs the first model, the costliest first.
 
-    All models see the same shuffles of the same rows.  Shape: n rows, labels (n,).
+    All models see the same shuffles of the same rows, whose intervals are by ``groups`` where there
+    are any.  Shape: n rows, labels and groups (n,).
     """
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(features))[:MOST_ROWS])
     rows, labels = features.iloc[chosen], labels[chosen]
+    groups = None if groups is None else groups[chosen]
     before = {who: row_losses(score(rows)[None], labels) for who, score in scorers.items()}
     found = []
     for name in columns:
@@ -57,7 +60,7 @@ def importances(
         rise = {}
         for who, score in scorers.items():
             after = _losses(score(shuffled), labels)
-            rise[who] = loss_difference(after, before[who])
+            rise[who] = loss_difference(after, before[who], groups)
         found.append(Importance(name, rise))
     first = next(iter(scorers))
     return tuple(sorted(found, key=lambda each: -each.rise[first].value))

@@ -21,9 +21,10 @@ class Logits:
     """The logits of ensemble and students on the test rows, and these rows' labels.
 
     ``boosting`` are those of boosted trees alone; ``threshold`` is the probability from which on
-    all of them predict the second of two classes, None where they predict the likeliest.
-    Shape: labels (n,), ensemble and boosting (n, classes), students (seeds, n, classes) of each
-    kind.
+    all of them predict the second of two classes, None where they predict the likeliest; ``groups``
+    number what each row is about.
+    Shape: labels and groups (n,), ensemble and boosting (n, classes), students (seeds, n, classes)
+    of each kind.
     """
 
     labels: NDArray[np.int64]
@@ -31,6 +32,7 @@ class Logits:
     students: Mapping[str, Tensor]
     boosting: Tensor | None = None
     threshold: float | None = None
+    groups: Counts | None = None
 
     @property
     def ensemble_classes(self) -> Counts:
@@ -59,7 +61,7 @@ def compared(
         class_rows = {str(place): count for place, count in enumerate(counts)}
 
     def scores(own: Tensor) -> SeedScores:
-        return seed_scores(own, labels, threshold)
+        return seed_scores(own, labels, threshold, logits.groups)
 
     return evaluate_students(
         {kind: scores(own) for kind, own in logits.students.items()},
@@ -72,13 +74,19 @@ def compared(
     )
 
 
-def seed_scores(logits: Tensor, labels: Counts, threshold: float | None = None) -> SeedScores:
-    """The answers of models of one kind.  Shape: (seeds, n, classes), (n,)."""
+def seed_scores(
+    logits: Tensor,
+    labels: Counts,
+    threshold: float | None = None,
+    groups: Counts | None = None,
+) -> SeedScores:
+    """The answers of models of one kind.  Shape: (seeds, n, classes), labels and groups (n,)."""
     return SeedScores.of(
         map(class_probabilities, logits),
         labels,
         predicted=predicted(logits, threshold),
         losses=row_losses(logits, labels),
+        groups=groups,
     )
 
 

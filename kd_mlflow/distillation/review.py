@@ -87,7 +87,8 @@ def column_importances(
         return ensemble.score(rows, config.averaging).cpu()
 
     scorers = {STUDENT: of_student, ENSEMBLE: of_ensemble}
-    return importances(dataset.features("val"), dataset.labels("val"), scorers, columns)
+    rows, labels = dataset.features("val"), dataset.labels("val")
+    return importances(rows, labels, scorers, columns, dataset.groups("val"))
 
 
 def weakest_rows(
@@ -108,4 +109,5 @@ def weakest_rows(
         losses=losses,
         hits=logits.classes("distilled")[0] == logits.labels,
         ensemble_losses=ensemble_losses,
+        groups=logits.groups,
     )

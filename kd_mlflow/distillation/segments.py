@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, skew
 
-from kd_mlflow.evaluation.intervals import Interval, Z, standard_error
+from kd_mlflow.evaluation.grouped import mean_error
+from kd_mlflow.evaluation.intervals import Interval, loss_difference, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.profile import (
@@ -85,7 +86,7 @@ class Chance(NamedTuple):
         skewness = float(skew(losses)) if spread else 0.0
         return cls(len(losses), float(losses.mean()), spread, skewness, float(norm.isf(level)))
 
-    def bound(self, rows: int) -> float:
+    def bound(self, rows: float) -> float:
         """What the mean of so many rows exceeds with the probability that is allowed.
 
         Log losses are skewed, and so are means of few of them: the normal bound is corrected by
@@ -106,9 +107,11 @@ def weakest_segments(
     losses: Floats,
     hits: Hits,
     ensemble_losses: Floats,
+    groups: NDArray[np.int64] | None = None,
 ) -> Weakest:
     """Find the bins of some columns on which the student's log loss is worst.
 
+    Rows of one of ``groups`` count for less, as far as their losses go together.
     Shape: n raw rows; losses of student and ensemble and hits, whether the student is right, (n,).
     """
     n = len(losses)
@@ -122,20 +125,29 @@ def weakest_segments(
     segments = []
     for column, values, rows in found:
         own = losses[rows]
-        value, error = float(own.mean()), Z * standard_error(own)
+        of = None if groups is None else groups[rows]
+        interval = loss_difference(own[None], np.zeros((1, 1)), of)
         segments.append(
             Segment(
                 column=column,
                 values=values,
                 rows=len(rows),
-                loss=Interval(value=value, low=max(0.0, value - error), high=value + error),
+                loss=replace(interval, low=max(0.0, interval.low)),
                 accuracy=float(hits[rows].mean()),
                 ensemble_loss=float(ensemble_losses[rows].mean()),
-                beyond_chance=value > chance.bound(len(rows)),
+                beyond_chance=interval.value > chance.bound(_alone(own, of)),
             )
         )
     worst = sorted(segments, key=lambda each: -each.loss.value)
     return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, chance.mean)
+
+
+def _alone(losses: Floats, groups: NDArray[np.int64] | None) -> float:
+    """How many rows that are alone say as much of a mean loss as these do.  Shape: (n,) each."""
+    n, error = len(losses), standard_error(losses)
+    if groups is None or not error:
+        return n
+    return n * min(1.0, (error / mean_error(losses, groups)) ** 2)
 
 
 def _bins(

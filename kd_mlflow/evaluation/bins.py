@@ -17,13 +17,15 @@ class Bins(NamedTuple):
 
     ``confidence[b]``: mean confidence of bin b; ``shares[m, b]``: share of the rows of bin b where
     model m is right, or agrees; ``rows[b]``: how many rows it holds; ``places[b]``: its number
-    among all bins.  Shape: shares (models, bins), others (bins,).
+    among all bins; ``worth``: how much a row says of a share beside one that is in no group.
+    Shape: shares (models, bins), others (bins,).
     """
 
     confidence: Floats
     shares: Floats
     rows: Counts
     places: Counts
+    worth: float = 1.0
 
 
 def reliability(probabilities: Floats, labels: Counts, predicted: Counts | None = None) -> Bins:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kd_mlflow.evaluation.intervals import (
     Interval,
     knowledge_recovered,
-    mcnemar_p,
+    row_worth,
     standard_error,
 )
 from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
@@ -53,6 +53,7 @@ class Comparison:
         recalls: shares of each class's test rows, by model, classes as in ``class_rows``; NaN for
             a class without a test row
         over_boosting: gains over boosted trees alone, in accuracy and log loss
+        row_worth: how much a row says of an accuracy beside one that is in no group
     """
 
     students: Mapping[str, tuple[Metrics, ...]]
@@ -65,6 +66,7 @@ class Comparison:
     class_rows: Mapping[str, int]
     recalls: Mapping[str, NDArray[np.float64]] = field(compare=False)  # arrays: == is no bool
     over_boosting: tuple[Interval, Interval] | None = None
+    row_worth: float = 1.0
 
     @property
     def worse_than(self) -> tuple[str, ...]:
@@ -163,21 +165,23 @@ def evaluate_students(
     distilled, baseline = students["distilled"], students["baseline"]
     gap, loss_gap = ensemble.over(distilled)
     gains = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
-    recovery = knowledge_recovered(distilled.hits, baseline.hits, ensemble.hits[0])
+    recovery = knowledge_recovered(
+        distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
+    )
     summary = _means(by_kind, ensemble.metrics[0]) | {
         **_with_bounds("accuracy_gap", gap),
         **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
-        "mcnemar_p_ensemble": mcnemar_p(distilled.hits[0], ensemble.hits[0]),
+        "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble),
     }
     if ensemble_parameters is not None:
         summary["ensemble_parameters"] = ensemble_parameters
         summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _gains(kind, gain)
-        summary[f"mcnemar_p_{kind}"] = mcnemar_p(distilled.hits[0], students[kind].hits[0])
+        summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind])
     over_boosting = None
     if boosting is not None:
         over_boosting = distilled.over(boosting)
@@ -195,6 +199,7 @@ def evaluate_students(
         loss_gains={kind: loss for kind, (_, loss) in gains.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
+        row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows)),
     )
 

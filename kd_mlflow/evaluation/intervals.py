@@ -1,4 +1,8 @@
-"""How sure a number is: intervals of accuracies, of their differences, of a share; a test."""
+"""How sure a number is: intervals of accuracies, of their differences, of a share; a test.
+
+``groups`` number what each row is about, shape (n,), where rows belong together; then chance draws
+groups (see ``grouped``), else rows.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from kd_mlflow.evaluation import grouped
+from kd_mlflow.evaluation.grouped import CONFIDENCE, Counts
 from kd_mlflow.evaluation.metrics import Floats, Hits
 
 REPLICATES = 2000
 """Bootstrap replicates of an interval."""
 
-CONFIDENCE = 0.95
 Z = 1.959964
 """The normal distribution's middle 95 % ends so many standard deviations from its mean."""
 
@@ -52,7 +57,12 @@ class Interval:
 
 
 def knowledge_recovered(
-    distilled: Hits, baseline: Hits, ensemble: Hits, *, seed: int = 0
+    distilled: Hits,
+    baseline: Hits,
+    ensemble: Hits,
+    *,
+    groups: Counts | None = None,
+    seed: int = 0,
 ) -> Interval | None:
     """(distilled - baseline) / (ensemble - baseline), bootstrapped over seeds and test rows.
 
@@ -63,16 +73,19 @@ def knowledge_recovered(
     Shape: distilled and baseline (seeds, n), ensemble (n,); true where the answer is right.
     """
     gap = float(ensemble.mean() - baseline.mean())
-    d, b, e = _resampled_accuracies([distilled, baseline, ensemble[None]], seed=seed)
-    if gap <= 0 or middle(e - b)[0] <= 0:
+    models = [distilled, baseline, ensemble[None]]
+    d, b, e = _resampled_accuracies(models, groups, seed=seed)
+    if gap <= 0 or middle(e - b, groups)[0] <= 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (d - b) / np.where(e > b, e - b, np.nan)
-    low, high = middle(shares)
+    low, high = middle(shares, groups)
     return Interval(value=float(distilled.mean() - baseline.mean()) / gap, low=low, high=high)
 
 
-def accuracy_difference(first: Hits, second: Hits, *, seed: int = 0) -> Interval:
+def accuracy_difference(
+    first: Hits, second: Hits, groups: Counts | None = None, *, seed: int = 0
+) -> Interval:
     """Mean accuracy of ``first`` minus ``second``, bootstrapped over seeds and test rows.
 
     Students of one seed are resampled together; a single model, such as an ensemble, has no seeds
@@ -82,12 +95,12 @@ def accuracy_difference(first: Hits, second: Hits, *, seed: int = 0) -> Interval
     >>> accuracy_difference(better, worse).decided
     True
     """
-    a, b = _resampled_accuracies([first, second], seed=seed)
-    low, high = middle(a - b)
+    a, b = _resampled_accuracies([first, second], groups, seed=seed)
+    low, high = middle(a - b, groups)
     return Interval(value=float(first.mean() - second.mean()), low=low, high=high)
 
 
-def loss_difference(first: Floats, second: Floats) -> Interval:
+def loss_difference(first: Floats, second: Floats, groups: Counts | None = None) -> Interval:
     """Mean loss of ``first`` minus ``second`` on the same rows, with seeds as they are paired.
 
     The variance of the mean is that over rows, of each row's mean over seeds, plus that over
@@ -98,20 +111,26 @@ def loss_difference(first: Floats, second: Floats) -> Interval:
     """
     difference = first - second
     by_row, by_seed = difference.mean(axis=0), difference.mean(axis=1)
-    error = Z * float(np.hypot(standard_error(by_row), standard_error(by_seed)))
-    value = float(by_row.mean())
+    value, z = float(by_row.mean()), Z
+    of_rows = standard_error(by_row)
+    if groups is not None:
+        z, of_rows = grouped.deviate(group_count(groups)), grouped.mean_error(by_row, groups)
+    error = z * float(np.hypot(of_rows, standard_error(by_seed)))
     return Interval(value=value, low=value - error, high=value + error)
 
 
-def mcnemar_p(first: Hits, second: Hits) -> float:
+def mcnemar_p(first: Hits, second: Hits, groups: Counts | None = None) -> float:
     """P value of McNemar's exact test that two models err equally often on the rows they differ on.
 
-    McNemar (1947), Psychometrika 12, 153-157.  Shape: (n,) each; true where the answer is right.
+    McNemar (1947), Psychometrika 12, 153-157; of groups their differences' signs are drawn.
+    Shape: (n,) each; true where the answer is right.
 
     >>> first = np.array([True] * 10)
     >>> mcnemar_p(first, ~first)  # ten rows, all won by the first: 2 / 2**10
     0.001953125
     """
+    if groups is not None:
+        return grouped.mcnemar_by_groups(first, second, groups)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
@@ -131,27 +150,70 @@ def wilson(share: Any, rows: Any) -> tuple[Floats, Floats]:
     return np.clip(middle - half, 0, p), np.clip(middle + half, p, 1)
 
 
-def middle(values: Floats) -> tuple[float, float]:
-    """Bounds of the middle 95 % of a bootstrap's values."""
+def share_of(right: int, rows: int) -> Interval:
+    """A share of right answers with Wilson's interval."""
+    low, high = wilson(right / rows, rows)
+    return Interval(value=right / rows, low=float(low), high=float(high))
+
+
+def mean_share(hits: Hits, groups: Counts | None = None) -> Interval:
+    """The share of rows that are right, with Wilson's interval.  Shape: (n,)."""
+    if groups is None:
+        return share_of(int(hits.sum()), len(hits))
+    return grouped_share(float(hits.mean()), grouped.mean_error(hits.astype(float), groups), groups)
+
+
+def grouped_share(share: float, error: float, groups: Counts) -> Interval:
+    """A share with its standard error by groups, and Wilson's interval of as many single rows."""
+    rows = grouped.effective_rows(share, error, rows=len(groups), groups=group_count(groups), z=Z)
+    low, high = wilson(share, rows)
+    return Interval(value=share, low=float(low), high=float(high))
+
+
+def row_worth(hits: Hits, groups: Counts | None) -> float:
+    """How much a row says of an accuracy beside one that is in no group: 1, or less in groups."""
+    if groups is None:
+        return 1.0
+    share, error = float(hits.mean()), grouped.mean_error(hits.astype(float), groups)
+    n = len(groups)
+    return grouped.effective_rows(share, error, rows=n, groups=group_count(groups), z=Z) / n
+
+
+def group_count(groups: Counts) -> int:
+    """How many groups there are."""
+    return len(np.unique(groups))
+
+
+def middle(values: Floats, groups: Counts | None = None) -> tuple[float, float]:
+    """Bounds of the middle 95 % of a bootstrap's values; of few groups of somewhat more."""
     tail = 100 * (1 - CONFIDENCE) / 2
+    if groups is not None:
+        if (count := group_count(groups)) < 2:
+            return -np.inf, np.inf
+        tail = 100 * grouped.bootstrap_tail(count)
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 
-def _resampled_accuracies(groups: Sequence[Hits], *, seed: int) -> list[Floats]:
-    """Accuracies of each group under resampled seeds and rows.  Shape of each: (REPLICATES,).
+def _resampled_accuracies(
+    models: Sequence[Hits], groups: Counts | None = None, *, seed: int
+) -> list[Floats]:
+    """Accuracies of each kind of models under resampled seeds and rows.  Shape: (REPLICATES,).
 
     Rows on which all models answer alike are interchangeable, so resampling rows is drawing how
     often each such pattern occurs: exact, and independent of the number of rows.
     """
     rng = np.random.default_rng(seed)
-    stacked = np.vstack(groups)
-    seeds, n = max(map(len, groups)), stacked.shape[1]
-    packed, counts = np.unique(np.packbits(stacked, axis=0), axis=1, return_counts=True)
-    patterns = np.unpackbits(packed, axis=0, count=len(stacked))
-    weights = rng.multinomial(n, counts / n, size=REPLICATES) / n
-    by_model = weights @ patterns.T.astype(np.float64)
+    stacked = np.vstack(models)
+    seeds, n = max(map(len, models)), stacked.shape[1]
+    if groups is None:
+        packed, counts = np.unique(np.packbits(stacked, axis=0), axis=1, return_counts=True)
+        patterns = np.unpackbits(packed, axis=0, count=len(stacked))
+        weights = rng.multinomial(n, counts / n, size=REPLICATES) / n
+        by_model = weights @ patterns.T.astype(np.float64)
+    else:
+        by_model = grouped.resampled_shares(stacked, groups, replicates=REPLICATES, rng=rng)
     drawn = rng.integers(seeds, size=(REPLICATES, seeds))
-    ends = np.cumsum([len(group) for group in groups])
+    ends = np.cumsum([len(kind) for kind in models])
     parts = np.split(by_model, ends[:-1], axis=1)
     return [np.take_along_axis(part, drawn % part.shape[1], axis=1).mean(axis=1) for part in parts]

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kd_mlflow.evaluation.grouped import deviate, group_sums
 from kd_mlflow.evaluation.intervals import (
     Interval,
     Z,
     accuracy_difference,
     loss_difference,
     mcnemar_p,
-    wilson,
+    mean_share,
+    share_of,
 )
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
 
@@ -33,7 +35,8 @@ class RowScores:
     ``predicted`` and ``labels`` are class numbers, a label may be ``NO_LABEL`` or ``UNKNOWN``;
     ``confidence`` is the predicted class's probability, ``of_label`` that of the label (NaN where
     there is none or it is unknown), ``second`` that of the second of two classes, empty where there
-    are more.  Shape of each: (n,).
+    are more. ``groups`` number what each row is about, None where each row is alone.
+    Shape of each: (n,).
     """
 
     classes: int
@@ -42,6 +45,7 @@ class RowScores:
     labels: Counts
     of_label: Floats
     second: Floats
+    groups: Counts | None = None
 
     @classmethod
     def of(
@@ -130,6 +134,7 @@ class RowScores:
             labels=self.labels[rows],
             of_label=self.of_label[rows],
             second=self.second[rows] if len(self.second) else self.second,
+            groups=None if self.groups is None else self.groups[rows],
         )
 
 
@@ -137,25 +142,35 @@ class RowScores:
 class SeedScores:
     """The answers of models of one kind, a seed each, to the same rows.
 
-    ``metrics`` are each seed's; ``losses`` are in nats.
-    Shape: labels (n,), predicted and losses (seeds, n).
+    ``metrics`` are each seed's; ``losses`` are in nats; ``groups`` number what each row is about,
+    None where each row is alone.
+    Shape: labels and groups (n,), predicted and losses (seeds, n).
     """
 
     labels: Counts
     predicted: Counts
     losses: Floats
     metrics: tuple[Metrics, ...]
+    groups: Counts | None = None
 
     @classmethod
     def of(
-        cls, probabilities: Iterable[Floats], labels: Counts, *, predicted: Counts, losses: Floats
+        cls,
+        probabilities: Iterable[Floats],
+        labels: Counts,
+        *,
+        predicted: Counts,
+        losses: Floats,
+        groups: Counts | None = None,
     ) -> SeedScores:
         """From each seed's probabilities, which are not kept.  Shape of each: (n, classes)."""
         metrics = tuple(
             probability_metrics(own, labels, classes)
             for own, classes in zip(probabilities, predicted, strict=True)
         )
-        return cls(labels=labels, predicted=predicted, losses=losses, metrics=metrics)
+        return cls(
+            labels=labels, predicted=predicted, losses=losses, metrics=metrics, groups=groups
+        )
 
     @property
     def hits(self) -> Hits:
@@ -166,9 +181,13 @@ class SeedScores:
     def over(self, others: SeedScores) -> tuple[Interval, Interval]:
         """By how much these models are better than others, in accuracy and in log loss."""
         return (
-            accuracy_difference(self.hits, others.hits),
-            loss_difference(others.losses, self.losses),
+            accuracy_difference(self.hits, others.hits, self.groups),
+            loss_difference(others.losses, self.losses, self.groups),
         )
+
+    def mcnemar_p(self, others: SeedScores) -> float:
+        """McNemar's p value of the first of these models against the first of others."""
+        return mcnemar_p(self.hits[0], others.hits[0], self.groups)
 
     def test_metrics(self, teacher: SeedScores, *, parameters: int) -> tuple[Metrics, ...]:
         """Each seed's as its run logs them, and how often it agrees with the teacher."""
@@ -220,12 +239,17 @@ class Paired:
 def expected_accuracy(scores: RowScores) -> Interval:
     """The mean confidence: the share of right answers of a model that is calibrated on these rows.
 
-    The interval is that of the number of right answers, each as likely as the model says.
+    The interval is that of the number of right answers, each as likely as the model says; as if all
+    of a group were right or wrong together, since without labels nobody knows.
     """
     share, n = float(scores.confidence.mean()), len(scores)
-    spread = float(np.sqrt((scores.confidence * (1 - scores.confidence)).sum()))
+    z, variance = Z, scores.confidence * (1 - scores.confidence)
+    if scores.groups is not None:
+        variance = np.asarray(group_sums(np.sqrt(variance), scores.groups) ** 2)
+        z = deviate(len(variance))
+    spread = float(np.sqrt(variance.sum()))
     return Interval(
-        value=share, low=max(0.0, share - Z * spread / n), high=min(1.0, share + Z * spread / n)
+        value=share, low=max(0.0, share - z * spread / n), high=min(1.0, share + z * spread / n)
     )
 
 
@@ -242,33 +266,40 @@ def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, 
             name=name,
             rows=int(rows[i]),
             predicted=int(everywhere[i]),
-            recall=share_of(int(right[i]), int(rows[i])) if rows[i] else None,
-            precision=share_of(int(right[i]), int(predicted[i])) if predicted[i] else None,
+            recall=_right(known, known.labels, i, right[i], rows[i]),
+            precision=_right(known, known.predicted, i, right[i], predicted[i]),
         )
         for i, name in enumerate(names)
     )
 
 
+def _right(
+    known: RowScores, numbers: Counts, number: int, right: np.int64, rows: np.int64
+) -> Interval | None:
+    """The share of right answers among the rows of one number; None where there are none."""
+    if not rows:
+        return None
+    if known.groups is None:
+        return share_of(int(right), int(rows))
+    of = numbers == number
+    return mean_share(known.hits[of], known.groups[of])
+
+
 def paired(first: RowScores, second: RowScores) -> Paired:
-    """Compare two models of the same classes on the same rows."""
+    """Compare two models of the same classes on the same rows, whose groups are the first one's."""
     agreement = float((first.predicted == second.predicted).mean())
     one, two = first.labelled, second.labelled
     if not len(one):
         return Paired(agreement=agreement)
-    losses = first.known.losses[None], second.known.losses[None]
+    known = first.known
+    losses = known.losses[None], second.known.losses[None]
     return Paired(
         agreement=agreement,
         accuracy=float(two.hits.mean()),
-        accuracy_gain=accuracy_difference(one.hits[None], two.hits[None]),
-        loss_gain=loss_difference(losses[1], losses[0]),
-        mcnemar_p=mcnemar_p(one.hits, two.hits),
+        accuracy_gain=accuracy_difference(one.hits[None], two.hits[None], one.groups),
+        loss_gain=loss_difference(losses[1], losses[0], known.groups),
+        mcnemar_p=mcnemar_p(one.hits, two.hits, one.groups),
     )
-
-
-def share_of(right: int, rows: int) -> Interval:
-    """A share of right answers with Wilson's interval."""
-    low, high = wilson(right / rows, rows)
-    return Interval(value=right / rows, low=float(low), high=float(high))
 
 
 def metrics_of_test_rows(found: Mapping[str, float], parameters: int) -> Metrics:

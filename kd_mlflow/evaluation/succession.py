@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
 from kd_mlflow.evaluation.checks import Check, Limits, unasked
-from kd_mlflow.evaluation.intervals import Interval, accuracy_difference, loss_difference
+from kd_mlflow.evaluation.intervals import (
+    Interval,
+    accuracy_difference,
+    group_count,
+    loss_difference,
+)
 from kd_mlflow.evaluation.scores import RowScores
 
 
@@ -114,7 +119,8 @@ def _advantage_check(
         name="production",
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
-        f"{rows:,} rows: better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f}); "
+        f"{rows:,} rows{_groups_text(candidate)}: better by {better.value:+.4f} "
+        f"({better.low:+.4f} to {better.high:+.4f}); "
         f"{limits.policy.replace('_', '-')} needs the lower bound above {threshold:g}"
         f"{_seen_text(left_out)}",
         threshold=threshold,
@@ -133,12 +139,16 @@ def _advantage_check(
 def _advantage(candidate: RowScores, production: RowScores, measure: str) -> Interval:
     """How much better the candidate is than production, in accuracy or in nats."""
     if measure == "accuracy":
-        return accuracy_difference(candidate.hits[None], production.hits[None])
-    return loss_difference(production.losses[None], candidate.losses[None])
+        return accuracy_difference(candidate.hits[None], production.hits[None], candidate.groups)
+    return loss_difference(production.losses[None], candidate.losses[None], candidate.groups)
 
 
 def _means(scores: RowScores) -> dict[str, float]:
     return {"accuracy": float(scores.hits.mean()), "log_loss": float(scores.losses.mean())}
+
+
+def _groups_text(scores: RowScores) -> str:
+    return "" if scores.groups is None else f" of {group_count(scores.groups):,} groups"
 
 
 def _seen_text(left_out: int | None) -> str:

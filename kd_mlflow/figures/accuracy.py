@@ -27,7 +27,11 @@ from kd_mlflow.figures.style import (
 
 
 def ladder(
-    accuracies: Mapping[str, Sequence[float]], differences: Mapping[str, Interval], *, rows: int
+    accuracies: Mapping[str, Sequence[float]],
+    differences: Mapping[str, Interval],
+    *,
+    rows: int,
+    worth: float = 1.0,
 ) -> Figure:
     """Test accuracy of each kind of model, one value per seed, and what students gain, paired.
 
@@ -38,7 +42,7 @@ def ladder(
     figure, axes = canvas(1.9 + 0.42 * sum(heights), rows=2, height_ratios=heights)
     steps, gains = axes[:, 0]
     for place, (kind, values) in enumerate(accuracies.items()):
-        _step(steps, place, kind, 100 * np.asarray(values), rows)
+        _step(steps, place, kind, 100 * np.asarray(values), rows * worth)
     names = [LOOKS[kind].name for kind in accuracies]
     _named_rows(steps, names)
     seeds = max(map(len, accuracies.values()))
@@ -164,7 +168,7 @@ def size_curve(
     return figure
 
 
-def _step(axes: Axes, place: int, kind: str, values: Floats, rows: int) -> None:
+def _step(axes: Axes, place: int, kind: str, values: Floats, rows: float) -> None:
     """One rung: seeds as small rings, their mean, standard error and the rows' interval."""
     look, mean, error = LOOKS[kind], float(values.mean()), standard_error(values)
     low, high = wilson(mean / 100, rows)

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from kd_mlflow.evaluation.bins import confusion, reliability_of
 from kd_mlflow.evaluation.drift import LARGE, MODERATE, ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
+from kd_mlflow.evaluation.intervals import row_worth
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.figures.probabilities import Calibration, confusion_matrices, reliability_diagram
 from kd_mlflow.figures.style import (
@@ -58,6 +59,7 @@ def _of_labels(findings: Findings) -> dict[str, Figure]:
     classes, side = findings.scores.classes, "labelled rows"
     labelled, known = findings.scores.labelled, findings.scores.known
     bins = reliability_of(labelled.confidence, labelled.hits)
+    bins = bins._replace(worth=row_worth(labelled.hits, labelled.groups))
     model = Calibration("distilled", "the model", bins, findings.metrics["ece"].value)
     counts = confusion(known.labels, known.predicted, classes)
     names = class_names(tuple(each.name for each in findings.classes))

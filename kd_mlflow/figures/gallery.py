@@ -67,6 +67,7 @@ def _ladder(evidence: Evidence) -> Figure:
         {**boosting, **_accuracies(evidence), **ensemble},
         {**gains, "distilled - ensemble": to_ensemble},
         rows=evidence.test_rows,
+        worth=comparison.row_worth,
     )
 
 
@@ -124,7 +125,8 @@ def _reliability(evidence: Evidence) -> Figure:
     names = {"distilled": "registered student", "baseline": "baseline, same seed"}
 
     def bins(logits: Tensor, predicted: Counts) -> Bins:
-        return reliability(class_probabilities(logits), scored.labels, predicted)
+        found = reliability(class_probabilities(logits), scored.labels, predicted)
+        return found._replace(worth=comparison.row_worth)
 
     of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
     models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
@@ -143,7 +145,7 @@ def _agreement(evidence: Evidence) -> Figure:
         kinds,
         agreement_by_confidence(
             class_probabilities(scored.ensemble), predicted, scored.ensemble_classes
-        ),
+        )._replace(worth=evidence.comparison.row_worth),
         rows=evidence.test_rows,
         seeds=evidence.seeds,
     )

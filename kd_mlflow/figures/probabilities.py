@@ -72,7 +72,7 @@ def reliability_diagram(
         upper, lower = axes[:, place]
         look, bins = LOOKS[model.kind], model.bins
         x, y = 100 * bins.confidence, 100 * bins.shares[0]
-        low, high = wilson(bins.shares[0], bins.rows)
+        low, high = wilson(bins.shares[0], bins.rows * bins.worth)
         upper.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1)
         upper.vlines(x, 100 * low, 100 * high, color=look.colour, linewidth=1)
         for few, fill in ((True, "white"), (False, look.colour)):
@@ -201,7 +201,7 @@ def agreement_diagram(kinds: Sequence[str], bins: Bins, *, rows: int, seeds: int
     for i, (kind, shares) in enumerate(zip(kinds, bins.shares, strict=True)):
         look = LOOKS[kind]
         x = places + 0.16 * (i - (len(kinds) - 1) / 2)
-        low, high = wilson(shares, bins.rows)
+        low, high = wilson(shares, bins.rows * bins.worth)
         upper.vlines(x, 100 * low, 100 * high, color=look.colour, linewidth=1.2)
         upper.plot(x, 100 * shares, look.marker, color=look.colour, label=look.name)
     lower.bar(places, bins.rows, 0.7, color=LOOKS["ensemble"].colour)

@@ -45,6 +45,7 @@ class DistillResult:
         trials: the students that were tried before, the kept one last
         note: the description of the run
         page: the run's address on the tracking server, None where there is no server
+        together: how the table is split by its own columns, as rows of the closing table
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class DistillResult:
     trials: Sequence[Trial] = ()
     note: str = ""
     page: str | None = None
+    together: Sequence[tuple[str, str]] = ()
 
     def __repr__(self) -> str:
         """The comparison and the registered version."""
@@ -85,6 +87,7 @@ def distill_rows(result: DistillResult) -> list[Row]:
         gains.append(("gain over boosted trees", both_gains_text(*comparison.over_boosting)))
     return [
         ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
+        *result.together,
         *([("decided", decided)] if (decided := threshold_text(comparison)) else []),
         ("ensemble", percent(metrics["ensemble_test_accuracy"])),
         ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),

@@ -33,6 +33,7 @@ from kd_mlflow.report.words import (
     serving_commands,
     sides,
     size_text,
+    together,
     warning_text,
     whole_blocks,
 )
@@ -72,7 +73,7 @@ OUT_OF_SCOPE_IN_SHORT = (
 def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
     """Say what the metrics of a comparison do not show, a sentence each, as plain text."""
     rows = len(split.test)
-    low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows)
+    low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows * comparison.row_worth)
     few = [label for label, n in split.balance(table)["test"].items() if n < FEW_TEST_ROWS]
     more = f" and {len(few) - NAMED_CLASSES:,} more" if len(few) > NAMED_CLASSES else ""
     named = ", ".join(one_line(label, 30) for label in few[:NAMED_CLASSES])
@@ -131,7 +132,8 @@ def model_card(
         OUT_OF_SCOPE_IN_SHORT,
         *details,
         f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
-        f"{table.features.shape[1]:,} columns. {counts_text(comparison.class_rows)} "
+        f"{table.features.shape[1]:,} columns{_together(evidence)}. "
+        f"{counts_text(comparison.class_rows)} "
         f"Digest `{table.digest[:12]}`.",
         f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
         f"{safe(composition(evidence.parts), TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
@@ -140,6 +142,11 @@ def model_card(
     ]
     spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *reversed(commands)]
     return whole_blocks(blocks, CARD_LENGTH, spare=spare)
+
+
+def _together(evidence: Evidence) -> str:
+    """How the table is split by its own columns."""
+    return "".join(f"; {name}: {safe(said, 200)}" for name, said in together(evidence.dataset))
 
 
 def _decides(evidence: Evidence) -> str:

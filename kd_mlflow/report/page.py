@@ -39,6 +39,9 @@ METRIC_ROWS = {
 }
 """Its rows: what they are called, and which way is better."""
 
+DRIFTED = 10
+"""Columns whose drift from training to test rows is shown, the most shifted ones."""
+
 JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
 
@@ -73,6 +76,7 @@ def page(
         colours={name: look.colour for name, look in LOOKS.items()},
         data=_data_rows(evidence),
         balance=_balance(evidence),
+        drift=evidence.drift[:DRIFTED] if evidence.dataset.table.times is not None else (),
         recall=_recall(evidence.comparison),
         first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
         facts=review_parts.facts(evidence, costs),
@@ -110,6 +114,7 @@ def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
         ("label", f"{table.target}, {len(table.classes)} classes"),
         ("rows", f"{len(table.labels):,}: {words.sides(split)}"),
         ("columns", ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
+        *words.together(evidence.dataset),
         ("digest", table.digest),
     ]
 

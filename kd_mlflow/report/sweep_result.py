@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kd_mlflow.config.options import text_value
@@ -51,6 +52,7 @@ class SweepResult:
         chosen: the cell of least validation log loss
         sizes: students of several sizes at the chosen setting
         smallest: the smallest size within the tolerance of the ensemble, None where none is
+        together: how the table is split by its own columns, as rows of the closing table
     """
 
     run_id: str
@@ -60,6 +62,7 @@ class SweepResult:
     chosen: Cell
     sizes: tuple[Cell, ...]
     smallest: Cell | None
+    together: Sequence[tuple[str, str]] = ()
 
     def __repr__(self) -> str:
         """The grid, the sizes, and what was chosen."""
@@ -85,7 +88,7 @@ class SweepResult:
                 words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
             best.append(("smallest within tolerance", words))
         runs = [("sweep run", self.run_id), ("teachers", self.taught_by)]
-        return table_text([*aligned(list(lines.items())), *best, *runs]) + (
+        return table_text([*self.together, *aligned(list(lines.items())), *best, *runs]) + (
             "\n\nuse it:  -e distill -P from_sweep=latest"
         )
 

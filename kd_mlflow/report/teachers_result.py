@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class TeachersResult:
         teachers: each teacher, in the order of their runs
         metrics: those of the run, by their names there
         imbalanced: whether one class has so many rows that accuracy says little
+        together: how the table is split by its own columns, as rows of the closing table
     """
 
     run_id: str
@@ -44,6 +46,7 @@ class TeachersResult:
     teachers: tuple[TeacherResult, ...]
     metrics: Metrics
     imbalanced: bool = False
+    together: Sequence[tuple[str, str]] = ()
 
     @property
     def teacher_accuracies(self) -> tuple[float, ...]:
@@ -55,7 +58,7 @@ class TeachersResult:
         run = ("ensemble run", self.run_id + (" (reused)" if self.reused else ""))
         balanced = self.metrics["ensemble_test_balanced_accuracy"]
         first = [("ensemble, balanced accuracy", percent(balanced))] if self.imbalanced else []
-        return table_text([*first, *teachers_rows(self), run])
+        return table_text([*first, *self.together, *teachers_rows(self), run])
 
 
 def teachers_rows(result: TeachersResult) -> list[Row]:

@@ -12,7 +12,8 @@ from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.table.dataset import Split
+from kd_mlflow.table.dataset import Dataset, Split
+from kd_mlflow.table.groups import GroupSizes
 
 NAME_LENGTH = 60
 """Characters shown of a name that somebody else chose."""
@@ -268,6 +269,32 @@ def augmentation(method: str, factor: int) -> str:
 def sides(split: Split) -> str:
     """Say how many rows each side of the split has."""
     return f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
+
+
+def sizes_text(sizes: GroupSizes, columns: str) -> str:
+    """Say how many groups there are, and how large.
+
+    >>> sizes_text(GroupSizes(600, 12, 8.0), "customer")
+    '600 groups by customer: median 8 rows, largest 12'
+    """
+    return (
+        f"{sizes.groups:,} groups by {one_line(columns, 60)}: median {sizes.median:,g} rows, "
+        f"largest {sizes.largest:,}"
+    )
+
+
+def together(dataset: Dataset) -> list[tuple[str, str]]:
+    """How a table is split by its own columns, in words; nothing of one that is split by rows."""
+    table, found = dataset.table, []
+    if table.groups is not None:
+        sizes = sizes_text(GroupSizes.of(table.groups), ", ".join(table.group_columns))
+        tested = GroupSizes.of(table.groups[dataset.split.test]).groups
+        found.append(("groups", f"{sizes}; {tested:,} to test on, intervals are by groups"))
+    if table.times is not None:
+        found.append(
+            ("split by time", f"the latest by {one_line(table.time_column, 60)} to test on")
+        )
+    return found
 
 
 def metrics_table(comparison: Comparison) -> str:

@@ -37,12 +37,17 @@ from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.words import trial_text
+from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import BALANCE, RECALL, Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
-from kd_mlflow.tracking.kept_rows import keep_answers, keep_trained_rows
+from kd_mlflow.tracking.kept_rows import (
+    TrainedGroups,
+    keep_answers,
+    keep_trained_groups,
+    keep_trained_rows,
+)
 from kd_mlflow.tracking.open_run import TrackedRun
 
 C = TypeVar("C", DistillConfig, SweepConfig)
@@ -119,6 +124,7 @@ def distill_step(
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
+        together=together(dataset),
         page=session.tracker.page(run),
     )
 
@@ -255,6 +261,8 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
+    if table.groups is not None:
+        keep_trained_groups(run, TrainedGroups(table.groups[seen], table.group_columns))
     tested = row_hashes(evidence.dataset.features("test"), exact=True)
     keep_answers(run, tested, class_probabilities(evidence.logits.students["distilled"][0]))
     summary = comparison.summary

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.findings import Findings, Histogram, Limit
+from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (
     Paired,
@@ -28,12 +31,15 @@ from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
-from kd_mlflow.report.words import one_line, percent
+from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.table.profile import bin_names, column_counts, unknown_profile
+from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
+from kd_mlflow.table.hashing import split_hashes
+from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows, read_rows
 from kd_mlflow.tracking.data_sets import scored_input
+from kd_mlflow.tracking.kept_rows import trained_groups
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker
 
@@ -59,7 +65,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
-        findings = _findings(config, model, other, rows)
+        findings = _findings(config, model, other, rows, tracker)
         digest = rows.digest(model.respondent.columns)
         findings = _with_origin(findings, model, digest)
         _describe(run, config, model, rows, digest)
@@ -101,13 +107,15 @@ def _findings(
     model: AnyModel,
     other: AnyModel | Unavailable | None,
     rows: ScoredRows,
+    tracker: Tracker,
 ) -> Findings:
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
-    scores = model.score(rows.features, labels, classes)
+    groups = _groups(tracker, config, model, rows)
+    scores = groups.of(model.score(rows.features, labels, classes))
     _check_labels(config, rows, scores, classes)
-    drift, histograms = _table_drift(model, rows)
-    pair = _pair(config, other, scores, rows, classes)
+    drift, histograms = _table_drift(model, rows, groups.numbers)
+    pair = _pair(config, other, scores, rows, classes, groups)
     trained = model.profile.classes if model.profile else ()
     found = Findings(
         model=model.title,
@@ -123,9 +131,53 @@ def _findings(
         against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
-        notes=(f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else (),
+        notes=(
+            *groups.notes,
+            *([f"not compared: {pair.reason}"] if isinstance(pair, Unavailable) else []),
+        ),
     )
     return replace(found, limits=_limits(config, found))
+
+
+class Groups(NamedTuple):
+    """What each row is about, by number, which rows are judged, and what a reader must know of it.
+
+    ``numbers`` is None where each row is alone.  Shape: (n,) each.
+    """
+
+    numbers: NDArray[np.int64] | None
+    judged: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+    def of(self, scores: RowScores) -> RowScores:
+        """The answers to the rows that are judged, with their groups."""
+        return replace(scores, groups=self.numbers).some(self.judged)
+
+
+def _groups(tracker: Tracker, config: EvaluateConfig, model: AnyModel, rows: ScoredRows) -> Groups:
+    """Find the rows' groups; those that the model was trained on are not judged.
+
+    Where there are no others all are, which the notes say.
+    """
+    everyone = np.ones(len(rows.features), dtype=bool)
+    names = column_names(config.group, rows.features.columns)
+    if not names:
+        return Groups(None, everyone, ())
+    check_named(names, "group", list(map(str, rows.features.columns)), rows.target)
+    others = rows.features.drop(columns=names)
+    hashes = group_hashes(rows.features[names], split_hashes(others))
+    _, numbers = np.unique(hashes, return_inverse=True)
+    said = sizes_text(GroupSizes.of(hashes), ", ".join(names))
+    trained = trained_groups(tracker, model.version.tags) if model.version else None
+    if trained is None:
+        return Groups(numbers, everyone, (f"{said}; which of them taught the model is not known",))
+    new = ~np.isin(hashes, trained.hashes)
+    count = len(np.unique(hashes[~new]))
+    if new.all() or not new.any():
+        what = "none of them" if new.all() else "all of them, so the numbers flatter it,"
+        return Groups(numbers, everyone, (f"{said}; {what} taught the model",))
+    left = f"{said}; left out: {(~new).sum():,} rows of {count:,} groups that taught the model"
+    return Groups(numbers, new, (left,))
 
 
 def _check_labels(
@@ -154,13 +206,15 @@ def _pair(
     scores: RowScores,
     rows: ScoredRows,
     classes: tuple[str, ...],
+    groups: Groups,
 ) -> Paired | Unavailable | None:
     """Compare with another model; where nobody named it, it may not be able to score the rows."""
     if other is None or isinstance(other, Unavailable):
         return other
     other = other.taking(rows.features)
     try:
-        return paired(scores, other.score(rows.features, rows.label_texts(), classes))
+        theirs = other.score(rows.features, rows.label_texts(), classes)
+        return paired(scores, groups.of(theirs))
     except RunError as error:
         if config.against != AUTO:
             raise
@@ -168,11 +222,12 @@ def _pair(
 
 
 def _table_drift(
-    model: AnyModel, rows: ScoredRows
+    model: AnyModel, rows: ScoredRows, groups: NDArray[np.int64] | None
 ) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
     """Compare each column that the model takes, the most shifted first; counts by column.
 
-    Of a model of another origin gaps alone are known, and no counts.
+    ``groups`` number what each row is about, None where each is alone. Of a model of another
+    origin gaps alone are known, and no counts.
     """
     if model.encoding is None:
         return _gaps_alone(model, rows), {}
@@ -182,8 +237,18 @@ def _table_drift(
         series = rows.features[column.name]
         now = column_counts(series, column, trained.edges)
         before = np.array(trained.counts or [0] * len(now), dtype=np.int64)
+        inflation = 1.0
+        if groups is not None:
+            inflation = share_inflation(bin_places(series, column, trained.edges), groups)
         found.append(
-            column_drift(column.name, column.kind, before, now, binned=bool(trained.edges))
+            column_drift(
+                column.name,
+                column.kind,
+                before,
+                now,
+                binned=bool(trained.edges),
+                inflation=inflation,
+            )
         )
         names = bin_names(column, trained.edges)
         histograms[column.name] = Histogram(names, before, now)

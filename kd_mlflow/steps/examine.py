@@ -29,8 +29,14 @@ from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.groups import group_hashes
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
-from kd_mlflow.tracking.kept_rows import KeptAnswers, kept_answers, trained_rows
+from kd_mlflow.tracking.kept_rows import (
+    KeptAnswers,
+    kept_answers,
+    trained_groups,
+    trained_rows,
+)
 from kd_mlflow.tracking.runs import Run, Tracker
 from kd_mlflow.tracking.saved_model import files_digest
 
@@ -82,6 +88,7 @@ def examine(
             hashes = row_hashes(data.features("test"), exact=True)
             kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
             findings, scores = _scored(logged, task, pulled, data.labels("test"), kept)
+            scores = dataclasses.replace(scores, groups=data.groups("test"))
     return Candidate(
         version=version,
         run=distill_run,
@@ -183,7 +190,8 @@ def _incumbent(
     if compared and isinstance(data, Dataset) and ours is not None:
         with scratch() as folder:
             model = versions.pull(standing, folder)
-            asked = ask_production(standing, model, data.features("test"), _classes(data))
+            rows = data.raw("test") if task.columns else data.features("test")
+            asked = ask_production(standing, model, rows, _classes(data))
         task = dataclasses.replace(task, classes=task.classes or asked.classes)
         if same_task(candidate.findings.task, task):
             if isinstance(asked.answers, np.ndarray):
@@ -208,8 +216,27 @@ def _unseen(
     if trained is None:
         return unseen, None
     if len(trained):
-        unseen = ~np.isin(row_hashes(data.features("test")[list(columns)]), trained)
+        seen = _known_by_group(standing, data, tracker)
+        if seen is None:
+            seen = np.isin(row_hashes(data.raw("test")[list(columns)]), trained)
+        unseen = ~seen
     return unseen, int((~unseen).sum())
+
+
+def _known_by_group(standing: ModelVersion, data: Dataset, tracker: Tracker) -> Hits | None:
+    """Which test rows are of groups that production was trained on.  Shape: (n,).
+
+    None where it was trained on none, or the rows do not say of which group they are.
+    """
+    known = trained_groups(tracker, standing.tags)
+    if known is None:
+        return None
+    rows, table = data.raw("test"), data.table
+    if table.groups is not None and len(table.group_columns) == len(known.columns):
+        return np.isin(table.groups[data.split.test], known.hashes)
+    if not set(known.columns) <= set(rows.columns):
+        return None
+    return np.isin(group_hashes(rows[list(known.columns)], row_hashes(rows)), known.hashes)
 
 
 def _on_rows(

@@ -33,6 +33,7 @@ from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.words import together
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.work import Session, Work, begun
 from kd_mlflow.table.dataset import Identity
@@ -103,6 +104,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
             smallest=_smallest(
                 sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
             ),
+            together=together(dataset),
         )
         _log(work, result)
     return result

@@ -28,6 +28,7 @@ from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
+from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import BALANCE, Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
@@ -70,6 +71,7 @@ def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
         ),
         metrics=dict(run.data.metrics),
         imbalanced=_imbalanced(dataset),
+        together=together(dataset),
     )
 
 
@@ -115,6 +117,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
         ),
         metrics=metrics.ensemble,
         imbalanced=_imbalanced(dataset),
+        together=together(dataset),
     )
 
 

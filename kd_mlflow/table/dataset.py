@@ -25,6 +25,7 @@ from kd_mlflow.table.loading import (
     rare_classes,
     without_classes,
 )
+from kd_mlflow.table.suspects import suspects
 
 _log = logging.getLogger(__name__)
 
@@ -300,9 +301,17 @@ def read_dataset(config: DataOptions) -> Dataset:
     Raises DataError for whatever is wrong with it.
     """
     table = load_table(
-        config.data, config.target, separator=config.separator, decimal=config.decimal
+        config.data,
+        config.target,
+        group=config.group,
+        time=config.time,
+        separator=config.separator,
+        decimal=config.decimal,
     )
     if config.drop_rare_classes and (rare := rare_classes(table)):
         _log.warning("left out, rows of rare classes: %s", named_classes(rare))
         table = without_classes(table, rare)
-    return Dataset(table=table, split=split_rows(table, config.val_fraction))
+    split = split_rows(table, config.val_fraction)
+    for line in suspects(table, split.train, split.test):
+        _log.warning("%s", line)
+    return Dataset(table=table, split=split)

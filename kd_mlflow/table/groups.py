@@ -86,7 +86,7 @@ def check_groups(groups: Codes, option: str) -> None:
 def row_times(column: pd.Series) -> NDArray[np.float64]:
     """When each row was: microseconds since 1970 of dates, numbers as they are.  Shape: (n,).
 
-    Raises DataError where that is not known of every row, or the same of all.
+    Raises DataError where that is not known of every row.
     """
     name, (values, kind, _) = column.name, typed(column)
     if kind == "date":
@@ -108,14 +108,21 @@ def row_times(column: pd.Series) -> NDArray[np.float64]:
             f"time {name!r} is not known in {len(rows):,} rows, the first is row {rows[0]} "
             "(counted from 0); fill it in or remove those rows"
         )
-    found = len(np.unique(times))
-    if found < LEAST_TIMES:
-        same = "the same in every row" if found == 1 else f"one of {found} in every row"
-        raise DataError(
-            f"time {name!r} is {same}, too few to train, validate and test on: at least "
-            f"{LEAST_TIMES} are needed"
-        )
     return times
+
+
+def check_times(times: NDArray[np.float64], name: str) -> None:
+    """Raise DataError where there are too few different times to divide, of groups their latest."""
+    found = len(np.unique(times))
+    if found == 1:
+        raise DataError(
+            f"time {name!r} is the same in every row, or of every group: nothing is later"
+        )
+    if found < LEAST_TIMES:
+        raise DataError(
+            f"time {name!r} has {found} different values, too few to train, validate and test on: "
+            f"at least {LEAST_TIMES} are needed"
+        )
 
 
 def latest_of_group(times: NDArray[np.float64], groups: Codes) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.groups import (
     check_groups,
     check_named,
+    check_times,
     column_names,
     group_hashes,
     latest_of_group,
@@ -58,8 +59,8 @@ class Table:
     feature column what it holds and which texts in it became gaps. ``row_hashes``, shape (n,),
     decide the split; None for a built-in table, which keeps its own. ``groups`` are hashes of what
     each row is about, and ``times`` say when it was, with a group when its latest row was, of a
-    table that is split by them: shape (n,), else None. ``aside`` has the columns that say so, which
-    are no features, with the table's index.
+    table that is split by them: shape (n,), else None. ``group_columns`` and ``time_column`` are
+    called so; ``aside`` has them, for they are no features, with the table's index.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Table:
     row_hashes: NDArray[np.uint64] | None = None
     groups: NDArray[np.uint64] | None = None
     times: NDArray[np.float64] | None = None
+    group_columns: tuple[str, ...] = ()
+    time_column: str = ""
     aside: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -176,6 +179,7 @@ def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str)
     if time:
         times = row_times(frame[time])
         times = times if groups is None else latest_of_group(times, groups)
+        check_times(times, time)
     features = pd.DataFrame({name: column.values for name, column in columns.items()}, copy=False)
     kinds = {name: column.kind for name, column in columns.items()}
     return Table(
@@ -189,6 +193,8 @@ def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str)
         row_hashes=hashes,
         groups=groups,
         times=times,
+        group_columns=tuple(group),
+        time_column=time,
         aside=aside,
     )
 

@@ -16,8 +16,9 @@ from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
 
-TRAINED_ROWS = "trained_rows.npy"
-"""Artifact of a distill run: hashes of the rows that its models saw, sorted, 64 bits each."""
+TRAINED_ROWS, TRAINED_GROUPS = "trained_rows.npy", "trained_groups.npz"
+"""Artifacts of a distill run: hashes of the rows that its models saw, sorted, 64 bits each; those
+of their groups, and the columns that say these, where the table has any."""
 
 ANSWERS = "test_answers.npy"
 """Artifact of a distill run: by the hash of each test row, each class's probability in float32.
@@ -89,6 +90,36 @@ def kept_answers(
 def keep_trained_rows(run: TrackedRun, hashes: NDArray[np.uint64]) -> None:
     """Log which rows models of a run saw, as hashes of the columns that the student reads."""
     run.folder(lambda folder: np.save(folder / TRAINED_ROWS, np.unique(hashes)), None)
+
+
+class TrainedGroups(NamedTuple):
+    """Which groups a model's rows were of, by their hashes, and which columns say so."""
+
+    hashes: NDArray[np.uint64]
+    columns: tuple[str, ...]
+
+
+def keep_trained_groups(run: TrackedRun, groups: TrainedGroups) -> None:
+    """Log which groups models of a run saw."""
+    written, columns = BytesIO(), np.array(groups.columns, dtype=np.str_)
+    np.savez(written, hashes=np.unique(groups.hashes), columns=columns)
+    run.file(written.getvalue(), TRAINED_GROUPS)
+
+
+def trained_groups(tracker: Tracker, tags: Mapping[str, str]) -> TrainedGroups | None:
+    """Which groups a version with these tags was trained on.
+
+    None where its table had none, or nobody knows.
+    """
+    run_id = tags.get("kd.run_id")
+    if not run_id:
+        return None
+    try:
+        path = tracker.download(run_id, TRAINED_GROUPS)
+    except RunError:
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        return TrainedGroups(kept["hashes"], tuple(map(str, kept["columns"])))
 
 
 def trained_rows(

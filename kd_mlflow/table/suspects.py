@@ -1,0 +1,127 @@
+"""Columns that look as if rows belonged together, or as if the label moved with time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency
+
+from kd_mlflow.serving import scoring
+from kd_mlflow.table.groups import LEAST_GROUPS
+from kd_mlflow.table.hashing import NAMES_ROWS
+from kd_mlflow.table.loading import Table
+
+NAMES_WHOM = re.compile(
+    r"(?i)(.*[\s_.-])?(customer|client|patient|subject|person|user|member|household|account)"
+    r"([\s_.-]?(no|nr|number|key|code|name))?"
+)
+"""Names of columns that say who a row is about, beside those of ``NAMES_ROWS``."""
+
+MOST_ROWS = 100
+"""Rows of a value on average, at most, for a column to be an identifier by its name."""
+
+LEAST_VALUES, FEW_ROWS = 50, (2, 50)
+"""Values that a column has at least, and rows of each on average, to be one without such a name."""
+
+SHARED = 0.5
+"""Least share of the test rows whose value training rows have too."""
+
+BEYOND_CHANCE = 4.0
+"""Standard errors by which rows of one value are alike more often than those of the next value."""
+
+STRETCHES, LEAST_ROWS, MOST_CLASSES = 10, 50, 10
+"""Stretches of time that labels are counted in, of so many rows at least; classes that are."""
+
+LEVEL = 1e-4
+
+
+def suspects(table: Table, train: NDArray[np.int64], test: NDArray[np.int64]) -> Iterator[str]:
+    """Say, a line each, which column may need the option ``group`` or ``time``.
+
+    Asked of what the table is not split by.  Shape: row numbers of two sides.
+    """
+    for name, kind in table.kinds.items():
+        column = table.features[name]
+        if table.groups is None and kind in ("category", "numeric"):
+            codes = _codes(column, kind)
+            if codes is not None and _is_group(name, codes, table.labels, train, test):
+                rows = np.bincount(codes[codes >= 0])
+                yield (
+                    f"{name}: {len(rows):,} values of {rows.mean():.3g} rows each, on both sides "
+                    f"of the split; if rows of one value belong together, test on others: "
+                    f"group={name}"
+                )
+        if table.times is None and kind == "date" and _label_moves(column, table.labels):
+            yield (
+                f"{name}: the share of the classes moves along it beyond chance; to test on the "
+                f"latest rows, as in production: time={name}"
+            )
+
+
+def _codes(column: pd.Series, kind: str) -> NDArray[np.int64] | None:
+    """A column's values by number, ascending where they are numbers, -1 for gaps.
+
+    None where it has fractions.  Shape: (n,).
+    """
+    if kind == "category":
+        return pd.factorize(column)[0]
+    values = pd.to_numeric(column).to_numpy(np.float64, na_value=np.nan)
+    if (np.nan_to_num(values) % 1).any():
+        return None
+    return pd.factorize(values, sort=True)[0]
+
+
+def _is_group(
+    name: str,
+    codes: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+) -> bool:
+    """Whether a column says who or what rows are about, and both sides have rows of the same."""
+    known = codes >= 0
+    values = int(codes.max(initial=-1)) + 1
+    if values < LEAST_GROUPS or not known[test].any():
+        return False
+    each = known.sum() / values
+    shared = np.isin(codes[test][known[test]], codes[train]).mean()
+    if shared < SHARED or each > MOST_ROWS:
+        return False
+    if NAMES_ROWS.fullmatch(name.strip()) or NAMES_WHOM.fullmatch(name.strip()):
+        return True
+    few = values >= LEAST_VALUES and FEW_ROWS[0] <= each <= FEW_ROWS[1]
+    return few and _alike(codes[known], labels[known]) > BEYOND_CHANCE
+
+
+def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """How far beyond chance rows of one value have one label, beside rows of the next value.
+
+    In standard errors: what only measures something has like labels at neighbouring values too.
+    Shape: (n,) each.
+    """
+    order = np.random.default_rng(0).permutation(len(codes))  # a table may be sorted by its label
+    order = order[np.argsort(codes[order], kind="stable")]
+    same = codes[order][1:] == codes[order][:-1]
+    alike = labels[order][1:] == labels[order][:-1]
+    share = alike.mean()
+    error = np.sqrt(share * (1 - share) * (1 / same.sum() + 1 / (~same).sum()))
+    return float((alike[same].mean() - alike[~same].mean()) / error) if error else 0.0
+
+
+def _label_moves(column: pd.Series, labels: NDArray[np.int64]) -> bool:
+    """Whether the classes' shares differ between stretches of a column of dates beyond chance."""
+    stamps = scoring.timestamps(column)
+    known = stamps.notna().to_numpy()
+    common = np.argsort(-np.bincount(labels))[:MOST_CLASSES]
+    known = known & np.isin(labels, common)
+    times, labels = stamps[known].astype("int64").to_numpy(), labels[known]
+    stretches = min(STRETCHES, len(times) // LEAST_ROWS)
+    if stretches < 2:
+        return False
+    place = np.searchsorted(np.quantile(times, np.arange(1, stretches) / stretches), times)
+    counts = pd.crosstab(place, labels).to_numpy()
+    return min(counts.shape) > 1 and bool(chi2_contingency(counts).pvalue < LEVEL)
