@@ -30,8 +30,8 @@ LEAST_VALUES, FEW_ROWS = 50, (2, 50)
 SHARED = 0.5
 """Least share of the test rows whose value training rows have too."""
 
-BEYOND_CHANCE = 4.0
-"""Standard errors by which rows of one value are alike more often than those of the next value."""
+BEYOND_CHANCE, MORE_ALIKE = 4.0, 0.05
+"""Standard errors, and share, by which rows of one value are alike more often than of the next."""
 
 STRETCHES, LEAST_ROWS, MOST_CLASSES = 10, 50, 10
 """Stretches of time that labels are counted in, of so many rows at least; classes that are."""
@@ -94,14 +94,13 @@ def _is_group(
     if NAMES_ROWS.fullmatch(name.strip()) or NAMES_WHOM.fullmatch(name.strip()):
         return True
     few = values >= LEAST_VALUES and FEW_ROWS[0] <= each <= FEW_ROWS[1]
-    return few and _alike(codes[known], labels[known]) > BEYOND_CHANCE
+    return few and _alike(codes[known], labels[known])
 
 
-def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """How far beyond chance rows of one value have one label, beside rows of the next value.
+def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
+    """Whether rows of one value have one label more often than rows of the next value do.
 
-    In standard errors: what only measures something has like labels at neighbouring values too.
-    Shape: (n,) each.
+    What only measures something has like labels at neighbouring values too.  Shape: (n,) each.
     """
     order = np.random.default_rng(0).permutation(len(codes))  # a table may be sorted by its label
     order = order[np.argsort(codes[order], kind="stable")]
@@ -109,7 +108,8 @@ def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     alike = labels[order][1:] == labels[order][:-1]
     share = alike.mean()
     error = np.sqrt(share * (1 - share) * (1 / same.sum() + 1 / (~same).sum()))
-    return float((alike[same].mean() - alike[~same].mean()) / error) if error else 0.0
+    more = alike[same].mean() - alike[~same].mean()
+    return bool(more > max(MORE_ALIKE, BEYOND_CHANCE * error))
 
 
 def _label_moves(column: pd.Series, labels: NDArray[np.int64]) -> bool:
