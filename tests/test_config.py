@@ -238,6 +238,8 @@ def test_as_text_names_every_option():
     assert DataOptions(data="wine").as_text() == {
         "data": "wine",
         "target": "",
+        "group": "",
+        "time": "",
         "separator": "",
         "decimal": "",
         "val_fraction": "0.1",
