@@ -20,9 +20,10 @@ from kd_mlflow.config.entry_points import (
     TeachersConfig,
 )
 from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.onnx_graph import require_onnx
 from kd_mlflow.distillation.review import check_decision
-from kd_mlflow.distillation.teachers import Teacher, teachers_encoding
+from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import StoreError
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models

@@ -36,6 +36,7 @@ QUICK = {
     "teacher_epochs": "2",
     "teacher_hidden": "16",
     "n_boosted": "2",
+    "n_own": "2",
     "boosting_rounds": "20",
     "n_students": "2",
     "student_epochs": "2",
@@ -77,6 +78,8 @@ def customers(tmp_path_factory):
     for _ in range(2):  # the second promotion gives `rollback` something to go back to
         run(folder, ["kd-mlflow", "main", "--data", "/data/customers.csv", "--target", "churned"])
     _own_teachers(folder, frame)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/families.md").read_text(), re.S)
+    (folder / "my_models.py").write_text(code[0])
     return folder
 
 
@@ -190,7 +193,7 @@ def dask(folder, words):
 )
 def test_every_command_runs(customers, tmp_path, page, number, block):
     """A block of a page runs from its first to its last command, against a store of its own."""
-    for name in ("mlflow.db", "customers.csv", "rows.csv"):
+    for name in ("mlflow.db", "customers.csv", "rows.csv", "my_models.py"):
         shutil.copy(customers / name, tmp_path)
     (tmp_path / "mlruns").symlink_to(customers / "mlruns")
     dask_port, served_at = free_port(), ""

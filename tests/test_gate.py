@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kd_mlflow.errors import RegistryError, Unavailable
-from kd_mlflow.evaluation.checks import QUESTIONS, Limits
-from kd_mlflow.evaluation.gate import Findings, gate, verdict
+from kd_mlflow.evaluation.case import Findings
+from kd_mlflow.evaluation.checks import Limits
+from kd_mlflow.evaluation.gate import CHECKS, gate, verdict
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, Task
@@ -90,7 +91,9 @@ def test_a_good_candidate_passes_every_check():
         latency_ms=1.0,
         least_recall=0.9,
     )
-    assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(QUESTIONS, True)
+    assert {name: check.passed for name, check in checks.items()} == {
+        asked.name: True for asked in CHECKS
+    }
     assert passed
     assert all(check.reason in reason and check.question.endswith("?") for check in checks.values())
 

@@ -26,9 +26,12 @@ from kd_mlflow.config.rules import (
     SHORT_TEXT,
     SIZES,
     STORED_TEXT,
+    TEACHER_FAMILIES,
     THRESHOLD,
     one_of,
 )
+
+KINDS = ", ".join(f"{name} ({address.words})" for name, address in FAMILIES.items())
 
 Source: TypeAlias = Any
 """Where a table comes from: a name, a path, or a DataFrame or another table in memory."""
@@ -138,7 +141,9 @@ class EnsembleOptions(Options):
     """The teachers."""
 
     teacher_families: str = by_recipe(
-        "What the teachers are: mlp (networks), boosting (boosted trees) or both.", FAMILIES
+        f"What the teachers are, with commas: {KINDS}, module:function (a function of "
+        "yours that returns an unfitted scikit-learn classifier).",
+        TEACHER_FAMILIES,
     )
     n_teachers: int = by_recipe("Number of networks in the ensemble.", MODELS)
     teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", AT_LEAST_ONE)
@@ -152,6 +157,16 @@ class EnsembleOptions(Options):
         NATURAL,
     )
     n_boosted: int = by_recipe("Number of boosted models in the ensemble.", MODELS)
+    n_own: int = option(
+        5,
+        "Models of each family that is neither mlp nor boosting; each leaves out a fold of the "
+        "training rows, with fewer than 5 a fifth.",
+        MODELS,
+    )
+    own_pickle: bool = option(
+        False,
+        "Store models of your functions as pickles where MLflow has no other form for them.",
+    )
     boosting_rounds: int = by_recipe(
         "Rounds of each boosted model, at most; it stops by the fold that it leaves out.",
         AT_LEAST_ONE,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 Rule = tuple[str, Callable[[Any], bool]]
 
@@ -15,8 +16,22 @@ MOST_CHARACTERS = 256
 SEPARATORS = {r"\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 """Words for separators that a shell or a reader would not see."""
 
-MLP, BOOSTING = "mlp", "boosting"
-"""The families of teachers that are trained here."""
+
+class Address(NamedTuple):
+    """What a family of teachers is, for people, and the module whose ``FAMILY`` it is."""
+
+    words: str
+    module: str
+
+
+FAMILIES = {
+    "mlp": Address("networks", "kd_mlflow.distillation.networks"),
+    "boosting": Address("boosted trees", "kd_mlflow.distillation.boosting"),
+}
+"""The families of teachers that are trained here, by name: each new one has its line here."""
+
+OWN_FAMILIES = "kd_mlflow.models.estimators"
+"""The module that makes a family of module:function, a user's function."""
 
 
 def one_of(*values: str) -> Rule:
@@ -44,6 +59,13 @@ def nameable(name: str) -> bool:
 def size_lists(text: str) -> list[tuple[int, ...]]:
     """Read widths such as 64,32;16,8."""
     return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
+
+
+def families(text: str) -> bool:
+    """Whether a text names families of teachers, each once."""
+    names = text.split(",")
+    known = [name in FAMILIES or re.fullmatch(r"[\w.]+:\w+", name) for name in names]
+    return len(set(names)) == len(names) and all(known)
 
 
 ANY: Rule = ("anything", lambda v: True)
@@ -82,9 +104,9 @@ SEPARATOR: Rule = (
     lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
 )
 DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
-FAMILIES: Rule = (
-    f"{MLP}, {BOOSTING} or both with a comma",
-    lambda v: sorted(v.split(",")) in ([MLP], [BOOSTING], [BOOSTING, MLP]),
+TEACHER_FAMILIES: Rule = (
+    f"one or more of {', '.join(FAMILIES)} and module:function, with commas, each once",
+    families,
 )
 THRESHOLD: Rule = (
     "none, balanced_accuracy, f1 or a number above 0 and below 1",

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.recipes import HUGE
-from kd_mlflow.config.rules import BOOSTING
-from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
+from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
+from kd_mlflow.distillation.identity import BOOSTING_STREAM
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
 from kd_mlflow.population.history import (
@@ -41,6 +42,8 @@ from kd_mlflow.table.encoding import Encoding
 if TYPE_CHECKING:  # it takes a third of a second, and commands that train nothing need none of it
     from lightgbm import Booster
     from lightgbm.callback import CallbackEnv
+
+BOOSTING = "boosting"
 
 SETTINGS = {
     "deterministic": True,
@@ -117,6 +120,11 @@ class Trees:
         if len(self.encoding.classes) == 2:  # one number per row: the second class's log odds
             raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
         return torch.from_numpy(np.stack(raw).astype(np.float32))
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """LightGBM."""
+        return ("lightgbm",)
 
     def save(self, folder: Path) -> None:
         """Write ``trees-01.txt`` ... in LightGBM's own format, two documents beside them."""
@@ -219,6 +227,24 @@ class BoostingTraining:
             "seed": seed % MOST_SEED,
         }
         return {**SETTINGS, **task, **own, **(SAMPLED if self.sampled else {})}
+
+
+def boosting_trainings(given: TeacherInputs) -> list[BoostingTraining]:
+    """Every second model samples columns; each half is a family, as with networks."""
+    seeds = given.seeds(BOOSTING_STREAM, given.config.n_boosted)
+    half = len(seeds) // 2
+    return [
+        boosting_training(
+            given.config,
+            given.encoding,
+            given.dataset,
+            held_out=given.folds(len(own)),
+            seeds=own,
+            sampled=sampled,
+        )
+        for sampled, own in ((False, seeds[half:]), (True, seeds[:half]))
+        if own
+    ]
 
 
 def boosting_training(
@@ -373,3 +399,6 @@ def _booster(text: str) -> Booster:
     from lightgbm import Booster
 
     return Booster(model_str=text)
+
+
+FAMILY = Kind(name=BOOSTING, runs="boosting", trainings=boosting_trainings, load=Trees.load)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -13,12 +14,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import DataOptions
+from kd_mlflow.config.rules import FAMILIES, OWN_FAMILIES
+from kd_mlflow.distillation.identity import fingerprint
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import History, OnEpoch, best_epochs
 from kd_mlflow.population.sampling import RowNumbers
 from kd_mlflow.population.workers import Workers
+from kd_mlflow.table.dataset import Identity
 
 ENCODING = "encoding.json"
+
+UNMARKED = ("mlp", "boosting")
+"""Families whose fingerprints know nothing of options for others: they are older than these."""
 
 
 class Family(Protocol):
@@ -33,8 +43,12 @@ class Family(Protocol):
         """What its members are, for people, in the plural."""
 
     @property
-    def parameters(self) -> tuple[int, ...]:
-        """Fitted numbers of each member.  Length: k."""
+    def parameters(self) -> tuple[int | None, ...]:
+        """Fitted numbers of each member, None where they cannot be counted.  Length: k."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Packages that its pulled models need besides numpy and pandas."""
 
     def members(self, members: slice) -> Self:
         """Some members as a family of their own."""
@@ -91,6 +105,50 @@ class Training(Protocol):
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
     ) -> Trained:
         """Train it, on all workers, from where checkpoints leave off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of family, as its module registers it.
+
+    Its members' runs are called ``runs``-01 and so on. ``trainings`` says how it is trained, as one
+    family or several; ``load`` rebuilds what a family's ``save`` wrote. ``rehearse`` raises what
+    would otherwise fail after training; ``digest`` is of code that is none of this package's.
+    """
+
+    name: str
+    runs: str
+    trainings: Callable[[TeacherInputs], Sequence[Training]]
+    load: Callable[[Path], Family]
+    rehearse: Callable[[TeacherInputs], None] = lambda given: None
+    digest: Callable[[], str] = str
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of family of a name: one that is registered, or module:function of a user's."""
+    kind: Kind = (
+        import_module(FAMILIES[name].module).FAMILY
+        if name in FAMILIES
+        else import_module(OWN_FAMILIES).kind(name)
+    )
+    return kind
+
+
+def teachers_fingerprint(identity: Identity, config: TeachersConfig) -> str:
+    """The fingerprint of an ensemble of a resolved configuration.
+
+    How its table is read, ``force`` and the recipe's name do not count. The code of a user's
+    functions does; options that are about families beside ours count where there are such.
+    """
+    values = config.as_text()
+    del values["own_pickle"]
+    others = [name for name in config.teacher_families.split(",") if name not in UNMARKED]
+    values |= {f"code of {name}": digest for name in others if (digest := kind_of(name).digest())}
+    if not others:
+        del values["n_own"]
+    for name in ("force", "recipe", *(field.name for field in fields(DataOptions))):
+        del values[name]
+    return fingerprint(identity, values)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from dataclasses import fields
 
 import numpy as np
 import torch
 
-from kd_mlflow.config.entry_points import TeachersConfig
-from kd_mlflow.config.groups import DataOptions, WorkerOptions
+from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.table.dataset import Identity
 
 FORMAT = 3
@@ -40,6 +40,11 @@ def member_seeds(seed: int, stream: int, k: int) -> list[int]:
     return [int(value) for value in drawn]
 
 
+def family_stream(name: str) -> int:
+    """The spawn key of a family that has none of the above: of its name."""
+    return zlib.crc32(name.encode())
+
+
 def fingerprint(identity: Identity, values: dict[str, str]) -> str:
     """SHA-256 of dataset, options and what trains: equal where the same models would come out.
 
@@ -49,14 +54,3 @@ def fingerprint(identity: Identity, values: dict[str, str]) -> str:
     decisive = sorted(item for item in values.items() if item[0] not in elsewhere)
     content = json.dumps([FORMAT, TRAINING, TORCH, *identity, decisive])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def teachers_fingerprint(identity: Identity, config: TeachersConfig) -> str:
-    """The fingerprint of an ensemble of a resolved configuration.
-
-    How its table is read, ``force`` and the recipe's name do not count.
-    """
-    values = config.as_text()
-    for name in ("force", "recipe", *(field.name for field in fields(DataOptions))):
-        del values[name]
-    return fingerprint(identity, values)

@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
-from kd_mlflow.config.rules import MLP
-from kd_mlflow.distillation.families import ENCODING, Trained, read_json, write_json
-from kd_mlflow.distillation.inputs import label_tensors, schedule_of, training_rows
+from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
+from kd_mlflow.distillation.identity import TEACHER_STREAM
+from kd_mlflow.distillation.inputs import (
+    TeacherInputs,
+    label_tensors,
+    schedule_of,
+    training_rows,
+)
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
@@ -25,6 +30,8 @@ from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
+
+MLP = "mlp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +63,20 @@ class Networks:
         inputs = Inputs(encoded, Scaler(self.encoding).to(device))
         return self.population.logits(inputs).cpu()
 
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def save(self, folder: Path) -> None:
-        """Write ``weights.npz``, ``networks.json`` and ``encoding.json``."""
+        """Write ``weights.npz``, what describes it, and ``scaler.npz``, by which it is served."""
         weights = {n: p.detach().cpu().numpy() for n, p in self.population.named_parameters()}
         np.savez(folder / "weights.npz", allow_pickle=False, **weights)
         shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
         write_json(folder / "networks.json", shape)
         write_json(folder / ENCODING, self.encoding.to_dict())
+        scaler = {n: values.numpy() for n, values in Scaler(self.encoding).state_dict().items()}
+        np.savez(folder / "scaler.npz", allow_pickle=False, **scaler)
 
     @classmethod
     def load(cls, folder: Path) -> Networks:
@@ -110,6 +124,29 @@ class NetworkTraining:
         return Trained(family=family, history=history, held_out=self.task.sampling.held_out)
 
 
+def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
+    """How networks of a configuration are trained: with bins every second one takes them.
+
+    Each half is a family of its own, since what suits one table is wrong for the next.
+    """
+    config = given.config
+    seeds = given.seeds(TEACHER_STREAM, config.n_teachers)
+    binned = len(seeds) // 2 if config.teacher_bins else 0
+    groups = [(given.encoding, seeds[: len(seeds) - binned])]
+    if binned:
+        groups.append((given.binned(config.teacher_bins), seeds[-binned:]))
+    return [
+        network_training(
+            config,
+            encoding,
+            given.dataset,
+            held_out=given.folds(len(own)) if config.teacher_patience else (),
+            seeds=own,
+        )
+        for encoding, own in groups
+    ]
+
+
 def network_training(
     config: TeachersConfig,
     encoding: Encoding,
@@ -149,3 +186,6 @@ def words(encoding: Encoding) -> str:
     """What networks of an encoding are called."""
     binned = any(column.edges for column in encoding.columns)
     return "networks, piecewise-linear inputs" if binned else "networks"
+
+
+FAMILY = Kind(name=MLP, runs="teacher", trainings=network_trainings, load=Networks.load)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,25 +12,21 @@ import torch
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
-from kd_mlflow.config.rules import BOOSTING, MLP
-from kd_mlflow.distillation.boosting import Trees, boosting_training
+from kd_mlflow.config.rules import FAMILIES
 from kd_mlflow.distillation.families import (
     ENCODING,
     Family,
     Trained,
     Training,
+    kind_of,
     read_json,
     write_json,
 )
 from kd_mlflow.distillation.identity import (
-    BOOSTING_STREAM,
-    FOLDS_STREAM,
     FORMAT,
-    TEACHER_STREAM,
-    member_seeds,
 )
+from kd_mlflow.distillation.inputs import TeacherInputs, teachers_encoding
 from kd_mlflow.distillation.logits import class_probabilities
-from kd_mlflow.distillation.networks import Networks, network_training
 from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.comparison import EnsembleMetrics, evaluate_ensemble
 from kd_mlflow.population.history import ignore_epoch
@@ -38,12 +34,8 @@ from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
 from kd_mlflow.population.workers import HERE, Workers
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.encoding import Encoding, fit_encoding, piecewise_linear
-from kd_mlflow.table.folds import held_out_rows
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
-
-FAMILIES: Mapping[str, type[Family]] = {MLP: Networks, BOOSTING: Trees}
-"""The kinds of teachers that are trained here, by name."""
 
 SCORED_BYTES = 2**28
 """Bound of the members' logits that are held at once: memory does not grow with the rows scored."""
@@ -114,10 +106,10 @@ class Ensemble:
         return tuple(share / size for share, size in shares for _ in range(size))
 
     @property
-    def parameters(self) -> int:
-        """Fitted numbers of all members that count: of weights above 0."""
+    def parameters(self) -> int | None:
+        """Fitted numbers of all members that count; None where those of one are not known."""
         each = [number for family in self.families for number in family.parameters]
-        return sum(n for n, weight in zip(each, self.weights, strict=True) if weight)
+        return total(n for n, weight in zip(each, self.weights, strict=True) if weight)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -196,7 +188,7 @@ class Ensemble:
         return cls(
             encoding=Encoding.from_dict(read_json(folder / ENCODING)),
             families=tuple(
-                FAMILIES[name].load(folder / f"family-{i}")
+                kind_of(name).load(folder / f"family-{i}")
                 for i, name in enumerate(description["families"], 1)
             ),
             mixture=Mixture(**mixture) if mixture else None,
@@ -220,6 +212,13 @@ class Ensemble:
         )
 
 
+def total(numbers: Iterable[int | None]) -> int | None:
+    """The sum of numbers; None where one is not known."""
+    every = list(numbers)
+    known = [number for number in every if number is not None]
+    return sum(known) if len(known) == len(every) else None
+
+
 def mixture_of(trained: Sequence[Trained], dataset: Dataset) -> Mixture:
     """How much each family counts, by rows that it was not trained on: see ``selection.choose``."""
     train, val = dataset.features("train"), dataset.features("val")
@@ -235,40 +234,10 @@ def mixture_of(trained: Sequence[Trained], dataset: Dataset) -> Mixture:
 
 
 def teacher_trainings(config: TeachersConfig, dataset: Dataset) -> list[Training]:
-    """How each family of a resolved configuration is trained.
-
-    With bins every second network takes them, and every second boosted model samples columns: each
-    half is a family, since what suits one table is wrong for the next.
-    """
-    families, plain = config.teacher_families.split(","), teachers_encoding(config, dataset)
-    (fold_seed,) = member_seeds(config.seed, FOLDS_STREAM, 1)
-    trainings: list[Training] = []
-    if MLP in families:
-        seeds = member_seeds(config.seed, TEACHER_STREAM, config.n_teachers)
-        binned = len(seeds) // 2 if config.teacher_bins else 0
-        groups = [(plain, seeds[: len(seeds) - binned])]
-        if binned:
-            encoding = teachers_encoding(config, dataset, bins=config.teacher_bins)
-            groups.append((encoding, seeds[-binned:]))
-        for encoding, own in groups:
-            held_out = (
-                held_out_rows(dataset, len(own), fold_seed) if config.teacher_patience else ()
-            )
-            trainings.append(
-                network_training(config, encoding, dataset, held_out=held_out, seeds=own)
-            )
-    if BOOSTING in families:
-        seeds = member_seeds(config.seed, BOOSTING_STREAM, config.n_boosted)
-        half = len(seeds) // 2
-        for sampled, own in ((False, seeds[half:]), (True, seeds[:half])):
-            rows = held_out_rows(dataset, len(own), fold_seed)
-            if own:
-                trainings.append(
-                    boosting_training(
-                        config, plain, dataset, held_out=rows, seeds=own, sampled=sampled
-                    )
-                )
-    return trainings
+    """How each family of a resolved configuration is trained."""
+    given, names = TeacherInputs(config=config, dataset=dataset), config.teacher_families.split(",")
+    ordered = [*(name for name in FAMILIES if name in names), *(n for n in names if ":" in n)]
+    return [training for name in ordered for training in kind_of(name).trainings(given)]
 
 
 def train_ensemble(config: TeachersConfig, dataset: Dataset, workers: Workers = HERE) -> Ensemble:
@@ -302,18 +271,3 @@ def evaluated(ensemble: Ensemble, dataset: Dataset, averaging: str) -> EnsembleM
         ensemble_parameters=ensemble.parameters,
         averaging=averaging,
     )
-
-
-def teachers_encoding(config: TeachersConfig, dataset: Dataset, *, bins: int = 0) -> Encoding:
-    """What a table's training rows say about its columns."""
-    features = dataset.features("train")
-    encoding = fit_encoding(
-        features,
-        target=dataset.table.target,
-        classes=dataset.table.classes,
-        max_categories=config.max_categories,
-        scaling=config.scaling,
-        kinds=dataset.table.kinds,
-        gap_texts=dataset.table.gap_texts,
-    )
-    return piecewise_linear(encoding, encoding.encode(features), bins) if bins else encoding

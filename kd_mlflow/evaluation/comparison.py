@@ -107,13 +107,14 @@ def evaluate_ensemble(
     averages: Mapping[str, Floats],
     labels: NDArray[np.int64],
     *,
-    parameters: Sequence[int],
-    ensemble_parameters: int,
+    parameters: Sequence[int | None],
+    ensemble_parameters: int | None,
     averaging: str,
 ) -> EnsembleMetrics:
     """Score each teacher and their averages on the same rows; ``averaging`` names the one in use.
 
-    ``members`` and ``averages`` are probabilities, ``parameters`` each teacher's.
+    ``members`` and ``averages`` are probabilities, ``parameters`` each teacher's, None where they
+    cannot be counted.
     Shape: members and averages (n, classes) each, labels (n,).
     """
     by_member = tuple(
@@ -129,6 +130,10 @@ def evaluate_ensemble(
         for metric in ("accuracy", "log_loss", "ece")
     }
     accuracies = [member["test_accuracy"] for member in by_member]
+    known = [own for own in parameters if own is not None]
+    counted = {"teacher_parameters": float(np.mean(known))} if known else {}
+    if ensemble_parameters is not None:
+        counted["ensemble_parameters"] = ensemble_parameters
     return EnsembleMetrics(
         members=by_member,
         ensemble={
@@ -136,8 +141,7 @@ def evaluate_ensemble(
             **both,
             "mean_teacher_test_accuracy": float(np.mean(accuracies)),
             "best_teacher_test_accuracy": max(accuracies),
-            "teacher_parameters": float(np.mean(parameters)),
-            "ensemble_parameters": ensemble_parameters,
+            **counted,
         },
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from kd_mlflow.errors import RegistryError
+from kd_mlflow.evaluation.case import Asked, Case, Findings
 from kd_mlflow.evaluation.checks import Check, Limits, failed, unasked
-from kd_mlflow.evaluation.reproduction import Reproduced, reproduction_check
-from kd_mlflow.evaluation.succession import Incumbent, Task, production_check, task_check
+from kd_mlflow.evaluation.reproduction import reproduction_check
+from kd_mlflow.evaluation.succession import Incumbent, production_check, task_check
 
 TOLERANCE = 1e-6
 """Accuracies are shares of whole rows: one row more or less is far above this."""
@@ -18,21 +19,59 @@ MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log lo
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """All that the gate knows of a candidate.
-
-    ``logged`` are the metrics of its distill run, ``measured`` those of its artifact, by the names
-    of ``probability_metrics`` and empty where it does not score; ``latency_ms`` is the median time
-    of one row.
-    """
-
-    logged: Mapping[str, float]
-    reproduced: Reproduced
-    task: Task
-    measured: Mapping[str, float] = field(default_factory=dict)
-    latency_ms: float | None = None
-    least_recall: float | None = None
+CHECKS: tuple[Asked, ...] = (
+    Asked(
+        name="accuracy",
+        question="Is it nearly as good as its ensemble?",
+        answer=lambda case: _accuracy_check(
+            case.metrics, case.limits.gate_metric, case.limits.max_accuracy_gap
+        ),
+    ),
+    Asked(
+        name="baseline",
+        question="Is no baseline, trained without teachers, measurably better?",
+        answer=lambda case: _baseline_check(case.metrics, case.limits.allow_worse_than_baseline),
+    ),
+    Asked(
+        name="compression",
+        question="Is it so much smaller than its ensemble?",
+        answer=lambda case: _compression_check(case.metrics, case.limits.min_compression),
+    ),
+    Asked(
+        name="reproduction",
+        question="Does the registered artifact, in a clean process, answer as was logged?",
+        answer=lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
+    ),
+    Asked(
+        name="task",
+        question="Does it predict what production predicts, from columns that callers send "
+        "already?",
+        answer=lambda case: task_check(
+            case.findings.task, case.incumbent, case.limits.allow_schema_change
+        ),
+    ),
+    Asked(
+        name="production",
+        question="Is it good enough beside production, on the same rows?",
+        answer=lambda case: production_check(case.incumbent, case.limits),
+    ),
+    Asked(
+        name="max_ece",
+        question="Are its probabilities calibrated?",
+        answer=lambda case: _ece_check(case.metrics, case.limits.max_ece),
+    ),
+    Asked(
+        name="max_latency_ms",
+        question="Does it answer one row in time?",
+        answer=lambda case: _latency_check(case.findings.latency_ms, case.limits.max_latency_ms),
+    ),
+    Asked(
+        name="min_class_recall",
+        question="Does it find enough rows of every class?",
+        answer=lambda case: _recall_check(case.findings.least_recall, case.limits.min_class_recall),
+    ),
+)
+"""Every check, in the order in which decisions show them: each new one has its line here."""
 
 
 def gate(findings: Findings, incumbent: Incumbent | None, limits: Limits) -> tuple[Check, ...]:
@@ -41,22 +80,9 @@ def gate(findings: Findings, incumbent: Incumbent | None, limits: Limits) -> tup
     What its artifact was measured to be worth counts, not what its run says of that.
     Raises RegistryError where the run does not have the metric that is to be compared.
     """
-    measured = {f"registered_test_{name}": value for name, value in findings.measured.items()}
-    known = {**findings.logged, **measured}
-    optional = (
-        _ece_check(known, limits.max_ece),
-        _latency_check(findings.latency_ms, limits.max_latency_ms),
-        _recall_check(findings.least_recall, limits.min_class_recall),
-    )
-    return (
-        _accuracy_check(known, limits.gate_metric, limits.max_accuracy_gap),
-        _baseline_check(known, limits.allow_worse_than_baseline),
-        _compression_check(known, limits.min_compression),
-        reproduction_check(findings.logged, findings.reproduced),
-        task_check(findings.task, incumbent, limits.allow_schema_change),
-        production_check(incumbent, limits),
-        *(check for check in optional if check),
-    )
+    case = Case(findings=findings, incumbent=incumbent, limits=limits)
+    answers = ((asked, asked.answer(case)) for asked in CHECKS)
+    return tuple(replace(check, question=asked.question) for asked, check in answers if check)
 
 
 def verdict(checks: Sequence[Check]) -> tuple[bool, str]:

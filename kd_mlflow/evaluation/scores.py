@@ -302,6 +302,7 @@ def paired(first: RowScores, second: RowScores) -> Paired:
     )
 
 
-def metrics_of_test_rows(found: Mapping[str, float], parameters: int) -> Metrics:
-    """A model's metrics on the test rows as its run logs them, with its number of parameters."""
-    return {**{f"test_{name}": value for name, value in found.items()}, "parameters": parameters}
+def metrics_of_test_rows(found: Mapping[str, float], parameters: int | None) -> Metrics:
+    """A model's metrics on the test rows as its run logs them, and its parameters where counted."""
+    counted = {} if parameters is None else {"parameters": parameters}
+    return {**{f"test_{name}": value for name, value in found.items()}, **counted}

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.models import Model
 
-from kd_mlflow.config.rules import BOOSTING
-from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.models.student_model import SCORING, add_code, quiet, requirements, signature
 from kd_mlflow.serving import ensemble_scoring
-from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
@@ -63,14 +59,9 @@ def save_ensemble(
     described.save(str(folder / MLMODEL))
     add_code(folder)
     ensemble.save(folder)
-    for i, family in enumerate(ensemble.families, 1):
-        if isinstance(family, Networks):
-            scaler = Scaler(family.encoding).state_dict()
-            arrays = {name: values.numpy() for name, values in scaler.items()}
-            np.savez(folder / f"family-{i}" / "scaler.npz", allow_pickle=False, **arrays)
 
 
 def _requirements(ensemble: Ensemble) -> list[str]:
-    """What scoring takes; LightGBM where boosted models count."""
-    boosted = any(family.name == BOOSTING for family in ensemble.used.families)
-    return requirements((*SCORING, "lightgbm") if boosted else SCORING)
+    """What scoring takes, and what families that count do."""
+    used = (name for family in ensemble.used.families for name in family.requirements)
+    return requirements((*SCORING, *dict.fromkeys(used)))

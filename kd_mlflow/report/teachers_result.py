@@ -68,6 +68,7 @@ def teachers_rows(result: TeachersResult) -> list[Row]:
         for teacher in result.teachers
     ]
     metrics = result.metrics
+    counted = metrics.get("ensemble_parameters")
     return [
         ("", "test accuracy"),
         *each,
@@ -76,5 +77,5 @@ def teachers_rows(result: TeachersResult) -> list[Row]:
             "ensemble" + (" (reused)" if result.reused else ""),
             percent(metrics["ensemble_test_accuracy"]),
         ),
-        ("ensemble parameters", f"{metrics['ensemble_parameters']:,.0f}"),
+        *([("ensemble parameters", f"{counted:,.0f}")] if counted else []),
     ]

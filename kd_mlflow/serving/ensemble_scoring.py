@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 if TYPE_CHECKING or __name__.startswith("kd_mlflow."):
@@ -27,8 +29,11 @@ else:  # in a model's folder: the other files lie beside this one, importable no
 BATCH_BYTES = 2**25
 """Bound of what one layer of one family's networks makes of the rows that are scored at once."""
 
-Family = Callable[[NDArray[np.float32]], NDArray[Any]]
-"""A family.  Shape: encoded columns (n, columns) -> logits (k, n, classes)."""
+Family = Callable[[Any], NDArray[Any]]
+"""A family.  Shape: encoded columns (n, columns), or n raw rows -> logits (k, n, classes)."""
+
+FLOOR = 1e-6
+"""Least probability: the 0 of a forest has no logarithm."""
 
 
 class Networks(scoring.Network):
@@ -80,8 +85,64 @@ class Trees:
         return np.stack(raw)
 
 
+class Estimators:
+    """A family of anybody's classifiers, loaded by MLflow's own flavours.
+
+    Shape: n raw rows -> logits (k, n, classes).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        described = json.loads((folder / "estimators.json").read_text(encoding="utf-8"))
+        encoding = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
+        self.columns = {column["name"]: column for column in encoding["columns"]}
+        self.dtypes, self.known = described["dtypes"], described["known"]
+        self.classes = len(encoding["classes"])
+        load = import_module(f"mlflow.{described['flavour']}").load_model
+        self.models = [load(str(path)) for path in sorted(folder.glob("model-*"))]
+
+    def __call__(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        rows = pd.DataFrame({name: self._typed(table[name], name) for name in self.dtypes})
+        logits = np.full((len(self.models), len(rows), self.classes), np.log(FLOOR))
+        for own, model, known in zip(logits, self.models, self.known, strict=True):
+            own[:, known] = np.log(np.clip(model.predict_proba(rows), FLOOR, 1))
+        return logits
+
+    def _typed(self, values: pd.Series, name: str) -> pd.Series:
+        """A column as training had it, where a caller's has another type."""
+        dtype, column = self.dtypes[name], self.columns[name]
+        if str(values.dtype) == dtype:
+            return values
+        if column["kind"] == "numeric":
+            return pd.Series(scoring.numbers(values, column), index=values.index)
+        return scoring.timestamps(values) if column["kind"] == "date" else values
+
+
+class Arrays:
+    """A family of arrays: its folder brings ``scorer.py``, whose ``score`` asks one model.
+
+    Shape: encoded columns (n, columns) -> logits (k, n, classes).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        spec = spec_from_file_location(f"kd_mlflow_{folder.name}", folder / "scorer.py")
+        scorer = module_from_spec(spec)  # type: ignore[arg-type]  # a file that is there has one
+        spec.loader.exec_module(scorer)  # type: ignore[union-attr]
+        self.score, self.models = scorer.score, []
+        for path in sorted(folder.glob("model-*.npz")):
+            with np.load(path, allow_pickle=False) as arrays:
+                self.models.append(dict(arrays))
+
+    def __call__(self, encoded: NDArray[np.float32]) -> NDArray[Any]:
+        return np.stack([self.score(model, encoded) for model in self.models])
+
+
 FAMILIES: dict[str, Callable[[Path], Family]] = {"mlp": Networks, "boosting": Trees}
 """Kinds of families by their names in ``ensemble.json``."""
+
+
+def family_of(name: str) -> Callable[[Path], Family]:
+    """The kind of a family's name: one of ours, module:function, or one of arrays."""
+    return Estimators if ":" in name else FAMILIES.get(name, Arrays)
 
 
 class Members:
@@ -98,19 +159,30 @@ class Members:
         self.temperature = mixture.get("temperature", 1.0)
         for i, (name, share) in enumerate(zip(names, shares, strict=True)):
             if share != 0:
-                scorer = FAMILIES[name](folder / f"family-{i + 1}")
+                scorer = family_of(name)(folder / f"family-{i + 1}")
                 self.families.append((scorer, share, temperatures[i]))
 
-    def probabilities(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1."""
-        starts = range(0, len(encoded), scoring.ROWS_AT_ONCE)
-        parts = [self._average(encoded[start : start + scoring.ROWS_AT_ONCE]) for start in starts]
-        return np.concatenate(parts)
+    def probabilities(
+        self, encoded: NDArray[np.float32], table: pd.DataFrame | None = None
+    ) -> NDArray[np.float32]:
+        """Shape: encoded columns (n, columns) -> (n, classes), rows that sum to 1.
 
-    def _average(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        ``table`` has the same rows with raw columns, for families that take these.
+        """
+        n, step = len(encoded), scoring.ROWS_AT_ONCE
+        rows = [slice(start, start + step) for start in range(0, n, step)]
+        raw = [None if table is None else table.iloc[some] for some in rows]
+        return np.concatenate(
+            [self._average(encoded[some], own) for some, own in zip(rows, raw, strict=True)]
+        )
+
+    def _average(
+        self, encoded: NDArray[np.float32], table: pd.DataFrame | None
+    ) -> NDArray[np.float32]:
         logits, weights = [], []
         for scorer, share, temperature in self.families:
-            own = scorer(encoded).astype(np.float64) / temperature
+            asked = table if isinstance(scorer, Estimators) else encoded
+            own = scorer(asked).astype(np.float64) / temperature
             logits.append(own)
             weights += [1.0 if share is None else share / len(own)] * len(own)
         each, weight = np.concatenate(logits), np.array(weights) / np.sum(weights)
@@ -142,7 +214,13 @@ class Ensemble(student.Student):
         """Read the encoding and the families from the model's own folder."""
         folder = Path(__file__).parent
         encoding = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
-        self.prepare(encoding, Members(folder, context.model_config["averaging"]))
+        self.members = Members(folder, context.model_config["averaging"])
+        self.prepare(encoding, self.members)
+
+    def shares(self, table: pd.DataFrame) -> NDArray[np.float32]:
+        """Each class's probability.  Shape: n raw rows -> (n, classes)."""
+        encoded = scoring.encode(table, self.encoding["columns"])
+        return self.members.probabilities(encoded, table)
 
 
 if not __name__.startswith("kd_mlflow"):

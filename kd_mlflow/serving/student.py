@@ -84,16 +84,19 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
         names = self.names.tolist()
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def shares(self, table: pd.DataFrame) -> NDArray[np.float32]:
+        """Each class's probability.  Shape: n raw rows -> (n, classes)."""
+        return self.network.probabilities(scoring.encode(table, self.encoding["columns"]))
+
     def _answers(self, given: Any) -> tuple[pd.Index, list[NDArray[Any]]]:
         """Score a table: its index, then predictions, then each class's probabilities."""
         try:
             table = _table(given)
             if not len(table):
                 raise scoring.ColumnError("no rows to score")
-            matrix = scoring.encode(table, self.encoding["columns"])
+            shares = self.shares(table)
         except scoring.ColumnError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        shares = self.network.probabilities(matrix)
         threshold = self.encoding.get("threshold")
         predicted = (
             shares.argmax(axis=1)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import Unavailable
+from kd_mlflow.evaluation.case import Findings
 from kd_mlflow.evaluation.checks import Check, Limits
-from kd_mlflow.evaluation.gate import Findings, gate
+from kd_mlflow.evaluation.gate import gate
 from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores

@@ -128,7 +128,7 @@ def _document(decision: Decision, standing: str | None) -> dict[str, Any]:
         "time": moves.now(),
         "passed": decision.passed,
         "reason": decision.reason,
-        "checks": [{"question": c.question, **asdict(c)} for c in decision.checks],
+        "checks": [asdict(check) for check in decision.checks],
     }
 
 

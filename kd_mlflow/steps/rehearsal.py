@@ -8,6 +8,9 @@ from itertools import pairwise
 
 import pandas as pd
 
+from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.distillation.families import kind_of
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.models.student_model import rehearse
@@ -46,6 +49,13 @@ def rehearse_student(dataset: Dataset, encoding: Encoding) -> pd.DataFrame:
         ) from error
     assert len(answer) == len(rows)
     return example
+
+
+def rehearse_families(config: TeachersConfig, dataset: Dataset) -> None:
+    """Let each family try what would otherwise fail after training."""
+    given = TeacherInputs(config=config, dataset=dataset)
+    for name in config.teacher_families.split(","):
+        kind_of(name).rehearse(given)
 
 
 def check_memory(

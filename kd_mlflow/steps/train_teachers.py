@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,16 +11,14 @@ import torch
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
-from kd_mlflow.config.rules import BOOSTING
-from kd_mlflow.distillation.families import Training
-from kd_mlflow.distillation.identity import teachers_fingerprint
+from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.teachers import (
     Ensemble,
     assembled,
     evaluated,
     teacher_trainings,
-    teachers_encoding,
 )
 from kd_mlflow.evaluation.comparison import (
     IMBALANCED_SHARE,
@@ -29,7 +28,7 @@ from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
 from kd_mlflow.report.words import together
-from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
+from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
 from kd_mlflow.steps.work import BALANCE, Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
@@ -85,6 +84,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
     encoding = teachers_encoding(config, dataset)
     check_memory(dataset, encoding, members=config.n_teachers, hidden=config.teacher_hidden)
     example = rehearse_student(dataset, encoding)
+    rehearse_families(config, dataset)
     trainings = teacher_trainings(config, dataset)
     names = _names(trainings)
     with begun("teachers", config, session, fingerprint) as work:
@@ -122,10 +122,9 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
 
 
 def _names(trainings: Sequence[Training]) -> list[str]:
-    """Names of the teachers' runs: networks are numbered through, boosted models too."""
-    families = [training.name for training in trainings for _ in training.seeds]
-    boosted = families.count(BOOSTING)
-    return numbered("teacher", len(families) - boosted) + numbered("boosting", boosted)
+    """Names of the teachers' runs: those of each kind are numbered through."""
+    kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
+    return [name for runs, k in kinds.items() for name in numbered(runs, k)]
 
 
 def _own_runs(

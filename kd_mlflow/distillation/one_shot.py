@@ -1,0 +1,257 @@
+"""Families whose models are fitted in one go, without epochs: one model per fold left out."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_mlflow.distillation.families import (
+    ENCODING,
+    Family,
+    Kind,
+    Trained,
+    read_json,
+    write_json,
+)
+from kd_mlflow.distillation.identity import family_stream
+from kd_mlflow.distillation.inputs import TeacherInputs
+from kd_mlflow.distillation.logits import validation_metrics
+from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
+from kd_mlflow.population.history import HELD_OUT, History, OnEpoch, replay, side_by_side
+from kd_mlflow.population.sampling import RowNumbers
+from kd_mlflow.population.workers import Workers
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
+
+Arrays = Mapping[str, NDArray[Any]]
+"""A model as arrays by name."""
+
+M = TypeVar("M")
+
+MODEL = "model."
+"""How a checkpoint calls the arrays of a model."""
+
+SCORER = """\
+from __future__ import annotations
+
+import numpy as np
+
+
+"""
+"""How ``scorer.py`` begins, the file that pulled models score a family of arrays with."""
+
+
+class Recipe(Protocol[M]):
+    """How one model of a family is fitted, asked and kept in checkpoints."""
+
+    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> M:
+        """Fit one model to raw rows and their class numbers."""
+
+    def logits(self, model: M, features: pd.DataFrame) -> Floats:
+        """Shape: n raw rows -> (n, classes)."""
+
+    def pack(self, model: M) -> Arrays:
+        """The model as arrays."""
+
+    def unpack(self, arrays: Arrays) -> M:
+        """The model that was packed."""
+
+    def family(self, models: tuple[M, ...]) -> Family:
+        """All models as a family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTraining(Generic[M]):
+    """The training of models that are fitted in one go, each without the fold that it leaves out.
+
+    Curves have one value. A checkpoint holds the models that are complete.
+    """
+
+    name: str
+    label: str
+    recipe: Recipe[M]
+    dataset: Dataset
+    seeds: Sequence[int]
+    held_out: tuple[RowNumbers, ...]
+    epochs: int = 1
+
+    def fit(
+        self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
+    ) -> Trained:
+        """Fit one model after the other in this process; a model may use all cores."""
+        own = checkpoints.owned_by(seeds=list(self.seeds))
+        models, curves = [], []
+        for place, found in enumerate(own.found(len(self.seeds))):
+            member = slice(place, place + 1)
+            if found:
+                packed = found.arrays.items()
+                arrays = {n[len(MODEL) :]: v[0] for n, v in packed if n.startswith(MODEL)}
+                model, history = self.recipe.unpack(arrays), found.curves
+            else:
+                model = self._fit(place)
+                history = self._curves(model, place)
+                if own.folder:
+                    own.write(member, _snapshot(self.recipe.pack(model), history))
+            replay(member, history, on_epoch)
+            models.append(model)
+            curves.append(history)
+        return Trained(
+            family=self.recipe.family(tuple(models)),
+            history=side_by_side(curves),
+            held_out=self.held_out,
+        )
+
+    def _fit(self, place: int) -> M:
+        features, labels = self.dataset.features("train"), self.dataset.labels("train")
+        kept = np.setdiff1d(np.arange(len(labels)), self.held_out[place])
+        return self.recipe.fit(features.iloc[kept], labels[kept], self.seeds[place])
+
+    def _curves(self, model: M, place: int) -> History:
+        """Log loss on the rows of each side, and accuracy on the validation rows."""
+        train, labels = self.dataset.features("train"), self.dataset.labels("train")
+        out = self.held_out[place]
+        kept = np.setdiff1d(np.arange(len(labels)), out)
+        sides = {
+            "train_loss": (train.iloc[kept], labels[kept]),
+            HELD_OUT: (train.iloc[out], labels[out]),
+            "val_loss": (self.dataset.features("val"), self.dataset.labels("val")),
+        }
+        curves = {}
+        for name, (rows, truth) in sides.items():
+            logits = torch.from_numpy(self.recipe.logits(model, rows))[None]
+            found = validation_metrics(logits, torch.from_numpy(truth))
+            curves[name] = found["val_loss"].double().numpy()[None]
+        return curves | {"val_accuracy": found["val_accuracy"].double().numpy()[None]}
+
+
+def _snapshot(arrays: Arrays, history: History) -> Snapshot:
+    """A complete model with its curves."""
+    packed = {f"{MODEL}{name}": values[None] for name, values in arrays.items()}
+    return Snapshot(
+        epochs=1, arrays={**packed, **curve_arrays(history)}, documents=({},), done=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFamily(ABC):
+    """A family whose models are arrays; a subclass says how one is fitted and how it is asked.
+
+    ``name`` is that under which it is registered, ``words`` are for people, in the plural.
+    """
+
+    encoding: Encoding
+    models: tuple[Arrays, ...] = ()
+
+    name: ClassVar[str]
+    words: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
+        """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
+
+    @staticmethod
+    @abstractmethod
+    def score(arrays: Arrays, x: NDArray[np.float32]) -> Floats:
+        """Score encoded rows with one model.  Shape: (n, columns) -> logits (n, classes).
+
+        Pulled models have the text of this function alone: it knows its arguments and ``np``.
+        """
+
+    @property
+    def parameters(self) -> tuple[int | None, ...]:
+        """Numbers of each model's arrays."""
+        return tuple(sum(values.size for values in model.values()) for model in self.models)
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def members(self, members: slice) -> Self:
+        """Some members as a family of their own."""
+        return replace(self, models=self.models[members])
+
+    def logits(self, features: pd.DataFrame) -> Tensor:
+        """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
+        x = self.encoding.encode(features)
+        scored = np.stack([self.score(model, x) for model in self.models])
+        return torch.from_numpy(scored.astype(np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Write ``model-01.npz`` ..., ``encoding.json``, and ``scorer.py`` for pulled models."""
+        for i, model in enumerate(self.models, 1):
+            np.savez(folder / f"model-{i:02d}.npz", allow_pickle=False, **model)
+        write_json(folder / ENCODING, self.encoding.to_dict())
+        source = SCORER + textwrap.dedent(inspect.getsource(self.score))
+        (folder / "scorer.py").write_text(source, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Rebuild what ``save`` wrote, bit for bit."""
+        models = []
+        for path in sorted(folder.glob("model-*.npz")):
+            with np.load(path, allow_pickle=False) as arrays:
+                models.append(dict(arrays))
+        encoding = Encoding.from_dict(read_json(folder / ENCODING))
+        return cls(encoding=encoding, models=tuple(models))
+
+    @classmethod
+    def kind(cls) -> Kind:
+        """What registers this family."""
+        return Kind(name=cls.name, runs=cls.name, trainings=cls._trainings, load=cls.load)
+
+    @classmethod
+    def _trainings(cls, given: TeacherInputs) -> list[FoldTraining[Arrays]]:
+        empty = cls(encoding=given.encoding)
+        return [fold_training(given, cls.name, cls.words, _OfArrays(empty))]
+
+
+@dataclass(frozen=True)
+class _OfArrays:
+    """How a family of arrays is made of its subclass's two functions."""
+
+    empty: ArrayFamily
+
+    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> Arrays:
+        encoding = self.empty.encoding
+        return self.empty.fit_arrays(encoding.encode(features), labels, len(encoding.classes), seed)
+
+    def logits(self, model: Arrays, features: pd.DataFrame) -> Floats:
+        return self.empty.score(model, self.empty.encoding.encode(features))
+
+    def pack(self, model: Arrays) -> Arrays:
+        return model
+
+    def unpack(self, arrays: Arrays) -> Arrays:
+        return arrays
+
+    def family(self, models: tuple[Arrays, ...]) -> Family:
+        return replace(self.empty, models=models)
+
+
+def fold_training(
+    given: TeacherInputs, name: str, label: str, recipe: Recipe[M]
+) -> FoldTraining[M]:
+    """The training of as many models of a family as the configuration says."""
+    k = given.config.n_own
+    return FoldTraining(
+        name=name,
+        label=label,
+        recipe=recipe,
+        dataset=given.dataset,
+        seeds=given.seeds(family_stream(name), k),
+        held_out=given.folds(k),
+    )

@@ -1,0 +1,447 @@
+"""Functions of the user's that return classifiers, as families of teachers: module:function.
+
+A classifier is whatever has scikit-learn's ``fit`` and ``predict_proba``. It gets the table's raw
+columns and class numbers; each of the family's models leaves out a fold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_mlflow.distillation.families import (
+    ENCODING,
+    Family,
+    Kind,
+    read_json,
+    write_json,
+)
+from kd_mlflow.distillation.inputs import TeacherInputs
+from kd_mlflow.distillation.one_shot import Arrays, FoldTraining, fold_training
+from kd_mlflow.errors import ConfigError, TrainingError, first_line
+from kd_mlflow.evaluation.metrics import Floats
+from kd_mlflow.models.any_model import pickle_files
+from kd_mlflow.models.respondent import FLOOR, Respondent
+from kd_mlflow.models.student_model import quiet
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
+
+DESCRIPTION = "estimators.json"
+
+OWN_FORMATS = ("xgboost", "catboost")
+"""Libraries whose classifiers MLflow stores in the library's own format."""
+
+SKLEARN = "sklearn"
+
+TREES_OF_SKLEARN = (
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.link.MultinomialLogit",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn._loss.loss.HalfMultinomialLoss",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+"""Types of scikit-learn's own that MLflow's format without pickle takes where they are named."""
+
+TRIED_ROWS = 20
+"""Rows per class that a family is tried with before anything is trained."""
+
+MOST_SEED = 2**31 - 1
+
+PICKLE_HINT = (
+    "own_pickle=true allows that; whoever loads the ensemble then runs code that lies in it"
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One classifier, and which of the table's classes its columns are, by number."""
+
+    model: Any
+    known: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimators:
+    """Classifiers of one function, with the encoding that says what columns they were given.
+
+    ``dtypes`` are pandas' names of these columns' types; ``pickle`` says that the user allows it.
+    """
+
+    name: str
+    encoding: Encoding
+    dtypes: Mapping[str, str]
+    models: tuple[Fitted, ...]
+    licence: str = ""
+    pickle: bool = False
+    pickled: bool = False
+
+    @property
+    def words(self) -> str:
+        """What its members are, for people: where they are pickled, and their licence, too."""
+        licence = f", licence {self.licence}" if self.licence else ""
+        return f"models of {self.name}{' (pickled)' if self.pickled else ''}{licence}"
+
+    @property
+    def parameters(self) -> tuple[None, ...]:
+        """None: what others fit has no common count."""
+        return (None,) * len(self.models)
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Packages of every part of its first classifier, and what its file is read with."""
+        owners = packages_distributions()
+        roots = dict.fromkeys(_roots(self.models[0].model))
+        packages = [owners[root][0] for root in roots if root in owners]
+        reader = ["cloudpickle" if self.pickled else "skops"] if self._sklearn else []
+        return tuple(dict.fromkeys(packages + reader))
+
+    @property
+    def _sklearn(self) -> bool:
+        return flavour_of(self.models[0].model) == SKLEARN
+
+    def members(self, members: slice) -> Estimators:
+        """Some members as a family of their own."""
+        return replace(self, models=self.models[members])
+
+    def logits(self, features: pd.DataFrame) -> Tensor:
+        """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
+        asked = features[list(self.dtypes)]
+        each = [answer(self.name, one, asked, len(self.encoding.classes)) for one in self.models]
+        return torch.from_numpy(np.stack(each).astype(np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them.
+
+        Raises TrainingError where that needs pickle and is not allowed.
+        """
+        for i, one in enumerate(self.models, 1):
+            store(self.name, one.model, folder / f"model-{i:02d}", pickle=self.pickle)
+        described = {
+            "name": self.name,
+            "flavour": flavour_of(self.models[0].model),
+            "dtypes": dict(self.dtypes),
+            "known": [one.known for one in self.models],
+            "licence": self.licence,
+            "pickled": bool(pickle_files(folder)),
+        }
+        write_json(folder / DESCRIPTION, described)
+        write_json(folder / ENCODING, self.encoding.to_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> Estimators:
+        """Load what ``save`` wrote, which runs its code where it is pickled."""
+        described = read_json(folder / DESCRIPTION)
+        paths = sorted(folder.glob("model-*"))
+        models = [_loaded(path, described["flavour"]) for path in paths]
+        return cls(
+            name=described["name"],
+            encoding=Encoding.from_dict(read_json(folder / ENCODING)),
+            dtypes=described["dtypes"],
+            models=tuple(
+                Fitted(model, tuple(known))
+                for model, known in zip(models, described["known"], strict=True)
+            ),
+            licence=described["licence"],
+            pickle=described["pickled"],
+            pickled=described["pickled"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorRecipe:
+    """How one classifier of a function is fitted, asked and kept."""
+
+    name: str
+    make: Callable[[], Any]
+    encoding: Encoding
+    dtypes: Mapping[str, str]
+    pickle: bool
+
+    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> Fitted:
+        """Fit one to raw rows and class numbers from 0, those of the classes that are there.
+
+        Raises TrainingError for whatever the user's code or its library raises.
+        """
+        known, numbers = np.unique(labels, return_inverse=True)
+        model = self.unfitted(seed)
+        try:
+            model.fit(features, numbers)
+        except Exception as error:  # a stranger's code: it may raise anything
+            raise TrainingError(
+                f"a model of {self.name} cannot be trained on this table: {first_line(error)}; "
+                "it gets the table's raw columns: see docs/families.md"
+            ) from error
+        return Fitted(model, tuple(int(place) for place in known))
+
+    def unfitted(self, seed: int) -> Any:
+        """What the function returns, with the seed where it has none of its own.
+
+        Raises ConfigError where it raises or returns no classifier.
+        """
+        try:
+            model = self.make()
+        except Exception as error:  # a stranger's code: it may raise anything
+            raise ConfigError(
+                f"{self.name}, of teacher_families, raises {type(error).__name__}: "
+                f"{first_line(error)}; it is called without arguments"
+            ) from error
+        if not hasattr(model, "fit") or not hasattr(model, "predict_proba"):
+            raise ConfigError(
+                f"{self.name}, of teacher_families, must return a classifier with fit and "
+                f"predict_proba; received {type(model).__name__}"
+            )
+        given = model.get_params() if hasattr(model, "get_params") else {}
+        free = [
+            name
+            for name, value in given.items()
+            if name.rpartition("__")[2] == "random_state" and value is None
+        ]
+        return model.set_params(**dict.fromkeys(free, seed % MOST_SEED)) if free else model
+
+    def logits(self, model: Fitted, features: pd.DataFrame) -> Floats:
+        """Shape: n raw rows -> (n, classes)."""
+        return answer(self.name, model, features, len(self.encoding.classes))
+
+    def pack(self, model: Fitted) -> Arrays:
+        """The files of a stored classifier."""
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "model"
+            store(self.name, model.model, folder, pickle=self.pickle)
+            files = {
+                path.relative_to(folder).as_posix(): np.frombuffer(path.read_bytes(), np.uint8)
+                for path in folder.rglob("*")
+                if path.is_file()
+            }
+        known = np.array([flavour_of(model.model) == name for name in (SKLEARN, *OWN_FORMATS)])
+        return {**files, "known": np.array(model.known), "flavour": known}
+
+    def unpack(self, arrays: Arrays) -> Fitted:
+        """Load a classifier of its files."""
+        files = dict(arrays)
+        known, flavour = files.pop("known"), files.pop("flavour")
+        with tempfile.TemporaryDirectory() as place:
+            for name, content in files.items():
+                path = Path(place) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.tobytes())
+            model = _loaded(Path(place), (SKLEARN, *OWN_FORMATS)[int(flavour.argmax())])
+        return Fitted(model, tuple(known.tolist()))
+
+    def family(self, models: tuple[Fitted, ...]) -> Family:
+        """All classifiers as a family."""
+        return Estimators(
+            name=self.name,
+            encoding=self.encoding,
+            dtypes=self.dtypes,
+            models=models,
+            licence=str(getattr(self.make, "licence", "")),
+            pickle=self.pickle,
+            pickled=self.pickle and needs_pickle(models[0].model),
+        )
+
+    def rehearse(self, dataset: Dataset) -> None:
+        """Fit one to a few rows, ask it and store it, so that what would fail late fails now.
+
+        Too few rows for its kind are no failure: the training will say.
+        """
+        features, labels = dataset.features("train"), dataset.labels("train")
+        rows = pd.Series(labels).groupby(labels).head(TRIED_ROWS).index.to_numpy()
+        self.unfitted(0)
+        try:
+            model = self.fit(features.iloc[rows], labels[rows], 0)
+        except TrainingError:
+            return
+        self.logits(model, features.head(TRIED_ROWS))
+        with tempfile.TemporaryDirectory() as place:
+            store(self.name, model.model, Path(place) / "model", pickle=self.pickle)
+
+
+def answer(name: str, one: Fitted, features: pd.DataFrame, classes: int) -> Floats:
+    """Ask one classifier; a class that it has not seen gets the least probability.
+
+    Shape: n raw rows -> logits (n, classes).
+    """
+    asked = Respondent(name=name, model=_Numbered(one.model), columns=tuple(features.columns))
+    shares = np.full((len(features), classes), FLOOR)
+    shares[:, one.known] = asked.probabilities(features, [str(i) for i in range(len(one.known))])
+    logits: Floats = np.log(shares / shares.sum(axis=1, keepdims=True))
+    return logits
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A classifier of class numbers from 0, whatever it says of its classes itself."""
+
+    model: Any
+
+    def predict_proba(self, features: pd.DataFrame) -> Any:
+        return self.model.predict_proba(features)
+
+    @property
+    def classes_(self) -> Any:
+        return np.asarray(self.model.classes_).ravel()
+
+
+def flavour_of(model: Any) -> str:
+    """MLflow's flavour of a classifier."""
+    root = type(model).__module__.partition(".")[0]
+    return root if root in OWN_FORMATS else SKLEARN
+
+
+def needs_pickle(model: Any) -> bool:
+    """Whether MLflow has no other form for a classifier."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            store("", model, Path(place) / "model", pickle=False)
+        except TrainingError:
+            return True
+    return False
+
+
+def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
+    """Write a classifier by MLflow's own flavour, pickled only where there is no other way.
+
+    Raises TrainingError where it would have to be and is not allowed.
+    """
+    flavour = flavour_of(model)
+    save = importlib.import_module(f"mlflow.{flavour}").save_model
+    if flavour != SKLEARN:
+        with quiet():
+            save(model, str(folder), pip_requirements=[])
+        return
+    try:
+        with quiet():
+            save(
+                model,
+                str(folder),
+                pip_requirements=[],
+                serialization_format="skops",
+                skops_trusted_types=list(TREES_OF_SKLEARN),
+            )
+        return
+    except MlflowException as error:
+        if not pickle:
+            raise TrainingError(
+                f"models of {name} can only be stored as pickles: {PICKLE_HINT}"
+            ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    with quiet():
+        save(
+            model,
+            str(folder),
+            pip_requirements=[],
+            serialization_format="cloudpickle",
+            code_paths=_own_files(model) or None,
+        )
+
+
+def _loaded(folder: Path, flavour: str) -> Any:
+    return importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """A classifier and what it is made of, as far as its parameters say."""
+    yield model
+    if hasattr(model, "get_params"):
+        yield from model.get_params(deep=True).values()
+
+
+def _roots(model: Any) -> Iterator[str]:
+    """Packages of a classifier and its parts."""
+    for part in _parts(model):
+        root = _module_of(part).partition(".")[0]
+        if root not in sys.stdlib_module_names:
+            yield root
+
+
+def _module_of(part: Any) -> str:
+    named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+    return str(named.__module__)
+
+
+def _own_files(model: Any) -> list[str]:
+    """Files of a classifier's parts that no package has installed: the user's own modules."""
+    roots = set(_roots(model)) - packages_distributions().keys()
+    files = {getattr(sys.modules.get(root), "__file__", None) for root in roots}
+    return sorted(file for file in files if file)
+
+
+def function_of(name: str) -> Callable[[], Any]:
+    """Import a function by module:function, from this folder or from what is installed.
+
+    Raises ConfigError where it is not there.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a stranger's code: it may raise anything
+        raise ConfigError(
+            f"teacher_families names {name}, which cannot be imported: {first_line(error)}; give "
+            "module:function, of a module in this folder or one that is installed"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"teacher_families names {name}, which is no function")
+    function: Callable[[], Any] = found
+    return function
+
+
+def _recipe(name: str, given: TeacherInputs) -> EstimatorRecipe:
+    train = given.dataset.features("train")
+    return EstimatorRecipe(
+        name=name,
+        make=function_of(name),
+        encoding=given.encoding,
+        dtypes={str(column): str(kind) for column, kind in train.dtypes.items()},
+        pickle=given.config.own_pickle,
+    )
+
+
+def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
+    recipe = _recipe(name, given)
+    recipe.unfitted(0)
+    return [fold_training(given, name, f"models of {name}", recipe)]
+
+
+def _rehearse(name: str, given: TeacherInputs) -> None:
+    _recipe(name, given).rehearse(given.dataset)
+
+
+def _digest(name: str) -> str:
+    """SHA-256 of the file that a function is written in."""
+    source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+
+
+def kind(name: str) -> Kind:
+    """The kind of family that a user's function makes."""
+    return Kind(
+        name=name,
+        runs=name.rpartition(":")[2],
+        trainings=partial(_trainings, name),
+        load=Estimators.load,
+        rehearse=partial(_rehearse, name),
+        digest=partial(_digest, name),
+    )
