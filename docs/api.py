@@ -22,6 +22,7 @@ from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
 from kd_mlflow.registry.history import Period
+from kd_mlflow.report.columns_result import ColumnsResult
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
@@ -29,7 +30,9 @@ from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.table.columns import ColumnReport
 from kd_mlflow.table.dataset import Sides
+from kd_mlflow.table.kinds import Note
 
 PAGE = Path(__file__).with_name("api.md")
 
@@ -47,6 +50,7 @@ RESULTS: tuple[type, ...] = (
     Rollback,
     EvaluationResult,
     History,
+    ColumnsResult,
     MainResult,
     Comparison,
     Findings,
@@ -55,6 +59,8 @@ RESULTS: tuple[type, ...] = (
     Period,
     Cell,
     ColumnDrift,
+    ColumnReport,
+    Note,
     ClassScores,
     Paired,
 )

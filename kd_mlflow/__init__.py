@@ -10,6 +10,7 @@ from kd_mlflow.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from kd_mlflow.api import (
+        columns,
         distill,
         evaluate,
         fit_ensemble,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KDError",
+    "columns",
     "distill",
     "evaluate",
     "fit_ensemble",

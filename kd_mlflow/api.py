@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import (
+    ColumnsConfig,
     DistillConfig,
     EvaluateConfig,
     HistoryConfig,
@@ -25,6 +26,7 @@ from kd_mlflow.config.groups import DataOptions, StudentFit
 from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.distillation import fitted
 from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
+from kd_mlflow.report.columns_result import ColumnsResult
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
@@ -236,6 +238,21 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     if config.strict:
         result.refuse()
     return result
+
+
+@_takes(ColumnsConfig)
+def columns(config: ColumnsConfig) -> ColumnsResult:
+    """How each column of a table is read, before anything is trained on it.
+
+    >>> import kd_mlflow as kd
+    >>> import pandas as pd
+    >>> prices = [f"${i}.50" for i in range(9)]
+    >>> table = pd.DataFrame({"price": prices, "sold": ["yes", "no", "no"] * 3})
+    >>> found = kd.columns(data=table, target="sold").columns[0]
+    >>> found.kind, found.form, found.high
+    ('numeric', "numbers with '$'", '8.5')
+    """
+    return pipeline.run_columns(config)
 
 
 @_takes(HistoryConfig)

@@ -38,6 +38,7 @@ COMMANDS = {
     "promote": "Gate a version and move the alias production to it.",
     "rollback": "Move the alias production back to previous, or to an earlier version.",
     "history": "Print who was in production, when, for how long, and why.",
+    "columns": "Print how each column of a table is read, before anything is trained on it.",
     "evaluate": "Score any table with any model; say which columns have moved.",
 }
 """What each command does; its function is ``run_...`` of the pipeline."""
@@ -115,7 +116,8 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
         for field in reversed(fields):
             name, rule, by_recipe = field.name, field.metadata["rule"], field.default is None
             kind = str if kind_of(field) is tuple else kind_of(field)
-            as_text = by_recipe or kind is str
+            as_text, several = by_recipe or kind is str, bool(field.metadata["several"])
+            default = text_value(field.default) if as_text else field.default
             alone: dict[str, Any] = (
                 {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
                 if kind is bool
@@ -126,7 +128,8 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
                 *([f"--{name}"] if "_" in name else []),
                 name,
                 type=_or_recipe(kind) if by_recipe else kind,
-                default=text_value(field.default) if as_text else field.default,
+                multiple=several,
+                default=None if several else default,
                 show_default=f"recipe: {recipe_text(name)}" if by_recipe else True,
                 help=field.metadata["help"] + ("" if rule is ANY else f"  Must be {rule[0]}."),
                 hidden=many and name not in USUAL,

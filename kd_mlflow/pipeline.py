@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias, TypeVar
 
 from kd_mlflow.config.entry_points import (
+    ColumnsConfig,
     DistillConfig,
     EvaluateConfig,
     HistoryConfig,
@@ -19,6 +20,7 @@ from kd_mlflow.config.entry_points import (
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.config.rules import told_columns
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.onnx_graph import require_onnx
@@ -29,6 +31,7 @@ from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.registry import moves, versions
 from kd_mlflow.report import notes
+from kd_mlflow.report.columns_result import ColumnsResult
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
@@ -44,6 +47,7 @@ from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.work import Listener, Session, Silence, begun
 from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.table.loading import describe_columns
 from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
@@ -130,6 +134,19 @@ def run_rollback(config: RollbackConfig) -> Rollback:
 def run_history(config: HistoryConfig) -> History:
     """Command ``history``: who was in production, when, for how long, and why."""
     return history_step(config.model_name, Tracker())
+
+
+def run_columns(config: ColumnsConfig) -> ColumnsResult:
+    """Command ``columns``: how each column of a table is read, without any store."""
+    origin, rows, columns = describe_columns(
+        config.data,
+        config.target,
+        separator=config.separator,
+        decimal=config.decimal,
+        told=told_columns(config.column),
+        max_categories=config.max_categories,
+    )
+    return ColumnsResult(table=origin.name, rows=rows, columns=columns)
 
 
 @store_errors()

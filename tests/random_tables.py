@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 from hypothesis import strategies as st
 
+SWAPPED = str.maketrans(",.", ".,")
+
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "integers": st.integers(-(2**40), 2**40),
     "small integers": st.integers(0, 5),
@@ -30,6 +32,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "uuids": st.uuids(),
     "decimals": st.decimals(-100, 100, places=2),
     "customers": st.integers(0, 19).map("customer {}".format),
+    "money": st.floats(-1e6, 1e6).map(lambda x: f"${x:,.2f}" if x >= 0 else f"(${-x:,.2f})"),
+    "foreign money": st.floats(0, 1e6).map(lambda x: f"{x:,.2f} €".translate(SWAPPED)),
+    "units": st.one_of(st.floats(0, 99).map(lambda x: f"{x:.1f} kg"), st.just("heavy")),
+    "percent": st.integers(0, 100).map("{}%".format),
+    "foreign days": st.dates(datetime.date(1990, 1, 1)).map(lambda day: day.strftime("%d.%m.%Y")),
+    "American days": st.dates(datetime.date(1990, 1, 1)).map(lambda day: day.strftime("%m/%d/%Y")),
+    "zero days": st.one_of(st.just("0000-00-00"), st.dates(datetime.date(1990, 1, 1)).map(str)),
+    "gap words": st.sampled_from(["NA", "None", "null", "", "n/a", "a", "3", "$4"]),
     "lists": st.lists(st.integers(0, 2), max_size=2),
 }
 NAMES = st.one_of(

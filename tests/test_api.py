@@ -32,6 +32,7 @@ FUNCTIONS = {
     "rollback": "rollback",
     "evaluate": "evaluate",
     "history": "history",
+    "columns": "columns",
 }
 """Functions and their entry points."""
 

@@ -225,8 +225,8 @@ BAD_FRAMES = {
         "'number' takes finite numbers.*row 1",
     ),
     "no truth": (
-        mixed().astype({"flag": object}).assign(flag=["yes", True, True, True, False]),
-        "'flag' holds true and false; row 0 has 'yes'",
+        mixed().astype({"flag": object}).assign(flag=["maybe", True, True, True, False]),
+        "'flag' holds true and false; row 0 has 'maybe'",
     ),
     "no date": (mixed().replace({"day": {"2024-02-01": "soon"}}), "'day' holds dates.*row 2"),
 }

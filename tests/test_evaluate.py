@@ -438,3 +438,18 @@ def test_names_on_the_page_are_text(page):
     html, _ = page
     assert "<img src=x>" not in html
     assert "&lt;img src=x&gt;.csv" in html
+
+
+@pytest.mark.slow
+def test_mlflows_own_evaluation_takes_answers_of_a_student(store, tmp_path, monkeypatch):
+    """As docs/evaluate.md says: its answers beside the labels, and accuracy is the same."""
+    monkeypatch.chdir(tmp_path)
+    labels = np.array(["no", "yes"] * 40)
+    answered = pd.DataFrame({"a": np.arange(80), "y": labels, "prediction": labels[::-1]})
+    answered.loc[:19, "prediction"] = labels[:20]
+    with mlflow.start_run():
+        found = mlflow.models.evaluate(
+            data=answered, targets="y", predictions="prediction", model_type="classifier"
+        )
+    assert found.metrics["accuracy_score"] == 0.25
+    assert "log_loss" not in found.metrics

@@ -1,7 +1,6 @@
 """Example rows: of the table's columns and types, scorable, and none of the table's own rows."""
 
 from dataclasses import asdict
-from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,6 @@ COLUMNS = {
     "large int": np.full(ROWS, 2**63 - 1) - np.arange(ROWS),
     "nullable int": pd.array([None if i % 7 == 0 else i for i in range(ROWS)], dtype="Int64"),
     "arrow": pd.array(RNG.normal(size=ROWS), dtype="float64[pyarrow]"),
-    "decimal": [Decimal(i) / 4 for i in range(ROWS)],
     "nothing": [None] * ROWS,
     "bool": RNG.random(ROWS) < 0.5,
     "bool with gaps": [None if i % 5 == 0 else i % 2 == 0 for i in range(ROWS)],

@@ -199,8 +199,8 @@ def test_a_table_of_identifiers_alone_is_split_by_them():
 def test_the_digest_is_of_all_that_a_table_is():
     """Values, kinds, labels, classes and target: another one of them is another table."""
     frame, labels = pd.DataFrame({"a": [1, 2]}), np.array([0, 1])
-    given = {"kinds": {"a": "number"}, "labels": labels, "classes": ("n", "y"), "target": "t"}
-    others = {"kinds": {"a": "text"}, "labels": 1 - labels, "classes": ("y", "n"), "target": "u"}
+    given = {"readings": {"a": "number"}, "labels": labels, "classes": ("n", "y"), "target": "t"}
+    others = {"readings": {"a": "text"}, "labels": 1 - labels, "classes": ("y", "n"), "target": "u"}
     found = [table_digest(frame, **given), table_digest(frame + 1, **given)]
     found += [table_digest(frame, **given | {name: other}) for name, other in others.items()]
     assert len(set(found)) == 6
@@ -209,10 +209,10 @@ def test_the_digest_is_of_all_that_a_table_is():
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(None, "None"), (2**53, 2**53 + 1), (0.1, math.nextafter(0.1, 1)), ("a", "A"), ("3", "3.5")],
+    [(None, "none"), (2**53, 2**53 + 1), (0.1, math.nextafter(0.1, 1)), ("a", "A"), ("3", "3.5")],
 )
 def test_the_digest_tells_near_values_apart(first, second):
-    """A gap is not the text None, and whole numbers beyond 2**53 are not their neighbours."""
+    """A gap is not the text none, and whole numbers beyond 2**53 are not their neighbours."""
     digests = {
         load_table(pd.DataFrame({"a": [value, "b", "c"], "y": [0, 1, 0]}), "y").digest
         for value in (first, second)

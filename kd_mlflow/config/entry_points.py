@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kd_mlflow.config.groups import (
+    ColumnOptions,
     DataOptions,
     EnsembleOptions,
     GateOptions,
@@ -17,6 +18,7 @@ from kd_mlflow.config.groups import (
 )
 from kd_mlflow.config.options import Options, option, option_group
 from kd_mlflow.config.rules import (
+    AT_LEAST_ONE,
     NOT_NEGATIVE,
     REASON,
     SHARE,
@@ -100,6 +102,15 @@ class HistoryConfig(RegistryOptions):
 
 
 @option_group
+class ColumnsConfig(TableOptions, ColumnOptions):
+    """Options of the command ``columns``, which only reads."""
+
+    max_categories: int = option(
+        64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
+    )
+
+
+@option_group
 class EvaluateConfig(TableOptions):
     """Options of the entry point ``evaluate``."""
 
@@ -154,5 +165,5 @@ ENTRY_POINTS: dict[str, type[Options]] = {
 }
 """What each command, entry point of MLproject and function of the API takes."""
 
-READERS: dict[str, type[Options]] = {"history": HistoryConfig}
+READERS: dict[str, type[Options]] = {"history": HistoryConfig, "columns": ColumnsConfig}
 """Commands that only read: functions of the API too, but no entry points of MLproject."""

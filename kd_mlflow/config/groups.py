@@ -12,6 +12,7 @@ from kd_mlflow.config.recipes import RECIPES
 from kd_mlflow.config.rules import (
     AT_LEAST_ONE,
     AT_LEAST_TWO,
+    COLUMNS,
     DECIMAL,
     FAMILIES,
     MODELS,
@@ -64,7 +65,21 @@ class TableOptions(Options):
 
 
 @option_group
-class DataOptions(TableOptions):
+class ColumnOptions(Options):
+    """What columns hold."""
+
+    column: str = option(
+        "",
+        "What a column holds, whatever it looks like: name=number, category (NA is a text), date "
+        "(or date:%d.%m.%Y), truth, text (keeps 007) or leave_out; several with semicolons, or "
+        "the option again. What does not fit is a gap.",
+        COLUMNS,
+        several=";",
+    )
+
+
+@option_group
+class DataOptions(ColumnOptions, TableOptions):
     """Which table, which label, which rows."""
 
     time: str = option(

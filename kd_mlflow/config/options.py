@@ -25,9 +25,13 @@ NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
 C = TypeVar("C")
 
 
-def option(default: Any, text: str, rule: Rule = ANY) -> Any:
-    """Declare one option: a dataclass field that carries its rule and its help."""
-    return dataclasses.field(default=default, metadata={"help": text, "rule": rule})
+def option(default: Any, text: str, rule: Rule = ANY, *, several: str = "") -> Any:
+    """Declare one option: a dataclass field that carries its rule and its help.
+
+    ``several`` stands between values that may come one by one and are kept as one text.
+    """
+    metadata = {"help": text, "rule": rule, "several": several}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def by_recipe(text: str, rule: Rule = ANY) -> Any:
@@ -96,6 +100,8 @@ def _checked(field: Field[Any], value: Any) -> Any:
     """A value as its option keeps it; ConfigError where it is against the option's rule."""
     (rule, holds), example = field.metadata["rule"], _example(field)
     try:
+        if (between := field.metadata["several"]) and isinstance(value, tuple | list):
+            value = between.join(filter(None, value))
         if isinstance(example, tuple) and isinstance(value, str | list):
             parts = value.split(",") if isinstance(value, str) else value
             value = tuple(map(type(example[0]), parts))

@@ -61,6 +61,24 @@ def size_lists(text: str) -> list[tuple[int, ...]]:
     return [tuple(map(int, widths.split(","))) for widths in text.split(";") if text]
 
 
+TOLD = re.compile(r"(.+?)=(number|category|date(?::[^;]+)?|truth|text|leave_out)(?:;|$)", re.DOTALL)
+
+
+def told_columns(text: str) -> dict[str, str]:
+    """Read what columns are told to hold: price=number;day=date:%d.%m.%Y.
+
+    Raises ValueError for anything else.
+
+    >>> told_columns("price=number;a;b=leave_out")
+    {'price': 'number', 'a;b': 'leave_out'}
+    """
+    found = [(match[1], match[2]) for match in TOLD.finditer(text)]
+    told = dict(found)
+    if ";".join(map("=".join, found)) != text.removesuffix(";") or len(told) < len(found):
+        raise ValueError(text)
+    return told
+
+
 def families(text: str) -> bool:
     """Whether a text names families of teachers, each once."""
     names = text.split(",")
@@ -104,6 +122,11 @@ SEPARATOR: Rule = (
     lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
 )
 DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
+COLUMNS: Rule = (
+    "columns and what each holds, such as price=number;day=date:%d.%m.%Y: number, category, date, "
+    "truth, text or leave_out",
+    lambda v: len(v) <= 6000 and told_columns(v) is not None,
+)
 TEACHER_FAMILIES: Rule = (
     f"one or more of {', '.join(FAMILIES)} and module:function, with commas, each once",
     families,

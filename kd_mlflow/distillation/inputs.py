@@ -64,6 +64,7 @@ def teachers_encoding(config: TeachersConfig, dataset: Dataset) -> Encoding:
         scaling=config.scaling,
         kinds=dataset.table.kinds,
         gap_texts=dataset.table.gap_texts,
+        forms=dataset.table.forms,
     )
 
 

@@ -97,12 +97,6 @@ class AnyModel:
         """Its files that are pickles, which run code when they are loaded, after what it is."""
         return tuple(f"{self.title}: {name}" for name in pickle_files(self.folder))
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Columns that it reads as categories, where it says so."""
-        columns = self.encoding.columns if self.encoding else ()
-        return tuple(column.name for column in columns if column.kind == "category")
-
     def taking(self, features: pd.DataFrame) -> AnyModel:
         """The same model, asked with all columns of a table where it names none of its own."""
         if self.respondent.columns:

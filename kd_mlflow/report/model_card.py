@@ -37,6 +37,7 @@ from kd_mlflow.report.words import (
     warning_text,
     whole_blocks,
 )
+from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
 
@@ -46,7 +47,7 @@ takes more, PostgreSQL refuses them."""
 
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 6
-TAUGHT_BY_LENGTH = 160
+TAUGHT_BY_LENGTH, LEFT_OUT_LENGTH = 160, 300
 UNKNOWN_ROWS = (
     " Which rows these models were trained on is not known here: if test rows were among them, the "
     "ensemble's metrics are too good, and its students' may be."
@@ -132,7 +133,7 @@ def model_card(
         OUT_OF_SCOPE_IN_SHORT,
         *details,
         f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
-        f"{table.features.shape[1]:,} columns{_together(evidence)}. "
+        f"{table.features.shape[1]:,} columns{_together(evidence)}.{_left_out(table)} "
         f"{counts_text(comparison.class_rows)} "
         f"Digest `{table.digest[:12]}`.",
         f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
@@ -191,6 +192,12 @@ def _recipe(evidence: Evidence) -> str:
         f"seed {config.seed}. {chosen}"
         "Baselines have the same architecture, steps, schedule and seeds."
     )
+
+
+def _left_out(table: Table) -> str:
+    """Which columns of a table are no inputs, as a sentence behind others."""
+    text = left_out_text(table.columns)
+    return f" {safe(text, LEFT_OUT_LENGTH)}." if text else ""
 
 
 def _ways_to_ask(model_name: str) -> list[str]:

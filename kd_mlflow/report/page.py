@@ -18,6 +18,7 @@ from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.report import review_parts, review_words, words
 from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
 from kd_mlflow.report.review_parts import LISTED_CLASSES
+from kd_mlflow.table.columns import left_out_text
 
 MODELS = {
     "ensemble": "ensemble",
@@ -109,11 +110,12 @@ def environment() -> Environment:
 def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
     table, split = evidence.dataset.table, evidence.dataset.split
     kinds = Counter(column.kind for column in evidence.encoding.columns)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return [
         ("table", table.name),
         ("label", f"{table.target}, {len(table.classes)} classes"),
         ("rows", f"{len(table.labels):,}: {words.sides(split)}"),
-        ("columns", ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
+        ("columns", "; ".join(filter(None, [counted, left_out_text(table.columns)]))),
         *words.together(evidence.dataset),
         ("digest", table.digest),
     ]

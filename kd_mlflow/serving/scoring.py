@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,31 @@ DAY_US = 86_400_000_000
 ROWS_AT_ONCE = 2048
 """Rows that the network scores at once."""
 
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+"""How a date starts in ISO 8601."""
+
 NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
-TRUTH = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+TRUTH = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "y"), 1.0),
+    **dict.fromkeys(("false", "0", "0.0", "no", "n"), 0.0),
+}
+
+GAP_TEXTS = frozenset(
+    [
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
+        *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    ]
+)
+"""What pandas reads as a gap in a CSV file, and what is one wherever a table comes from."""
+
+NO_DATE = re.compile(r"NaT|0[0:\s./T-]*0", re.ASCII)
+"""A gap among dates: pandas' own, and the zeros of databases."""
+
+WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
+
+SPACES, QUOTES = " \u00a0\u2007\u2009\u202f", "'\u2019"
+"""What stands between thousands besides point and comma, by the first of each."""
 
 
 class ColumnError(ValueError):
@@ -108,26 +131,76 @@ def _numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
 def numbers(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float64]:
     """Read a column of numbers; gaps and the texts that stand for one are NaN.  Shape: (n,).
 
-    Raises ColumnError for any other text and for dates.
+    Texts are read by the column's form. Raises ColumnError for any other text and for dates.
     """
-    series = _without(series, column["gap_texts"])
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
     if series.dtype.kind in "Mmc":
         raise ColumnError(f"column {series.name!r} holds numbers; received {series.dtype}")
-    try:
-        values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    except (TypeError, ValueError, OverflowError):
-        values = np.array([_number(value) for value in series], dtype=np.float64)
-    _refuse(series, np.isnan(values) & series.notna().to_numpy(), "holds numbers")
+    if has_clothes(column["form"]) and series.dtype.kind not in "iufb":
+        values = _undressed(series, column["form"])
+    else:
+        try:
+            values = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError, OverflowError):
+            values = np.array([_number(value) for value in series], dtype=np.float64)
+    _refuse(series, np.isnan(values) & series.notna().to_numpy(), "holds numbers", column)
     return values
 
 
-def _without(series: pd.Series, gap_texts: list[str]) -> pd.Series:
-    """A column with gaps for the texts that were taken for gaps in training."""
-    if not gap_texts or series.dtype.kind in "iufbM":
-        return series
-    return series.astype(object).where(~series.isin(gap_texts))
+def reads_texts(column: Mapping[str, Any]) -> bool:
+    """Whether a column is read as it is written, so that a CSV reader is to leave it as it is."""
+    form = column["form"]
+    return column["kind"] == "category" or has_clothes(form) or bool(form["layout"])
+
+
+def has_clothes(form: Mapping[str, Any]) -> bool:
+    """Whether texts of a column are numbers with something about them."""
+    return bool(form["unit"] or form["thousands"])
+
+
+def _undressed(series: pd.Series, form: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Numbers without their clothes; what does not fit is NaN.  Shape: (n,)."""
+    codes, uniques = _factorize(series)
+    pattern, marks = number_pattern(**{n: form[n] for n in ("unit", "thousands", "decimal")})
+    known = [
+        undressed(value, pattern, marks) if isinstance(value, str) else _number(value)
+        for value in uniques
+    ]
+    return np.array([*known, np.nan], dtype=np.float64)[codes]
+
+
+@cache
+def number_pattern(*, unit: str, thousands: str, decimal: str) -> tuple[re.Pattern[str], Any]:
+    """The pattern of a number in its clothes, and what makes its digits Python's own.
+
+    A unit stands before or behind, once or not at all; a number in parentheses is below zero.
+    """
+    between = {" ": SPACES, "'": QUOTES}.get(thousands, thousands)
+    groups = rf"|[1-9][0-9]{{0,2}}(?:[{re.escape(between)}][0-9]{{3}})+" if between else ""
+    mark, about = re.escape(decimal), rf"(?:{re.escape(unit)})?" if unit else ""
+    digits = rf"(?:(?:[0-9]+{groups})(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    parts = (
+        r"(?P<open>\()?",
+        r"(?P<first>[+\-\u2212]?)",
+        about,
+        r"(?P<second>[+\-\u2212]?)",
+        rf"(?P<digits>{digits})",
+        about,
+        r"(?(open)\))",
+    )
+    marks = str.maketrans({**dict.fromkeys(between), decimal: "."})
+    return re.compile(r"\s*".join(("", *parts, ""))), marks
+
+
+def undressed(text: str, pattern: re.Pattern[str], marks: Any) -> float:
+    """The number that a text says; NaN where it is none."""
+    if (found := pattern.fullmatch(text)) is None:
+        return float("nan")
+    value = float(found["digits"].translate(marks))
+    signs = found["first"] + found["second"]
+    below = signs.count("-") + signs.count("\u2212") + bool(found["open"])
+    return -value if below % 2 else value
 
 
 def _number(value: Any) -> float:
@@ -139,49 +212,73 @@ def _number(value: Any) -> float:
 
 def _truth_values(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
     codes, uniques = _factorize(series)
-    known = [TRUTH.get(str(value).lower(), np.nan) for value in uniques]
+    known = [TRUTH.get(str(value).strip().lower(), np.nan) for value in uniques]
     values = np.array([*known, np.nan])[codes]
-    _refuse(series, np.isnan(values) & (codes >= 0), "holds true and false")
+    _refuse(series, np.isnan(values) & (codes >= 0), "holds true and false", column)
     return values.astype(np.float32)
 
 
 def _days(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
-    series = _without(series, column["gap_texts"])
     origin = np.datetime64(column["origin"], "us").astype(np.int64)
-    stamps = timestamps(series)
-    _refuse(series, (stamps.isna() & series.notna()).to_numpy(), "holds dates such as 2024-03-31")
+    stamps = timestamps(series, column["form"]["layout"])
+    bad = (stamps.isna() & series.notna()).to_numpy()
+    _refuse(series, bad, "holds dates such as 2024-03-31", column)
     days = (stamps.astype("int64").to_numpy() - origin) / DAY_US
     return np.where(stamps.isna(), np.nan, days).astype(np.float32)
 
 
-def timestamps(series: pd.Series) -> pd.Series:
-    """Read dates, ISO 8601 where they are text; what is none becomes a gap.  UTC, microseconds."""
+def timestamps(series: pd.Series, layout: str = "") -> pd.Series:
+    """Read dates, by their layout or as ISO 8601 where they are text; what is none becomes a gap.
+
+    In UTC, in microseconds.
+    """
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(object)
+    if layout and series.dtype.kind not in "OM":
+        series = series.astype(object)
     if series.dtype.kind not in "OMUT" and not isinstance(
-        series.dtype, (pd.StringDtype, pd.DatetimeTZDtype, pd.CategoricalDtype)
+        series.dtype, (pd.StringDtype, pd.DatetimeTZDtype)
     ):
         return pd.Series(pd.NaT, index=series.index, dtype="datetime64[us]")
     if series.dtype.kind == "O":
+        if layout:  # 20240331 may come as a number
+            series = series.map(lambda v: text_of(v) if np.isscalar(v) else v, na_action="ignore")
         series = series.where(series.map(lambda v: isinstance(v, str) or not np.isscalar(v)))
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        series = series.astype(object)
-    stamps = _iso_dates(series)
-    unread = stamps.isna() & series.notna()
-    if unread.any():  # nanoseconds beside far years have no common unit: cut them
-        texts = series[unread].astype(str).str.replace(NANOSECONDS, r"\1", regex=True)
-        stamps = stamps.fillna(_iso_dates(texts))
+    stamps = _dates(series, layout or "ISO8601")
+    unread = np.flatnonzero(stamps.isna() & series.notna())
+    if layout:
+        iso = series.iloc[unread].astype(str).str.match(ISO_DATE)
+        unread = unread[iso.to_numpy(np.bool_)]
+    if len(unread):  # nanoseconds beside far years have no common unit: cut them
+        texts = series.iloc[unread].astype(str).str.replace(NANOSECONDS, r"\1", regex=True)
+        stamps.iloc[unread] = _dates(texts, "ISO8601").to_numpy()
     return stamps
 
 
-def _iso_dates(series: pd.Series) -> pd.Series:
-    stamps = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=True)
+def _dates(series: pd.Series, layout: str) -> pd.Series:
+    stamps = pd.to_datetime(series, format=layout, errors="coerce", utc=True)
     return stamps.dt.tz_localize(None).dt.as_unit("us")
 
 
 def _codes(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
     codes, uniques = _factorize(series)
     places = {text: i for i, text in enumerate(column["categories"], FIRST_CATEGORY)}
-    known = [places.get(text_of(value), OTHER) for value in uniques]
+    texts = [text_of(value) for value in uniques]
+    known = [places.get(text) for text in texts]
+    if None in known:
+        alike = {_plain_text(text): place for text, place in reversed(places.items())}
+        gaps = dict.fromkeys(() if column["form"]["literal"] else GAP_TEXTS, MISSING)
+        others = gaps | alike
+        known = [
+            others.get(text, alike.get(_plain_text(text), OTHER)) if place is None else place
+            for text, place in zip(texts, known, strict=True)
+        ]
     return np.array([*known, MISSING], dtype=np.float32)[codes]
+
+
+def _plain_text(text: str) -> str:
+    """Write a whole number as text alike whether it came as 3 or as 3.0."""
+    return WHOLE_FLOAT.sub(r"\1", text) if text.endswith("0") else text
 
 
 def _factorize(series: pd.Series) -> tuple[NDArray[np.intp], Any]:
@@ -192,12 +289,30 @@ def _factorize(series: pd.Series) -> tuple[NDArray[np.intp], Any]:
         raise ColumnError(f"column {series.name!r} holds lists or objects, not values") from None
 
 
-def _refuse(series: pd.Series, bad: NDArray[np.bool_], rule: str) -> None:
-    if bad.any():
-        row = int(bad.argmax())
+def _refuse(
+    series: pd.Series, bad: NDArray[np.bool_], rule: str, column: Mapping[str, Any] | None = None
+) -> None:
+    """Raise ColumnError for the first bad row; none is what a column takes for a gap."""
+    if not bad.any() or (column is not None and column["form"]["lenient"]):
+        return
+    rows = np.flatnonzero(bad)
+    if column is not None:
+        values = series.astype(object).to_numpy()
+        rows = rows[[not _says_gap(values[row], column) for row in rows]]
+    if len(rows):
+        row = int(rows[0])
         raise ColumnError(
             f"column {series.name!r} {rule}; row {series.index[row]} has {series.iloc[row]!r}"
         )
+
+
+def _says_gap(value: Any, column: Mapping[str, Any]) -> bool:
+    """Whether a text says that there is no value."""
+    return isinstance(value, str) and (
+        value in GAP_TEXTS
+        or value in column["gap_texts"]
+        or (column["kind"] == "date" and NO_DATE.fullmatch(value.strip()) is not None)
+    )
 
 
 class Network:

@@ -7,6 +7,7 @@ mlflow.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -114,10 +115,25 @@ def _table(given: Any) -> pd.DataFrame:
         given = [given]
     elif isinstance(given, np.ndarray) and given.dtype == object:
         given = given.tolist()
+    if isinstance(given, list) and all(isinstance(row, dict) for row in given):
+        given = [{name: _cell(value) for name, value in row.items()} for row in given]
+    elif isinstance(given, dict):
+        given = {name: _cells(values) for name, values in given.items()}
     try:
         return pd.DataFrame(given)
     except (TypeError, ValueError, AttributeError) as error:
         raise scoring.ColumnError(f"a table is rows or columns with their names: {error}") from None
+
+
+def _cell(value: Any) -> Any:
+    """A value that came as an array without a dimension, as MLflow makes of ``inputs``."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _cells(values: Any) -> Any:
+    """A column of such values."""
+    objects = isinstance(values, np.ndarray) and values.dtype == object
+    return [_cell(value) for value in values] if objects else values
 
 
 def _adapt(student: Student) -> None:
@@ -177,7 +193,7 @@ class _Echo:
 
 def _handles_as_expected(server: Any) -> bool:
     """Whether MLflow's request handler reads by given types and hands answers on as they are."""
-    types = _CsvTypes([{"name": "a", "kind": "category"}])
+    types = _CsvTypes(["a"])
     expected = {"predictions": [{"a": "007"}]}
     try:
         for body, kind in TRIALS:
@@ -192,10 +208,10 @@ def _handles_as_expected(server: Any) -> bool:
 
 
 class _CsvTypes:
-    """What MLflow asks of a schema to read CSV: category columns stay text, 007 too."""
+    """What MLflow asks of a schema to read CSV: some columns stay text, 007 too."""
 
-    def __init__(self, columns: list[dict[str, Any]]) -> None:
-        self._names = [c["name"] for c in columns if c["kind"] == "category"]
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
 
     def input_names(self) -> list[str]:
         """Columns with a type of their own."""
@@ -215,14 +231,19 @@ FAULTS = (Fault, MemoryError, ImportError, SystemError)
 
 
 class _Served:
-    """A student as the scoring server asks it: past MLflow's visits, in answers ready for JSON."""
+    """A student as the scoring server asks it: past MLflow's visits, in answers ready for JSON.
 
-    def __init__(self, student: Student, metadata: Any) -> None:
-        self.student, self.metadata = student, metadata
+    ``texts`` are columns of a CSV that say NA and mean it, read once more.
+    """
+
+    def __init__(self, student: Student, metadata: Any, texts: pd.DataFrame | None) -> None:
+        self.student, self.metadata, self.texts = student, metadata, texts
 
     def predict(self, data: Any, params: Any = None) -> list[dict[str, Any]]:
         """Raise MlflowException for what a table lacks, Fault for all else."""
         try:
+            if self.texts is not None:
+                data = data.assign(**{str(name): self.texts[name] for name in self.texts})
             return self.student.records(data)
         except MlflowException:
             raise
@@ -237,7 +258,9 @@ def _guard(server: Any, student: Student, limits: bounds.Limits) -> None:
     nesting beyond Python's stack) it answers with 500, and a model's own failure with 400.
     """
     invocations = server.invocations
-    types = _CsvTypes(student.encoding["columns"])
+    columns = student.encoding["columns"]
+    types = _CsvTypes([column["name"] for column in columns if scoring.reads_texts(column)])
+    literal = {column["name"] for column in columns if column["form"]["literal"]}
 
     def guarded(data: Any, content_type: str | None, model: Any, input_schema: Any) -> Any:
         if model.unwrap_python_model() is not student:
@@ -253,13 +276,22 @@ def _guard(server: Any, student: Student, limits: bounds.Limits) -> None:
         if said := limits.too_many(values, unpacked):
             return server.InvocationsResponse(said, 413, "text/plain")
         try:
-            served = _Served(student, model.metadata)
+            texts = _as_written(data, literal) if kind == CSV and literal else None
+            served = _Served(student, model.metadata, texts)
             with limits.turn(values):
                 return invocations(data, content_type, served, types if kind == CSV else None)
         except Exception as error:
             raise _as_answer(error) from error
 
     server.invocations = guarded
+
+
+def _as_written(data: bytes | str, names: set[str]) -> pd.DataFrame:
+    """Some columns of a CSV as they are written; only an empty cell is a gap."""
+    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+    table: pd.DataFrame = pd.read_csv(io.StringIO(text), usecols=names.__contains__, **options)
+    return table
 
 
 def _as_answer(error: Exception) -> MlflowException:

@@ -39,7 +39,8 @@ from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import BALANCE, RECALL, Session, Work, begun, numbered
+from kd_mlflow.steps.work import BALANCE, COLUMNS, RECALL, Session, Work, begun, numbered
+from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking.kept_rows import (
@@ -254,6 +255,7 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
     run.document(split.balance(table), BALANCE)
+    run.document(columns_document(table.columns), COLUMNS)
     run.document(comparison.recall_by_class(), RECALL)
     run.document(evidence.review(), REVIEW)
     if evidence.trials:

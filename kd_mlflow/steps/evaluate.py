@@ -61,7 +61,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
     model = named_model(tracker, config.model)
     _check_limits(config, model)
-    rows = read_rows(config, model.texts)
+    rows = read_rows(config, model.encoding)
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:

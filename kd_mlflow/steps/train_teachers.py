@@ -29,7 +29,8 @@ from kd_mlflow.report import notes
 from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
-from kd_mlflow.steps.work import BALANCE, Session, Work, begun, numbered
+from kd_mlflow.steps.work import BALANCE, COLUMNS, Session, Work, begun, numbered
+from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -104,6 +105,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
             ):
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
+        run.document(columns_document(dataset.table.columns), COLUMNS)
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
         run.file(_curves(config, dataset, ensemble, histories), CURVES)
         _log_ensemble(work, ensemble, example, metrics.ensemble)

@@ -30,6 +30,9 @@ from kd_mlflow.tracking.runs import Tracker
 BALANCE = "class_balance.json"
 """Rows per class on each side of the split, beside every ensemble and comparison."""
 
+COLUMNS = "columns.json"
+"""How each column of the table was read, beside every ensemble and comparison."""
+
 RECALL = "class_recall.json"
 """Recall of each class by model, beside every comparison; null for a class without a test row."""
 

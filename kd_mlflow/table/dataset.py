@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from kd_mlflow.config.groups import DataOptions
+from kd_mlflow.config.groups import DataOptions, EnsembleOptions
+from kd_mlflow.config.rules import told_columns
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
 from kd_mlflow.table.loading import (
@@ -307,6 +308,8 @@ def read_dataset(config: DataOptions) -> Dataset:
         time=config.time,
         separator=config.separator,
         decimal=config.decimal,
+        told=told_columns(config.column),
+        max_categories=getattr(config, "max_categories", EnsembleOptions.max_categories),
     )
     if config.drop_rare_classes and (rare := rare_classes(table)):
         _log.warning("left out, rows of rare classes: %s", named_classes(rare))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
 import zlib
 from collections.abc import Collection
@@ -86,26 +87,31 @@ class _File:
         empty = [name for name in self.layout.blank if frame[name].isna().all()]
         return frame.drop(columns=empty) if empty else frame
 
-    def texts(self, names: list[str]) -> pd.DataFrame:
+    def texts(self, names: list[str], **options: Any) -> pd.DataFrame:
         """Read some columns again, as they are written."""
-        with self.read(usecols=names, dtype=str, chunksize=ROWS_AT_ONCE) as parts:
+        with self.read(usecols=names, dtype=str, chunksize=ROWS_AT_ONCE, **options) as parts:
             frame: pd.DataFrame = pd.concat(parts)
         return frame
 
 
 def read_delimited(
-    path: Path, separator: str = "", decimal: str = "", texts: Collection[str] = ()
+    path: Path,
+    separator: str = "",
+    decimal: str = "",
+    texts: Collection[str] = (),
+    literal: Collection[str] = (),
 ) -> pd.DataFrame:
     """Read a CSV file; find its encoding, and separator and decimal mark where none is given.
 
-    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values.
+    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
+    in those that are ``literal`` only an empty cell is a gap, not NA.
     A line in the log says what was found but commas between cells and points in numbers.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
 
     def read(encoding: Encoding) -> pd.DataFrame:
         file = _File(path, find_layout(path, encoding, separator))
-        return _with_texts(_read(file, separator, decimal), file, texts)
+        return _with_texts(_read(file, separator, decimal), file, texts, literal)
 
     try:
         encoding = first_encoding(path)
@@ -174,10 +180,29 @@ def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
     return frame
 
 
-def _with_texts(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> pd.DataFrame:
+def _with_texts(
+    frame: pd.DataFrame, file: _File, texts: Collection[str], literal: Collection[str]
+) -> pd.DataFrame:
     """The table with some columns read again as they are written, if they became anything else."""
-    names = [n for n in texts if n in frame and not isinstance(frame[n].dtype, pd.StringDtype)]
-    return frame.assign(**file.texts(names)) if names else frame
+    others = [n for n in texts if n in frame and n not in literal]
+    names = [n for n in others if not isinstance(frame[n].dtype, pd.StringDtype)]
+    _tell_codes(frame, file, {*texts, *literal})
+    frame = frame.assign(**file.texts(names)) if names else frame
+    names = [n for n in literal if n in frame]
+    only_empty = {"keep_default_na": False, "na_values": [""]}
+    return frame.assign(**file.texts(names, **only_empty)) if names else frame
+
+
+def _tell_codes(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> None:
+    """Warn of numbers that are written as codes, with zeros ahead."""
+    for name in file.layout.codes:
+        if name in frame and name not in texts and pd.api.types.is_numeric_dtype(frame[name]):
+            _log.warning(
+                "column %r: written with zeros ahead, such as 007, and read as numbers; "
+                "--column %s keeps the zeros",
+                name,
+                shlex.quote(f"{name}=text"),
+            )
 
 
 def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:

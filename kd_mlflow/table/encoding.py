@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
+from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.kinds import Label, kind_of
 
 
@@ -25,10 +26,10 @@ class Column:
 
     A number is encoded as its distance from ``offset``, a date as days since ``origin``; ``mean``,
     ``scale``, ``median`` and the bounds ``low`` and ``high``, at which values are cut, are in that
-    unit. ``gap_texts`` are
-    texts that count as gaps. ``edges`` are the bounds of its bins, ascending; a column that has
-    them is piecewise linear, its scaled number bent softly (see ``Scaler``). ``codes`` are the
-    category codes that occurred; each gets a one-hot input, any other code is all zeros.
+    unit. ``gap_texts`` are texts that count as gaps besides the usual ones, ``form`` says how
+    others are read. ``edges`` are the bounds of its bins, ascending; a column that has them is
+    piecewise linear, its scaled number bent softly (see ``Scaler``). ``codes`` are the category
+    codes that occurred; each gets a one-hot input, any other code is all zeros.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Column:
     offset: float = 0.0
     origin: str = ""
     gap_texts: tuple[str, ...] = ()
+    form: Form = PLAIN
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
@@ -98,6 +100,7 @@ class Encoding:
         """Rebuild an encoding from its JSON document."""
         columns: list[dict[str, Any]] = [
             {k: tuple(v) if isinstance(v, list) else v for k, v in column.items()}
+            | {"form": Form(**column.get("form", {}))}
             for column in document["columns"]
         ]
         return cls(
@@ -142,20 +145,29 @@ def fit_encoding(
     scaling: str = "auto",
     kinds: Mapping[str, str] | None = None,
     gap_texts: Mapping[str, Sequence[str]] | None = None,
+    forms: Mapping[str, Form] | None = None,
 ) -> Encoding:
     """Learn medians, scales and categories from the training rows.
 
     Numeric columns are divided each by its own deviation or all by one common scale, their
     deviations' root mean square, which keeps what their relative spread says; ``auto`` takes the
-    common scale where the deviations are within a factor of ten of each other. ``kinds`` and
-    ``gap_texts`` are what the whole table says of its columns; without them these rows decide.
+    common scale where the deviations are within a factor of ten of each other. ``kinds``,
+    ``gap_texts`` and ``forms`` are what the whole table says of its columns; without them these
+    rows decide.
 
     Raises DataError where a column has a type that no model takes.
     """
     known = {str(name): kinds[str(name)] if kinds else kind_of(features[name]) for name in features}
     columns = [
         _fit_column(
-            features[name], known[str(name)], max_categories, (gap_texts or {}).get(name, ())
+            features[name],
+            Column(
+                name=str(name),
+                kind=known[str(name)],
+                gap_texts=tuple((gap_texts or {}).get(name, ())),
+                form=(forms or {}).get(name, PLAIN),
+            ),
+            max_categories,
         )
         for name in features.columns
     ]
@@ -209,19 +221,16 @@ def _capped_quantiles(present: NDArray[np.float64], bins: int) -> tuple[float, .
     return tuple(edges)
 
 
-def _fit_column(
-    series: pd.Series, kind: str, max_categories: int, gap_texts: Sequence[str]
-) -> Column:
+def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column:
     """Describe one column; the scale of one that never varies is 0."""
-    name = str(series.name)
-    if kind == "category":
-        return _fit_category(series, max_categories)
-    blank = Column(name=name, kind=kind, scale=0.0, gap_texts=tuple(gap_texts))
-    if kind == "date":
-        stamps = scoring.timestamps(series.mask(series.isin(gap_texts))).dropna()
+    if blank.kind == "category":
+        return _fit_category(series, blank, max_categories)
+    blank = replace(blank, scale=0.0)
+    if blank.kind == "date":
+        stamps = scoring.timestamps(series, blank.form.layout).dropna()
         middle = stamps.sort_values().iloc[len(stamps) // 2] if len(stamps) else pd.Timestamp(0)
         blank = replace(blank, origin=middle.isoformat())
-    elif kind == "numeric":
+    elif blank.kind == "numeric":
         blank = replace(blank, offset=_offset(_read_numbers(series, blank)))
     values = _encoded(series, asdict(blank)).astype(np.float64)
     present = values[~np.isnan(values)]
@@ -267,13 +276,13 @@ def _tight_bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | 
     return middle - CLIP * scale, middle + CLIP * scale, scale
 
 
-def _fit_category(series: pd.Series, max_categories: int) -> Column:
+def _fit_category(series: pd.Series, blank: Column, max_categories: int) -> Column:
     """Keep the most frequent categories, ties in alphabetical order; the rest share one code."""
-    _encoded(series, asdict(Column(name=str(series.name), kind="category")))
+    _encoded(series, asdict(blank))
     texts = pd.Series(series.dropna().astype(object).map(scoring.text_of), dtype=object)
     counts = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     categories = tuple(sorted(counts.index[:max_categories]))
-    column = Column(name=str(series.name), kind="category", categories=categories)
+    column = replace(blank, categories=categories)
     codes = np.unique(_encoded(series, asdict(column)))
     return replace(column, codes=tuple(int(code) for code in codes))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import MAXYEAR, datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def _numbers(series: pd.Series, column: Column) -> list[Any]:
         return [None] * CANDIDATES
     numbers = pd.to_numeric(present).to_numpy(np.float64, na_value=np.nan)
     whole, low, high = bool((numbers % 1 == 0).all()), present.min(), present.max()
-    kind = Decimal if isinstance(present.iloc[0], Decimal) else int if whole else float
+    kind = int if whole else float
     middle = column.offset + column.median
     steps = [middle + column.scale * DEVIATIONS[i % len(DEVIATIONS)] for i in STEPS]
     rounded = [round(value) if whole else float(f"{value:.{DIGITS}g}") for value in steps]

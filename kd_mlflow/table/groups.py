@@ -88,7 +88,7 @@ def row_times(column: pd.Series) -> NDArray[np.float64]:
 
     Raises DataError where that is not known of every row.
     """
-    name, (values, kind, _) = column.name, typed(column)
+    name, (values, kind, *_) = column.name, typed(column)
     if kind == "date":
         stamps = scoring.timestamps(values)
         known = stamps.notna().to_numpy()

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
-from kd_mlflow.table.kinds import DATE, NUMBER, Label
+from kd_mlflow.serving.scoring import GAP_TEXTS, ISO_DATE
+from kd_mlflow.table.kinds import NUMBER, Label
 
 SPLIT_SEED = 42
 """The split never follows the training seed: metrics of two trainings compare on the same rows."""
@@ -33,14 +34,6 @@ NAMES_ROWS = re.compile(
 """Names of columns that name rows; by the name alone, since later rows may change the values."""
 
 TRUTH = {"true": 1, "false": 0}
-
-GAP_TEXTS = frozenset(
-    [
-        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
-        *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-    ]
-)
-"""What pandas reads as a gap in a CSV file; written down here, for the split may not follow it."""
 
 Codes = NDArray[np.uint64]
 
@@ -100,14 +93,14 @@ def distinct_rows(features: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.
 
 def table_digest(
     features: pd.DataFrame,
-    kinds: Mapping[str, str],
+    readings: Mapping[str, str],
     labels: NDArray[np.int64],
     classes: tuple[Label, ...],
     target: str,
 ) -> str:
-    """SHA-256 of every value, in row order, with the columns' names and kinds and the classes."""
+    """SHA-256 of every value, in row order, with how each column is read and the classes."""
     sha = hashlib.sha256()
-    sha.update(repr((sorted(kinds.items()), target, classes)).encode())
+    sha.update(repr((sorted(readings.items()), target, classes)).encode())
     sha.update(row_hashes(features, exact=True).tobytes())
     sha.update(labels.tobytes())
     return sha.hexdigest()
@@ -177,7 +170,7 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
             if NUMBER.fullmatch(text) or text.lower() in TRUTH:
                 numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else number_of(text)
                 continue
-            if DATE.match(text):
+            if ISO_DATE.match(text):
                 moments[i] = text
         elif isinstance(value, Integral | np.bool_):
             numbers[i] = int(value)

@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -35,6 +36,9 @@ NOT_IN_1252 = [0x81, 0x8D, 0x8F, 0x90, 0x9D]
 PARTS = 1 << 20
 """Bytes read at once where a whole file is looked at."""
 
+CODE = re.compile(r"\s*0\d+\s*", re.ASCII)
+"""A number that loses its zeros where it is read as one."""
+
 Record = list[str]
 
 
@@ -47,12 +51,16 @@ class Encoding(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Encoding, separator and names of a CSV file; ``blank`` are columns whose name is empty."""
+    """Encoding, separator and names of a CSV file; ``blank`` are columns whose name is empty.
+
+    ``codes`` are columns that have whole numbers with zeros ahead, such as 007, in the first rows.
+    """
 
     encoding: Encoding
     separator: str
     names: list[str]
     blank: list[str]
+    codes: list[str]
 
 
 def first_encoding(path: Path) -> Encoding:
@@ -106,7 +114,11 @@ def find_layout(path: Path, encoding: Encoding, separator: str = "") -> Layout:
     if doubled := sorted(name for name, times in Counter(names).items() if times > 1):
         raise DataError(f"duplicate columns in {path.name}: {', '.join(map(repr, doubled))}")
     blank = [name for name, written in zip(names, records[0], strict=True) if not written]
-    return Layout(encoding=encoding, separator=best, names=names, blank=blank)
+    cells = zip(*(each for each in records[1:] if len(each) >= len(names)), strict=False)
+    codes = [
+        name for name, each in zip(names, cells, strict=False) if any(map(CODE.fullmatch, each))
+    ]
+    return Layout(encoding=encoding, separator=best, names=names, blank=blank, codes=codes)
 
 
 def _best(path: Path, encoding: Encoding, separators: str) -> tuple[str, list[Record]]:

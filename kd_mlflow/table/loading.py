@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets
 
-from kd_mlflow.config.groups import Source
-from kd_mlflow.errors import DataError
+from kd_mlflow.config.groups import EnsembleOptions, Source
+from kd_mlflow.errors import DataError, listed
+from kd_mlflow.table.columns import ColumnReport, column_report, worst_first
 from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
+from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.groups import (
     check_groups,
@@ -30,7 +33,7 @@ from kd_mlflow.table.groups import (
     row_times,
 )
 from kd_mlflow.table.hashing import split_hashes, table_digest
-from kd_mlflow.table.kinds import Label, Typed, typed
+from kd_mlflow.table.kinds import Label, Typed, readings, typed
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,13 @@ ROWS_PER_CLASS = 3
 """Different rows that a class needs: one to train, one to validate and one to test on."""
 
 NAMED_CLASSES = 50
+
+Told = Mapping[str, str]
+"""What columns hold by their names, whatever they look like: number, date:%d.%m.%Y ..."""
+
+NOTHING_TOLD: Told = MappingProxyType({})
+
+LEAVE_OUT, AS_TOLD = "leave_out", "as it was told"
 
 SAVED_INDEX = re.compile(r"Unnamed: \d+")
 """What a column without a name is called."""
@@ -55,12 +65,13 @@ IDENTIFIER_ROWS = 20
 class Table:
     """Feature columns, labels as class numbers, and where they come from.
 
-    ``labels`` has shape (n,) and indexes ``classes``. ``kinds`` and ``gap_texts`` say of each
-    feature column what it holds and which texts in it became gaps. ``row_hashes``, shape (n,),
-    decide the split; None for a built-in table, which keeps its own. ``groups`` are hashes of what
-    each row is about, and ``times`` say when it was, with a group when its latest row was, of a
-    table that is split by them: shape (n,), else None. ``group_columns`` and ``time_column`` are
-    called so; ``aside`` has them, for they are no features, with the table's index.
+    ``labels`` has shape (n,) and indexes ``classes``. ``kinds``, ``gap_texts`` and ``forms`` say
+    of each feature column what it holds, which texts in it became gaps, how others were read;
+    ``columns`` what became of every column. ``row_hashes``, shape (n,), decide the split; None for
+    a built-in table, which keeps its own. ``groups`` are hashes of what each row is about, and
+    ``times`` say when it was, with a group when its latest row was, of a table that is split by
+    them: shape (n,), else None. ``group_columns`` and ``time_column`` are called so; ``aside`` has
+    them, for they are no features, with the table's index.
     """
 
     name: str
@@ -72,6 +83,8 @@ class Table:
     digest: str
     kinds: Mapping[str, str]
     gap_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    columns: tuple[ColumnReport, ...] = ()
     row_hashes: NDArray[np.uint64] | None = None
     groups: NDArray[np.uint64] | None = None
     times: NDArray[np.float64] | None = None
@@ -109,6 +122,14 @@ BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
 }
 
 
+class Origin(NamedTuple):
+    """What a table is called, where it lies, and its label column."""
+
+    name: str
+    source: str
+    target: str
+
+
 def load_table(
     data: Source,
     target: str = "",
@@ -117,29 +138,61 @@ def load_table(
     time: str = "",
     separator: str = "",
     decimal: str = "",
+    told: Told = NOTHING_TOLD,
+    max_categories: int = EnsembleOptions.max_categories,
 ) -> Table:
     """Take a table as it comes, or read a built-in one by name or a CSV or Parquet file by path.
 
     A DataFrame is split as a file of the same rows is; its index is not looked at.
     ``group`` and ``time`` name columns that say which rows belong together and when each was.
-    ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given.
+    ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given; ``told``
+    is what columns hold, as the option ``column`` says it. A few lines of the log say what deserves
+    attention, where so many categories of a column are kept.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
+    origin, frame = _read(data, target, separator, decimal, told)
+    names = column_names(group, frame.columns)
+    table = _table(origin, frame, names, time.strip(), told, max_categories)
+    for line in worst_first(table.columns):
+        _log.warning("%s", line)
+    return table
+
+
+def describe_columns(
+    data: Source,
+    target: str = "",
+    *,
+    separator: str = "",
+    decimal: str = "",
+    told: Told = NOTHING_TOLD,
+    max_categories: int = EnsembleOptions.max_categories,
+) -> tuple[Origin, int, tuple[ColumnReport, ...]]:
+    """Where a table lies, how many rows it has, and how each of its columns is read.
+
+    Raises DataError as ``load_table`` does.
+    """
+    origin, frame = _read(data, target, separator, decimal, told)
+    _check_told(told, frame.columns, origin)
+    columns, left_out = _typed_columns(frame.drop(columns=origin.target), told, origin)
+    return origin, len(frame), _reports(columns, left_out, max_categories)
+
+
+def _read(
+    data: Source, target: str, separator: str, decimal: str, told: Told
+) -> tuple[Origin, pd.DataFrame]:
+    """What a table is called and where it lies, and all its columns as they are written."""
     if isinstance(data, str) and data in BUILT_IN:
         refuse_csv_options(f"the built-in table {data}", separator, decimal)
-        name = source = str(data)
-        frame, target = _built_in(name, target)
-    elif not isinstance(data, str | Path):
+        frame, target = _built_in(data, target)
+        return Origin(data, data, target), frame
+    if not isinstance(data, str | Path):
         frame = as_frame(data)
         refuse_csv_options("a DataFrame", separator, decimal)
-        name = source = FRAME
         check_columns(frame, "the DataFrame", target)
-    else:
-        path = existing_file(str(data), built_in=tuple(BUILT_IN))
-        name, source = path.name, str(path.resolve())
-        frame = read_file(path, target, separator=separator, decimal=decimal)
-    names = column_names(group, frame.columns)
-    return _table(Origin(name, source, target), frame, names, time.strip())
+        return Origin(FRAME, FRAME, target), frame
+    path = existing_file(str(data), built_in=tuple(BUILT_IN))
+    frame = read_file(path, target, separator=separator, decimal=decimal, told=told)
+    return Origin(path.name, str(path.resolve()), target), frame
 
 
 def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
@@ -153,43 +206,53 @@ def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
     return features.assign(**{str(column.name): column}), str(column.name)
 
 
-class Origin(NamedTuple):
-    """What a table is called, where it lies, and its label column."""
-
-    name: str
-    source: str
-    target: str
-
-
-def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> Table:
+def _table(
+    origin: Origin,
+    frame: pd.DataFrame,
+    group: Sequence[str],
+    time: str,
+    told: Told,
+    max_categories: int,
+) -> Table:
     """Separate a table's label and what is aside, leave useless columns out, take its digest."""
-    labels, classes = numbered_labels(frame[origin.target])
+    _check_told(told, frame.columns, origin)
+    labels, classes = numbered_labels(_told(frame[origin.target], told))
     _tell_alike(classes, origin.target)
     aside = frame[_aside(origin, frame, group, time)]
     features = frame.drop(columns=[origin.target, *aside.columns])
-    columns = {str(name): typed(features[name]) for name in features.columns}
+    columns, left_out = _typed_columns(features, told, origin)
+    reports = _reports(columns, left_out, max_categories)
     hashes = None
     if origin.source not in BUILT_IN:
-        _check_finite(columns)
-        columns, hashes = _useful(columns), split_hashes(features)
+        said = features.drop(columns=_told_to_leave(columns, told))
+        hashes = split_hashes(said.assign(**_read_otherwise(columns, said.columns)))
     groups = times = None
     if group:
         groups = group_hashes(frame[group], split_hashes(features) if hashes is None else hashes)
         check_groups(groups, ",".join(group))
     if time:
-        times = row_times(frame[time])
+        times = row_times(_told(frame[time], told))
         times = times if groups is None else latest_of_group(times, groups)
         check_times(times, time)
+    columns = {name: each for name, each in columns.items() if name not in left_out}
+    if not columns:
+        raise DataError(
+            "no column is left to learn from: "
+            "each is the same in every row or unique in nearly every row"
+        )
     features = pd.DataFrame({name: column.values for name, column in columns.items()}, copy=False)
+    forms = {name: column.form for name, column in columns.items()}
     kinds = {name: column.kind for name, column in columns.items()}
     return Table(
         **origin._asdict(),
         features=features,
         labels=labels,
         classes=classes,
-        digest=table_digest(features, kinds, labels, classes, origin.target),
+        digest=table_digest(features, readings(kinds, forms), labels, classes, origin.target),
         kinds=kinds,
         gap_texts={name: column.gap_texts for name, column in columns.items()},
+        forms=forms,
+        columns=reports,
         row_hashes=hashes,
         groups=groups,
         times=times,
@@ -197,6 +260,50 @@ def _table(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str)
         time_column=time,
         aside=aside,
     )
+
+
+def _typed_columns(
+    features: pd.DataFrame, told: Told, origin: Origin
+) -> tuple[dict[str, Typed], dict[str, str]]:
+    """Each column as training takes it, and why some are left out of a file."""
+    columns = {str(name): typed(features[name], told.get(name, "")) for name in features.columns}
+    left_out = dict.fromkeys(_told_to_leave(columns, told), AS_TOLD)
+    if origin.source not in BUILT_IN:
+        _check_finite({name: each for name, each in columns.items() if name not in left_out})
+        left_out |= _useless(columns, told)
+    return columns, left_out
+
+
+def _told_to_leave(columns: Collection[str], told: Told) -> list[str]:
+    return [name for name in columns if told.get(name) == LEAVE_OUT]
+
+
+def _reports(
+    columns: Mapping[str, Typed], left_out: Mapping[str, str], max_categories: int
+) -> tuple[ColumnReport, ...]:
+    return tuple(
+        column_report(name, each, left_out=left_out.get(name, ""), max_categories=max_categories)
+        for name, each in columns.items()
+    )
+
+
+def _told(series: pd.Series, told: Told) -> pd.Series:
+    what = told.get(str(series.name), "")
+    return typed(series, what).values if what else series
+
+
+def _check_told(told: Told, names: pd.Index, origin: Origin) -> None:
+    """Raise DataError where a column is told that is not there, or a target what it cannot be."""
+    if unknown := [name for name in told if name not in names]:
+        has = listed([str(name) for name in names])
+        raise DataError(f"the option column tells of {listed(unknown)}; {origin.name} has: {has}")
+    if told.get(origin.target, "category") not in ("category", "text"):
+        raise DataError(f"the target {origin.target!r} holds classes; tell it category or text")
+
+
+def _read_otherwise(columns: Mapping[str, Typed], names: Collection[str]) -> dict[str, pd.Series]:
+    """Columns whose cells say something else than they look like: 12.5 and $12.50 are one."""
+    return {name: columns[name].values for name in names if columns[name].form != PLAIN}
 
 
 def _aside(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> list[str]:
@@ -232,12 +339,13 @@ def without_classes(table: Table, left_out: Mapping[Label, int]) -> Table:
         )
     features = table.features[kept].reset_index(drop=True)
     classes = tuple(table.classes[i] for i in present)
+    read = readings(table.kinds, table.forms)
     return dataclasses.replace(
         table,
         features=features,
         labels=labels.astype(np.int64),
         classes=classes,
-        digest=table_digest(features, table.kinds, labels, classes, table.target),
+        digest=table_digest(features, read, labels, classes, table.target),
         row_hashes=None if table.row_hashes is None else table.row_hashes[kept],
         groups=None if table.groups is None else table.groups[kept],
         times=None if table.times is None else table.times[kept],
@@ -312,27 +420,17 @@ def _tell_alike(classes: tuple[Label, ...], target: str) -> None:
         )
 
 
-def _useful(columns: Mapping[str, Typed]) -> dict[str, Typed]:
-    """Leave out, with a warning, columns that name rows and columns that never change."""
-    indexes = [name for name, column in columns.items() if _is_saved_index(name, column)]
-    identifiers = [
-        n for n, column in columns.items() if n not in indexes and _is_identifier(column)
-    ]
-    constants = [name for name, column in columns.items() if _is_constant(column.values)]
-    if indexes:
-        _log.warning("left out, a saved index: %s", ", ".join(indexes))
-    if identifiers:
-        _log.warning("left out, unique in nearly every row: %s", ", ".join(identifiers))
-    if constants:
-        _log.warning("left out, the same in every row: %s", ", ".join(constants))
-    left_out = {*indexes, *identifiers, *constants}
-    left = {name: column for name, column in columns.items() if name not in left_out}
-    if not left:
-        raise DataError(
-            "no column is left to learn from: "
-            "each is the same in every row or unique in nearly every row"
-        )
-    return left
+def _useless(columns: Mapping[str, Typed], told: Told) -> dict[str, str]:
+    """Why columns teach nothing: they name rows, which none does that is told, or never vary."""
+    found = {}
+    for name, column in columns.items():
+        if name not in told and _is_saved_index(name, column):
+            found[name] = "a saved index"
+        elif name not in told and _is_identifier(column):
+            found[name] = "unique in nearly every row"
+        elif told.get(name) != LEAVE_OUT and _is_constant(column.values):
+            found[name] = "the same in every row"
+    return found
 
 
 def _is_saved_index(name: str, column: Typed) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.forms import PLAIN, words
 from kd_mlflow.table.profile import GAP, ColumnProfile, Profile, value_text
 
 SCHEMA_FORMAT = 1
@@ -37,6 +38,7 @@ class SentColumn:
     largest: str = ""
     categories: tuple[str, ...] = ()
     gap_texts: tuple[str, ...] = ()
+    form: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The column's part of the JSON document: what applies to its kind."""
@@ -54,6 +56,7 @@ class SentColumn:
             "share_empty_in_training": self.gaps,
             "empty_is_taken_for": self.filled,
             **({"texts_taken_for_empty": list(self.gap_texts)} if self.gap_texts else {}),
+            **({"texts_are": self.form} if self.form else {}),
             **held[self.kind],
         }
 
@@ -72,6 +75,7 @@ class CallerSchema:
             "format": SCHEMA_FORMAT,
             "predicts": self.target,
             "classes": list(self.classes),
+            "texts_for_empty_in_any_column": sorted(scoring.GAP_TEXTS),
             "columns": [column.to_dict() for column in self.columns],
         }
 
@@ -106,6 +110,7 @@ def _sent(column: Column, seen: ColumnProfile) -> SentColumn:
         largest=largest,
         categories=column.categories,
         gap_texts=column.gap_texts,
+        form=words(column.kind, column.form) if column.form != PLAIN else "",
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.groups import Source, TableOptions
 from kd_mlflow.errors import DataError
-from kd_mlflow.serving.scoring import text_of
+from kd_mlflow.serving.scoring import GAP_TEXTS, reads_texts, text_of
+from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.files import existing_file, read_columns, refuse_csv_options
+from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.hashing import table_digest
-from kd_mlflow.table.kinds import typed
+from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.loading import BUILT_IN, FRAME, numbered_labels
 
 
@@ -24,7 +26,8 @@ from kd_mlflow.table.loading import BUILT_IN, FRAME, numbered_labels
 class ScoredRows:
     """Raw columns, and the labels that they are compared with, where the table has any.
 
-    ``labels`` are as they stand in the table, gaps included.  Shape: (n,).
+    ``labels`` are as they stand in the table, gaps included.  Shape: (n,). ``known`` is what a
+    model was taught of columns.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ScoredRows:
     target: str
     features: pd.DataFrame
     labels: pd.Series | None
+    known: Mapping[str, Column] = field(default_factory=dict)
 
     def label_texts(self) -> NDArray[np.object_]:
         """Labels as models name classes, 1 and 1.0 and "1" alike; None for a gap.  Shape: (n,)."""
@@ -47,27 +51,36 @@ class ScoredRows:
         Of the columns that training kept of a table it is that table's digest. Raises DataError
         where a cell is no value.
         """
-        kept = {name: typed(self.features[name]) for name in columns}
+        kept = {name: self._typed(name) for name in columns}
         values = pd.DataFrame({name: column.values for name, column in kept.items()}, copy=False)
         kinds = {name: column.kind for name, column in kept.items()}
+        read = readings(kinds, {name: column.form for name, column in kept.items()})
         if self.labels is None:
-            return table_digest(values, kinds, np.empty(0, dtype=np.int64), (), "")
+            return table_digest(values, read, np.empty(0, dtype=np.int64), (), "")
         try:
             labels, classes = numbered_labels(self.labels)
         except DataError:  # labels that no training would take
             labels, uniques = pd.factorize(self.label_texts())
             classes = tuple(map(str, uniques))
-        return table_digest(values, kinds, labels, classes, self.target)
+        return table_digest(values, read, labels, classes, self.target)
+
+    def _typed(self, name: str) -> Typed:
+        """A column as the model reads it; as training would where the model says nothing of it."""
+        column = self.known.get(name)
+        if column is None or (column.form == PLAIN and column.kind != "category"):
+            return typed(self.features[name])
+        values = read_by(self.features[name], column.kind, column.form, column.gap_texts)
+        return Typed(values, column.kind, form=column.form)
 
 
-def read_rows(options: TableOptions, texts: Collection[str] = ()) -> ScoredRows:
+def read_rows(options: TableOptions, encoding: Encoding | None = None) -> ScoredRows:
     """Read the table that a configuration names.
 
     A built-in table has its own target; any other has labels where ``target`` names their column.
-    ``texts`` are columns of a CSV file that stay as they are written.
+    ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    name, source, frame = _frame(options, texts)
+    name, source, frame = _frame(options, encoding)
     target = options.target or (str(frame.columns[-1]) if source in BUILT_IN else "")
     columns = ", ".join(map(repr, frame.columns))
     if frame.columns.has_duplicates:
@@ -82,10 +95,11 @@ def read_rows(options: TableOptions, texts: Collection[str] = ()) -> ScoredRows:
         target=target,
         features=frame.drop(columns=target) if target else frame,
         labels=frame[target] if target else None,
+        known={column.name: column for column in encoding.columns} if encoding else {},
     )
 
 
-def _frame(options: TableOptions, texts: Collection[str]) -> tuple[str, str, pd.DataFrame]:
+def _frame(options: TableOptions, encoding: Encoding | None) -> tuple[str, str, pd.DataFrame]:
     """What a table is called, where it lies, and all its columns."""
     data: Source = options.data
     separator, decimal = options.separator, options.decimal
@@ -98,5 +112,15 @@ def _frame(options: TableOptions, texts: Collection[str]) -> tuple[str, str, pd.
         features, labels = BUILT_IN[str(data)]()
         return str(data), str(data), features.assign(**{str(labels.name): labels})
     path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    frame = read_columns(path, separator=separator, decimal=decimal, texts=texts)
+    columns = [asdict(column) for column in encoding.columns] if encoding else []
+    literal = [column["name"] for column in columns if column["form"]["literal"]]
+    if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
+        literal.append(options.target)
+    frame = read_columns(
+        path,
+        separator=separator,
+        decimal=decimal,
+        texts=[column["name"] for column in columns if reads_texts(column)],
+        literal=literal,
+    )
     return path.name, str(path.resolve()), frame
