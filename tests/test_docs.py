@@ -75,6 +75,9 @@ def customers(tmp_path_factory):
     frame["churned"] = np.where(risk > 0, "yes", "no")
     frame.to_csv(folder / "customers.csv", index=False)
     frame.drop(columns="churned").head(3).to_csv(folder / "rows.csv", index=False)
+    days = pd.date_range("2024-01-01", periods=n).strftime("%Y-%m-%d")
+    visits = frame.assign(customer_id=rng.integers(0, 80, n), day=days)
+    visits.to_csv(folder / "visits.csv", index=False)
     for _ in range(2):  # the second promotion gives `rollback` something to go back to
         run(folder, ["kd-mlflow", "main", "--data", "/data/customers.csv", "--target", "churned"])
     _own_teachers(folder, frame)
@@ -137,7 +140,7 @@ def quick(entry_point, given):
 
 def local(folder, words):
     """The words of a command with the table where it is, and a gate that lets quick models pass."""
-    text = [w.replace("/data/customers.csv", str(folder / "customers.csv")) for w in words]
+    text = [re.sub(r"(?<!\w)/data/", f"{folder}/", w) for w in words]
     text = [w.replace("max_accuracy_gap=0.01", "max_accuracy_gap=1") for w in text]
     return ["1" if before == "--max-accuracy-gap" else w for before, w in pairs(text)]
 
@@ -193,7 +196,7 @@ def dask(folder, words):
 )
 def test_every_command_runs(customers, tmp_path, page, number, block):
     """A block of a page runs from its first to its last command, against a store of its own."""
-    for name in ("mlflow.db", "customers.csv", "rows.csv", "my_models.py"):
+    for name in ("mlflow.db", "customers.csv", "visits.csv", "rows.csv", "my_models.py"):
         shutil.copy(customers / name, tmp_path)
     (tmp_path / "mlruns").symlink_to(customers / "mlruns")
     dask_port, served_at = free_port(), ""
