@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import packages_distributions
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,38 +36,25 @@ from kd_mlflow.distillation.one_shot import Arrays, FoldTraining, fold_training
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.models.any_model import pickle_files
+from kd_mlflow.models.classifier_files import (
+    OWN_FORMATS,
+    SKLEARN,
+    flavour_of,
+    load,
+    needs_pickle,
+    packages,
+    store,
+)
 from kd_mlflow.models.respondent import FLOOR, Respondent
-from kd_mlflow.models.student_model import quiet
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 
 DESCRIPTION = "estimators.json"
 
-OWN_FORMATS = ("xgboost", "catboost")
-"""Libraries whose classifiers MLflow stores in the library's own format."""
-
-SKLEARN = "sklearn"
-
-TREES_OF_SKLEARN = (
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
-"""Types of scikit-learn's own that MLflow's format without pickle takes where they are named."""
-
 TRIED_ROWS = 20
 """Rows per class that a family is tried with before anything is trained."""
 
 MOST_SEED = 2**31 - 1
-
-PICKLE_HINT = (
-    "own_pickle=true allows that; whoever loads the ensemble then runs code that lies in it"
-)
 
 
 @dataclass(frozen=True)
@@ -110,10 +95,10 @@ class Estimators:
     def requirements(self) -> tuple[str, ...]:
         """Packages of every part of its first classifier, and what its file is read with."""
         owners = packages_distributions()
-        roots = dict.fromkeys(_roots(self.models[0].model))
-        packages = [owners[root][0] for root in roots if root in owners]
+        roots = dict.fromkeys(packages(self.models[0].model))
+        made_of = [owners[root][0] for root in roots if root in owners]
         reader = ["cloudpickle" if self.pickled else "skops"] if self._sklearn else []
-        return tuple(dict.fromkeys(packages + reader))
+        return tuple(dict.fromkeys(made_of + reader))
 
     @property
     def _sklearn(self) -> bool:
@@ -152,7 +137,7 @@ class Estimators:
         """Load what ``save`` wrote, which runs its code where it is pickled."""
         described = read_json(folder / DESCRIPTION)
         paths = sorted(folder.glob("model-*"))
-        models = [_loaded(path, described["flavour"]) for path in paths]
+        models = [load(path, described["flavour"]) for path in paths]
         return cls(
             name=described["name"],
             encoding=Encoding.from_dict(read_json(folder / ENCODING)),
@@ -244,7 +229,7 @@ class EstimatorRecipe:
                 path = Path(place) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content.tobytes())
-            model = _loaded(Path(place), (SKLEARN, *OWN_FORMATS)[int(flavour.argmax())])
+            model = load(Path(place), (SKLEARN, *OWN_FORMATS)[int(flavour.argmax())])
         return Fitted(model, tuple(known.tolist()))
 
     def family(self, models: tuple[Fitted, ...]) -> Family:
@@ -300,90 +285,6 @@ class _Numbered:
     @property
     def classes_(self) -> Any:
         return np.asarray(self.model.classes_).ravel()
-
-
-def flavour_of(model: Any) -> str:
-    """MLflow's flavour of a classifier."""
-    root = type(model).__module__.partition(".")[0]
-    return root if root in OWN_FORMATS else SKLEARN
-
-
-def needs_pickle(model: Any) -> bool:
-    """Whether MLflow has no other form for a classifier."""
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            store("", model, Path(place) / "model", pickle=False)
-        except TrainingError:
-            return True
-    return False
-
-
-def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
-    """Write a classifier by MLflow's own flavour, pickled only where there is no other way.
-
-    Raises TrainingError where it would have to be and is not allowed.
-    """
-    flavour = flavour_of(model)
-    save = importlib.import_module(f"mlflow.{flavour}").save_model
-    if flavour != SKLEARN:
-        with quiet():
-            save(model, str(folder), pip_requirements=[])
-        return
-    try:
-        with quiet():
-            save(
-                model,
-                str(folder),
-                pip_requirements=[],
-                serialization_format="skops",
-                skops_trusted_types=list(TREES_OF_SKLEARN),
-            )
-        return
-    except MlflowException as error:
-        if not pickle:
-            raise TrainingError(
-                f"models of {name} can only be stored as pickles: {PICKLE_HINT}"
-            ) from error
-    shutil.rmtree(folder, ignore_errors=True)
-    with quiet():
-        save(
-            model,
-            str(folder),
-            pip_requirements=[],
-            serialization_format="cloudpickle",
-            code_paths=_own_files(model) or None,
-        )
-
-
-def _loaded(folder: Path, flavour: str) -> Any:
-    return importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """A classifier and what it is made of, as far as its parameters say."""
-    yield model
-    if hasattr(model, "get_params"):
-        yield from model.get_params(deep=True).values()
-
-
-def _roots(model: Any) -> Iterator[str]:
-    """Packages of a classifier and its parts."""
-    for part in _parts(model):
-        root = _module_of(part).partition(".")[0]
-        if root not in sys.stdlib_module_names:
-            yield root
-
-
-def _module_of(part: Any) -> str:
-    named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-    return str(named.__module__)
-
-
-def _own_files(model: Any) -> list[str]:
-    """Files of a classifier's parts that no package has installed: the user's own modules."""
-    roots = set(_roots(model)) - packages_distributions().keys()
-    files = {getattr(sys.modules.get(root), "__file__", None) for root in roots}
-    return sorted(file for file in files if file)
 
 
 def function_of(name: str) -> Callable[[], Any]:
