@@ -7,6 +7,7 @@ no table is read for a store that is not there, and raises StoreError where MLfl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from kd_mlflow.config.entry_points import (
@@ -29,7 +30,7 @@ from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import StoreError
 from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models
-from kd_mlflow.registry import moves, versions
+from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
 from kd_mlflow.report.columns_result import ColumnsResult
 from kd_mlflow.report.decision import Decision
@@ -115,9 +116,16 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
 def run_promote(config: PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
+    name, to = config.model_name, config.to or config.model_name
+    find = versions.find_version if to == name else copies.find_original
     if not config.dry_run:
-        settle_step(config.model_name, tracker)
-    version = versions.find_version(tracker.client, config.model_name, config.version)
+        settle_step(name, tracker)
+    version = find(tracker.client, name, config.version)
+    if to != name:
+        config = replace(config, model_name=to)
+        if not config.dry_run:
+            version = copies.copied(tracker.client, version, to)
+            settle_step(to, tracker)
     run = versions.distill_run_of(tracker, version)
     with CleanProcess() as clean:
         submitted = Submitted(version, run, dataset_of(run, config.data))

@@ -20,6 +20,7 @@ from kd_mlflow.config.options import Options, option, option_group
 from kd_mlflow.config.rules import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
+    OTHER_NAME,
     REASON,
     SHARE,
     SHARES,
@@ -78,7 +79,13 @@ class PromoteConfig(GateOptions, RegistryOptions):
     version: str = option(
         "candidate",
         "What to promote: a version's number, an alias such as candidate, or the id of the run "
-        "that distilled it.",
+        "that distilled it; with to, what is in production where none is named.",
+    )
+    to: str = option(
+        "",
+        "Another registered model, such as prod.churn: the version is copied there, gated against "
+        "what is in production there, and promoted there.",
+        OTHER_NAME,
     )
     data: Source = option(
         "", "Where the version's table lies now, if no longer where it was; it must be the same."
@@ -151,7 +158,7 @@ class MainConfig(GateOptions, ModelOptions, StudentRecipe, TeachersConfig):
 
     def for_promote(self, version: str) -> PromoteConfig:
         """The options of its last step, for a given version."""
-        return PromoteConfig.part_of(self, version=version, data="", dry_run=False)
+        return PromoteConfig.part_of(self, version=version, to="", data="", dry_run=False)
 
 
 ENTRY_POINTS: dict[str, type[Options]] = {

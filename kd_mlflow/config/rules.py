@@ -100,6 +100,7 @@ NAME: Rule = (
     "a name of 1 to 256 characters, without / : ? @ ' and line breaks, not . or beginning with ..",
     nameable,
 )
+OTHER_NAME: Rule = (f"none, or {NAME[0]}", lambda v: v == "" or nameable(v))
 STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
 """A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
 SHORT_TEXT: Rule = ("text of at most 200 characters", lambda v: len(v) <= 200)
