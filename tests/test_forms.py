@@ -279,6 +279,18 @@ def test_zeros_ahead_of_numbers_are_said(tmp_path, caplog):
     assert "--column code=text" in caplog.text
 
 
+def test_a_word_for_many_gaps_is_said(tmp_path, caplog):
+    """Where a third of the cells say NA a line names what keeps them; empty cells are silent."""
+    regions, empty = ["NA", "EU", "AP"], ["", "a", "b"]
+    texts = {"region": regions, "other": empty}
+    cells = {name: [words[i % 3] for i in range(ROWS)] for name, words in texts.items()}
+    frame(**cells, x=NUMBERS).to_csv(tmp_path / "t.csv", index=False)
+    with caplog.at_level(logging.WARNING):
+        load_table(tmp_path / "t.csv", "y")
+    assert f"{ROWS // 3} of its cells say 'NA' and are gaps; --column region=cat" in caplog.text
+    assert "'other'" not in caplog.text
+
+
 @pytest.mark.parametrize("column", ["a", "a=any", "a=date:", "a=number;a=text", ["a=text", "b"]])
 def test_what_no_column_can_be_told_is_refused(column):
     """The rule says what may be told, of all columns in one line."""

@@ -41,6 +41,11 @@ FIRST_ROWS = 2000
 ROWS_AT_ONCE = 1 << 18
 """Columns that are read again come in such parts, or a large file would be in memory twice."""
 
+MANY_GAPS = 0.1
+"""Share of a column's cells; a word for a gap that stands in so many may be a category."""
+
+ONLY_EMPTY: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+
 GUESSES = {"cp1252": "Windows-1252 (cp1252)", "latin-1": "Latin-1"}
 
 UNREADABLE = (
@@ -188,9 +193,27 @@ def _with_texts(
     names = [n for n in others if not isinstance(frame[n].dtype, pd.StringDtype)]
     _tell_codes(frame, file, {*texts, *literal})
     frame = frame.assign(**file.texts(names)) if names else frame
+    _tell_gap_words(frame, file, {*texts, *literal})
     names = [n for n in literal if n in frame]
-    only_empty = {"keep_default_na": False, "na_values": [""]}
-    return frame.assign(**file.texts(names, **only_empty)) if names else frame
+    return frame.assign(**file.texts(names, **ONLY_EMPTY)) if names else frame
+
+
+def _tell_gap_words(frame: pd.DataFrame, file: _File, told: Collection[str]) -> None:
+    """Warn of words such as NA that became so many gaps of a text column that they may be meant."""
+    texts = frame.select_dtypes(["string", "object"]).columns.difference([*told])
+    gaps = frame[texts].isna()
+    names = [name for name in texts if gaps[name].mean() >= MANY_GAPS]
+    written = file.texts(names, **ONLY_EMPTY) if names else frame[[]]
+    for name in names:
+        words = written[name][gaps[name]].value_counts()
+        if words.sum() >= MANY_GAPS * len(frame):
+            _log.warning(
+                "column %r: %s of its cells say %r and are gaps; --column %s keeps such texts",
+                name,
+                f"{words.iloc[0]:,}",
+                words.index[0],
+                shlex.quote(f"{name}=category"),
+            )
 
 
 def _tell_codes(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> None:
