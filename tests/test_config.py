@@ -213,6 +213,7 @@ def test_main_has_every_option_of_its_steps():
         "teachers",
         "version",
         "from_sweep",
+        "to",
         "dry_run",
     }
     assert wanted == names
@@ -239,6 +240,7 @@ def test_as_text_names_every_option():
         "data": "wine",
         "target": "",
         "group": "",
+        "column": "",
         "time": "",
         "separator": "",
         "decimal": "",

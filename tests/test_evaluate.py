@@ -441,6 +441,7 @@ def test_names_on_the_page_are_text(page):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # of mlflow's own calls
 def test_mlflows_own_evaluation_takes_answers_of_a_student(store, tmp_path, monkeypatch):
     """As docs/evaluate.md says: its answers beside the labels, and accuracy is the same."""
     monkeypatch.chdir(tmp_path)

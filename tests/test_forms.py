@@ -76,6 +76,12 @@ def test_what_only_looks_like_numbers_stays_a_category(cells):
     assert typed(pd.Series(cells * 20, name="a")).kind == "category"
 
 
+def test_entries_of_a_list_are_no_numbers():
+    """2. Married is a category without a word about numbers, however many say the same."""
+    found = typed(pd.Series(["2. Married", "1. Single", "2. Married"] * 20, name="a"))
+    assert (found.kind, found.notes) == ("category", ())
+
+
 LAYOUTS = ["%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%b-%Y", "%B %d, %Y"]
 LAYOUTS += ["%d.%m.%Y %H:%M"]
 

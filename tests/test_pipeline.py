@@ -393,7 +393,7 @@ def test_a_failure_in_main_fails_every_open_run(store):
 @pytest.mark.slow
 def test_undefined_recovery_is_said_in_words(own_main, monkeypatch):
     """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why."""
-    monkeypatch.setattr(comparison, "knowledge_recovered", lambda *correct: None)
+    monkeypatch.setattr(comparison, "knowledge_recovered", lambda *correct, groups: None)
     result = pipeline.run_distill(DistillConfig(**STUDENTS))
     logged = own_main.client.get_run(result.run_id).data.metrics
     assert not [name for name in logged if name.startswith("knowledge_recovered")]

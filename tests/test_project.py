@@ -168,7 +168,7 @@ def test_numbers_know_no_options_and_no_table(room):
         ("scoring", set(), {"numpy", "pandas"}),
         ("bounds", set(), {"pyarrow"}),  # which reads Parquet, where it is
         ("student", {"bounds", "scoring"}, {"mlflow", "numpy", "pandas"}),
-        ("ensemble_scoring", {"scoring", "student"}, {"lightgbm", "mlflow", "numpy"}),
+        ("ensemble_scoring", {"scoring", "student"}, {"lightgbm", "mlflow", "numpy", "pandas"}),
     ],
 )
 def test_a_models_code_imports_its_requirements_alone(file, beside_it, requirements):

@@ -36,7 +36,10 @@ ISO_4217 = (
 )
 CURRENCY = rf"(?:[A-Z]{{0,2}}[$€£¥₹₩₽₺₴₫฿¢₪₦₱]|{ISO_4217}|kr\.?|Rs\.?|zł|Fr\.?)"
 UNIT = rf"(?:{CURRENCY}|[%‰]|°?[^\W\d_][^\W\d_/·.²³^]{{0,9}}(?:[/·][^\W\d_]{{1,5}})?[²³]?|°)"
-BODY = rf"[+\-\u2212]?[{scoring.SPACES}]*(?:\d[\d.,{scoring.SPACES}{scoring.QUOTES}]*|[.,]\d+)"
+MARKED = rf"\d(?:[\d.,{scoring.SPACES}{scoring.QUOTES}]*\d)?"
+BODY = rf"[+\-\u2212]?[{scoring.SPACES}]*(?:{MARKED}|[.,]\d+)"
+"""A number's digits and marks: "2. Married" is the second of a list, and no number."""
+
 DRESSED = re.compile(
     rf"\s*\(?\s*[+\-\u2212]?\s*(?P<before>{CURRENCY})?\s*{BODY}\s*(?P<after>{UNIT})?\s*\)?\s*"
 )
