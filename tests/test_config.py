@@ -17,7 +17,7 @@ from kd_mlflow.config.entry_points import (
 )
 from kd_mlflow.config.groups import DataOptions, EnsembleOptions, GateOptions, StudentOptions
 from kd_mlflow.config.options import recipe_text, text_value
-from kd_mlflow.config.recipes import BEST, FROM_ROWS, TABLE, Falling, recipe_value
+from kd_mlflow.config.recipes import BEST, FROM_ROWS, HUGE, TABLE, Falling, recipe_value
 from kd_mlflow.errors import ConfigError
 
 CONFIGS = [TeachersConfig, DistillConfig, SweepConfig, PromoteConfig, RollbackConfig, MainConfig]
@@ -172,6 +172,21 @@ def test_epochs_of_best_fall_as_rows_grow():
     assert epochs == [120, 120, 60, 8]
 
 
+@pytest.mark.parametrize(
+    ("rows", "augment", "factor"),
+    [
+        (4_999, "mixup", 16),
+        (5_000, "mixup", 4),
+        (20_000, "mixup", 2),
+        (HUGE, "none", 1),
+    ],
+)
+def test_best_makes_new_rows_by_the_rows_there_are(rows, augment, factor):
+    """Fewer a row where rows are many, none where scoring them would take minutes."""
+    config = MainConfig().resolved(rows)
+    assert (config.augment, config.augment_factor) == (augment, factor)
+
+
 def test_configurations_are_frozen():
     """An option cannot be changed once its rule has been checked."""
     with pytest.raises(FrozenInstanceError):
@@ -244,6 +259,7 @@ def test_as_text_names_every_option():
         "time": "",
         "separator": "",
         "decimal": "",
+        "column": "",
         "val_fraction": "0.1",
         "drop_rare_classes": "false",
     }
@@ -273,7 +289,7 @@ def test_a_default_by_recipe_is_told_in_words(name, text):
 def test_a_column_of_the_table_holds_from_its_rows_on(rows):
     """One row fewer has what the column before says."""
     for name, (_, *best) in TABLE.items():
-        if len(best) > 1 and not isinstance(best[-1], Falling):
+        if len(best) > 1 and not any(isinstance(value, Falling) for value in best):
             column = FROM_ROWS.index(rows)
             assert recipe_value(name, BEST, rows - 1) == best[column - 1]
             assert recipe_value(name, BEST, rows) == best[column]

@@ -64,8 +64,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "student_patience": (0, 40, 40, 25, 25, 25),
     "n_students": (5, 5, 5, 3, 2, 2),
     "student_weight_decay": (1e-4, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
-    "augment": ("none", "mixup", "mixup", "none", "none", "none"),
-    "augment_factor": (20, Falling(20, least=1, above=4_000)),
+    "augment": ("none", "mixup", "mixup", "mixup", "mixup", "none"),
+    "augment_factor": (20, 20, Falling(20, least=16, above=4_000), 4, 2, 1),
     "student_mixup": (0.0, 0.4, 0.4, 0.0, 0.0, 0.0),
 }
 # fmt: on
