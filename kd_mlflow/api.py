@@ -134,7 +134,7 @@ def fit_ensemble(table: fitted.TableOrArrays, config: TeachersConfig) -> FittedE
 def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
     """Train a student of an ensemble in memory, on the ensemble's table: nothing is written.
 
-    It is the one that ``distill`` would register: the first of its seeds, without baselines.
+    It is the first of those that ``distill`` trains with that seed, without baselines.
 
     >>> import kd_mlflow as kd
     >>> from sklearn.datasets import load_wine

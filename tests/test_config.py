@@ -271,7 +271,11 @@ def test_as_text_names_every_option():
     [
         ("alpha", "reference 0.7; best 1.0"),
         ("n_boosted", "reference 6; best 6, from 5,000 rows 4, from 60,000 rows 2"),
-        ("student_hidden", "reference 64,32; best chosen: 64,32 or 128,64"),
+        (
+            "student_hidden",
+            "reference 64,32; best chosen: 64,32 or 128,64, "
+            "from 5,000 rows chosen: 64,32 or 128,64 or 256,128",
+        ),
         ("student_epochs", "reference 50; best 120, above 20,000 rows fewer, at least 8"),
         (
             "temperature",

@@ -42,7 +42,7 @@ def test_figures_and_answers_are_those_of_the_entry_points(store, ensemble):
     assert dict(ensemble.metrics) == taught.metrics
     rows = taught.ensemble.score(NEW, ensemble.averaging).double().softmax(dim=1).numpy()
     np.testing.assert_array_equal(ensemble.predict_proba(NEW), rows)
-    result = kd.distill(**data, **part_of(DistillConfig))
+    result = kd.distill(**data, **part_of(DistillConfig), registered_seed="first")
     student = kd.fit_student(ensemble, **STUDENTS)
     assert student.metrics == result.comparison.students["distilled"][0]
     pulled = mlflow.pyfunc.load_model(f"models:/{result.model_name}/{result.version}")

@@ -38,7 +38,7 @@ def scripted(monkeypatch, divergences):
 
     def tried(recipe, lessons, settings, size, fit):
         bins, hidden = size
-        parameters = menu.student_parameters(lessons, bins, hidden)
+        parameters = menu.student_parameters(lessons.binned(bins), hidden)
         return Trial(
             bins=bins,
             hidden=hidden,
@@ -50,44 +50,88 @@ def scripted(monkeypatch, divergences):
     monkeypatch.setattr(menu, "_try", tried)
 
 
-SMALL, WIDE = (64, 32), (128, 64)
+@pytest.fixture
+def many(lessons):
+    """The same for a recipe that looks at the number of rows; nobody is trained on it."""
+    return dataclasses.replace(lessons, labelled_rows=3_000)
+
+
+SMALL, WIDE, WIDEST = (64, 32), (128, 64), (256, 128)
+FREE = {"student_bins": None, "student_hidden": None}
 
 
 @pytest.mark.parametrize(
-    ("divergences", "kept", "tried"),
+    ("divergences", "kept"),
     [
-        ((0.0004, 0.0, 0.0, 0.0), (0, SMALL), 1),
-        ((0.0100, 0.0097, 0.0096, 0.0098), (0, SMALL), 4),
-        ((0.0100, 0.0095, 0.0018, 0.0015), (8, SMALL), 4),
-        ((0.0100, 0.0004, 0.0, 0.0), (8, SMALL), 2),
-        ((0.0100, 0.0095, 0.0090, 0.0020), (8, WIDE), 4),
+        ({(0, SMALL): 0.0004}, (0, SMALL)),
+        ({(0, SMALL): 0.0100, (16, SMALL): 0.0101, (0, WIDE): 0.0099}, (0, SMALL)),
+        ({(0, SMALL): 0.0100, (16, SMALL): 0.0004}, (16, SMALL)),
+        (
+            {(0, SMALL): 0.01, (16, SMALL): 0.005, (64, SMALL): 0.004, (64, WIDE): 0.001},
+            (64, WIDE),
+        ),
+        (
+            {(0, SMALL): 0.01, (16, SMALL): 0.005, (64, SMALL): 0.006, (16, WIDE): 0.0048},
+            (16, SMALL),
+        ),
     ],
 )
-def test_the_smallest_within_tolerance_is_kept(monkeypatch, lessons, divergences, kept, tried):
-    """Sizes are tried small to large, no further than one that none can beat by the tolerance."""
-    sizes = sorted(
-        [(0, SMALL), (0, WIDE), (8, SMALL), (8, WIDE)],
-        key=lambda size: menu.student_parameters(lessons, *size),
-    )
-    found = dict(zip(sizes, divergences, strict=True))
-    scripted(monkeypatch, found)
-    trials = chosen(lessons, dataclasses.replace(RECIPE, student_bins=None, student_hidden=None))
-    assert len(trials) == tried
-    least = min(trial.divergence for trial in trials)
-    within = [t for t in trials if t.divergence <= least + RECIPE.menu_tolerance]
-    assert trials[-1].parameters == min(trial.parameters for trial in within)
-    assert found[trials[-1].bins, trials[-1].hidden] == trials[-1].divergence
+def test_the_smallest_within_tolerance_is_kept(monkeypatch, many, divergences, kept):
+    """Finer bins are tried while they help, then wider layers; nothing after what is near enough.
+
+    Whatever else is tried has no divergence here, and fails.
+    """
+    scripted(monkeypatch, divergences)
+    trials = chosen(many, dataclasses.replace(RECIPE, **FREE))
+    assert {(trial.bins, trial.hidden) for trial in trials} == divergences.keys()
+    assert (trials[-1].bins, trials[-1].hidden) == kept
 
 
-@pytest.mark.parametrize(("ensemble", "tried"), [(1_000_000, 4), (35_000, 1), (100, 4)])
-def test_a_student_is_ten_times_smaller_than_its_ensemble(monkeypatch, lessons, ensemble, tried):
+def test_wide_layers_are_tried_where_rows_are_many(monkeypatch, many):
+    """From 5,000 rows on (256, 128) is on the menu, where narrower layers are not near enough."""
+    divergences = {(0, SMALL): 0.04, (16, SMALL): 0.05, (0, WIDE): 0.02, (0, WIDEST): 0.01}
+    scripted(monkeypatch, divergences)
+    more = dataclasses.replace(many, labelled_rows=5_000)
+    recipe = StudentRecipe().resolved(5_000)
+    inputs = {bins: many.binned(bins) for bins in (0, 16)}
+    monkeypatch.setattr(menu, "_different_inputs", lambda recipe, lessons: inputs)
+    assert [(t.bins, t.hidden) for t in chosen(more, recipe)] == list(divergences)
+
+
+@pytest.mark.parametrize(("ensemble", "tried"), [(2_000_000, 4), (35_000, 1), (100, 4)])
+def test_a_student_is_ten_times_smaller_than_its_ensemble(monkeypatch, many, ensemble, tried):
     """Larger sizes of the menu are not tried, unless all are larger."""
-    sizes = [(0, SMALL), (0, WIDE), (8, SMALL), (8, WIDE)]
+    sizes = [(0, SMALL), (16, SMALL), (64, SMALL), (64, WIDE)]
     scripted(monkeypatch, dict(zip(sizes, (0.04, 0.03, 0.02, 0.01), strict=True)))
-    counted = dataclasses.replace(lessons, ensemble_parameters=ensemble)
-    trials = chosen(counted, dataclasses.replace(RECIPE, student_bins=None, student_hidden=None))
+    counted = dataclasses.replace(many, ensemble_parameters=ensemble)
+    trials = chosen(counted, dataclasses.replace(RECIPE, **FREE))
     assert len(trials) == tried
     assert ensemble == 100 or all(t.parameters * 10 <= ensemble for t in trials)
+
+
+def test_settings_whose_networks_are_the_same_are_tried_once(monkeypatch, many):
+    """Without a number bins change no input: one size of each width is left."""
+    scripted(monkeypatch, {(0, SMALL): 0.04, (0, WIDE): 0.05})
+    monkeypatch.setattr(type(many), "binned", lambda self, bins: self.encoding)
+    trials = chosen(many, dataclasses.replace(RECIPE, **FREE))
+    assert {(t.bins, t.hidden) for t in trials} == {(0, SMALL), (0, WIDE)}
+
+
+def test_temperatures_are_tried_with_the_smallest(monkeypatch, many):
+    """Larger sizes have the temperature that suited the smallest."""
+    tried = []
+
+    def remembered(recipe, lessons, settings, size, fit):
+        tried.append([setting.temperature for setting in settings])
+        return Trial(
+            bins=size[0], hidden=size[1], temperature=3.0, parameters=1, divergence=1 / len(tried)
+        )
+
+    monkeypatch.setattr(menu, "_try", remembered)
+    free = dataclasses.replace(RECIPE, student_hidden=None)
+    assert chosen(many, free)[-1].temperature == 3.0
+    assert tried[0] == [1.0, 2.0, 3.0]
+    assert tried[1:] == [[3.0]] * (len(tried) - 1)
 
 
 def test_a_given_option_narrows_the_menu(lessons):

@@ -342,12 +342,12 @@ def test_a_class_without_a_row_has_no_recall():
     np.testing.assert_array_equal(recalls, [[1.0, np.nan, 0.5]])
 
 
-def compared(labels, **students):
+def compared(labels, registered=0, **students):
     """A comparison of students that all answer as told; the ensemble is always right."""
     answers_as = {kind: torch.eye(3)[torch.tensor(said)] for kind, said in students.items()}
     right = torch.eye(3)[torch.tensor(labels)]
     return comparison(
-        Logits(labels=np.array(labels), ensemble=right, students=answers_as),
+        Logits(labels=np.array(labels), ensemble=right, students=answers_as, registered=registered),
         student_parameters=1,
         ensemble_parameters=2,
     )
@@ -362,6 +362,19 @@ def test_a_comparison_has_the_recalls_of_every_model():
         "baseline": {"0": 0.0, "1": None, "2": 1.0},
         "registered": {"0": 1.0, "1": None, "2": 0.0},
     }
+
+
+def test_what_is_said_of_the_registered_student_is_of_its_seed():
+    """Metrics, recalls and McNemar's test follow the seed that is registered, paired by seed."""
+    labels, wrong = [0, 0, 0, 0, 0, 0, 2, 2], [2, 2, 2, 2, 2, 2, 0, 0]
+    students = {"distilled": [wrong, labels], "baseline": [labels, wrong]}
+    first, second = (compared(labels, registered=place, **students) for place in (0, 1))
+    for found, accuracy, p in ((first, 0.0, 2 / 2**8), (second, 1.0, 1.0)):
+        assert found.summary["registered_test_accuracy"] == accuracy
+        assert found.recall_by_class()["registered"]["2"] == accuracy
+        assert found.summary["mcnemar_p_ensemble"] == p
+        assert found.summary["mcnemar_p_baseline"] == 2 / 2**8
+    assert (first.registered, second.registered) == (0, 1)
 
 
 @pytest.mark.parametrize(("majority", "imbalanced"), [(90, False), (91, True)])

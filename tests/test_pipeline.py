@@ -184,6 +184,18 @@ def test_curves_have_one_value_an_epoch_from_one(finished, kind, epochs):
             assert (name, steps) == (name, list(range(1, epochs + 1)))
 
 
+def test_one_student_is_the_registered_one(finished):
+    """Its run says so, and what the comparison and the card say of it is what it was measured."""
+    client, result = finished.client, finished.result
+    (run,) = [run for run in runs_by_kind(client)["student"] if "kd.registered" in run.data.tags]
+    comparison = result.distill.comparison
+    place = comparison.registered
+    assert run.info.run_name == f"student-{place + 1:02d}"
+    assert run.data.metrics["test_log_loss"] == comparison.summary["registered_test_log_loss"]
+    version = client.get_model_version(result.distill.model_name, result.distill.version)
+    assert f"seed {place + 1} of 2, the nearest to the ensemble" in version.description
+
+
 def test_logged_figures_are_the_ones_returned(finished):
     """What ``main`` returns and prints is what stands in the store."""
     distill = finished.client.get_run(finished.result.distill.run_id)

@@ -12,6 +12,7 @@ from kd_mlflow.distillation import students
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.population.losses import AVERAGES, UNLABELLED
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
@@ -106,6 +107,34 @@ def test_reference_has_no_strong_baselines():
     """Without mixup there is nothing stronger than the baseline."""
     recipe = StudentRecipe(recipe="reference").resolved(100)
     assert list(student_groups(recipe, [1])) == ["distilled", "baseline"]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_nearest_student_is_known_by_validation_rows(dataset, ensemble, place):
+    """It is the one of least divergence there, and is scored as it is served."""
+    lessons = transfer_set(RECIPE, dataset, ensemble)
+    members = student_groups(RECIPE, [7, 8])["distilled"]
+    task = student_task(RECIPE, lessons, members, lessons.encoding, (4,))
+    said = task.population.logits(task.rows.val)[place]
+    agreed = dataclasses.replace(
+        lessons, logits=torch.cat([lessons.logits[: lessons.taught_rows], said])
+    )
+    trained = TrainedStudents(
+        population=task.population,
+        encoding=lessons.encoding,
+        kinds=["distilled"],
+        history=task.fit(),
+        lessons=agreed,
+    )
+    fresh = dataclasses.replace(
+        trained,
+        population=student_task(RECIPE, lessons, members, lessons.encoding, (4,)).population,
+    )
+    assert fresh.nearest() == place
+    served = dataclasses.replace(fresh, place=place)
+    rows = ensemble.encoding.encode(dataset.features("test"))
+    assert torch.equal(served.score(rows)[place], served.score_registered(rows))
+    torch.testing.assert_close(fresh.score(rows), served.score(rows))
 
 
 @pytest.mark.parametrize("calibrate", [True, False])

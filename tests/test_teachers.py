@@ -114,6 +114,15 @@ def test_families_are_those_of_the_option(dataset):
     assert kinds(teacher_bins=0)[0] == ("mlp", "networks", 4)
 
 
+def test_networks_whose_inputs_are_the_same_are_one_family(dataset, monkeypatch):
+    """Where no column is a number bins change nothing: all networks are of one family."""
+    monkeypatch.setattr(
+        "kd_mlflow.distillation.inputs.piecewise_linear", lambda encoding, encoded, bins: encoding
+    )
+    found = teacher_trainings(config(teacher_families="mlp"), dataset)
+    assert [(each.label, len(each.seeds)) for each in found] == [("networks", 4)]
+
+
 def test_the_reference_recipe_is_one_family_of_equals(dataset):
     """No fold is left out, nothing is weighed: the ensemble as it was before families."""
     reference = TeachersConfig(data="wine", recipe="reference").resolved(128)

@@ -294,6 +294,11 @@ class ModelOptions(RegistryOptions):
     )
     owner: str = option("", "Who answers for the model, for its card and the report.", SHORT_TEXT)
     licence: str = option("", "The model's licence, for its card and the report.", SHORT_TEXT)
+    registered_seed: str = by_recipe(
+        "Which of the distilled students is registered: first, or nearest: that of least "
+        "divergence from the ensemble on validation rows.",
+        one_of("first", "nearest"),
+    )
     example_rows: str = option(
         "made",
         "Example rows in the registered model and in report.html: made from medians and "

@@ -86,7 +86,10 @@ class Evidence:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
         names = list(map(str, self.dataset.table.classes))
         scored = self.logits
-        models = {STUDENT: scored.students["distilled"][0], ENSEMBLE: scored.ensemble}
+        models = {
+            STUDENT: scored.students["distilled"][scored.registered],
+            ENSEMBLE: scored.ensemble,
+        }
         return {
             who: class_scores(
                 replace(
@@ -160,6 +163,7 @@ def compare(
         boosting=boosting.logits(asked)[0, rows] if boosting else None,
         threshold=threshold,
         groups=dataset.groups("test"),
+        registered=trained.place,
     )
     columns = measured_columns(trained.encoding, boosting)
     profile = fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding)

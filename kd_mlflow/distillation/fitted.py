@@ -69,7 +69,7 @@ class FittedEnsemble:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedStudent:
-    """One distilled student in memory: that which ``distill`` would register.
+    """One distilled student in memory: the first of those that ``distill`` trains.
 
     Fields:
         module: encoding and network as one module of torch
@@ -143,7 +143,7 @@ def fit_student(taught_by: FittedEnsemble, config: StudentFit, workers: Workers)
 def _test_metrics(
     trained: TrainedStudents, taught_by: FittedEnsemble, averaging: str
 ) -> dict[str, float]:
-    """What the first student is worth on the test rows, asked as it is served."""
+    """What the student is worth on the test rows, asked as it is served."""
     dataset, ensemble = taught_by.dataset, taught_by.ensemble
     features, labels = dataset.features("test"), dataset.labels("test")
     first, rows = distinct_rows(features)

@@ -22,7 +22,7 @@ class Logits:
 
     ``boosting`` are those of boosted trees alone; ``threshold`` is the probability from which on
     all of them predict the second of two classes, None where they predict the likeliest; ``groups``
-    number what each row is about.
+    number what each row is about; ``registered`` is the place of the registered student's seed.
     Shape: labels and groups (n,), ensemble and boosting (n, classes), students (seeds, n, classes)
     of each kind.
     """
@@ -33,6 +33,7 @@ class Logits:
     boosting: Tensor | None = None
     threshold: float | None = None
     groups: Counts | None = None
+    registered: int = 0
 
     @property
     def ensemble_classes(self) -> Counts:
@@ -71,6 +72,7 @@ def compared(
         class_rows=class_rows,
         boosting=None if logits.boosting is None else scores(logits.boosting[None]),
         threshold=threshold,
+        registered=logits.registered,
     )
 
 

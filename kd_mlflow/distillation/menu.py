@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import TypeVar
@@ -15,7 +15,7 @@ from kd_mlflow.distillation.logits import teacher_student_kl
 from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
 from kd_mlflow.population.history import History
 from kd_mlflow.population.training import Task
-from kd_mlflow.table.encoding import Scaler
+from kd_mlflow.table.encoding import Encoding, Scaler
 
 TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 """Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
@@ -24,6 +24,9 @@ LEAST_COMPRESSION = 10
 """How much smaller than its ensemble a student must be, where one of the menu can be."""
 
 C = TypeVar("C", bound=StudentRecipe)
+
+Size = tuple[int, tuple[int, ...]]
+"""Bins and hidden layers of a student."""
 
 Fit = Callable[[Task, str], History]
 """Trains a population and returns its curves; the text says which one it is."""
@@ -50,28 +53,37 @@ def choose_student(
     seed: int,
     fit: Fit,
 ) -> tuple[Trial, ...]:
-    """Try the sizes of a resolved recipe's menu, small to large; the last one is to be kept.
+    """Try sizes of a resolved recipe's menu; the last one is to be kept.
 
-    That is the smallest whose divergence is within ``menu_tolerance`` of the least. No size can be
-    better than one that is within it of 0, so nothing larger is tried; nor is a size above a tenth
-    of the ensemble's, if any is below. Empty where the recipe leaves nothing to choose.
+    Finer bins are tried with the smallest layers as long as they help, then wider layers with the
+    best of these bins. Nothing follows a student whose divergence is within ``menu_tolerance`` of
+    0, and no size above a tenth of the ensemble's is tried, if any is below. Temperatures are tried
+    with the smallest. Kept is the smallest within ``menu_tolerance`` of the least divergence.
+    Empty where the recipe leaves nothing to choose.
     """
-    settings = [
-        StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha)
-        for t in recipe.menu("temperature", lessons.labelled_rows)
-    ]
-    sizes = _sizes(recipe, lessons)
-    if len(sizes) * len(settings) == 1:
+    n, tolerance = lessons.labelled_rows, recipe.menu_tolerance
+    temperatures, layers = recipe.menu("temperature", n), recipe.menu("student_hidden", n)
+    encodings = _different_inputs(recipe, lessons)
+    if len(encodings) * len(layers) * len(temperatures) == 1:
         return ()
-    trials: list[Trial] = []
-    for size in sizes:
-        trial = _try(recipe, lessons, settings, size, fit)
-        trials.append(trial)
-        if trial.divergence <= recipe.menu_tolerance:
-            break
-    least = min(trial.divergence for trial in trials)
-    kept = next(t for t in trials if t.divergence <= least + recipe.menu_tolerance)
-    return (*(trial for trial in trials if trial != kept), kept)
+    small, trials = _small_enough(lessons, encodings, layers), list[Trial]()
+
+    def climb(sizes: Iterable[Size]) -> Trial:
+        for size in filter(small, sizes):
+            tried = [trials[0].temperature] if trials else temperatures
+            settings = [StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha) for t in tried]
+            trials.append(_try(recipe, lessons, settings, size, fit))
+            least = min(trial.divergence for trial in trials)
+            if least <= tolerance or trials[-1].divergence > least:
+                break
+        least = min(trial.divergence for trial in trials)
+        near = [trial for trial in trials if trial.divergence <= least + tolerance]
+        return min(near, key=lambda trial: trial.parameters)
+
+    kept = climb((bins, layers[0]) for bins in encodings)
+    if kept.divergence > tolerance:
+        kept = climb((kept.bins, hidden) for hidden in layers[1:])
+    return (*(trial for trial in trials if trial is not kept), kept)
 
 
 def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, tuple[Trial, ...]]:
@@ -92,17 +104,27 @@ def fit_here(task: Task, label: str) -> History:
     return task.fit()
 
 
-def _sizes(recipe: StudentRecipe, lessons: TransferSet) -> list[tuple[int, tuple[int, ...]]]:
-    """Bins and hidden layers to choose from, small to large."""
-    n, most = lessons.labelled_rows, math.inf
+def _different_inputs(recipe: StudentRecipe, lessons: TransferSet) -> dict[int, Encoding]:
+    """Inputs by the menu's bins, but for those that are as of fewer: with no numbers all are."""
+    different: dict[int, Encoding] = {}
+    for bins in recipe.menu("student_bins", lessons.labelled_rows):
+        if (encoding := lessons.binned(bins)) not in different.values():
+            different[bins] = encoding
+    return different
+
+
+def _small_enough(
+    lessons: TransferSet, encodings: Mapping[int, Encoding], layers: Sequence[tuple[int, ...]]
+) -> Callable[[Size], bool]:
+    """Whether a size is a tenth of the ensemble's at most; any is where none of these is."""
+    most = math.inf
     if lessons.ensemble_parameters is not None:
         most = lessons.ensemble_parameters / LEAST_COMPRESSION
     sizes = {
-        size: student_parameters(lessons, *size)
-        for size in product(recipe.menu("student_bins", n), recipe.menu("student_hidden", n))
+        (bins, hidden): student_parameters(encoding, hidden)
+        for (bins, encoding), hidden in product(encodings.items(), layers)
     }
-    small = [size for size, own in sizes.items() if own <= most]
-    return sorted(small or sizes, key=sizes.__getitem__)
+    return lambda size: sizes[size] <= most or min(sizes.values()) > most
 
 
 def shortened(task: Task) -> Task:
@@ -116,9 +138,9 @@ def shortened(task: Task) -> Task:
     )
 
 
-def student_parameters(lessons: TransferSet, bins: int, hidden: tuple[int, ...]) -> int:
+def student_parameters(encoding: Encoding, hidden: tuple[int, ...]) -> int:
     """Weights and biases of a student."""
-    widths = (Scaler(lessons.binned(bins)).width, *hidden, lessons.logits.shape[1])
+    widths = (Scaler(encoding).width, *hidden, len(encoding.classes))
     return sum((d_in + 1) * d_out for d_in, d_out in pairwise(widths))
 
 
@@ -126,7 +148,7 @@ def _try(
     recipe: StudentRecipe,
     lessons: TransferSet,
     settings: Sequence[StudentSetting],
-    size: tuple[int, tuple[int, ...]],
+    size: Size,
     fit: Fit,
 ) -> Trial:
     """Train a student of each setting as one population; give the one nearest its teacher."""

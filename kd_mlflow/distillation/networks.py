@@ -131,10 +131,11 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     """
     config = given.config
     seeds = given.seeds(TEACHER_STREAM, config.n_teachers)
-    binned = len(seeds) // 2 if config.teacher_bins else 0
+    with_bins = given.binned(config.teacher_bins) if config.teacher_bins else given.encoding
+    binned = len(seeds) // 2 if with_bins != given.encoding else 0  # no numbers: the same inputs
     groups = [(given.encoding, seeds[: len(seeds) - binned])]
     if binned:
-        groups.append((given.binned(config.teacher_bins), seeds[-binned:]))
+        groups.append((with_bins, seeds[-binned:]))
     return [
         network_training(
             config,

@@ -99,7 +99,7 @@ def weakest_rows(
     columns: Sequence[str],
 ) -> Weakest:
     """On which test rows the registered student is worst."""
-    both = torch.stack([logits.students["distilled"][0], logits.ensemble])
+    both = torch.stack([logits.students["distilled"][logits.registered], logits.ensemble])
     losses, ensemble_losses = row_losses(both, logits.labels)
     return weakest_segments(
         features,
@@ -107,7 +107,7 @@ def weakest_rows(
         profile,
         columns,
         losses=losses,
-        hits=logits.classes("distilled")[0] == logits.labels,
+        hits=logits.classes("distilled")[logits.registered] == logits.labels,
         ensemble_losses=ensemble_losses,
         groups=logits.groups,
     )

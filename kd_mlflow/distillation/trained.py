@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.distillation.logits import teacher_student_kl
 from kd_mlflow.distillation.menu import Fit, Trial
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
@@ -30,7 +31,8 @@ from kd_mlflow.table.encoding import Encoding, Scaler
 class TrainedStudents:
     """A trained population of students: as many of each kind, one kind after the other.
 
-    ``encoding`` is that of their inputs, ``trials`` is how they were chosen, the kept one last.
+    ``encoding`` is that of their inputs, ``trials`` is how they were chosen, the kept one last;
+    ``place`` is that of the registered one among the distilled, which come first.
     """
 
     population: Population
@@ -39,11 +41,20 @@ class TrainedStudents:
     history: History
     lessons: TransferSet
     trials: Sequence[Trial] = ()
+    place: int = 0
 
     @property
     def registered(self) -> StudentModule:
-        """The first distilled student with its scaler, as it is served."""
-        return StudentModule(self.encoding, self.population.member(0)).eval()
+        """The registered student with its scaler, as it is served."""
+        return StudentModule(self.encoding, self.population.member(self.place)).eval()
+
+    def nearest(self) -> int:
+        """Which distilled student has the least divergence from the ensemble on validation rows."""
+        distilled = self.population.members(slice(self.population.k // len(self.kinds)))
+        lessons, scaler = self.lessons, Scaler(self.encoding)
+        val = Inputs(lessons.encoded[lessons.taught_rows :].cpu(), scaler)
+        scored, ensemble = distilled.logits(val), lessons.val_logits.cpu()
+        return int(np.argmin([teacher_student_kl(ensemble, logits) for logits in scored]))
 
     def score(self, encoded: NDArray[np.float32]) -> Tensor:
         """Score encoded rows with each student, the registered one as it is served.
@@ -51,7 +62,7 @@ class TrainedStudents:
         Shape: (n, columns) -> (k, n, classes).
         """
         logits = self.population.logits(Inputs(torch.from_numpy(encoded), Scaler(self.encoding)))
-        logits[0] = self.score_registered(encoded)
+        logits[self.place] = self.score_registered(encoded)
         return logits
 
     def score_registered(self, encoded: NDArray[np.float32]) -> Tensor:

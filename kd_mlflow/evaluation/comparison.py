@@ -54,6 +54,7 @@ class Comparison:
             a class without a test row
         over_boosting: gains over boosted trees alone, in accuracy and log loss
         row_worth: how much a row says of an accuracy beside one that is in no group
+        registered: the place of the registered student's seed
     """
 
     students: Mapping[str, tuple[Metrics, ...]]
@@ -67,6 +68,7 @@ class Comparison:
     recalls: Mapping[str, NDArray[np.float64]] = field(compare=False)  # arrays: == is no bool
     over_boosting: tuple[Interval, Interval] | None = None
     row_worth: float = 1.0
+    registered: int = 0
 
     @property
     def worse_than(self) -> tuple[str, ...]:
@@ -155,12 +157,13 @@ def evaluate_students(
     class_rows: Mapping[str, int],
     boosting: SeedScores | None = None,
     threshold: float | None = None,
+    registered: int = 0,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     ``class_rows`` are the whole table's by class, in the order of their numbers.
     ``threshold`` is the probability from which on all models predict the second of two classes.
-    Ensemble and ``boosting`` are a single model each.
+    Ensemble and ``boosting`` are a single model each; ``registered`` is the place of a seed.
     """
     by_kind = {
         kind: own.test_metrics(ensemble, parameters=student_parameters)
@@ -172,20 +175,20 @@ def evaluate_students(
     recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
     )
-    summary = _means(by_kind, ensemble.metrics[0]) | {
+    summary = _means(by_kind, ensemble.metrics[0], registered) | {
         **_with_bounds("accuracy_gap", gap),
         **_with_bounds("log_loss_gap", loss_gap),
         **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
-        "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble),
+        "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble, registered),
     }
     if ensemble_parameters is not None:
         summary["ensemble_parameters"] = ensemble_parameters
         summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _gains(kind, gain)
-        summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind])
+        summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
     over_boosting = None
     if boosting is not None:
         over_boosting = distilled.over(boosting)
@@ -204,12 +207,13 @@ def evaluate_students(
         over_boosting=over_boosting,
         class_rows=class_rows,
         row_worth=row_worth(distilled.hits[0], distilled.groups),
-        recalls=_recalls(students, ensemble, classes=len(class_rows)),
+        recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
+        registered=registered,
     )
 
 
 def _recalls(
-    students: Mapping[str, SeedScores], ensemble: SeedScores, *, classes: int
+    students: Mapping[str, SeedScores], ensemble: SeedScores, *, classes: int, registered: int
 ) -> dict[str, NDArray[np.float64]]:
     """Recalls of the ensemble, of each kind of student over its seeds, of the registered one.
 
@@ -221,12 +225,14 @@ def _recalls(
     return {
         "ensemble": class_recalls(ensemble.predicted, ensemble.labels, classes)[0],
         **{kind: each.mean(axis=0) for kind, each in by_seed.items()},
-        "registered": by_seed["distilled"][0],
+        "registered": by_seed["distilled"][registered],
     }
 
 
-def _means(students: Mapping[str, tuple[Metrics, ...]], ensemble: Mapping[str, float]) -> Metrics:
-    """Test metrics of the ensemble, of each kind of student over its seeds, of the first one."""
+def _means(
+    students: Mapping[str, tuple[Metrics, ...]], ensemble: Mapping[str, float], registered: int
+) -> Metrics:
+    """Test metrics of the ensemble, of each kind of student over its seeds, of the registered."""
     summary: Metrics = {}
     for name, value in ensemble.items():
         summary[f"ensemble_test_{name}"] = value
@@ -234,7 +240,7 @@ def _means(students: Mapping[str, tuple[Metrics, ...]], ensemble: Mapping[str, f
             values = np.array([found[f"test_{name}"] for found in each])
             summary[f"{kind}_test_{name}"] = float(values.mean())
             summary[f"{kind}_test_{name}_sem"] = standard_error(values)
-        summary[f"registered_test_{name}"] = students["distilled"][0][f"test_{name}"]
+        summary[f"registered_test_{name}"] = students["distilled"][registered][f"test_{name}"]
     return summary
 
 

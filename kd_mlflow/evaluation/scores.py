@@ -185,9 +185,13 @@ class SeedScores:
             loss_difference(others.losses, self.losses, self.groups),
         )
 
-    def mcnemar_p(self, others: SeedScores) -> float:
-        """McNemar's p value of the first of these models against the first of others."""
-        return mcnemar_p(self.hits[0], others.hits[0], self.groups)
+    def mcnemar_p(self, others: SeedScores, seed: int = 0) -> float:
+        """McNemar's p value of one of these models against that of the same seed, or a single one.
+
+        ``seed`` is its place.
+        """
+        theirs = others.hits[seed if len(others.hits) > 1 else 0]
+        return mcnemar_p(self.hits[seed], theirs, self.groups)
 
     def test_metrics(self, teacher: SeedScores, *, parameters: int) -> tuple[Metrics, ...]:
         """Each seed's as its run logs them, and how often it agrees with the teacher."""

@@ -117,10 +117,10 @@ def _temperature(evidence: Evidence) -> Figure:
 
 def _reliability(evidence: Evidence) -> Figure:
     scored, comparison = evidence.logits, evidence.comparison
-    classes, summary = scored.ensemble.shape[1], comparison.summary
+    classes, summary, seed = scored.ensemble.shape[1], comparison.summary, scored.registered
     eces = {
         "distilled": summary["registered_test_ece"],
-        "baseline": comparison.students["baseline"][0]["test_ece"],
+        "baseline": comparison.students["baseline"][seed]["test_ece"],
     }
     names = {"distilled": "registered student", "baseline": "baseline, same seed"}
 
@@ -131,7 +131,9 @@ def _reliability(evidence: Evidence) -> Figure:
     of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
     models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
     models += [
-        Calibration(kind, name, bins(scored.students[kind][0], scored.classes(kind)[0]), eces[kind])
+        Calibration(
+            kind, name, bins(scored.students[kind][seed], scored.classes(kind)[seed]), eces[kind]
+        )
         for kind, name in names.items()
     ]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
@@ -160,7 +162,7 @@ def _confusion(evidence: Evidence) -> Figure:
     return probabilities.confusion_matrices(
         {
             "ensemble": counts(scored.ensemble_classes),
-            "registered student": counts(scored.classes("distilled")[0]),
+            "registered student": counts(scored.classes("distilled")[scored.registered]),
         },
         class_names(classes),
     )
@@ -173,8 +175,9 @@ def _areas_known(evidence: Evidence) -> bool:
 
 def _roc_pr(evidence: Evidence) -> Figure:
     scored, names = evidence.logits, evidence.dataset.table.classes
-    shown = {kind: scored.students[kind][0] for kind in AREA_NAMES if kind != "ensemble"}
-    classes = {kind: scored.classes(kind)[0] for kind in shown}
+    seed = scored.registered
+    shown = {kind: scored.students[kind][seed] for kind in AREA_NAMES if kind != "ensemble"}
+    classes = {kind: scored.classes(kind)[seed] for kind in shown}
     shown["ensemble"], classes["ensemble"] = scored.ensemble, scored.ensemble_classes
     return probabilities.roc_and_precision_recall(
         {

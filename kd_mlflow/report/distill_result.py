@@ -32,7 +32,7 @@ RAREST_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DistillResult:
-    """A comparison, and the version that its first student became.
+    """A comparison, and the version that its registered student became.
 
     Fields:
         run_id: the run of the comparison

@@ -29,6 +29,7 @@ from kd_mlflow.report.words import (
     p_values,
     percent,
     production_uri,
+    registered_text,
     safe,
     serving_commands,
     sides,
@@ -105,6 +106,7 @@ def model_card(
     config, comparison = evidence.config, evidence.comparison
     table, split = evidence.dataset.table, evidence.dataset.split
     metrics, name = comparison.summary, safe(table.name)
+    registered = comparison.students["distilled"][comparison.registered]
     about_limits = " ".join(limits(table, split, comparison))
     warning = warning_text(comparison)
     commands = _ways_to_ask(config.model_name)
@@ -122,10 +124,10 @@ def model_card(
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",
         metrics_table(comparison).strip(),
-        "The registered student, the first seed's whatever its accuracy, scores "
+        f"The registered student, {registered_text(comparison, config.registered_seed)}, scores "
         f"{percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact test: "
         f"{p_values(comparison)}; it agrees with the ensemble on "
-        f"{percent(comparison.students['distilled'][0]['test_agreement'])} of the test rows.",
+        f"{percent(registered['test_agreement'])} of the test rows.",
         sent,
         *commands,
         *([f"**Costs.** {footprint_text(costs)}."] if costs else []),

@@ -182,6 +182,17 @@ def warning_text(comparison: Comparison) -> str:
     return f"do not use this student: {found}"
 
 
+def registered_text(comparison: Comparison, rule: str) -> str:
+    """Say which seed's student is registered, and why that one: no test row was asked."""
+    seeds = len(comparison.students["distilled"])
+    why = (
+        "the nearest to the ensemble on validation rows"
+        if rule == "nearest"
+        else "whatever its accuracy"
+    )
+    return f"seed {comparison.registered + 1} of {seeds}, {why}"
+
+
 def p_values(comparison: Comparison) -> str:
     """P values of McNemar's exact test of the registered student against each other model."""
     others = ("ensemble", *list(comparison.gains)[:LISTED_GAINS])

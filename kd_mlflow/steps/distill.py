@@ -1,4 +1,4 @@
-"""The second step: students against an ensemble, compared, the first one registered."""
+"""The second step: students against an ensemble, compared, one of them registered."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def distill_step(
     teacher_accuracies: Sequence[float] = (),
     rehearsed: bool = False,
 ) -> DistillResult:
-    """Train students and baselines, compare them with the ensemble, register the first student.
+    """Train students and baselines, compare them with the ensemble, register one student.
 
     ``teacher_accuracies`` on test rows are for figures; empty where they are not known.
     ``rehearsed``: a student of this encoding was packaged in this process already.
@@ -159,7 +159,10 @@ def _train(
 ) -> TrainedStudents:
     """Train the students of all kinds as one population, into their runs."""
     fit = partial(work.fit, runs=runs)
-    return trained_students(work.config, lessons, groups, trials, fit)
+    trained = trained_students(work.config, lessons, groups, trials, fit)
+    place = trained.nearest() if work.config.registered_seed == "nearest" else 0
+    runs[place].log(tags={"kd.registered": "true"})
+    return replace(trained, place=place)
 
 
 def _boosting_alone(work: Work[DistillConfig], ensemble: Teacher) -> Family:
@@ -265,8 +268,8 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
     keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     if table.groups is not None:
         keep_trained_groups(run, TrainedGroups(table.groups[seen], table.group_columns))
-    tested = row_hashes(evidence.dataset.features("test"), exact=True)
-    keep_answers(run, tested, class_probabilities(evidence.logits.students["distilled"][0]))
+    tested, scored = row_hashes(evidence.dataset.features("test"), exact=True), evidence.logits
+    keep_answers(run, tested, class_probabilities(scored.students["distilled"][scored.registered]))
     summary = comparison.summary
     metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
     run.log(metrics=metrics, note=note)
