@@ -52,7 +52,12 @@ STUDENT = {
     "temperature": 3.0,
     "augment_factor": 1,
 }
-GATE = {"max_accuracy_gap": 1.0, "min_compression": 0.01, "allow_worse_than_baseline": True}
+GATE = {
+    "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
+    "min_compression": 0.01,
+    "allow_worse_than_baseline": True,
+}
 
 
 def servers() -> list[psutil.Process]:

@@ -56,7 +56,7 @@ TRAIN = """
 import sys, mlflow
 from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.pipeline import run_main
-run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0))
+run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0, max_log_loss_gap=0.0))
 mlflow.artifacts.download_artifacts("models:/kd-student@production", dst_path=sys.argv[1])
 """
 
@@ -268,7 +268,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        result = run_main(MainConfig(recipe="reference", max_accuracy_gap=1.0))
+        result = run_main(
+            MainConfig(recipe="reference", max_accuracy_gap=1.0, max_log_loss_gap=0.0)
+        )
         rows = read_dataset(MainConfig()).features("test").reset_index(drop=True)
         rows.to_csv(folder / "rows.csv", index=False)
         body = json.dumps({"dataframe_split": rows.iloc[:1].to_dict(orient="split")})

@@ -11,7 +11,12 @@ from pathlib import Path
 import kd_mlflow as kd
 from kd_mlflow import pipeline
 
-FREE = {"max_accuracy_gap": 1.0, "min_compression": 0.01, "allow_worse_than_baseline": True}
+FREE = {
+    "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
+    "min_compression": 0.01,
+    "allow_worse_than_baseline": True,
+}
 FEW = {
     "teachers": {
         "n_teachers": 2,

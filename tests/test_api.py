@@ -207,7 +207,12 @@ def test_a_frame_goes_all_the_way_to_production(store):
     data = {"data": POINTS, "target": "kind"}
     kd.train_teachers(**data, n_teachers=2, teacher_epochs=3, teacher_hidden=(8,))
     kd.distill(**data, **STUDENTS)
-    passing = {"max_accuracy_gap": 1.0, "min_compression": 0.1, "version": "1"}
+    passing = {
+        "max_accuracy_gap": 1.0,
+        "max_log_loss_gap": 0.0,
+        "min_compression": 0.1,
+        "version": "1",
+    }
     rejected = kd.promote(**passing)
     assert "promote from Python, kd.promote(data=frame)" in rejected.reason
     changed = kd.promote(**passing, data=POINTS.head(190))
@@ -226,7 +231,9 @@ def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
     config = SMALL | {"min_compression": 1000.0}
     pipeline.run_main(pipeline.MainConfig(**config, data=str(old), target="kind"))
     old.rename(new)
-    passing = PromoteConfig(max_accuracy_gap=1.0, min_compression=1.0, version="1")
+    passing = PromoteConfig(
+        max_accuracy_gap=1.0, max_log_loss_gap=0.0, min_compression=1.0, version="1"
+    )
     assert "cannot be read again" in pipeline.run_promote(passing).reason
     assert pipeline.run_promote(dataclasses.replace(passing, data=str(new))).promoted
 
@@ -279,7 +286,7 @@ def test_strict_makes_a_rejection_an_error(own_main):
     """``kd.promote(strict=True)`` raises RegistryError with the gate's reason."""
     kd.distill(**STUDENTS)
     with pytest.raises(RegistryError, match=r"strict is true: .*at least 1000x required"):
-        kd.promote(min_compression=1000, max_accuracy_gap=1.0, strict=True)
+        kd.promote(min_compression=1000, max_accuracy_gap=1.0, max_log_loss_gap=0.0, strict=True)
 
 
 def test_production_is_what_the_gate_promoted(finished):

@@ -46,6 +46,7 @@ QUICK = {
     "alphas": "0.5,1",
     "sizes": "8;4",
     "max_accuracy_gap": "1",
+    "max_log_loss_gap": "0",
     "min_compression": "0.01",
 }
 """Options that make any command take seconds."""

@@ -19,7 +19,8 @@ from kd_mlflow.tracking.runs import Tracker
 
 STUDENTS = {"n_students": 2, "student_epochs": 4, "student_hidden": (4,), "student_bins": 0}
 GATE = {
-    name: SMALL[name] for name in ("max_accuracy_gap", "allow_worse_than_baseline", "policy")
+    name: SMALL[name]
+    for name in ("max_accuracy_gap", "max_log_loss_gap", "allow_worse_than_baseline", "policy")
 } | {"min_compression": 0.01}
 
 

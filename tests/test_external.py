@@ -123,7 +123,9 @@ def test_models_of_any_kind_teach_a_student_and_the_student_teaches_too(committe
     majority = LABELS.value_counts(normalize=True).max()
     assert first.comparison.summary["distilled_test_accuracy"] > majority
     assert first.comparison.summary["test_agreement"] > 0.8
-    assert pipeline.run_promote(PromoteConfig(data=TABLE, max_accuracy_gap=1.0)).promoted
+    assert pipeline.run_promote(
+        PromoteConfig(data=TABLE, max_accuracy_gap=1.0, max_log_loss_gap=0.0)
+    ).promoted
     own = DistillConfig(**options, teachers="models:/kd-student@production,models:/boost/1")
     second = pipeline.run_distill(own)
     members = json.loads(committee.get_run(second.run_id).data.tags["kd.teachers"])
@@ -162,7 +164,9 @@ def test_an_unknown_size_is_said_and_stops_nothing(committee):
     assert "its teachers' cannot be counted" in (
         committee.get_model_version("kd-student", "1").description
     )
-    decision = pipeline.run_promote(PromoteConfig(data=TABLE, max_accuracy_gap=1.0))
+    decision = pipeline.run_promote(
+        PromoteConfig(data=TABLE, max_accuracy_gap=1.0, max_log_loss_gap=0.0)
+    )
     assert decision.promoted
     assert "compression not checked" in decision.reason
     (run,) = Tracker().newest("promotion")

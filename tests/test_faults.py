@@ -19,6 +19,7 @@ NAME = "kd-student"
 PASSING = PromoteConfig(
     version="3",
     max_accuracy_gap=1.0,
+    max_log_loss_gap=0.0,
     min_compression=1.0,
     allow_worse_than_baseline=True,
     policy="any",

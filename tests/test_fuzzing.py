@@ -32,6 +32,7 @@ def test_no_payload_makes_the_server_fail(store, tmp_path, request):
         n_students=1,
         student_epochs=5,
         max_accuracy_gap=1.0,
+        max_log_loss_gap=0.0,
     )
     assert run_main(config).decision.promoted
     features = table.drop(columns=["rownames", "survived"]).head(30)

@@ -20,14 +20,20 @@ GOOD = {
     "ensemble_test_accuracy": 0.955,
     "ensemble_test_log_loss": 0.19,
     "compression_ratio": 50.0,
+    "log_loss_gap": 0.01,
+    "log_loss_gap_low": 0.003,
+    "log_loss_gap_high": 0.017,
     "gain_over_baseline_high": 0.02,
     "log_loss_gain_over_baseline_high": 0.03,
     "gain_over_strong_baseline_high": 0.01,
     "log_loss_gain_over_strong_baseline_high": 0.02,
+    "gain_over_boosting_high": 0.02,
+    "log_loss_gain_over_boosting_high": 0.02,
 }
 LIMITS = Limits(
     gate_metric="accuracy",
     max_accuracy_gap=0.02,
+    max_log_loss_gap=0.005,
     min_compression=10.0,
     allow_worse_than_baseline=False,
     policy="non_inferior",
@@ -105,6 +111,8 @@ def test_a_good_candidate_passes_every_check():
         ("log_loss_gain_over_baseline_high", "log loss against the baseline"),
         ("gain_over_strong_baseline_high", "accuracy against the strong baseline"),
         ("log_loss_gain_over_strong_baseline_high", "log loss against the strong baseline"),
+        ("gain_over_boosting_high", "accuracy against the boosted trees"),
+        ("log_loss_gain_over_boosting_high", "log loss against the boosted trees"),
     ],
 )
 def test_a_student_that_a_baseline_beats_is_rejected(metric, words):
@@ -116,7 +124,7 @@ def test_a_student_that_a_baseline_beats_is_rejected(metric, words):
     assert reason == f"measurably worse, by {words}"
 
 
-@pytest.mark.parametrize("kind", ["baseline", "strong_baseline"])
+@pytest.mark.parametrize("kind", ["baseline", "strong_baseline", "boosting"])
 @pytest.mark.parametrize("measure", ["gain", "log_loss_gain"])
 def test_a_baseline_that_may_be_better_rejects_nothing(kind, measure):
     """A gain below 0 whose interval reaches 0 is not measurably worse."""
@@ -151,6 +159,34 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, passed):
         "distilled_test_accuracy": 0.90,
     }
     assert asked(figures, max_accuracy_gap=gap)[0]["accuracy"].passed is passed
+
+
+@pytest.mark.parametrize(
+    ("low", "classes", "passed"),
+    [
+        (0.0034, 2, True),
+        (0.0035, 2, False),
+        (-0.01, 2, True),
+        (0.0035, 3, True),
+        (0.0055, 3, False),
+    ],
+)
+def test_a_log_loss_that_is_measurably_lost_is_refused(low, classes, passed):
+    """The gap's lower bound decides; of more classes more is allowed, as a guess costs more."""
+    task = replace(TASK, classes=tuple(map(str, range(classes))))
+    checks, (verdict, reason) = asked({"log_loss_gap_low": low}, task=task)
+    assert checks["log_loss"].passed is verdict is passed
+    assert checks["log_loss"].threshold == pytest.approx(0.005 * np.log(classes))
+    assert f"95 % interval {low:+.4f} to +0.0170" in reason
+    assert "log_loss" not in asked({"log_loss_gap_low": low}, max_log_loss_gap=0.0)[0]
+
+
+def test_a_run_without_an_interval_of_the_gap_is_not_asked():
+    """Early runs have none."""
+    logged = {name: value for name, value in GOOD.items() if "gap" not in name}
+    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "log_loss"]
+    assert check.passed is None
 
 
 @pytest.mark.parametrize(("gap", "passed"), [(0.02, True), (0.02001, False), (0.019, True)])

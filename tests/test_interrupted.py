@@ -43,6 +43,7 @@ OPTIONS = {
     "student_bins": 0,
     "augment_factor": 5,
     "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
     "min_compression": 1.0,
     "allow_worse_than_baseline": True,
 }

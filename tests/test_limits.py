@@ -33,6 +33,7 @@ QUICK = {
     "student_mixup": 0.0,
     "batch_size": 4096,
     "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
     "min_compression": 0.01,
 }
 

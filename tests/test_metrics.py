@@ -434,6 +434,15 @@ def test_who_is_worse_than_a_baseline_is_known():
     assert weighed(1, 3).worse_than == ("baseline",)
     assert weighed(3, 1).worse_than == ()
     assert weighed(2, 2).worse_than == ()
+    assert weighed(2, 1, boosting=3).worse_than == ("boosting",)
+    assert weighed(2, 1, boosting=2).worse_than == ()
+
+
+def test_a_student_that_answers_one_class_for_every_row_is_known():
+    """Of the registered student; the others may say what they like."""
+    students = {"distilled": [[0, 0, 0], [0, 1, 2]], "baseline": [[2, 2, 2], [2, 2, 2]]}
+    assert compared([0, 0, 2], **students).constant == "0"
+    assert compared([0, 0, 2], registered=1, **students).constant is None
 
 
 def test_log_loss_gains_are_positive_where_students_are_better():

@@ -223,7 +223,7 @@ def project_runs(empty_database, tmp_path_factory):
         "sweep": "-e sweep -P temperatures=2,4 -P alphas=1 -P sizes=8,4;4 -P n_students=1 "
         "-P student_epochs=2 -P augment_factor=1 -P student_hidden=64,32",
         "distill": "-e distill -P student_epochs=2 -P n_students=2 -P from_sweep=latest",
-        "promote": "-e promote -P max_accuracy_gap=1 -P min_compression=0.01 "
+        "promote": "-e promote -P max_accuracy_gap=1 -P max_log_loss_gap=0 -P min_compression=0.01 "
         "-P allow_worse_than_baseline=true",
         "bad": "-e teachers -P data=missing.csv",
     }

@@ -24,7 +24,12 @@ from kd_mlflow.errors import KDError, RegistryError, StoreError
 from kd_mlflow.registry import moves
 
 NAME = "kd-student"
-FREE = {"allow_worse_than_baseline": True, "min_compression": 1.0, "max_accuracy_gap": 1.0}
+FREE = {
+    "allow_worse_than_baseline": True,
+    "min_compression": 1.0,
+    "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
+}
 """A gate that asks of the task and of production alone."""
 
 ONE = part_of(StudentRecipe) | {"n_students": 1, "student_epochs": 1}

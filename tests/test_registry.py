@@ -22,7 +22,12 @@ from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
 STUDENTS = part_of(StudentRecipe)
-ALLOWED = {"max_accuracy_gap": 1.0, "allow_worse_than_baseline": True, "policy": "any"}
+ALLOWED = {
+    "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
+    "allow_worse_than_baseline": True,
+    "policy": "any",
+}
 PASSING = PromoteConfig(**ALLOWED, min_compression=1.0)
 
 

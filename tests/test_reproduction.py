@@ -28,6 +28,7 @@ FREE = {
     "allow_worse_than_baseline": True,
     "min_compression": 1.0,
     "max_accuracy_gap": 1.0,
+    "max_log_loss_gap": 0.0,
     "policy": "any",
 }
 """A gate that asks of reproduction alone."""

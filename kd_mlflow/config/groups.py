@@ -320,6 +320,13 @@ class GateOptions(Options):
     max_accuracy_gap: float = option(
         0.02, "How much of that metric the student may lose to the ensemble.", SHARE
     )
+    max_log_loss_gap: float = option(
+        0.005,
+        "How much log loss students may lose to the ensemble, in parts of that of a guess among "
+        "the classes, the logarithm of their number; more than that with its whole interval is "
+        "refused. 0 for no such check.",
+        NOT_NEGATIVE,
+    )
     min_compression: float = option(
         10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE
     )

@@ -33,6 +33,7 @@ class Limits:
 
     gate_metric: str
     max_accuracy_gap: float
+    max_log_loss_gap: float
     min_compression: float
     allow_worse_than_baseline: bool
     policy: str

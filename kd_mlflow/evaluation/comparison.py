@@ -14,7 +14,7 @@ from kd_mlflow.evaluation.intervals import (
     row_worth,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
+from kd_mlflow.evaluation.metrics import Counts, Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 
 CRITERION = "calibrated_val_loss"
@@ -55,6 +55,7 @@ class Comparison:
         over_boosting: gains over boosted trees alone, in accuracy and log loss
         row_worth: how much a row says of an accuracy beside one that is in no group
         registered: the place of the registered student's seed
+        constant: the class that the registered student answers for every row, None if it does not
     """
 
     students: Mapping[str, tuple[Metrics, ...]]
@@ -69,15 +70,20 @@ class Comparison:
     over_boosting: tuple[Interval, Interval] | None = None
     row_worth: float = 1.0
     registered: int = 0
+    constant: str | None = None
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """Kinds of baselines that beat the distilled students beyond noise, by either measure."""
+        """What beats the distilled students beyond noise without a teacher, by either measure."""
         return tuple(
-            kind
-            for kind, gain in self.gains.items()
-            if gain.high < 0 or self.loss_gains[kind].high < 0
+            kind for kind, gains in self.over.items() if any(gain.high < 0 for gain in gains)
         )
+
+    @property
+    def over(self) -> dict[str, tuple[Interval, Interval]]:
+        """Gains in accuracy and log loss over each kind of baseline, and over boosted trees."""
+        over = {kind: (gain, self.loss_gains[kind]) for kind, gain in self.gains.items()}
+        return over | ({"boosting": self.over_boosting} if self.over_boosting else {})
 
     @property
     def imbalanced(self) -> bool:
@@ -209,7 +215,13 @@ def evaluate_students(
         row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
         registered=registered,
+        constant=_constant(distilled.predicted[registered], list(class_rows)),
     )
+
+
+def _constant(predicted: Counts, classes: Sequence[str]) -> str | None:
+    """The class of all rows, None where they have several.  Shape: (n,)."""
+    return classes[predicted[0]] if (predicted == predicted[0]).all() else None
 
 
 def _recalls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,13 @@ from kd_mlflow.evaluation.succession import Incumbent, production_check, task_ch
 TOLERANCE = 1e-6
 """Accuracies are shares of whole rows: one row more or less is far above this."""
 
-BASELINES = ("baseline", "strong_baseline")
+BASELINES = {
+    "baseline": "baseline",
+    "strong_baseline": "strong baseline",
+    "boosting": "boosted trees",
+}
+"""What may be better than a student without any teacher, by name and in words."""
+
 MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log loss against the"}
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
@@ -25,6 +32,13 @@ CHECKS: tuple[Asked, ...] = (
         question="Is it nearly as good as its ensemble?",
         answer=lambda case: _accuracy_check(
             case.metrics, case.limits.gate_metric, case.limits.max_accuracy_gap
+        ),
+    ),
+    Asked(
+        name="log_loss",
+        question="Is little of its ensemble's log loss lost?",
+        answer=lambda case: _log_loss_check(
+            case.metrics, case.limits.max_log_loss_gap, case.findings.task.classes
         ),
     ),
     Asked(
@@ -118,11 +132,31 @@ def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap:
     )
 
 
+def _log_loss_check(
+    metrics: Mapping[str, float], most: float, classes: Sequence[str] | None
+) -> Check | None:
+    """Whether students lose more log loss than is allowed, beyond noise."""
+    if not most:
+        return None
+    if "log_loss_gap_low" not in metrics or not classes:
+        return unasked("log_loss", "the run has no interval of the gap, or no classes")
+    gap, low, high = (metrics[f"log_loss_gap{bound}"] for bound in ("", "_low", "_high"))
+    allowed = most * math.log(len(classes))
+    return Check(
+        name="log_loss",
+        passed=low <= allowed,
+        reason=f"log loss {gap:+.4f} against the ensemble's (95 % interval {low:+.4f} to "
+        f"{high:+.4f}), measurably more than {allowed:.4f} is refused",
+        threshold=allowed,
+        metrics={"log_loss_gap": gap, "log_loss_gap_low": low, "log_loss_gap_high": high},
+    )
+
+
 def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
     """Whether plain training on the labels beats distillation beyond noise."""
     compared = {
-        f"{measure}{kind}_high": f"{words} {kind.replace('_', ' ')}"
-        for kind in BASELINES
+        f"{measure}{kind}_high": f"{words} {who}"
+        for kind, who in BASELINES.items()
         for measure, words in MEASURES.items()
         if f"{measure}{kind}_high" in metrics
     }

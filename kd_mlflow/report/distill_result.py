@@ -111,7 +111,7 @@ def distill_rows(result: DistillResult) -> list[Row]:
 
 
 def warning_rows(result: DistillResult) -> list[Row]:
-    """What must be read before anything else: that a baseline is better."""
+    """What must be read before anything else: that a baseline is better, or all answers alike."""
     warning = warning_text(result.comparison)
     return [("warning", warning)] if warning else []
 

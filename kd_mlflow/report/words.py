@@ -171,15 +171,26 @@ def nats(difference: Interval) -> str:
 
 
 def warning_text(comparison: Comparison) -> str:
-    """Say that a baseline beats the distilled students beyond noise; empty where none does."""
-    if not comparison.worse_than:
-        return ""
-    found = "; ".join(
-        f"the {kind_text(kind)}, trained without teachers, is measurably better: gain "
-        f"{both_gains_text(comparison.gains[kind], comparison.loss_gains[kind])}"
+    """Say what beats the distilled students beyond noise, or that all rows are answered alike.
+
+    Empty where there is no such thing.
+    """
+    found = [
+        f"{_alone(kind)} measurably better: gain {both_gains_text(*comparison.over[kind])}"
         for kind in comparison.worse_than[:LISTED_GAINS]
-    )
-    return f"do not use this student: {found}"
+    ]
+    warnings = [f"do not use this student: {'; '.join(found)}"] if found else []
+    if comparison.constant is not None:
+        warnings.append(
+            f"the registered student answers {one_line(comparison.constant, 30)} for every test row"
+        )
+    return "; ".join(warnings)
+
+
+def _alone(kind: str) -> str:
+    if kind == "boosting":
+        return "boosted trees alone are"
+    return f"the {kind_text(kind)}, trained without teachers, is"
 
 
 def registered_text(comparison: Comparison, rule: str) -> str:
