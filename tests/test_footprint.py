@@ -4,7 +4,8 @@ from importlib import metadata
 
 from test_drift import ENCODING, TRAIN
 
-from kd_mlflow.distillation.footprint import environment_bytes, latency_ms
+from kd_mlflow.distillation import footprint
+from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.encoding import Scaler
@@ -19,6 +20,28 @@ def test_an_environment_is_its_packages_and_what_they_require():
     assert pandas > numpy
     assert environment_bytes(["numpy", "pandas"]) == pandas
     assert environment_bytes(["no-such-package-anywhere"]) == 0
+
+
+def test_how_much_faster_is_a_metric_too():
+    """Both times and their ratio, by the names that are logged."""
+    costs = Footprint(
+        latency_ms=0.2, ensemble_latency_ms=5.0, model_bytes=10, environment_bytes=100
+    )
+    assert costs.metrics == {
+        "registered_latency_ms": 0.2,
+        "registered_model_bytes": 10,
+        "registered_environment_bytes": 100,
+        "ensemble_latency_ms": 5.0,
+        "latency_ratio": 25.0,
+    }
+
+
+def test_a_slow_answer_is_not_asked_for_long(monkeypatch):
+    """A median is of fewer calls where time is over, and of one at least."""
+    monkeypatch.setattr(footprint, "TIMED_S", 0.0)
+    calls = []
+    assert 0 <= footprint.median_ms(lambda: calls.append(1)) < 1000
+    assert len(calls) == 2
 
 
 def test_a_row_takes_time():

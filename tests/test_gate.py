@@ -197,6 +197,40 @@ def test_one_row_of_a_hundred_thousand_is_beyond_the_gap(gap, passed):
     assert asked(figures)[0]["accuracy"].passed is passed
 
 
+@pytest.mark.parametrize(
+    ("numbers", "time", "passed"),
+    [
+        (12, 3, True),
+        (3, 12, True),
+        (12, None, True),
+        (9, 9, False),
+        (None, 12, True),
+        (9, None, False),
+    ],
+)
+def test_ten_times_fewer_numbers_or_ten_times_less_time(numbers, time, passed):
+    """Either is enough, both are said; a run of before has no times."""
+    known = {
+        name: ratio
+        for name, ratio in {"compression_ratio": numbers, "latency_ratio": time}.items()
+        if ratio
+    }
+    logged = {n: v for n, v in GOOD.items() if n != "compression_ratio"} | known
+    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "compression"]
+    assert check.passed is passed
+    assert known.items() <= check.metrics.items()
+    assert all(f"{ratio}.0x" in check.reason for ratio in known.values())
+
+
+def test_what_cannot_be_counted_is_no_reason_to_refuse():
+    """Teachers without a count whose student is not ten times faster: nobody knows its size."""
+    logged = {n: v for n, v in GOOD.items() if n != "compression_ratio"} | {"latency_ratio": 2.0}
+    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "compression"]
+    assert check.passed is None
+
+
 @pytest.mark.parametrize(("student", "passed"), [(0.19, True), (0.1, True), (0.25, False)])
 def test_of_log_loss_less_is_better(student, passed):
     """With gate_metric log_loss a student may have more of it than the ensemble by the gap."""

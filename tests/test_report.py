@@ -48,7 +48,9 @@ TWO_CLASSES = FIGURES | {"roc_pr"}
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PICTURES = dict.fromkeys(FIGURES, b"no picture")
 SURE, UNSURE = Interval(value=0.2, low=0.1, high=0.3), Interval(value=0.0, low=-0.1, high=0.1)
-COSTS = Footprint(latency_ms=0.2, model_bytes=100_000, environment_bytes=10**9)
+COSTS = Footprint(
+    latency_ms=0.2, ensemble_latency_ms=5.0, model_bytes=100_000, environment_bytes=10**9
+)
 HOSTILE = ("<script>alert(1)</script>", "a & b", "\"quoted\" 'twice'")
 
 

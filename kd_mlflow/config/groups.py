@@ -328,7 +328,10 @@ class GateOptions(Options):
         NOT_NEGATIVE,
     )
     min_compression: float = option(
-        10.0, "Smallest ratio of ensemble parameters to student parameters.", POSITIVE
+        10.0,
+        "Smallest ratio of ensemble parameters to student parameters, or of the times that one "
+        "row takes them: one is enough.",
+        POSITIVE,
     )
     allow_worse_than_baseline: bool = option(
         False, "Promote a student even where a baseline, trained without teachers, beats it."

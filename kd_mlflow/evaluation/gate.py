@@ -26,6 +26,9 @@ MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log lo
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
 
+RATIOS = {"compression_ratio": "in numbers", "latency_ratio": "in the time of one row"}
+"""What a student may have less of than its ensemble: a tree's thresholds are no weights."""
+
 CHECKS: tuple[Asked, ...] = (
     Asked(
         name="accuracy",
@@ -48,7 +51,7 @@ CHECKS: tuple[Asked, ...] = (
     ),
     Asked(
         name="compression",
-        question="Is it so much smaller than its ensemble?",
+        question="Is it so much smaller, or faster, than its ensemble?",
         answer=lambda case: _compression_check(case.metrics, case.limits.min_compression),
     ),
     Asked(
@@ -174,15 +177,18 @@ def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
 
 
 def _compression_check(metrics: Mapping[str, float], min_compression: float) -> Check:
-    ratio = metrics.get("compression_ratio")
-    if ratio is None:
+    """Whether a student has so many fewer numbers, or answers one row in so much less time."""
+    known = {name: metrics[name] for name in RATIOS if name in metrics}
+    passed = any(ratio >= min_compression for ratio in known.values())
+    if not passed and "compression_ratio" not in known:
         return unasked("compression", "the teachers' parameters cannot be counted")
+    said = ", ".join(f"{ratio:.1f}x {RATIOS[name]}" for name, ratio in known.items())
     return Check(
         name="compression",
-        passed=ratio >= min_compression,
-        reason=f"compression {ratio:.1f}x, at least {min_compression:g}x required",
+        passed=passed,
+        reason=f"compression {said}, at least {min_compression:g}x required of one",
         threshold=min_compression,
-        metrics={"compression_ratio": ratio, "min_compression": min_compression},
+        metrics={**known, "min_compression": min_compression},
     )
 
 

@@ -42,6 +42,7 @@ class DistillResult:
         model_name: the registered model
         version: the number of its new version
         test_rows: how many rows were compared on
+        faster: how many times longer one row takes the ensemble
         trials: the students that were tried before, the kept one last
         note: the description of the run
         page: the run's address on the tracking server, None where there is no server
@@ -55,6 +56,7 @@ class DistillResult:
     model_name: str
     version: str
     test_rows: int
+    faster: float
     trials: Sequence[Trial] = ()
     note: str = ""
     page: str | None = None
@@ -101,7 +103,7 @@ def distill_rows(result: DistillResult) -> list[Row]:
         ("agreement", percent(metrics["test_agreement"])),
         *([("student chosen", trial_text(result.trials[-1]))] if result.trials else []),
         ("student parameters", f"{metrics['student_parameters']:,.0f}"),
-        ("compression ratio", _compression_text(metrics)),
+        ("compression ratio", _compression_text(metrics, result.faster)),
         (
             "registered",
             f"{result.model_name} version {result.version}, "
@@ -116,10 +118,12 @@ def warning_rows(result: DistillResult) -> list[Row]:
     return [("warning", warning)] if warning else []
 
 
-def _compression_text(metrics: Metrics) -> str:
-    if "compression_ratio" not in metrics:
-        return "unknown: the teachers' parameters cannot be counted"
-    return f"{metrics['compression_ratio']:.1f}x"
+def _compression_text(metrics: Metrics, faster: float) -> str:
+    ratio = metrics.get("compression_ratio")
+    numbers = (
+        "unknown: the teachers' parameters cannot be counted" if ratio is None else f"{ratio:.1f}x"
+    )
+    return f"{numbers}; one row {faster:.1f} times faster"
 
 
 def imbalance_rows(result: DistillResult) -> list[Row]:

@@ -114,7 +114,8 @@ def footprint_text(costs: Footprint) -> str:
     """Say what a student costs to run."""
     return (
         f"{costs.latency_ms:.2f} ms to encode and score one row where it was trained, without "
-        f"MLflow; files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
+        f"MLflow, {costs.faster:.1f} times faster than the ensemble; "
+        f"files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
         f"{bytes_text(costs.environment_bytes)} installed"
     )
 

@@ -17,7 +17,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
+from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms, median_ms
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, chosen
@@ -114,7 +114,7 @@ def distill_step(
             trials=trials,
         )
         student = replace(trained, encoding=evidence.encoding).registered
-        version = _log_and_register(evidence, ensemble, student, run, note)
+        version, costs = _log_and_register(evidence, ensemble, student, run, note)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,
@@ -122,6 +122,7 @@ def distill_step(
         comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
+        faster=costs.faster,
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
@@ -195,15 +196,17 @@ def _student_runs(
 
 def _log_and_register(
     evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun, note: str
-) -> str:
-    """Log the comparison and the student, register it last of all; return the version.
+) -> tuple[str, Footprint]:
+    """Log the comparison and the student, register it last of all; return version and costs.
 
     Figures are drawn meanwhile: the store is waited for, they are not.
     """
     from kd_mlflow.report.page import page  # with matplotlib, which training needs not wait for
 
     config, dataset = evidence.config, evidence.dataset
-    row_ms = latency_ms(student, evidence.example.head(1))  # while nothing else is done
+    tested = dataset.features("test").head(1)
+    own_ms = latency_ms(student, evidence.example.head(1))  # while nothing else is done
+    row_ms = own_ms, median_ms(lambda: ensemble.score(tested, config.averaging))
     with ThreadPoolExecutor(max_workers=1) as draughtsman:
         drawing = draughtsman.submit(_drawn, evidence)
         model_id, costs = _log_model(evidence, student, run, row_ms)
@@ -214,7 +217,7 @@ def _log_and_register(
     html = page(evidence, pictures, model_id=model_id, costs=costs)
     run.file(html.encode(), "report.html")
     ours = ensemble.run_id is not None
-    return register(
+    version = register(
         run,
         model_name=config.model_name,
         model_id=model_id,
@@ -223,12 +226,16 @@ def _log_and_register(
         content=student.content_digest(),
         card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
+    return version, costs
 
 
 def _log_model(
-    evidence: Evidence, student: StudentModule, run: TrackedRun, row_ms: float
+    evidence: Evidence, student: StudentModule, run: TrackedRun, row_ms: tuple[float, float]
 ) -> tuple[str, Footprint]:
-    """Log the student in all its forms, then its own metrics; return the model's id and costs."""
+    """Log the student in all its forms, then its own metrics; return the model's id and costs.
+
+    ``row_ms`` are times of one row, the student's and the ensemble's.
+    """
     config, dataset = evidence.config, evidence.dataset
     exported = None
     if config.export == "onnx":
@@ -243,7 +250,8 @@ def _log_model(
     params = StudentRecipe.part_of(config).as_text()
     model_id, model_bytes = log_student(run, content, params=params)
     costs = Footprint(
-        latency_ms=row_ms,
+        latency_ms=row_ms[0],
+        ensemble_latency_ms=row_ms[1],
         model_bytes=model_bytes,
         environment_bytes=environment_bytes(requirements()),
     )
