@@ -270,7 +270,7 @@ def test_as_text_names_every_option():
     ("name", "text"),
     [
         ("alpha", "reference 0.7; best 1.0"),
-        ("n_boosted", "reference 6; best 6, from 5,000 rows 4, from 60,000 rows 2"),
+        ("n_boosted", "reference 6; best 6, from 20,000 rows 4, from 60,000 rows 2"),
         (
             "student_hidden",
             "reference 64,32; best chosen: 64,32 or 128,64, "
