@@ -21,6 +21,7 @@ from kd_mlflow.config.entry_points import (
     SweepConfig,
     TeachersConfig,
 )
+from kd_mlflow.config.recipes import BEST
 from kd_mlflow.config.rules import told_columns
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
@@ -77,6 +78,15 @@ def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> Teac
     return teachers_step(config, session)
 
 
+T = TypeVar("T", DistillConfig, SweepConfig)
+
+
+def _with_new_rows(config: T) -> T:
+    """New rows at any size for models of one's own: they may know the table's rows by heart."""
+    own = "/" in config.teachers and config.recipe == BEST and config.augment is None
+    return replace(config, augment="mixup") if own else config
+
+
 def _teacher(config: TeachingConfig, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
     teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
@@ -84,7 +94,9 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
         run = choose_ensemble(tracker, teachers, dataset.identity)
         return load_ensemble(tracker, run.info.run_id)
     encoding = teachers_encoding(TeachersConfig(), dataset)
-    models = load_models(tracker, teachers, encoding, dataset)
+    models = load_models(tracker, teachers, encoding, dataset).compared(dataset)
+    if models.memorised:
+        session.listener.say(f"teachers may know the training rows: {models.memorised}")
     return models.weighed(dataset, config.averaging) if config.weighting == "greedy" else models
 
 
@@ -96,7 +108,8 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
     if config.export == "onnx":
         require_onnx()
     tracker, dataset = Tracker(config.store_patience_s), read_dataset(config)
-    config = take_sweep(config, tracker, dataset.identity).resolved(len(dataset.split.train))
+    config = take_sweep(_with_new_rows(config), tracker, dataset.identity)
+    config = config.resolved(len(dataset.split.train))
     session = Session(dataset=dataset, tracker=tracker, listener=listener)
     teacher = _teacher(config, session)
     accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
@@ -108,7 +121,7 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
-    session, config = _opened(config, listener)
+    session, config = _opened(_with_new_rows(config), listener)
     return sweep_step(config, session, _teacher(config, session))
 
 

@@ -13,8 +13,11 @@ import torch
 from mlflow.models import Model
 from torch import Tensor
 
+from kd_mlflow.distillation.logits import row_losses
 from kd_mlflow.distillation.teachers import Ensemble, Part
 from kd_mlflow.errors import RunError
+from kd_mlflow.evaluation.intervals import standard_error
+from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.models.addresses import fetch, loading
 from kd_mlflow.models.any_model import PROBED_ROWS, AnyModel, row_parts
 from kd_mlflow.models.respondent import TEACHER
@@ -25,6 +28,9 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import choose_ensemble, load_ensemble
 from kd_mlflow.tracking.runs import Tracker
+
+COMPARED_ROWS, SURE = 1_000, 4.0
+"""Rows of each side that tell whether a model knows some, and how many standard errors do."""
 
 NAMED_MODELS = 3
 """Models named where people read; all of them stand in the run's parameter ``kd.teachers``."""
@@ -38,13 +44,14 @@ class ModelTeachers:
     """Models of any kind as one teacher, with the encoding that its students will have.
 
     ``ours`` is an ensemble that was trained here and teaches with them. Without a ``mixture`` all
-    count alike.
+    count alike. ``memorised`` says which of them know the table's training rows.
     """
 
     encoding: Encoding
     members: tuple[AnyModel, ...]
     ours: Ensemble | None = None
     mixture: Mixture | None = None
+    memorised: str = ""
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -99,7 +106,8 @@ class ModelTeachers:
             text = json.dumps(members[: len(members) - left_out] + rest)
             if len(text) <= TAG_LENGTH:
                 break
-        return {"kd.teachers": text, **(self.ours.tags if self.ours else {})}
+        said = {"kd.memorised": self.memorised} if self.memorised else {}
+        return {"kd.teachers": text, **said, **(self.ours.tags if self.ours else {})}
 
     def score(self, features: pd.DataFrame, averaging: str) -> Tensor:
         """Score raw rows with the models' average: of log probabilities or of probabilities.
@@ -126,6 +134,21 @@ class ModelTeachers:
         own = torch.log_softmax(self.ours.score(features, averaging).double(), dim=1)
         return torch.cat([own[None], logits])
 
+    def compared(self, dataset: Dataset) -> ModelTeachers:
+        """The same models, with what their losses on training and validation rows tell."""
+        sides = []
+        for side in ("train", "val"):
+            rows = dataset.features(side).head(COMPARED_ROWS)
+            labels = dataset.labels(side)[: len(rows)]
+            sides.append(row_losses(self.each(rows, "probabilities"), labels)[-len(self.members) :])
+        said = [
+            f"{one.resolved} ({train.mean():.3f} against {val.mean():.3f})"
+            for one, train, val in zip(self.members, *sides, strict=True)
+            if knows_rows(train, val)
+        ]
+        text = f"log loss is far less on training rows than on validation rows: {', '.join(said)}"
+        return replace(self, memorised=text[:TAG_LENGTH] if said else "")
+
     def weighed(self, dataset: Dataset, averaging: str) -> ModelTeachers:
         """The same models, each counting by its log loss on the validation rows.
 
@@ -136,6 +159,15 @@ class ModelTeachers:
         unseen = [Unseen(out_of_fold=none, val=logits[None]) for logits in each]
         val_labels = torch.from_numpy(dataset.labels("val"))
         return replace(self, mixture=choose(unseen, val_labels[:0], val_labels))
+
+
+def knows_rows(train: Floats, val: Floats) -> bool:
+    """Whether a model loses less than half on rows that it may know, beyond noise.
+
+    Shape: (n,) and (m,), log loss of each row.
+    """
+    error = np.hypot(standard_error(train), standard_error(val))
+    return bool(val.mean() / 2 > train.mean() and val.mean() - train.mean() > SURE * error)
 
 
 def load_models(
