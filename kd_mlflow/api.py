@@ -149,7 +149,7 @@ def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
 
 @_takes(DistillConfig)
 def distill(config: DistillConfig) -> DistillResult:
-    """Train students against an ensemble or your own models; register the first as candidate.
+    """Train students against an ensemble or your own models; register one as candidate.
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "main": "Teachers, distillation and promotion in one process.",
     "teachers": "Train and log the ensemble of teachers.",
-    "distill": "Train students against an ensemble; register the first distilled one as candidate.",
+    "distill": "Train students against an ensemble; register one of them as candidate.",
     "sweep": "Try a grid of temperatures and alphas, then student sizes; choose on validation "
     "rows.",
     "promote": "Gate a version and move the alias production to it.",

@@ -102,7 +102,7 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
 
 @store_errors()
 def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
-    """Entry point ``distill``: train students against an ensemble and register the first one."""
+    """Entry point ``distill``: train students against an ensemble and register one of them."""
     from kd_mlflow.steps.sweep import take_sweep
 
     if config.export == "onnx":
