@@ -118,6 +118,11 @@ class Finished:
         return MlflowClient(self.uri)
 
 
+def flat(result: object) -> str:
+    """What a result shows, whatever lines it is broken into."""
+    return " ".join(repr(result).split())
+
+
 def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     """Work in a folder against a store, as a shell with MLFLOW_TRACKING_URI set would."""
     import mlflow

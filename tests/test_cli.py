@@ -1,6 +1,7 @@
 """The command line explains itself, ends with the right code, and says one clear line."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -260,38 +261,15 @@ def test_a_promotion_and_its_rollback_print_what_moved(run, own_main):
     pipeline.run_distill(DistillConfig(**STUDENTS))
     code, out, _ = run("promote", *PASSING)
     assert code == 0
-    assert "yes, version 2, replacing version 1" in out
+    assert "version 2 is in production, replacing version 1" in out
     code, out, _ = run("rollback", "--reason", "alarms at night")
     assert code == 0
     assert out.startswith("kd-student: production is version 1 again; version 2 is now previous")
     code, out, _ = run("history")
     assert code == 0
-    now, second, first = out.splitlines()[-3:]
-    assert now.startswith("version 1 (now)")
-    assert "rolled back to by " in now
-    assert now.endswith("alarms at night")
-    assert second.startswith("version 2  ")
-    assert first.startswith("version 1  ")
-
-
-@pytest.mark.parametrize(
-    ("page", "shown", "not_shown"),
-    [
-        (None, "mlflow ui", "/#/"),
-        (
-            "http://host/#/experiments/1/runs/2",
-            "look at it:  http://host/#/",
-            "mlflow ui",
-        ),
-    ],
-)
-def test_the_closing_lines_lead_to_the_store_in_use(finished, page, shown, not_shown):
-    """They name the run's page on the tracking server, or ``mlflow ui`` where there is none."""
-    distilled = dataclasses.replace(finished.result.distill, page=page)
-    whole = dataclasses.replace(finished.result, distill=distilled)
-    for table in (repr(distilled), repr(whole)):
-        assert shown in table
-        assert not_shown not in table
+    said = " ".join(out.split())
+    assert re.search(r"version 1 \(now\) .* rolled back to by .*alarms at night version 2 ", said)
+    assert re.findall(r"^version (\d)", out, re.M) == ["1", "2", "1"]
 
 
 @pytest.mark.slow

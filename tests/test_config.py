@@ -255,7 +255,6 @@ def test_as_text_names_every_option():
         "data": "wine",
         "target": "",
         "group": "",
-        "column": "",
         "time": "",
         "separator": "",
         "decimal": "",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import copied_store, part_of
+from conftest import copied_store, flat, part_of
 from mlflow.models import infer_signature
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
@@ -148,7 +148,7 @@ def test_the_run_and_the_card_tell_who_taught(committee):
     model_card = committee.get_model_version("kd-student", "1").description
     assert named in model_card
     assert "Which rows these models were trained on is not known here" in model_card
-    assert named in repr(result)
+    assert named in flat(result)
     assert result.teachers_run_id is None
 
 
@@ -184,7 +184,7 @@ def test_an_unknown_size_is_said_and_stops_nothing(committee):
     result = pipeline.run_distill(config)
     logged = committee.get_run(result.run_id).data.metrics
     assert not {"ensemble_parameters", "compression_ratio"} & logged.keys()
-    assert "unknown: the teachers' parameters cannot be counted" in repr(result)
+    assert "unknown: the teachers' parameters cannot be counted" in flat(result)
     assert "its teachers' cannot be counted" in (
         committee.get_model_version("kd-student", "1").description
     )
@@ -212,7 +212,7 @@ def test_a_sweep_takes_models_too(committee):
     )
     result = pipeline.run_sweep(config)
     assert result.taught_by == "models:/forest/1"
-    assert "x smaller" not in repr(result)
+    assert "x smaller" not in flat(result)
     assert "kd.teachers" in committee.get_run(result.run_id).data.tags
 
 

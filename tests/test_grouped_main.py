@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import TINY, flat
 from test_groups import visits
 
 import kd_mlflow as kd
@@ -27,7 +27,7 @@ def by_customer(store, tmp_path):
 def test_groups_from_main_to_the_gate_and_evaluate(by_customer, tmp_path):
     """Whom production was trained on is known by who it is, whatever else of the rows changed."""
     result, path = by_customer
-    assert "150 groups by who: median 6 rows, largest 6" in str(result.distill)
+    assert "150 groups by who: median 6 rows, largest 6" in flat(result.distill)
     tracker = Tracker()
     report = tracker.download(result.distill.run_id, "report.html").read_text()
     assert "150 groups by who: median 6 rows" in report
@@ -92,7 +92,7 @@ def test_a_main_by_time_shows_how_columns_moved(store, tmp_path):
     result = run_main(MainConfig(data=frame, target="y", time="day", **TINY))
     report = Tracker().download(result.distill.run_id, "report.html").read_text()
     assert "How far the test rows have moved" in report
-    assert "the latest by day to test on" in str(result.distill)
+    assert "the latest by day to test on" in flat(result.distill)
     assert "the latest by day to test on" in report
 
 
@@ -104,7 +104,7 @@ def test_a_sweep_is_by_groups(by_customer):
     result = kd.sweep(
         data=str(path), target="y", group="who", temperatures=(1,), alphas=(0.5,), sizes="", **small
     )
-    assert "150 groups by who" in str(result)
+    assert "150 groups by who" in flat(result)
     assert Path(path).exists()
 
 

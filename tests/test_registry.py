@@ -294,7 +294,7 @@ def test_a_dry_run_changes_nothing(waiting, monkeypatch):
     assert (rejected.passed, rejected.promoted) == (False, False)
     passed = pipeline.run_promote(replace(PASSING, dry_run=True))
     assert (passed.passed, passed.promoted, passed.replaced) == (True, False, "1")
-    assert "a dry run; version 2 would be in place of version 1" in repr(passed)
+    assert "version 2 would go into production in place of version 1" in repr(passed)
     assert client.get_experiment_by_name("none-yet") is None
     assert waiting.folder.joinpath("mlflow.db").read_bytes() == before
 

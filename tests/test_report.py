@@ -27,7 +27,7 @@ from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.report import page as report
-from kd_mlflow.report.words import gain_text, gap_text, percent, points, recovered_text
+from kd_mlflow.report.words import gain_text, gap_text, loss_text, percent, recovered_text, reverse
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.example_rows import made_rows
@@ -263,7 +263,7 @@ def test_the_page_says_what_card_and_table_say(finished, html):
     """Gap, gains and what was recovered are the sentences of the model card."""
     words, comparison = Page(html).words, finished.result.distill.comparison
     assert gap_text(comparison.gap) in words
-    assert points(comparison.gap) in words
+    assert loss_text(reverse(comparison.loss_gap)) in words
     assert recovered_text(comparison) in words
     for gain in comparison.gains.values():
         assert words.count(gain_text(gain)) >= 2
@@ -413,7 +413,7 @@ def test_an_imbalanced_tables_page_starts_with_balanced_accuracy():
     """Where one class has most rows balanced accuracy and recall stand before accuracy."""
     words = Page(report.page(rare(), PICTURES, model_id="m-1")).words
     assert words.index("balanced accuracy on 120 test rows") < words.index("by accuracy")
-    assert words.index("Recall by class: the share") < words.index("Accuracy gap")
+    assert words.index("Recall by class: the share") < words.index("beside the ensemble:")
     assert words.index("balanced accuracy ↑") < words.index(" accuracy ↑", words.index("metric e"))
     assert words.count("balanced accuracy ↑") == 1
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from conftest import TINY, copied_store, part_of
+from conftest import TINY, copied_store, flat, part_of
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
@@ -180,7 +180,7 @@ def test_table_and_description_say_the_threshold(decided):
     """Who reads the accuracies of a run sees that they are at a threshold."""
     result = decided.result
     words = f"all models at a threshold of {result.comparison.summary['registered_threshold']:.4f}"
-    assert words in repr(result)
+    assert words in flat(result)
     assert words in result.note
 
 

@@ -18,8 +18,9 @@ from kd_mlflow.tracking import curves as curve_module
 from kd_mlflow.tracking import patience
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.failures import REGISTRY, TRACKING
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import run_page
+from kd_mlflow.tracking.store import run_page, ui_command
 
 
 def given_run(store, monkeypatch, experiment="theirs"):
@@ -280,13 +281,41 @@ def test_looking_makes_no_experiment(store):
     [
         ("http://host:5000", "http://host:5000/#/experiments/1/runs/2"),
         ("https://me:hush@host/mlflow/", "https://host/mlflow/#/experiments/1/runs/2"),
-        ("sqlite:///mlflow.db", None),
-        ("postgresql://me:hush@host/db", None),
+        ("sqlite:///mlflow.db", "http://127.0.0.1:5000/#/experiments/1/runs/2"),
+        ("postgresql://me:hush@host/db", "http://127.0.0.1:5000/#/experiments/1/runs/2"),
+        ("databricks", None),
     ],
 )
-def test_a_runs_page_is_on_the_server(uri, page):
-    """The address of a run's page has the server's prefix and none of its credentials."""
-    assert run_page(uri, "1", "2") == page
+def test_a_runs_page_is_on_its_server(uri, page):
+    """The address has the server's prefix, none of its credentials, and asks for training."""
+    assert run_page(uri, "1", "2") == (page and f"{page}?workflowType=machine_learning")
+    whole = page and f"{page}/artifacts/a.html?workflowType=machine_learning"
+    assert run_page(uri, "1", "2", "a.html") == whole
+
+
+@pytest.mark.parametrize(
+    ("stores", "command"),
+    [
+        ({"sqlite:////data/a b.db": TRACKING}, "'sqlite:////data/a b.db'"),
+        ({"postgresql://host/db": TRACKING}, "postgresql://host/db"),
+        ({"postgresql://me:hush@host/db": TRACKING}, '"$MLFLOW_TRACKING_URI"'),
+        (
+            {"sqlite:////a.db": TRACKING, "sqlite:////b.db": REGISTRY},
+            "sqlite:////a.db --registry-store-uri sqlite:////b.db",
+        ),
+        ({"http://host:5000": TRACKING}, None),
+        ({"databricks": TRACKING}, None),
+    ],
+)
+def test_the_pages_are_started_with_their_store(stores, command):
+    """``mlflow ui`` gets the stores in use, and no password is printed."""
+    assert ui_command(stores) == (command and f"mlflow ui --backend-store-uri {command}")
+
+
+def test_a_file_of_this_folder_is_named_whole(monkeypatch, tmp_path):
+    """The command works in any folder."""
+    monkeypatch.chdir(tmp_path)
+    assert ui_command({"sqlite:///mlflow.db": TRACKING}).endswith(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def test_children_lie_below_their_parent_in_order(store):

@@ -187,6 +187,18 @@ def test_figure(page, address, runs):
     assert picture.evaluate("image => image.naturalWidth") > 500
 
 
+def test_the_link_that_main_ends_with(browser, address, finished_main):
+    """Somebody's first visit shows the report at once, in the menu of training."""
+    link = finished_main.result.distill.page.address
+    own = browser.new_context().new_page()
+    own.goto(f"{address}/{link[link.index('#') :]}")
+    shown = own.frame_locator("iframe").get_by_role("heading", level=1)
+    expect(shown).to_contain_text("kd-student")
+    expect(own.get_by_text("Model training").first).to_be_visible()
+    expect(own.get_by_text("Model metrics")).to_be_visible()
+    own.context.close()
+
+
 def test_run_page(page, address, runs):
     """The comparison's page has its data set, tags and a description with a table."""
     page.goto(f"{address}/#/experiments/1/runs/{runs['distill'].run_id}")

@@ -56,6 +56,20 @@ def probability_metrics(
     return metrics
 
 
+def majority_metrics(train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, float]:
+    """What it is worth to answer every row with the training rows' shares of the classes.
+
+    Shape: class numbers, (rows,) each.
+
+    >>> majority_metrics(np.array([0, 0, 0, 1]), np.array([0, 1]))["majority_test_accuracy"]
+    0.5
+    """
+    shares = np.bincount(train, minlength=int(max(train.max(), test.max())) + 1) / len(train)
+    found = probability_metrics(np.tile(shares, (len(test), 1)), test)
+    names = ("accuracy", "balanced_accuracy", "log_loss")
+    return {f"majority_test_{name}": found[name] for name in names}
+
+
 def expected_calibration_error(
     probabilities: Floats,
     labels: NDArray[np.int64],

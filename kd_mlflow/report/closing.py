@@ -1,18 +1,39 @@
-"""Closing tables as lines of text: names to the left, columns below each other; what to do next."""
+"""Closing tables as lines of text that fit a terminal; what to do next."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
+
+WIDTH = 80
+"""Columns of the narrowest terminal that people have."""
+
+LEAST_TEXT = 24
+"""Columns that a text has beside its name at least; the name stands on a line of its own else."""
 
 Row = tuple[str, str]
 """A line of a closing table: what it is called, and what it says."""
 
 
+def wrapped(text: str, width: int = WIDTH) -> list[str]:
+    """Break a text between words alone; what is longer than a line, as an address, stays whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def table_text(rows: Sequence[Row]) -> str:
-    """Put names and what they say into two columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+    """Put names and what they say into two columns; long texts go on below their beginning."""
+    width = min(max(len(name) for name, _ in rows), WIDTH - LEAST_TEXT)
+    lines = []
+    for name, text in rows:
+        first, *more = wrapped(text, WIDTH - width - 2) if _long(width, text) else [text]
+        lines += [f"{name:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in more)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _long(width: int, text: str) -> bool:
+    return width + 2 + len(text) > WIDTH
 
 
 def aligned(lines: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
@@ -24,13 +45,35 @@ def aligned(lines: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
     ]
 
 
-def next_steps(page: str | None, student: str | None = None) -> str:
-    """Where to look at a run, on the server that has it, and how to pull its student by its URI."""
-    if page:
-        lines = [f"look at it:  {page}"]
-    else:
-        lines = ["look at it:  mlflow ui", "             then open http://127.0.0.1:5000"]
+def numbers(lines: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """The same for cells that are numbers: flush right, as a text."""
+    names, cells = zip(*lines, strict=True)
+    first = max(map(len, names))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        f"{name:<{first}}  "
+        + "  ".join(f"{text:>{w}}" for text, w in zip(line, widths, strict=True)).rstrip()
+        for name, line in lines
+    )
+
+
+class Page(NamedTuple):
+    """Where a run is shown.
+
+    Fields:
+        address: of its page, None where it has none
+        command: what starts the pages first, None where a server has them already
+    """
+
+    address: str | None
+    command: str | None = None
+
+
+def next_steps(page: Page | None, student: str | None = None) -> str:
+    """Where to look at a run, and how to pull its student by its URI: each line can be pasted."""
+    lines = [line for line in (page.command, page.address) if line] if page else []
+    rows = [("" if i else "see", line) for i, line in enumerate(lines)]
     if student:
         uri = json.dumps(student, ensure_ascii=False)
-        lines.append(f"pull it:     mlflow.pyfunc.load_model({uri})")
-    return "\n".join(["", "", *lines])
+        rows.append(("use", f"mlflow.pyfunc.load_model({uri})"))
+    return "\n".join(["", "", *(f"{name:4}  {line}" for name, line in rows)]) if rows else ""

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
-from kd_mlflow.report.closing import Row, table_text
+from kd_mlflow.report.closing import WIDTH, Page, next_steps, wrapped
 from kd_mlflow.report.words import safe
+
+MARKS = {True: "ok", False: "NO", None: "--"}
+"""How a check was answered, on a terminal; -- where it was not asked, or has no answer."""
 
 ANSWERS = {True: "passed", False: "**failed**", None: "not checked"}
 
@@ -27,6 +30,7 @@ class Decision:
         checks: every check with its answer
         replaced: the version in whose place it came or would come, None where there was none
         note: the description of the promotion's run
+        page: where that run is shown, None of a dry run
     """
 
     model_name: str
@@ -37,6 +41,7 @@ class Decision:
     checks: tuple[Check, ...]
     replaced: str | None
     note: str
+    page: Page | None = None
 
     def refuse(self) -> None:
         """Raise RegistryError where the version was rejected."""
@@ -44,25 +49,36 @@ class Decision:
             raise RegistryError(f"rejected, and strict is true: {self.reason}")
 
     def __repr__(self) -> str:
-        """What the gate said."""
-        rows = [(f"gate: {check.name}", _check_text(check)) for check in self.checks]
-        return table_text(rows + decision_rows(self))
+        """What came of it, why, and what the gate said."""
+        why = [] if self.passed else wrapped(f"because {self.reason}")
+        uri = f"models:/{self.model_name}@production" if self.promoted else None
+        return "\n".join([decision_line(self), *why, "", gate_text(self)]) + next_steps(
+            self.page, uri
+        )
 
 
-def _check_text(check: Check) -> str:
-    verdict = {True: "passed: ", False: "failed: ", None: ""}[check.passed]
-    return verdict + check.reason
-
-
-def decision_rows(decision: Decision) -> list[Row]:
-    """Whether production was moved, and why."""
+def decision_line(decision: Decision) -> str:
+    """What came of a decision, in a line."""
+    named = f"{decision.model_name} version {decision.version}"
     if not decision.passed:
-        return [("promoted", f"no: {decision.reason}")]
+        return f"REJECTED  {named} does not go into production"
     if not decision.promoted:
         before = f" in place of version {decision.replaced}" if decision.replaced else ""
-        return [("promoted", f"no, a dry run; version {decision.version} would be{before}")]
+        return f"PASSED, a dry run  {named} would go into production{before}"
     replaced = f", replacing version {decision.replaced}" if decision.replaced else ""
-    return [("promoted", f"yes, version {decision.version}{replaced}: {decision.reason}")]
+    return f"APPROVED  {named} is in production{replaced}"
+
+
+def gate_text(decision: Decision) -> str:
+    """Every check of a decision: a mark, what is checked, and the answer."""
+    width = max(len(check.name) for check in decision.checks)
+    lines = []
+    for i, check in enumerate(decision.checks):
+        start = f"{'' if i else 'gate':4}  {MARKS[check.passed]}  {check.name:<{width}}  "
+        reason = check.reason.removeprefix(f"{check.name} not checked: ")
+        first, *more = wrapped(reason, WIDTH - len(start))
+        lines += [start + first, *(" " * len(start) + line for line in more)]
+    return "\n".join(lines)
 
 
 def decision_page(

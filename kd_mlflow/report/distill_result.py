@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report.closing import Row, next_steps, table_text
+from kd_mlflow.report.closing import Page, Row, next_steps, table_text, wrapped
+from kd_mlflow.report.leaderboard import leaderboard_text, other_metrics_text, worth_text
 from kd_mlflow.report.words import (
-    accuracy_with_error,
     both_gains_text,
     both_gaps_text,
     kind_text,
@@ -42,11 +42,11 @@ class DistillResult:
         model_name: the registered model
         version: the number of its new version
         test_rows: how many rows were compared on
-        faster: how many times longer one row takes the ensemble
         trials: the students that were tried before, the kept one last
         note: the description of the run
-        page: the run's address on the tracking server, None where there is no server
+        page: where its run is shown
         together: how the table is split by its own columns, as rows of the closing table
+        beside: what the comparison has not, by its metrics' names: the majority class, times, sizes
     """
 
     run_id: str
@@ -56,54 +56,55 @@ class DistillResult:
     model_name: str
     version: str
     test_rows: int
-    faster: float
     trials: Sequence[Trial] = ()
     note: str = ""
-    page: str | None = None
+    page: Page | None = None
     together: Sequence[tuple[str, str]] = ()
+    beside: Metrics = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """The comparison and the registered version."""
+        """The comparison in detail, then what was registered, what it is worth beside what."""
         runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
-        rows = warning_rows(self) + imbalance_rows(self) + distill_rows(self) + runs
-        return table_text(rows) + next_steps(self.page, f"models:/{self.model_name}@candidate")
+        details = imbalance_rows(self) + distill_rows(self) + runs
+        title = f"REGISTERED  {self.model_name} version {self.version} waits for promotion"
+        whole = [table_text(details), other_metrics_text(self.comparison), "", title]
+        return "\n".join([*whole, answer_text(self)]) + next_steps(
+            self.page, f"models:/{self.model_name}@candidate"
+        )
+
+
+def answer_text(result: DistillResult) -> str:
+    """What the students are worth: a sentence, and every model beside each other."""
+    comparison, warning = result.comparison, warning_text(result.comparison)
+    seeds = len(comparison.students["distilled"])
+    means = f"; means of {seeds} seeds ± standard error" if seeds > 1 else ""
+    head = f"{result.test_rows:,} test rows{means}"
+    worth = wrapped(worth_text(comparison, result.beside))
+    warned = wrapped(f"warning: {warning}") if warning else []
+    table = leaderboard_text(comparison, result.beside)
+    return "\n".join([*worth, *warned, "", head, table])
 
 
 def distill_rows(result: DistillResult) -> list[Row]:
-    """What the students are worth beside their ensemble, their baselines and boosted trees."""
+    """What the students gain, and what else there is to know beside the table of models."""
     metrics, comparison = result.comparison.summary, result.comparison
-    seeds = len(comparison.students["distilled"])
-    baselines = [
-        (
-            f"{kind_text(kind)} students",
-            accuracy_with_error(metrics, f"{kind}_test_accuracy"),
-        )
-        for kind in comparison.gains
-    ]
     gains = [
         (f"gain over {kind_text(kind)}", both_gains_text(gain, comparison.loss_gains[kind]))
         for kind, gain in comparison.gains.items()
     ]
-    boosting = [("boosted trees alone", percent(metrics["boosting_test_accuracy"]))]
     if comparison.over_boosting:
         gains.append(("gain over boosted trees", both_gains_text(*comparison.over_boosting)))
     return [
-        ("", f"test accuracy on {result.test_rows:,} rows, {seeds} seeds, ± standard error"),
         *result.together,
         *([("decided", decided)] if (decided := threshold_text(comparison)) else []),
-        ("ensemble", percent(metrics["ensemble_test_accuracy"])),
-        ("distilled students", accuracy_with_error(metrics, "distilled_test_accuracy")),
-        *baselines,
-        *(boosting if comparison.over_boosting else []),
         *gains,
-        ("gap to the ensemble", both_gaps_text(comparison.gap, comparison.loss_gap)),
+        ("beside the ensemble", both_gaps_text(comparison.gap, comparison.loss_gap)),
         ("knowledge recovered", recovered_text(comparison)),
-        *_beside_accuracy(comparison),
         ("registered, McNemar's p", p_values(comparison)),
         ("agreement", percent(metrics["test_agreement"])),
         *([("student chosen", trial_text(result.trials[-1]))] if result.trials else []),
         ("student parameters", f"{metrics['student_parameters']:,.0f}"),
-        ("compression ratio", _compression_text(metrics, result.faster)),
+        ("compression ratio", _compression_text(metrics, result.beside)),
         (
             "registered",
             f"{result.model_name} version {result.version}, "
@@ -112,18 +113,13 @@ def distill_rows(result: DistillResult) -> list[Row]:
     ]
 
 
-def warning_rows(result: DistillResult) -> list[Row]:
-    """What must be read before anything else: that a baseline is better, or all answers alike."""
-    warning = warning_text(result.comparison)
-    return [("warning", warning)] if warning else []
-
-
-def _compression_text(metrics: Metrics, faster: float) -> str:
-    ratio = metrics.get("compression_ratio")
+def _compression_text(metrics: Metrics, beside: Metrics) -> str:
+    ratio, own = metrics.get("compression_ratio"), beside.get("registered_latency_ms")
     numbers = (
         "unknown: the teachers' parameters cannot be counted" if ratio is None else f"{ratio:.1f}x"
     )
-    return f"{numbers}; one row {faster:.1f} times faster"
+    faster = f"; one row {beside['ensemble_latency_ms'] / own:.1f} times faster" if own else ""
+    return f"{numbers}{faster}"
 
 
 def imbalance_rows(result: DistillResult) -> list[Row]:
@@ -151,22 +147,4 @@ def imbalance_rows(result: DistillResult) -> list[Row]:
         ("", f"recall by class: {' / '.join(map(kind_text, comparison.recalls))}"),
         *recalls,
         *([("", f"and {more:,} more, in class_recall.json")] if more > 0 else []),
-    ]
-
-
-def _beside_accuracy(comparison: Comparison) -> list[Row]:
-    """Metrics that class imbalance cannot flatter, of ensemble and students."""
-    boosting = ["boosting"] if comparison.over_boosting else []
-    metrics, models = comparison.summary, ("ensemble", *comparison.students, *boosting)
-    names = ["balanced_accuracy", "roc_auc", "average_precision", "log_loss", "ece"]
-    if comparison.imbalanced:
-        names.remove("balanced_accuracy")  # stands above
-    return [
-        (
-            name.replace("_", " "),
-            " / ".join(f"{metrics[f'{who}_test_{name}']:.4f}" for who in models)
-            + f"  ({' / '.join(models).replace('_', ' ')})",
-        )
-        for name in names
-        if f"ensemble_test_{name}" in metrics
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import EvaluationError
 from kd_mlflow.evaluation.findings import Findings
-from kd_mlflow.report.closing import Row, aligned, next_steps, table_text
+from kd_mlflow.report.closing import Page, Row, aligned, next_steps, table_text
 from kd_mlflow.report.evaluation_words import (
     CLASS_COLUMNS,
     DRIFT_COLUMNS,
@@ -37,14 +37,14 @@ class EvaluationResult:
         model: the address of what was scored, an alias resolved to its version
         findings: what was found
         pickles: files of the models that are pickles
-        page: the run's address on the tracking server, None where there is no server
+        page: where its run is shown
     """
 
     run_id: str
     model: str
     findings: Findings
     pickles: tuple[str, ...] = ()
-    page: str | None = None
+    page: Page | None = None
 
     @property
     def kept(self) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kd_mlflow.report.closing import next_steps, table_text
-from kd_mlflow.report.decision import Decision, decision_rows
+from kd_mlflow.report.closing import next_steps, table_text, wrapped
+from kd_mlflow.report.decision import Decision, decision_line, gate_text
 from kd_mlflow.report.distill_result import (
     DistillResult,
+    answer_text,
     distill_rows,
     imbalance_rows,
-    warning_rows,
 )
+from kd_mlflow.report.leaderboard import other_metrics_text
 from kd_mlflow.report.teachers_result import TeachersResult, teachers_rows
 
 
@@ -34,14 +35,13 @@ class MainResult:
         self.decision.refuse()
 
     def __repr__(self) -> str:
-        """Everything that ``main`` found, and what to do next."""
-        return table_text(
-            warning_rows(self.distill)
-            + imbalance_rows(self.distill)
-            + teachers_rows(self.taught)
-            + distill_rows(self.distill)
-            + decision_rows(self.decision)
-        ) + next_steps(
-            self.distill.page,
-            f"models:/{self.distill.model_name}@production" if self.decision.promoted else None,
+        """Everything that ``main`` found; the last lines are the answer."""
+        details = table_text(
+            imbalance_rows(self.distill) + teachers_rows(self.taught) + distill_rows(self.distill)
         )
+        decision = self.decision
+        why = [] if decision.passed else wrapped(f"because {decision.reason}")
+        uri = f"models:/{self.distill.model_name}@production" if decision.promoted else None
+        answer = [decision_line(decision), *why, answer_text(self.distill), "", gate_text(decision)]
+        others = other_metrics_text(self.distill.comparison)
+        return "\n".join([details, others, "", *answer]) + next_steps(self.distill.page, uri)

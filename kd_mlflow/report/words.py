@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -124,20 +125,57 @@ def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
     return f"{percent(metrics[name])} ± {100 * metrics[f'{name}_sem']:.2f}"
 
 
-def points(interval: Interval) -> str:
-    """Write a difference of shares in points: +0.74 points (95 % interval +0.20 to +1.31)."""
-    return (
-        f"{100 * interval.value:+.2f} points "
-        f"(95 % interval {100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
-    )
+class Measure(NamedTuple):
+    """How differences of a metric are written: times ``factor``, and which way is which."""
+
+    factor: float
+    decimals: int
+    unit: str
+    better: str
+    worse: str
+
+
+ACCURACY = Measure(100, 2, " points", "better", "worse")
+LOG_LOSS = Measure(1, 4, "", "lower", "higher")
+
+
+def bounds(gain: Interval, measure: Measure) -> str:
+    """Write an interval without signs: words say which way, once where both ends go one way.
+
+    >>> bounds(Interval(value=0.001, low=-0.002, high=0.004), ACCURACY)
+    '95 % interval 0.20 points worse to 0.40 better'
+    >>> bounds(Interval(value=-0.003, low=-0.004, high=-0.002), ACCURACY)
+    '95 % interval 0.20 to 0.40'
+    """
+    factor, decimals, unit, better, worse = measure
+    low, high = (f"{abs(factor * end):.{decimals}f}" for end in (gain.low, gain.high))
+    if not gain.decided:
+        return f"95 % interval {low}{unit} {worse} to {high} {better}"
+    return "95 % interval " + " to ".join((low, high) if gain.low > 0 else (high, low))
+
+
+def difference(gain: Interval, measure: Measure, than: str = "") -> str:
+    """Write by how much something is better or worse, than what if that is not said already.
+
+    >>> difference(Interval(value=-0.003, low=-0.004, high=-0.002), ACCURACY)
+    '0.30 points worse (95 % interval 0.20 to 0.40)'
+    """
+    size = f"{abs(measure.factor * gain.value):.{measure.decimals}f}{measure.unit}"
+    direction = measure.better if gain.value > 0 else measure.worse
+    return f"{size} {direction}{than and f' than {than}'} ({bounds(gain, measure)})"
+
+
+def reverse(difference: Interval) -> Interval:
+    """The same difference seen from the other side: a gap is a gain of the ensemble."""
+    return Interval(value=-difference.value, low=-difference.high, high=-difference.low)
 
 
 def gain_text(gain: Interval) -> str:
     """Say what distillation gained: nothing measurable where the interval holds 0."""
-    if gain.decided:
-        return points(gain)
     return (
-        f"no measurable gain (95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f} points)"
+        difference(gain, ACCURACY)
+        if gain.decided
+        else f"no measurable gain ({bounds(gain, ACCURACY)})"
     )
 
 
@@ -147,27 +185,21 @@ def both_gains_text(accuracy: Interval, loss: Interval) -> str:
 
 
 def both_gaps_text(accuracy: Interval, loss: Interval) -> str:
-    """Say what is lost in accuracy and in log loss."""
-    return f"{points(accuracy)}; log loss {nats(loss)}"
+    """Say how students are beside the ensemble in accuracy and in log loss, of the gaps to it."""
+    return f"{gap_text(accuracy)}; log loss {loss_text(reverse(loss))}"
 
 
 def loss_text(gain: Interval) -> str:
     """Say how much lower a log loss is, or that it is not measurably lower.
 
     >>> loss_text(Interval(value=0.0123, low=0.008, high=0.017))
-    'lower by 0.0123 (95 % interval +0.0080 to +0.0170)'
+    '0.0123 lower (95 % interval 0.0080 to 0.0170)'
+    >>> loss_text(Interval(value=0.001, low=-0.002, high=0.004))
+    'not measurably different (95 % interval 0.0020 higher to 0.0040 lower)'
     """
-    if not gain.decided:
-        return f"not measurably different: {nats(gain)}"
-    interval = nats(gain).partition(" ")[2]
-    return f"{'lower' if gain.value > 0 else 'higher'} by {abs(gain.value):.4f} {interval}"
-
-
-def nats(difference: Interval) -> str:
-    """Write a difference of log losses with its interval."""
-    return (
-        f"{difference.value:+.4f} (95 % interval {difference.low:+.4f} to {difference.high:+.4f})"
-    )
+    if gain.decided:
+        return difference(gain, LOG_LOSS)
+    return f"not measurably different ({bounds(gain, LOG_LOSS)})"
 
 
 def warning_text(comparison: Comparison) -> str:
@@ -176,7 +208,7 @@ def warning_text(comparison: Comparison) -> str:
     Empty where there is no such thing.
     """
     found = [
-        f"{_alone(kind)} measurably better: gain {both_gains_text(*comparison.over[kind])}"
+        f"{_alone(kind)} measurably better: {_harm_text(*comparison.over[kind])}"
         for kind in comparison.worse_than[:LISTED_GAINS]
     ]
     warnings = [f"do not use this student: {'; '.join(found)}"] if found else []
@@ -204,6 +236,14 @@ def registered_text(comparison: Comparison, rule: str) -> str:
     return f"seed {comparison.registered + 1} of {seeds}, {why}"
 
 
+def _harm_text(accuracy: Interval, loss: Interval) -> str:
+    """Say by what a baseline beats the students: by each measure that shows it."""
+    shown = [(reverse(accuracy), ACCURACY, ""), (reverse(loss), LOG_LOSS, "log loss ")]
+    return ", ".join(
+        f"{name}{difference(gain, measure)}" for gain, measure, name in shown if gain.low > 0
+    )
+
+
 def p_values(comparison: Comparison) -> str:
     """P values of McNemar's exact test of the registered student against each other model."""
     others = ("ensemble", *list(comparison.gains)[:LISTED_GAINS])
@@ -227,8 +267,8 @@ def recovered_text(comparison: Comparison) -> str:
 def gap_text(gap: Interval) -> str:
     """Say whether students are as good as the ensemble, as far as these rows can tell."""
     if not gap.decided:
-        return f"no measurable difference, accuracy gap {points(gap)}"
-    return f"{'worse' if gap.value > 0 else 'better'} than the ensemble, accuracy gap {points(gap)}"
+        return f"no measurable difference ({bounds(reverse(gap), ACCURACY)})"
+    return difference(reverse(gap), ACCURACY)
 
 
 def gains_text(gains: Mapping[str, Interval]) -> str:
@@ -350,7 +390,7 @@ def metrics_table(comparison: Comparison) -> str:
 {accuracy_with_error(metrics, "distilled_test_accuracy")} |
 | baseline, mean ± standard error over seeds | \
 {accuracy_with_error(metrics, "baseline_test_accuracy")} |
-{strong}{boosting}| gap, ensemble - distilled | {gap} |
+{strong}{boosting}| students against the ensemble | {gap} |
 | knowledge recovered | {recovered_text(comparison)} |
 {gains}"""
 

@@ -32,6 +32,8 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
+from kd_mlflow.evaluation.metrics import majority_metrics
+from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
@@ -39,7 +41,7 @@ from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import BALANCE, COLUMNS, RECALL, Session, Work, begun, numbered
+from kd_mlflow.steps.work import BALANCE, COLUMNS, RECALL, Session, Work, begun, numbered, page_of
 from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
@@ -55,6 +57,9 @@ C = TypeVar("C", DistillConfig, SweepConfig)
 
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
+
+REPORT = "report.html"
+"""The page to read before a student is approved, beside a comparison."""
 
 REVIEW = "review.json"
 """What report and card show a few of: all classes, importances, segments and thresholds."""
@@ -95,12 +100,13 @@ def distill_step(
         groups = student_groups(work.config, seeds)
         with _student_runs(work, groups) as runs:
             trained = _train(work, lessons, groups, trials, runs)
+            boosting = _boosting_alone(work, ensemble)
             evidence = compare(
                 work.config,
                 dataset,
                 ensemble,
                 trained,
-                boosting=_boosting_alone(work, ensemble),
+                boosting=boosting,
                 teacher_accuracies=teacher_accuracies,
             )
             finals = chain(*evidence.comparison.students.values())
@@ -114,7 +120,8 @@ def distill_step(
             trials=trials,
         )
         student = replace(trained, encoding=evidence.encoding).registered
-        version, costs = _log_and_register(evidence, ensemble, student, run, note)
+        beside = _beside(evidence, ensemble, boosting, student)
+        version = _log_and_register(evidence, ensemble, student, beside, run, note)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,
@@ -122,13 +129,31 @@ def distill_step(
         comparison=evidence.comparison,
         model_name=config.model_name,
         version=version,
-        faster=costs.faster,
         trials=trials,
         note=note,
         test_rows=len(dataset.split.test),
         together=together(dataset),
-        page=session.tracker.page(run),
+        page=page_of(session.tracker, run, REPORT),
+        beside=beside,
     )
+
+
+def _beside(
+    evidence: Evidence, ensemble: Teacher, boosting: Family, student: StudentModule
+) -> Metrics:
+    """What a reader asks beside the comparison: the majority class, and what each model costs.
+
+    Times are measured while nothing else is done.
+    """
+    dataset, row = evidence.dataset, evidence.dataset.features("test").head(1)
+    (parameters,) = boosting.parameters
+    return {
+        **majority_metrics(dataset.labels("train"), dataset.labels("test")),
+        **({"boosting_parameters": parameters} if parameters else {}),
+        "registered_latency_ms": latency_ms(student, evidence.example.head(1)),
+        "ensemble_latency_ms": median_ms(lambda: ensemble.score(row, evidence.config.averaging)),
+        "boosting_latency_ms": median_ms(lambda: boosting.logits(row)),
+    }
 
 
 def _check_early(
@@ -195,29 +220,31 @@ def _student_runs(
 
 
 def _log_and_register(
-    evidence: Evidence, ensemble: Teacher, student: StudentModule, run: TrackedRun, note: str
-) -> tuple[str, Footprint]:
-    """Log the comparison and the student, register it last of all; return version and costs.
+    evidence: Evidence,
+    ensemble: Teacher,
+    student: StudentModule,
+    beside: Metrics,
+    run: TrackedRun,
+    note: str,
+) -> str:
+    """Log the comparison and the student, register it last of all; return the version.
 
     Figures are drawn meanwhile: the store is waited for, they are not.
     """
     from kd_mlflow.report.page import page  # with matplotlib, which training needs not wait for
 
     config, dataset = evidence.config, evidence.dataset
-    tested = dataset.features("test").head(1)
-    own_ms = latency_ms(student, evidence.example.head(1))  # while nothing else is done
-    row_ms = own_ms, median_ms(lambda: ensemble.score(tested, config.averaging))
     with ThreadPoolExecutor(max_workers=1) as draughtsman:
         drawing = draughtsman.submit(_drawn, evidence)
-        model_id, costs = _log_model(evidence, student, run, row_ms)
-        _log_findings(evidence, run, note)
+        model_id, costs = _log_model(evidence, student, run, beside)
+        _log_findings(evidence, beside, run, note)
         pictures = drawing.result()
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
     html = page(evidence, pictures, model_id=model_id, costs=costs)
-    run.file(html.encode(), "report.html")
+    run.file(html.encode(), REPORT)
     ours = ensemble.run_id is not None
-    version = register(
+    return register(
         run,
         model_name=config.model_name,
         model_id=model_id,
@@ -226,16 +253,12 @@ def _log_and_register(
         content=student.content_digest(),
         card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
-    return version, costs
 
 
 def _log_model(
-    evidence: Evidence, student: StudentModule, run: TrackedRun, row_ms: tuple[float, float]
+    evidence: Evidence, student: StudentModule, run: TrackedRun, beside: Metrics
 ) -> tuple[str, Footprint]:
-    """Log the student in all its forms, then its own metrics; return the model's id and costs.
-
-    ``row_ms`` are times of one row, the student's and the ensemble's.
-    """
+    """Log the student in all its forms, then its own metrics; return the model's id and costs."""
     config, dataset = evidence.config, evidence.dataset
     exported = None
     if config.export == "onnx":
@@ -250,8 +273,8 @@ def _log_model(
     params = StudentRecipe.part_of(config).as_text()
     model_id, model_bytes = log_student(run, content, params=params)
     costs = Footprint(
-        latency_ms=row_ms[0],
-        ensemble_latency_ms=row_ms[1],
+        latency_ms=beside["registered_latency_ms"],
+        ensemble_latency_ms=beside["ensemble_latency_ms"],
         model_bytes=model_bytes,
         environment_bytes=environment_bytes(requirements()),
     )
@@ -262,7 +285,7 @@ def _log_model(
     return model_id, costs
 
 
-def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
+def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
     run.document(split.balance(table), BALANCE)
@@ -278,8 +301,9 @@ def _log_findings(evidence: Evidence, run: TrackedRun, note: str) -> None:
         keep_trained_groups(run, TrainedGroups(table.groups[seen], table.group_columns))
     tested, scored = row_hashes(evidence.dataset.features("test"), exact=True), evidence.logits
     keep_answers(run, tested, class_probabilities(scored.students["distilled"][scored.registered]))
-    summary = comparison.summary
-    metrics = {name: value for name, value in summary.items() if not name.startswith(OF_MODEL)}
+    found = {**comparison.summary, **beside}
+    own = (OF_MODEL, "ensemble_latency_ms")  # logged with the model
+    metrics = {name: value for name, value in found.items() if not name.startswith(own)}
     run.log(metrics=metrics, note=note)
 
 

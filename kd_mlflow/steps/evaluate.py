@@ -32,7 +32,7 @@ from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.evaluation_words import evaluation_note
 from kd_mlflow.report.words import one_line, percent, sizes_text
-from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH
+from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
@@ -77,7 +77,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         model=model.resolved,
         findings=findings,
         pickles=model.pickles + (other.pickles if isinstance(other, AnyModel) else ()),
-        page=tracker.page(run),
+        page=page_of(tracker, run),
     )
 
 

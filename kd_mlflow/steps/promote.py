@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig
@@ -18,6 +18,7 @@ from kd_mlflow.report.decision import Decision, decision_page
 from kd_mlflow.steps.decision_run import decision_run
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
+from kd_mlflow.steps.work import page_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -60,7 +61,7 @@ def promote_step(
                 "gate was asked; nothing was moved: try again"
             )
         _conclude(tracker, run, decision)
-    return decision
+    return replace(decision, page=page_of(tracker, run))
 
 
 def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> None:

@@ -20,12 +20,15 @@ from kd_mlflow.local_state import forget_old, held, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, whole_file
 from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
+from kd_mlflow.report.closing import Page
 from kd_mlflow.report.words import one_line
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.failures import stores_in_use
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.store import ui_command
 
 BALANCE = "class_balance.json"
 """Rows per class on each side of the split, beside every ensemble and comparison."""
@@ -169,6 +172,11 @@ class Work(Session, Generic[C]):
             self.run.log(tags={"kd.resumed_from": superseded[-1]})
             self.listener.say(f"takes up run {superseded[-1]}, which was interrupted")
         _write(path, [*before, self.run.id])
+
+
+def page_of(tracker: Tracker, run: TrackedRun, file: str = "") -> Page:
+    """Where a run, or a file of it, is shown."""
+    return Page(tracker.page(run, file), ui_command(stores_in_use()))
 
 
 def workers_of(options: WorkerOptions) -> Workers:

@@ -232,9 +232,9 @@ class Tracker:
         with without_links(links):
             self.patience.make(lambda: self.client.set_terminated(run.id, status, ended))
 
-    def page(self, run: TrackedRun) -> str | None:
-        """The address of a run's page, without credentials; None where no server is in use."""
-        return run_page(self.client.tracking_uri, run.experiment_id, run.id)
+    def page(self, run: TrackedRun, file: str = "") -> str | None:
+        """The address of a run's page or of a file there, without credentials, if it has one."""
+        return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sqlite3
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from contextvars import copy_context
 from pathlib import Path
@@ -17,7 +19,15 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, make_url
 
-from kd_mlflow.tracking.failures import NO_ANSWER, PATIENCE_S, TRACKING, store_error, stores_in_use
+from kd_mlflow.tracking.failures import (
+    NO_ANSWER,
+    PATIENCE_S,
+    REGISTRY,
+    TRACKING,
+    masked,
+    store_error,
+    stores_in_use,
+)
 from kd_mlflow.tracking.patience import impatient
 
 DATABASES = ("postgresql", "mysql", "mssql")
@@ -25,6 +35,9 @@ DATABASES = ("postgresql", "mysql", "mssql")
 
 MYSQL_TLS = {f"ssl_{part}": f"MLFLOW_MYSQL_SSL_{part.upper()}" for part in ("ca", "cert", "key")}
 """MLflow's settings of a connection to MySQL, by its drivers' arguments."""
+
+UI, VIEW = "http://127.0.0.1:5000", "workflowType=machine_learning"
+"""Where ``mlflow ui`` answers; what makes its pages show training, not language models."""
 
 MAKING_S = 120
 """How long to wait for another process that makes a store."""
@@ -142,11 +155,38 @@ def _lock(file: Path) -> Path:
     return file.with_name(f"{file.name}.lock")
 
 
-def run_page(uri: str, experiment_id: str, run_id: str) -> str | None:
-    """The address of a run's page on a server, without credentials; None for other stores."""
+def ui_command(stores: Mapping[str, str]) -> str | None:
+    """What starts MLflow's pages of stores in databases; None where a server has them already.
+
+    ``mlflow ui`` alone would open a new store of the folder it is in. An address with a password is
+    not printed: the variable that has it is named instead.
+    """
+    options = {TRACKING: ("backend", "MLFLOW_TRACKING_URI")}
+    options[REGISTRY] = ("registry", "MLFLOW_REGISTRY_URI")
+    words = ["mlflow ui"]
+    for uri, name in stores.items():
+        scheme = urlsplit(uri).scheme.partition("+")[0]
+        if scheme not in ("sqlite", *DATABASES):
+            return None
+        option, variable = options[name]
+        file = sqlite_file(uri)
+        whole = f"sqlite:///{file.resolve().as_posix()}" if file else uri
+        known = shlex.quote(whole) if masked(whole) == whole else f'"${variable}"'
+        words.append(f"--{option}-store-uri {known}")
+    return " ".join(words)
+
+
+def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str | None:
+    """The address of a run's page, or of one of its files there, without credentials.
+
+    It is on the tracking server, of a database where ``ui_command`` shows it; None of other stores.
+    """
     parts = urlsplit(uri)
+    if parts.scheme.partition("+")[0] in ("sqlite", *DATABASES):
+        parts = urlsplit(UI)
     if parts.scheme not in ("http", "https"):
         return None
     host, path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/"
-    page = f"/experiments/{experiment_id}/runs/{run_id}"
+    shown = f"/artifacts/{file}" if file else ""
+    page = f"/experiments/{experiment_id}/runs/{run_id}{shown}?{VIEW}"
     return urlunsplit((parts.scheme, host, path, "", page))

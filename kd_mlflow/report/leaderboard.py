@@ -1,0 +1,149 @@
+"""Every model of a comparison beside each other: what it is worth and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report.closing import numbers
+from kd_mlflow.report.words import (
+    ACCURACY,
+    accuracy_with_error,
+    bounds,
+    difference,
+    kind_text,
+    percent,
+    reverse,
+)
+
+NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
+"""Models whose names in metrics are not what people call them."""
+
+METRICS = ("accuracy", "log_loss", "roc_auc", "balanced_accuracy", "average_precision", "ece")
+"""What a model is worth, by the names of metrics without the model's and ``test``."""
+
+HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
+"""Heads of columns whose metric has too long a name, or one in capitals."""
+
+OTHERS = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
+"""Metrics that only the longer table has."""
+
+
+class Model(NamedTuple):
+    """One model of a comparison.
+
+    ``metrics`` are those of ``METRICS`` that are known of it, ``accuracy`` is the first in words;
+    ``parameters`` and ``latency_ms`` of a row are None where they are not known.
+    """
+
+    name: str
+    accuracy: str
+    metrics: Mapping[str, float]
+    parameters: float | None
+    latency_ms: float | None
+
+
+def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
+    """The ensemble, each kind of student, boosted trees, the majority class: what there is of them.
+
+    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
+    """
+    known = {**comparison.summary, **beside}
+    names = ("ensemble", *comparison.students, "boosting", "majority")
+    return [_model(name, known) for name in names if f"{name}_test_accuracy" in known]
+
+
+def _model(name: str, known: Mapping[str, float]) -> Model:
+    of_rows = {
+        metric: known[f"{name}_test_{metric}"]
+        for metric in METRICS
+        if f"{name}_test_{metric}" in known
+    }
+    seeds = f"{name}_test_accuracy_sem" in known
+    accuracy = (
+        accuracy_with_error(known, f"{name}_test_accuracy")
+        if seeds
+        else percent(of_rows["accuracy"])
+    )
+    size = "student_parameters" if seeds else f"{name}_parameters"
+    latency = "registered_latency_ms" if name == "distilled" else f"{name}_latency_ms"
+    called = NAMES.get(name, kind_text(name))
+    return Model(called, accuracy, of_rows, known.get(size), known.get(latency))
+
+
+def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
+    """Say in a sentence what students are worth beside ensemble and baseline, and what they cost.
+
+    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
+    """
+    gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
+    alone = "the same network without a teacher"
+    said = [
+        difference(gap, ACCURACY, "its ensemble")
+        if gap.decided
+        else f"not measurably different from its ensemble ({bounds(gap, ACCURACY)})",
+        difference(gain, ACCURACY, alone)
+        if gain.decided
+        else f"no measurable gain over {alone} ({bounds(gain, ACCURACY)})",
+    ]
+    if "compression_ratio" in summary:
+        said.append(f"{summary['compression_ratio']:,.1f} times smaller")
+    if latency := beside.get("registered_latency_ms"):
+        said.append(f"{ms_text(latency)} ms a row")
+    return "; ".join(said)
+
+
+def third_metric(comparison: Comparison) -> str:
+    """What to show beside accuracy and log loss: the area under the curve of two classes.
+
+    Of more classes, or where one has most rows, it is the balanced accuracy.
+    """
+    two = "ensemble_test_roc_auc" in comparison.summary
+    return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
+
+
+def leaderboard_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
+    """What each model is worth and what it costs, as lines that fit a terminal."""
+    third = third_metric(comparison)
+    lines = [
+        (
+            model.name,
+            [
+                model.accuracy if " ± " in model.accuracy else f"{model.accuracy}{'':7}",
+                _cell(model.metrics.get("log_loss")),
+                _cell(model.metrics.get(third)),
+                f"{model.parameters:,.0f}" if model.parameters else "",
+                ms_text(model.latency_ms),
+            ],
+        )
+        for model in models(comparison, beside)
+    ]
+    heads = [f"accuracy{'':7}", "log loss", HEADS[third], "numbers", "ms a row"]
+    return numbers([("", heads), *lines])
+
+
+def other_metrics_text(comparison: Comparison) -> str:
+    """The metrics that the leaderboard leaves out, model by model, as lines of text."""
+    shown = [m for m in OTHERS if f"ensemble_test_{m}" in comparison.summary]
+    lines = [
+        (model.name, [_cell(model.metrics.get(metric)) for metric in shown])
+        for model in models(comparison, {})
+    ]
+    heads = [HEADS.get(metric, metric.upper()) for metric in shown]
+    return numbers([("", heads), *lines])
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def ms_text(latency_ms: float | None) -> str:
+    """Write a time with the digits that it deserves; empty where it is not known.
+
+    >>> ms_text(0.0612), ms_text(17.04), ms_text(None)
+    ('0.06', '17.0', '')
+    """
+    if latency_ms is None:
+        return ""
+    return f"{latency_ms:.{2 if latency_ms < 10 else 1}f}"
