@@ -61,6 +61,7 @@ from kd_mlflow.tracking.store import check_stores
 
 TeachingConfig: TypeAlias = DistillConfig | SweepConfig
 
+R = TypeVar("R", PromoteConfig, RollbackConfig)
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
 
@@ -125,10 +126,17 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
     return sweep_step(config, session, _teacher(config, session))
 
 
+def _of_model(config: R, tracker: Tracker) -> R:
+    """A configuration with the registered model that it means."""
+    name = versions.meant_model(tracker.client, config.model_name)
+    return replace(config, model_name=name)
+
+
 @store_errors()
 def run_promote(config: PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
+    config = _of_model(config, tracker)
     name, to = config.model_name, config.to or config.model_name
     find = versions.find_version if to == name else copies.find_original
     if not config.dry_run:
@@ -148,13 +156,15 @@ def run_promote(config: PromoteConfig) -> Decision:
 @store_errors()
 def run_rollback(config: RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
-    return rollback_step(config, Tracker())
+    tracker = Tracker()
+    return rollback_step(_of_model(config, tracker), tracker)
 
 
 @store_errors()
 def run_history(config: HistoryConfig) -> History:
     """Command ``history``: who was in production, when, for how long, and why."""
-    return history_step(config.model_name, Tracker())
+    tracker = Tracker()
+    return history_step(versions.meant_model(tracker.client, config.model_name), tracker)
 
 
 def run_columns(config: ColumnsConfig) -> ColumnsResult:
@@ -181,7 +191,8 @@ def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
 @store_errors()
 def load_production(model_name: str) -> Any:
     """Load the version in production as a pyfunc model."""
-    return versions.load_production(Tracker().client, model_name)
+    client = Tracker().client
+    return versions.load_production(client, versions.meant_model(client, model_name))
 
 
 def _check_before_gate() -> None:

@@ -17,7 +17,8 @@ from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConf
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RegistryError
 from kd_mlflow.evaluation import gate
-from kd_mlflow.registry import moves
+from kd_mlflow.registry import moves, versions
+from kd_mlflow.registry.lock import KIND
 from kd_mlflow.tracking.runs import Tracker
 
 NAME = "kd-student"
@@ -417,3 +418,25 @@ def test_a_name_that_cannot_be_addressed_is_refused(name):
     """Names that MLflow refuses or resolves to another model are refused before any work."""
     with pytest.raises(ConfigError, match="model_name must be a name of 1 to 256 characters"):
         MainConfig(model_name=name)
+
+
+@pytest.mark.parametrize("name", ["kd-student", "churn", "other"])
+def test_the_only_registered_model_is_meant_by_default(store, name):
+    """Where nobody gives a name and there is one model, that is meant; locks are none."""
+    store.create_registered_model("churn")
+    store.create_registered_model("churn.lock-1", tags={KIND: "lock"})
+    assert versions.meant_model(store, name) == ("churn" if name == "kd-student" else name)
+    with pytest.raises(RegistryError, match="nothing is in production under 'churn'"):
+        pipeline.load_production("kd-student")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_of_several_models_the_error_lists_those_there_are(store, own):
+    """The default name is itself where there is one of it; else all are named, and the option."""
+    for name in ("churn", "fraud", *(["kd-student"] if own else [])):
+        store.create_registered_model(name)
+    words = "nothing is in production" if own else "has: 'churn', 'fraud': give model_name"
+    with pytest.raises(RegistryError, match=words):
+        pipeline.load_production("kd-student")
+    with pytest.raises(RegistryError, match="nothing" if own else words):
+        pipeline.run_promote(PromoteConfig())

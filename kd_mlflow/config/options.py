@@ -95,6 +95,11 @@ class Options:
         """Values by name, written as the command line takes them."""
         return {field.name: text_value(getattr(self, field.name)) for field in fields(self)}
 
+    def given(self) -> dict[str, Any]:
+        """Values by name, of those that are not the defaults."""
+        texts, defaults = self.as_text(), {f.name: text_value(f.default) for f in fields(self)}
+        return {n: getattr(self, n) for n, text in texts.items() if text != defaults[n]}
+
 
 def _checked(field: Field[Any], value: Any) -> Any:
     """A value as its option keeps it; ConfigError where it is against the option's rule."""

@@ -15,7 +15,8 @@ from mlflow.entities.model_registry import ModelVersion as ModelVersion  # for s
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from kd_mlflow.errors import RegistryError, first_line
+from kd_mlflow.config.groups import RegistryOptions
+from kd_mlflow.errors import RegistryError, first_line, listed
 from kd_mlflow.local_state import folder_till_exit, scratch
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.lock import KIND, find_model
@@ -355,14 +356,26 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
 def require_model(client: MlflowClient, model_name: str) -> None:
     """Raise RegistryError where there is no registered model of a name; name those there are."""
-    try:
-        client.get_registered_model(model_name)
-    except MlflowException as error:
-        if not absent(error):
-            raise store_error(error) from None
-        found = client.search_registered_models()
-        known = [model.name for model in found if model.tags.get(KIND) != "lock"]
-        listed = ", ".join(known) or "none; distil a student first"
+    if find_model(client, model_name) is None:
+        known = _known_models(client)
         raise RegistryError(
-            f"no registered model {model_name!r}; the registry has: {listed}"
-        ) from None
+            f"no registered model {model_name!r}; the registry has: "
+            f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
+        )
+
+
+def meant_model(client: MlflowClient, model_name: str) -> str:
+    """The registered model that a name means: of the default one, where it is absent, the only one.
+
+    A name that is absent otherwise is itself.
+    """
+    if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
+        return model_name
+    known = _known_models(client)
+    return known[0] if len(known) == 1 else model_name
+
+
+def _known_models(client: MlflowClient) -> list[str]:
+    """Names of the registered models; a lock is none."""
+    found = client.search_registered_models()
+    return [model.name for model in found if model.tags.get(KIND) != "lock"]

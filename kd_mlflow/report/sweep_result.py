@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
 
 from kd_mlflow.config.options import text_value
 from kd_mlflow.evaluation.comparison import CRITERION
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report.closing import aligned, table_text
+from kd_mlflow.report.closing import Page, aligned, next_steps, table_text
 from kd_mlflow.report.words import accuracy_with_error, percent
 
 SWEEP_COLUMNS = [
@@ -53,6 +58,8 @@ class SweepResult:
         sizes: students of several sizes at the chosen setting
         smallest: the smallest size within the tolerance of the ensemble, None where none is
         together: how the table is split by its own columns, as rows of the closing table
+        table: options that say which table this is, by name; data is None of a table in memory
+        page: where its run is shown
     """
 
     run_id: str
@@ -63,6 +70,8 @@ class SweepResult:
     sizes: tuple[Cell, ...]
     smallest: Cell | None
     together: Sequence[tuple[str, str]] = ()
+    table: Mapping[str, Any] = field(default_factory=dict)
+    page: Page | None = None
 
     def __repr__(self) -> str:
         """The grid, the sizes, and what was chosen."""
@@ -88,9 +97,21 @@ class SweepResult:
                 words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
             best.append(("smallest within tolerance", words))
         runs = [("sweep run", self.run_id), ("teachers", self.taught_by)]
-        return table_text([*self.together, *aligned(list(lines.items())), *best, *runs]) + (
-            "\n\nuse it:  -e distill -P from_sweep=latest"
-        )
+        table = table_text([*self.together, *aligned(list(lines.items())), *best, *runs])
+        return table + next_steps(self.page) + f"\nuse   {self._next_call()}"
+
+    def _next_call(self) -> str:
+        """What distils with the setting chosen, for the way that this was called."""
+        given = {**self.table, "from_sweep": self.run_id}
+        texts = {name: text_value(value) for name, value in given.items()}
+        if "MLFLOW_RUN_ID" in os.environ:
+            options = (f"-P {shlex.quote(f'{name}={text}')}" for name, text in texts.items())
+            return f"mlflow run . -e distill {' '.join(options)}"
+        if click.get_current_context(silent=True):
+            named = {name.replace("_", "-"): shlex.quote(text) for name, text in texts.items()}
+            return f"kd-mlflow distill {' '.join(f'--{n} {text}' for n, text in named.items())}"
+        words = (f"{name}={'table' if v is None else repr(v)}" for name, v in given.items())
+        return f"kd.distill({', '.join(words)})"
 
 
 def _setting(cell: Cell) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
+from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import agreements, validation_metrics
@@ -35,7 +38,7 @@ from kd_mlflow.report import notes
 from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.distill import choose
-from kd_mlflow.steps.work import Session, Work, begun
+from kd_mlflow.steps.work import Session, Work, begun, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
@@ -105,9 +108,17 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
                 sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
             ),
             together=together(dataset),
+            table=_named_table(config),
+            page=page_of(session.tracker, work.run),
         )
         _log(work, result)
     return result
+
+
+def _named_table(config: SweepConfig) -> dict[str, Any]:
+    """Options that say which table this is; one in memory has no name."""
+    given = DataOptions.part_of(config).given()
+    return given if isinstance(config.data, str | Path) else given | {"data": None}
 
 
 def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:
