@@ -38,6 +38,7 @@ from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.report.leaderboard import headline
 from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
@@ -220,6 +221,7 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
     mark = fingerprint(dataset.identity, config.as_text())
     with begun("pipeline", config, session, mark) as work:
         work.describe()
+        tracker.introduce()
         taught = teachers_step(TeachersConfig.part_of(config), work.below)
         distilled = distill_step(
             config.for_distill(taught.run_id),
@@ -239,8 +241,19 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
             work.run,
             clean=clean,
         )
+        if distilled.page:
+            page = distilled.page._replace(runs=tracker.pipelines_page)
+            distilled = replace(distilled, page=page)
+        result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
-            tags={"kd.teachers_run_id": taught.run_id, "kd.distill_run_id": distilled.run_id},
+            metrics=headline(distilled.comparison, distilled.beside),
+            tags={
+                "kd.teachers_run_id": taught.run_id,
+                "kd.distill_run_id": distilled.run_id,
+                "kd.model_version": number,
+                "kd.decision": "promoted" if decision.promoted else "rejected",
+                "kd.verdict": result.verdict,
+            },
             note=notes.pipeline_note(distilled.note, decision.note),
         )
-    return MainResult(taught=taught, distill=distilled, decision=decision)
+    return result

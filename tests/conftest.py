@@ -340,7 +340,8 @@ def finished_main(
             result = pipeline.run_main(config)
             forget_store()
         if pictures:
-            (pictures / CLOSING_TABLE).write_text(f"{result}\n")
+            shown = f"{result}\n".replace(str(folder), "/data")
+            (pictures / CLOSING_TABLE).write_text(shown)
         return Finished(uri, folder, config, result)
 
     return made_once("main", make)

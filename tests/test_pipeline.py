@@ -19,6 +19,7 @@ from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
 from kd_mlflow.population.training import Task
+from kd_mlflow.report import leaderboard
 from kd_mlflow.steps import work
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
@@ -52,8 +53,25 @@ COSTS = {
 }
 """What the registered student costs to run, which is no metric of the comparison."""
 
+BESIDE = {
+    *(f"majority_test_{name}" for name in ("accuracy", "balanced_accuracy", "log_loss")),
+    *("ensemble_latency_ms", "boosting_latency_ms", "boosting_parameters"),
+}
+"""What readers ask beside a comparison: the majority class, what the other models cost."""
+
+HEADLINE = {
+    *(
+        f"{who}_test_{name}"
+        for who in leaderboard.KINDS
+        for name in ("accuracy", "log_loss", "roc_auc")
+    ),
+    *("accuracy_gap", "log_loss_gap", "student_parameters", "compression_ratio"),
+    "registered_latency_ms",
+}
+"""Metrics of a comparison that stand on its pipeline's run too."""
+
 FINAL = {
-    "pipeline": set(),
+    "pipeline": HEADLINE,
     "teacher": {*(f"test_{name}" for name in TWO_CLASS), "parameters", "weight", "best_epoch"},
     "teachers": {
         *(f"ensemble_test_{name}" for name in TWO_CLASS),
@@ -70,6 +88,7 @@ FINAL = {
     "student": {*(f"test_{name}" for name in TWO_CLASS), "test_agreement", "parameters"},
     "distill": {
         *COSTS,
+        *BESIDE,
         *(
             f"{who}_test_{name}"
             for who in (
@@ -203,7 +222,9 @@ def test_one_student_is_the_registered_one(finished):
 def test_logged_figures_are_the_ones_returned(finished):
     """What ``main`` returns and prints is what stands in the store."""
     distill = finished.client.get_run(finished.result.distill.run_id)
-    logged = {name: value for name, value in distill.data.metrics.items() if name not in COSTS}
+    logged = {
+        name: value for name, value in distill.data.metrics.items() if name not in COSTS | BESIDE
+    }
     assert logged == pytest.approx(finished.result.distill.comparison.summary)
     teachers = finished.client.get_run(finished.result.taught.run_id)
     assert teachers.data.metrics == pytest.approx(finished.result.taught.metrics)
@@ -511,3 +532,28 @@ def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
         "val": 400,
         "test": 1000,
     }
+
+
+def test_the_pipelines_run_has_the_headline(finished):
+    """Metrics of the comparison, the decision and the verdict stand on the run of the whole."""
+    (run,) = runs_by_kind(finished.client)["pipeline"]
+    summary = finished.result.distill.comparison.summary
+    for name in ("registered_test_accuracy", "ensemble_test_log_loss", "compression_ratio"):
+        assert run.data.metrics[name] == summary[name]
+    assert run.data.tags["kd.decision"] == "promoted"
+    assert run.data.tags["kd.verdict"].startswith(
+        "APPROVED kd-student version 1 is in production; "
+    )
+    assert run.data.tags["mlflow.note.content"].startswith("Version 1 of **kd-student** was prom")
+    assert run.info.run_name == "pipeline kd-student best, synthetic"
+
+
+def test_an_experiment_is_introduced_once(store):
+    """It gets a description and a view of its pipelines; what somebody wrote there stays."""
+    tracker = Tracker()
+    store.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", "ours")
+    tracker.introduce()
+    tags = store.get_experiment(tracker.experiment_id).tags
+    assert tags["mlflow.note.content"] == "ours"
+    (view,) = (json.loads(text) for name, text in tags.items() if "sharedViewState" in name)
+    assert view["searchFilter"] == "tags.`kd.kind` = 'pipeline'"

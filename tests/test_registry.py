@@ -137,6 +137,20 @@ def test_a_decision_leaves_the_card_alone(waiting):
     assert client.get_model_version(NAME, "2").description == card
 
 
+def test_a_rejected_card_begins_with_the_rejection(waiting):
+    """It has the reason and a link to the decision; a promotion takes both off again."""
+    client = waiting.client
+    card = client.get_model_version(NAME, "2").description
+    rejected = pipeline.run_promote(replace(PASSING, min_compression=1e9))
+    run = promotion_runs(client)[0]
+    first, blank, *_ = client.get_model_version(NAME, "2").description.splitlines()
+    assert first.startswith("**Rejected by the gate:** compression ")
+    assert first.endswith(f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})")
+    assert (rejected.passed, blank) == (False, "")
+    pipeline.run_promote(replace(PASSING, version="2"))
+    assert card.startswith(client.get_model_version(NAME, "2").description.strip()[:2000])
+
+
 def test_rejection_moves_nothing_and_is_recorded(waiting):
     """A rejected version waits no longer, and production stays; version and run say why."""
     client = waiting.client

@@ -44,6 +44,8 @@ SETTINGS = {
 """What the UI keeps in the browser: model training's menu, no assistant, columns once chosen."""
 
 
+DISTILL = "distill kd-student best, synthetic"
+
 SHORTEN = """folder => {
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (texts.nextNode())
@@ -106,10 +108,10 @@ def expand(page, name):
 def test_run_list(page, address):
     """The pipeline opens to its steps, and the distillation to students and baselines."""
     page.goto(f"{address}/#/experiments/1/runs")
-    expand(page, "pipeline synthetic")
-    for name in ("teachers synthetic", "distill synthetic", "promotion v1"):
+    expand(page, "pipeline kd-student best, synthetic")
+    for name in ("teachers best, synthetic", DISTILL, "promotion v1"):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
-    expand(page, "distill synthetic")
+    expand(page, DISTILL)
     for name in ("student-01", "baseline-01"):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
     expect(page.get_by_text("ensemble_test_accuracy")).to_be_visible()
@@ -120,7 +122,7 @@ def test_curves(page, address, runs):
     below = f"tags.`mlflow.parentRunId` = '{runs['distill'].run_id}'"
     mine = quote(f"{below} AND tags.`kd.kind` != 'strong_baseline'")
     page.goto(f"{address}/#/experiments/1/runs?searchFilter={mine}&compareRunsMode=CHART")
-    expand(page, "distill synthetic")
+    expand(page, DISTILL)
     page.get_by_placeholder("Search metric charts").fill("^val_")
     for curve in ("val_accuracy", "val_agreement", "val_loss"):
         expect(page.get_by_text(curve, exact=True).first).to_be_visible()
@@ -196,6 +198,17 @@ def test_the_link_that_main_ends_with(browser, address, finished_main):
     expect(shown).to_contain_text("kd-student")
     expect(own.get_by_text("Model training").first).to_be_visible()
     expect(own.get_by_text("Model metrics")).to_be_visible()
+    own.context.close()
+
+
+def test_the_list_of_pipelines_opens_with_their_metrics(browser, address, finished_main):
+    """The saved view whose link ``main`` prints has each pipeline with its decision and metrics."""
+    link = finished_main.result.distill.page.runs
+    own = browser.new_context(viewport={"width": 1900, "height": 800}).new_page()
+    own.goto(f"{address}/{link[link.index('#') :]}")
+    expect(own.get_by_role("link", name="pipeline kd-student best, synthetic")).to_be_visible()
+    expect(own.get_by_text("kd.decision").first).to_be_visible()
+    expect(own.get_by_text("registered_test_accuracy").first).to_be_visible()
     own.context.close()
 
 

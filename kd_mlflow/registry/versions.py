@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -362,6 +362,16 @@ def require_model(client: MlflowClient, model_name: str) -> None:
             f"no registered model {model_name!r}; the registry has: "
             f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
         )
+
+
+def redescribe(
+    client: MlflowClient, model_name: str, version: str, rewrite: Callable[[str], str]
+) -> None:
+    """Rewrite the description of a version, where that makes another one."""
+    before = client.get_model_version(model_name, version).description or ""
+    after = rewrite(before)
+    if after != before:
+        client.update_model_version(model_name, version, after)
 
 
 def meant_model(client: MlflowClient, model_name: str) -> str:

@@ -20,6 +20,9 @@ from kd_mlflow.report.words import (
 NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
 """Models whose names in metrics are not what people call them."""
 
+KINDS = ("ensemble", "distilled", "registered", "baseline", "strong_baseline", "boosting")
+"""Models whose metrics the run of a pipeline has too."""
+
 METRICS = ("accuracy", "log_loss", "roc_auc", "balanced_accuracy", "average_precision", "ece")
 """What a model is worth, by the names of metrics without the model's and ``test``."""
 
@@ -101,6 +104,14 @@ def third_metric(comparison: Comparison) -> str:
     """
     two = "ensemble_test_roc_auc" in comparison.summary
     return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
+
+
+def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, float]:
+    """Of all metrics of a comparison those that a list of runs should show, by their names."""
+    known = {**comparison.summary, **beside}
+    shown = [f"{name}_test_{m}" for name in KINDS for m in ("accuracy", "log_loss", "roc_auc")]
+    shown += ["accuracy_gap", "log_loss_gap", "student_parameters", "compression_ratio"]
+    return {name: known[name] for name in [*shown, "registered_latency_ms"] if name in known}
 
 
 def leaderboard_text(comparison: Comparison, beside: Mapping[str, float]) -> str:

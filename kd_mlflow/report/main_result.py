@@ -12,8 +12,12 @@ from kd_mlflow.report.distill_result import (
     distill_rows,
     imbalance_rows,
 )
-from kd_mlflow.report.leaderboard import other_metrics_text
+from kd_mlflow.report.leaderboard import other_metrics_text, worth_text
 from kd_mlflow.report.teachers_result import TeachersResult, teachers_rows
+from kd_mlflow.report.words import one_line
+
+VERDICT_LENGTH = 2000
+"""Characters of a verdict, which is a tag."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -33,6 +37,14 @@ class MainResult:
     def refuse(self) -> None:
         """Raise RegistryError where the gate rejected the student."""
         self.decision.refuse()
+
+    @property
+    def verdict(self) -> str:
+        """Approved or rejected, and why, in a sentence."""
+        decision = self.decision
+        why = "" if decision.passed else f"; because {decision.reason}"
+        worth = worth_text(self.distill.comparison, self.distill.beside)
+        return one_line(f"{decision_line(decision)}{why}; {worth}", VERDICT_LENGTH)
 
     def __repr__(self) -> str:
         """Everything that ``main`` found; the last lines are the answer."""

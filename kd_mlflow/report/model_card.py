@@ -20,9 +20,9 @@ from kd_mlflow.report.review_words import (
 )
 from kd_mlflow.report.words import (
     augmentation,
+    both_gaps_text,
     composition,
     counts_text,
-    gap_text,
     inputs_text,
     metrics_table,
     one_line,
@@ -46,6 +46,10 @@ CARD_LENGTH = 4900
 """Characters, fewer than the 5,000 of MLflow's column, ``SqlModelVersion.description``: SQLite
 takes more, PostgreSQL refuses them."""
 
+REJECTED = "**Rejected by the gate:**"
+"""How the card of a rejected version begins."""
+
+REASON_LENGTH = 400
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 6
 TAUGHT_BY_LENGTH, LEFT_OUT_LENGTH = 160, 300
@@ -118,7 +122,8 @@ def model_card(
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
-        f"**Verdict.** Students against their ensemble: {gap_text(comparison.gap)}.",
+        f"**Verdict.** Students against their ensemble: "
+        f"{both_gaps_text(comparison.gap, comparison.loss_gap)}.",
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
@@ -145,6 +150,19 @@ def model_card(
     ]
     spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *reversed(commands)]
     return whole_blocks(blocks, CARD_LENGTH, spare=spare)
+
+
+def decided_card(card: str, decision: str) -> str:
+    """A card that begins with the gate's answer, in place of an earlier one; "" for none."""
+    blocks = [block for block in card.strip().split("\n\n") if not block.startswith(REJECTED)]
+    if not decision and not card.startswith(REJECTED):
+        return card
+    return whole_blocks([*filter(None, [decision]), *blocks], CARD_LENGTH)
+
+
+def rejection_text(reason: str, run: str) -> str:
+    """The first line of a rejected version's card; ``run`` is the address of the decision."""
+    return f"{REJECTED} {safe(reason, REASON_LENGTH)}. [The decision]({run})"
 
 
 def _together(evidence: Evidence) -> str:

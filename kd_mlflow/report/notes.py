@@ -133,8 +133,8 @@ def promotion_note(
 
 
 def pipeline_note(distilled: str, promoted: str) -> str:
-    """Describe a whole line by the descriptions of its last two steps."""
-    return whole_blocks([distilled.rstrip(), promoted.rstrip()], NOTE_LENGTH)
+    """Describe a whole line by the descriptions of its last two steps, the decision first."""
+    return whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
 
 
 def rollback_note(model_name: str, *, restored: str, replaced: str, reason: str) -> str:

@@ -11,10 +11,11 @@ from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
-from kd_mlflow.registry import moves
+from kd_mlflow.registry import moves, versions
 from kd_mlflow.registry.records import GATE, PROMOTE, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import Decision, decision_page
+from kd_mlflow.report.model_card import decided_card, rejection_text
 from kd_mlflow.steps.decision_run import decision_run
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
@@ -155,7 +156,17 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision) -> None:
     if not decision.promoted:
         moves.mark(client, name, number, answer, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
+    _say_on_card(tracker, decision, run)
     run.log(
         tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,
+    )
+
+
+def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
+    """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
+    page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
+    said = "" if decision.promoted else rejection_text(decision.reason, page)
+    versions.redescribe(
+        tracker.client, decision.model_name, decision.version, lambda card: decided_card(card, said)
     )

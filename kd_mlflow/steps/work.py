@@ -187,10 +187,9 @@ def workers_of(options: WorkerOptions) -> Workers:
 @contextmanager
 def begun(step: str, config: C, session: Session, fingerprint: str) -> Iterator[Work[C]]:
     """Open a step's run, and go on from where an interrupted one of the same fingerprint ended."""
-    name = one_line(f"{step} {session.dataset.table.name}", RUN_NAME_LENGTH)
     with (
         held_checkpoints(config, fingerprint, session.listener) as checkpoints,
-        session.tracker.run(step, name, parent=session.parent) as run,
+        session.tracker.run(step, _run_name(step, config, session), parent=session.parent) as run,
     ):
         work = Work(
             **vars(session),
@@ -201,6 +200,13 @@ def begun(step: str, config: C, session: Session, fingerprint: str) -> Iterator[
         )
         work.take_up()
         yield work
+
+
+def _run_name(step: str, config: WorkerOptions, session: Session) -> str:
+    """What a step's run is called: for which model by which recipe, where it has them, on what."""
+    named = [getattr(config, name, None) for name in ("model_name", "recipe")]
+    words = " ".join([step, *filter(None, named)])
+    return one_line(f"{words}, {session.dataset.table.name}", RUN_NAME_LENGTH)
 
 
 @contextmanager

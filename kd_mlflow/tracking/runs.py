@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -16,14 +17,35 @@ from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
-from kd_mlflow.tracking.failures import FAILURES, absent, masked, store_error
+from kd_mlflow.tracking.failures import FAILURES, absent, absent_ok, masked, store_error
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.patience import SHORT_S, Patience
 from kd_mlflow.tracking.provenance import source, versions
-from kd_mlflow.tracking.store import check_stores, open_client, run_page
+from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
 from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
+VIEW_KEY = "kd-pipelines"
+SHOWN = [f"{name}_test_accuracy" for name in ("registered", "ensemble", "baseline", "boosting")]
+SHOWN += ["registered_test_log_loss", "compression_ratio"]
+INTRODUCTION = {
+    "mlflow.note.content": "Ensembles of tables and the students that learn from them. A pipeline "
+    "holds its teachers, its comparison (the artifact report.html first) and the gate's decision.",
+    f"mlflow.sharedViewState.{VIEW_KEY}": json.dumps(
+        {
+            "searchFilter": "tags.`kd.kind` = 'pipeline'",
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": ["tags.`kd.decision`", *(f"metrics.`{name}`" for name in SHOWN)],
+        }
+    ),
+}
+"""Tags of the experiment: its description, and a view of its runs as MLflow's pages keep them."""
+
 ATTACHED = "kd.attached"
 """A parameter of MLFLOW_RUN_ID's run: somebody uses it already."""
 
@@ -231,6 +253,19 @@ class Tracker:
         ended = now_ms()
         with without_links(links):
             self.patience.make(lambda: self.client.set_terminated(run.id, status, ended))
+
+    def introduce(self) -> None:
+        """Give the experiment a description and a view of its pipelines, where it has none."""
+        given = absent_ok(lambda: self.client.get_experiment(self.experiment_id))
+        for name, text in INTRODUCTION.items():
+            if given is not None and name not in given.tags:
+                write = partial(self.client.set_experiment_tag, self.experiment_id, name, text)
+                self.patience.make(write)
+
+    @property
+    def pipelines_page(self) -> str | None:
+        """The address of the saved view of the experiment's pipelines, if it has one."""
+        return runs_page(self.client.tracking_uri, self.experiment_id, VIEW_KEY)
 
     def page(self, run: TrackedRun, file: str = "") -> str | None:
         """The address of a run's page or of a file there, without credentials, if it has one."""

@@ -155,6 +155,12 @@ def _lock(file: Path) -> Path:
     return file.with_name(f"{file.name}.lock")
 
 
+def runs_page(uri: str, experiment_id: str, view: str) -> str | None:
+    """The address of an experiment's list of runs as a saved view shows it, like ``run_page``."""
+    page = run_page(uri, experiment_id, "")
+    return page and page.replace("/runs/?", "/runs?") + f"&viewStateShareKey={view}"
+
+
 def ui_command(stores: Mapping[str, str]) -> str | None:
     """What starts MLflow's pages of stores in databases; None where a server has them already.
 
