@@ -38,7 +38,7 @@ from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
-from kd_mlflow.report.leaderboard import headline
+from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
 from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
@@ -61,6 +61,9 @@ from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores
 
 TeachingConfig: TypeAlias = DistillConfig | SweepConfig
+
+LEADERBOARD = "leaderboard.csv"
+"""Every model of a pipeline in a line, beside its run."""
 
 R = TypeVar("R", PromoteConfig, RollbackConfig)
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
@@ -244,6 +247,8 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
         if distilled.page:
             page = distilled.page._replace(runs=tracker.pipelines_page)
             distilled = replace(distilled, page=page)
+        rows = leaderboard_rows(distilled.comparison, distilled.beside, taught.teachers)
+        work.run.file(leaderboard_csv(rows).encode(), LEADERBOARD)
         result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
             metrics=headline(distilled.comparison, distilled.beside),

@@ -56,6 +56,7 @@ COSTS = {
 BESIDE = {
     *(f"majority_test_{name}" for name in ("accuracy", "balanced_accuracy", "log_loss")),
     *("ensemble_latency_ms", "boosting_latency_ms", "boosting_parameters"),
+    *(f"{who}_fit_s" for who in ("distilled", "baseline", "strong_baseline", "boosting")),
 }
 """What readers ask beside a comparison: the majority class, what the other models cost."""
 
@@ -557,3 +558,19 @@ def test_an_experiment_is_introduced_once(store):
     assert tags["mlflow.note.content"] == "ours"
     (view,) = (json.loads(text) for name, text in tags.items() if "sharedViewState" in name)
     assert view["searchFilter"] == "tags.`kd.kind` = 'pipeline'"
+
+
+def test_the_leaderboard_has_every_model(finished, tmp_path):
+    """Each teacher, student, baseline and the trees have a line with metrics and times."""
+    (run,) = runs_by_kind(finished.client)["pipeline"]
+    path = finished.client.download_artifacts(run.info.run_id, pipeline.LEADERBOARD, tmp_path)
+    rows = pd.read_csv(path, index_col="model")
+    teachers = [teacher.name for teacher in finished.result.taught.teachers]
+    assert list(rows.index[: len(teachers)]) == teachers
+    compared = ["ensemble", "student", "baseline", "strong baseline", "boosted trees"]
+    assert list(rows.index[len(teachers) :]) == [*compared, "majority class"]
+    summary = finished.result.distill.comparison.summary
+    assert rows.log_loss["student"] == summary["distilled_test_log_loss"]
+    assert rows.fit_s.drop(["ensemble", "majority class"]).gt(0).all()
+    assert rows.latency_ms[["ensemble", "student", "boosted trees"]].gt(0).all()
+    assert rows.weight[teachers].sum() == pytest.approx(1)

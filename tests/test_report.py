@@ -7,6 +7,7 @@ from base64 import b64decode, b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -23,10 +24,13 @@ from kd_mlflow.distillation.review import ENSEMBLE, STUDENT
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.report import page as report
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.words import gain_text, gap_text, loss_text, percent, recovered_text, reverse
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.encoding import fit_encoding
@@ -482,3 +486,85 @@ def test_an_ensemble_of_unknown_size_is_told():
     given = replace(given, comparison=replace(given.comparison, summary=summary))
     assert gallery.draw(given).keys() == FIGURES
     assert "times as large" not in Page(report.page(given, PICTURES, model_id="m-1")).words
+
+
+def test_the_first_screen_says_approve_or_not_and_why():
+    """A baseline or boosted trees that are better speak against it; else what it is worth does."""
+    given = evidence()
+    good = Interval(value=0.01, low=0.0, high=0.02)
+    bad = Interval(value=-0.01, low=-0.02, high=-0.005)
+    fair = replace(
+        given.comparison,
+        gains=dict.fromkeys(given.comparison.gains, good),
+        loss_gains=dict.fromkeys(given.comparison.loss_gains, good),
+        over_boosting=(good, good),
+    )
+    for comparison, words in (
+        (fair, "Approve, as far as the comparison says: "),
+        (replace(fair, over_boosting=(good, bad)), "boosted trees alone are measurably better"),
+        (replace(fair, loss_gains=fair.loss_gains | {"baseline": bad}), "the baseline, trained"),
+    ):
+        shown = replace(given, comparison=comparison)
+        page = Page(report.page(shown, PICTURES, model_id="m-1"))
+        assert words in page.words
+        document = report.document(shown, None, report.About())
+        assert document["approve"] is (comparison is fair) is ("Do not approve" not in page.words)
+
+
+def test_the_gates_answer_takes_the_first_screens_place():
+    """The gate's checks stand there as text, once, however often it is asked."""
+    html = report.page(evidence(), PICTURES, model_id="m-1")
+    checks = (Check(name="accuracy", passed=False, reason="<b>bad</b> \\1", metrics={}),)
+    decision = Decision(
+        model_name="churn",
+        version="3",
+        passed=False,
+        promoted=False,
+        reason="<i>too</i> bad",
+        checks=checks,
+        replaced=None,
+        note="",
+    )
+    for _ in range(2):
+        html = report.decided(html, decision)
+    page = Page(html)
+    assert "The gate has not been asked" not in page.words
+    assert page.words.count("REJECTED churn version 3 does not go into production") == 1
+    assert "<i>too</i> bad" in page.words
+    assert "accuracy NO <b>bad</b> \\1" in page.words
+
+
+def test_the_reports_document_has_what_the_page_says(finished, distill_run, html, tmp_path):
+    """Leaderboard, metrics, facts and limits stand in ``report.json``; the page has the gate's."""
+    path = finished.client.download_artifacts(distill_run.info.run_id, "report.json", tmp_path)
+    document, words = json.loads(Path(path).read_text()), Page(html).words
+    assert document["metrics"] == pytest.approx(distill_run.data.metrics)
+    models = [row["model"] for row in document["leaderboard"]]
+    names = [
+        "ensemble",
+        "student",
+        "baseline",
+        "strong baseline",
+        "boosted trees",
+        "majority class",
+    ]
+    assert models == names
+    for text in (*names, *document["facts"].values(), *document["limits"]):
+        assert text in words
+    assert distill_run.info.run_id in document["facts"]["made"]
+    assert "APPROVED kd-student version 1 is in production" in words
+
+
+def test_a_class_that_is_never_predicted_is_named():
+    """First screen, document and card name it; where every class is predicted nothing does."""
+    names = ["a", "b", "c"]
+    given = evidence(names, n=90)
+    logits = given.logits.students["distilled"].clone()
+    logits[0, :, 2] = -1e3
+    students = given.logits.students | {"distilled": logits}
+    never = replace(given, logits=replace(given.logits, students=students))
+    for each, said in ((given, False), (never, True)):
+        words = Page(report.page(each, PICTURES, model_id="m-1")).words
+        assert ("never predicted: c (" in words) is said
+        assert ("never predicted: c (" in model_card(each, taught_by="us", ours=True)) is said
+        assert report.document(each, None, report.About())["never_predicted"] == ["c"] * said

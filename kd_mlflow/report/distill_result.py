@@ -47,6 +47,7 @@ class DistillResult:
         page: where its run is shown
         together: how the table is split by its own columns, as rows of the closing table
         beside: what the comparison has not, by its metrics' names: the majority class, times, sizes
+        never: which classes the registered student never predicts, empty where there is none
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class DistillResult:
     page: Page | None = None
     together: Sequence[tuple[str, str]] = ()
     beside: Metrics = field(default_factory=dict)
+    never: str = ""
 
     def __repr__(self) -> str:
         """The comparison in detail, then what was registered, what it is worth beside what."""
@@ -80,7 +82,9 @@ def answer_text(result: DistillResult) -> str:
     means = f"; means of {seeds} seeds ± standard error" if seeds > 1 else ""
     head = f"{result.test_rows:,} test rows{means}"
     worth = wrapped(worth_text(comparison, result.beside))
-    warned = wrapped(f"warning: {warning}") if warning else []
+    warned = [
+        line for text in (warning, result.never) if text for line in wrapped(f"warning: {text}")
+    ]
     table = leaderboard_text(comparison, result.beside)
     return "\n".join([*worth, *warned, "", head, table])
 

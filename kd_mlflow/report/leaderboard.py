@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.report.closing import numbers
+from kd_mlflow.report.teachers_result import TeacherResult
 from kd_mlflow.report.words import (
     ACCURACY,
     accuracy_with_error,
+    both_gains_text,
     bounds,
     difference,
     kind_text,
     percent,
     reverse,
+    warning_text,
 )
 
 NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
@@ -26,6 +31,9 @@ KINDS = ("ensemble", "distilled", "registered", "baseline", "strong_baseline", "
 METRICS = ("accuracy", "log_loss", "roc_auc", "balanced_accuracy", "average_precision", "ece")
 """What a model is worth, by the names of metrics without the model's and ``test``."""
 
+COLUMNS = ("model", *METRICS, "parameters", "weight", "fit_s", "latency_ms", "bytes")
+"""Columns of the leaderboard as a file; a cell is empty where nothing was measured."""
+
 HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
 """Heads of columns whose metric has too long a name, or one in capitals."""
 
@@ -36,10 +44,12 @@ OTHERS = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
 class Model(NamedTuple):
     """One model of a comparison.
 
-    ``metrics`` are those of ``METRICS`` that are known of it, ``accuracy`` is the first in words;
-    ``parameters`` and ``latency_ms`` of a row are None where they are not known.
+    ``key`` begins the names of its metrics; ``metrics`` are those of ``METRICS`` that are known of
+    it, ``accuracy`` is the first in words; ``parameters`` and ``latency_ms`` of a row are None
+    where they are not known.
     """
 
+    key: str
     name: str
     accuracy: str
     metrics: Mapping[str, float]
@@ -72,7 +82,7 @@ def _model(name: str, known: Mapping[str, float]) -> Model:
     size = "student_parameters" if seeds else f"{name}_parameters"
     latency = "registered_latency_ms" if name == "distilled" else f"{name}_latency_ms"
     called = NAMES.get(name, kind_text(name))
-    return Model(called, accuracy, of_rows, known.get(size), known.get(latency))
+    return Model(name, called, accuracy, of_rows, known.get(size), known.get(latency))
 
 
 def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
@@ -104,6 +114,52 @@ def third_metric(comparison: Comparison) -> str:
     """
     two = "ensemble_test_roc_auc" in comparison.summary
     return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
+
+
+def recommendation(comparison: Comparison) -> tuple[bool, str]:
+    """Whether the comparison speaks for an approval, and why: the gate has not been asked yet."""
+    against = [warning] if (warning := warning_text(comparison)) else []
+    if comparison.over_boosting and any(gain.high < 0 for gain in comparison.over_boosting):
+        said = both_gains_text(*comparison.over_boosting)
+        against.append(f"boosted trees alone are measurably better; students beside them: {said}")
+    return not against, "; ".join(against)
+
+
+def leaderboard_rows(
+    comparison: Comparison, beside: Mapping[str, float], teachers: Sequence[TeacherResult] = ()
+) -> list[dict[str, str | float | None]]:
+    """Every model in a line, the teachers first: metrics, size, share of the ensemble, costs."""
+    each = [
+        {
+            "model": teacher.name,
+            **{metric: teacher.metrics.get(f"test_{metric}") for metric in METRICS},
+            "parameters": teacher.metrics.get("parameters"),
+            "weight": teacher.weight,
+            "fit_s": teacher.fit_s,
+        }
+        for teacher in teachers
+    ]
+    compared = [
+        {
+            "model": model.name,
+            **{metric: model.metrics.get(metric) for metric in METRICS},
+            "parameters": model.parameters,
+            "fit_s": beside.get(f"{model.key}_fit_s"),
+            "latency_ms": model.latency_ms,
+            "bytes": beside.get("registered_model_bytes") if model.key == "distilled" else None,
+        }
+        for model in models(comparison, beside)
+    ]
+    return [{name: row.get(name) for name in COLUMNS} for row in (*each, *compared)]
+
+
+def leaderboard_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """The lines of a leaderboard as a CSV file, which MLflow's pages show as a table."""
+    out = io.StringIO()
+    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return out.getvalue()
 
 
 def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from kd_mlflow.report.review_words import (
     decision_text,
     footprint_text,
     importance_text,
+    never_text,
     sent_table,
     weakest_text,
 )
@@ -112,7 +113,7 @@ def model_card(
     metrics, name = comparison.summary, safe(table.name)
     registered = comparison.students["distilled"][comparison.registered]
     about_limits = " ".join(limits(table, split, comparison))
-    warning = warning_text(comparison)
+    warning, never = warning_text(comparison), never_text(evidence.class_scores[STUDENT])
     commands = _ways_to_ask(config.model_name)
     sent = (
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
@@ -124,6 +125,7 @@ def model_card(
         *([f"**Warning:** {warning}."] if warning else []),
         f"**Verdict.** Students against their ensemble: "
         f"{both_gaps_text(comparison.gap, comparison.loss_gap)}.",
+        *([f"**Warning:** {safe(never, len(never))}."] if never else []),
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
+from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.report import review_parts, review_words, words
+from kd_mlflow.report.decision import MARKS, Decision, decision_line
+from kd_mlflow.report.leaderboard import (
+    HEADS,
+    leaderboard_rows,
+    models,
+    ms_text,
+    recommendation,
+    third_metric,
+    worth_text,
+)
 from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
 from kd_mlflow.report.review_parts import LISTED_CLASSES
 from kd_mlflow.table.columns import left_out_text
@@ -47,19 +60,39 @@ JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a report says beside its comparison.
+
+    Fields:
+        beside: what the comparison has not, by its metrics' names: the majority class, times, sizes
+        made: when, of what, by what and by whom it was made
+        run_id: its run
+    """
+
+    beside: Mapping[str, float] = field(default_factory=dict)
+    made: Sequence[tuple[str, str]] = ()
+    run_id: str = ""
+
+
+NOTHING_BESIDE = About()
+
+
 def page(
     evidence: Evidence,
     pictures: Mapping[str, bytes],
     *,
     model_id: str,
     costs: Footprint | None = None,
+    about: About = NOTHING_BESIDE,
 ) -> str:
     """Write the report as HTML that needs no network and no script.
 
     ``pictures``: PNG files by the names that ``gallery.draw`` gives them; ``costs`` are what the
     registered student costs to run.
     """
-    summary = evidence.comparison.summary | (costs.metrics if costs else {})
+    summary = _metrics(evidence, costs, about)
+    approve, why = recommendation(evidence.comparison)
     template = environment().get_template("report.html")
     return template.render(
         words=words,
@@ -80,7 +113,14 @@ def page(
         drift=evidence.drift[:DRIFTED] if evidence.dataset.table.times is not None else (),
         recall=_recall(evidence.comparison),
         first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
-        facts=review_parts.facts(evidence, costs),
+        facts=[*review_parts.facts(evidence, costs), *about.made],
+        approve=approve,
+        why=why or worth_text(evidence.comparison, summary),
+        never=review_words.never_text(evidence.class_scores[STUDENT]),
+        board=models(evidence.comparison, summary),
+        third=third_metric(evidence.comparison),
+        heads=HEADS,
+        ms_text=ms_text,
         decides=review_parts.decides(evidence),
         classes=review_parts.classes(evidence),
         importances=review_parts.importances(evidence),
@@ -94,6 +134,46 @@ def page(
         pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
         commands=_commands(evidence, model_id),
     )
+
+
+def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, Any]:
+    """All that the report says as a JSON document."""
+    comparison, metrics = evidence.comparison, _metrics(evidence, costs, about)
+    approve, why = recommendation(comparison)
+    table, split = evidence.dataset.table, evidence.dataset.split
+    return {
+        "approve": approve,
+        "because": why or worth_text(comparison, metrics),
+        "run_id": about.run_id,
+        "never_predicted": [
+            each.name for each in evidence.class_scores[STUDENT] if not each.predicted
+        ],
+        "facts": dict([*review_parts.facts(evidence, costs), *about.made]),
+        "leaderboard": leaderboard_rows(comparison, metrics),
+        "metrics": metrics,
+        "recall": comparison.recall_by_class(),
+        **evidence.review(),
+        "data": dict(_data_rows(evidence)),
+        "recipe": dict(_recipe_rows(evidence)),
+        "limits": limits(table, split, comparison),
+        "out_of_scope": OUT_OF_SCOPE,
+    }
+
+
+def decided(report: str, decision: Decision) -> str:
+    """A report whose first screen says what the gate has answered, in place of what stood there."""
+    block = (
+        environment()
+        .get_template("decision.html")
+        .render(line=decision_line(decision), decision=decision, marks=MARKS)
+    )
+    return re.sub(
+        "<!--decision-->.*?<!--/decision-->", lambda _: block.strip(), report, count=1, flags=re.S
+    )
+
+
+def _metrics(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, float]:
+    return {**evidence.comparison.summary, **about.beside, **(costs.metrics if costs else {})}
 
 
 def environment() -> Environment:

@@ -8,6 +8,7 @@ from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.importance import MOST_ROWS
 from kd_mlflow.report import review_words, words
+from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.schema import CallerSchema
 
 LISTED_CLASSES = 40
@@ -18,11 +19,12 @@ OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
 
 def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
     """What a reader wants to know at once, beside the figures; nothing of what is not known."""
-    config = evidence.config
+    config, left_out = evidence.config, left_out_text(evidence.dataset.table.columns)
     return [
         *([("owner", words.one_line(config.owner, 200))] if config.owner else []),
         *([("licence", words.one_line(config.licence, 200))] if config.licence else []),
         ("decides", decides(evidence)),
+        *([("left out", left_out)] if left_out else []),
         *([("costs", review_words.footprint_text(costs))] if costs else []),
     ]
 

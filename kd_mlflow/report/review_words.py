@@ -20,6 +20,9 @@ KINDS = {
     "category": "category",
 }
 
+MOST = 5
+"""Classes that are named of those that are never predicted."""
+
 LISTED_CATEGORIES = 8
 CARD_COLUMNS, CARD_CATEGORIES = 8, 3
 CARD_CLASSES, CARD_SEGMENTS, CARD_IMPORTANCES = 4, 2, 5
@@ -118,6 +121,21 @@ def footprint_text(costs: Footprint) -> str:
         f"files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
         f"{bytes_text(costs.environment_bytes)} installed"
     )
+
+
+def never_text(scores: Sequence[ClassScores]) -> str:
+    """Name the classes that a model never predicts; empty where there is none.
+
+    >>> given = {"rows": 3, "recall": None, "precision": None}
+    >>> never_text([ClassScores(name="a", predicted=0, **given)])
+    'never predicted: a (3 test rows)'
+    """
+    never = [each for each in scores if not each.predicted]
+    named = ", ".join(
+        f"{one_line(each.name, 30)} ({each.rows:,} test rows)" for each in never[:MOST]
+    )
+    more = f", and {len(never) - MOST:,} more" if len(never) > MOST else ""
+    return f"never predicted: {named}{more}" if never else ""
 
 
 def worst_classes_text(scores: Sequence[ClassScores]) -> str:

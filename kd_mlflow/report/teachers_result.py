@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kd_mlflow.distillation.teachers import Ensemble
@@ -19,11 +20,15 @@ class TeacherResult(NamedTuple):
         name: its run's name
         accuracy: on the test rows
         weight: its share of the ensemble
+        metrics: those of its run, by their names there
+        fit_s: its part of its family's training in seconds, None where that was not now
     """
 
     name: str
     accuracy: float
     weight: float
+    metrics: Mapping[str, float] = MappingProxyType({})
+    fit_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -22,7 +22,7 @@ from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, chosen
 from kd_mlflow.distillation.onnx_graph import onnx_student
-from kd_mlflow.distillation.review import check_decision
+from kd_mlflow.distillation.review import STUDENT, check_decision
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -35,13 +35,25 @@ from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
+from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
+from kd_mlflow.report.review_words import never_text
 from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import BALANCE, COLUMNS, RECALL, Session, Work, begun, numbered, page_of
+from kd_mlflow.steps.work import (
+    BALANCE,
+    COLUMNS,
+    RECALL,
+    REPORT,
+    Session,
+    Work,
+    begun,
+    numbered,
+    page_of,
+)
 from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
@@ -52,14 +64,18 @@ from kd_mlflow.tracking.kept_rows import (
     keep_trained_rows,
 )
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import source, user, versions
 
 C = TypeVar("C", DistillConfig, SweepConfig)
 
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
 
-REPORT = "report.html"
-"""The page to read before a student is approved, beside a comparison."""
+BOOSTED = "boosted trees alone"
+"""What is trained beside the students, for those who watch."""
+
+REPORT_DATA = "report.json"
+"""All that the page says, for programs."""
 
 REVIEW = "review.json"
 """What report and card show a few of: all classes, importances, segments and thresholds."""
@@ -120,7 +136,7 @@ def distill_step(
             trials=trials,
         )
         student = replace(trained, encoding=evidence.encoding).registered
-        beside = _beside(evidence, ensemble, boosting, student)
+        beside = {**_beside(evidence, ensemble, boosting, student), **_fit_times(work, groups)}
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
     return DistillResult(
         run_id=run.id,
@@ -135,6 +151,7 @@ def distill_step(
         together=together(dataset),
         page=page_of(session.tracker, run, REPORT),
         beside=beside,
+        never=never_text(evidence.class_scores[STUDENT]),
     )
 
 
@@ -154,6 +171,15 @@ def _beside(
         "ensemble_latency_ms": median_ms(lambda: ensemble.score(row, evidence.config.averaging)),
         "boosting_latency_ms": median_ms(lambda: boosting.logits(row)),
     }
+
+
+def _fit_times(
+    work: Work[DistillConfig], groups: Mapping[str, Sequence[StudentSetting]]
+) -> Metrics:
+    """Seconds of training: each kind's part of the students' population, and boosted trees."""
+    every = sum(map(len, groups.values()))
+    parts = {kind: work.times["students"] * len(some) / every for kind, some in groups.items()}
+    return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTED]}.items()}
 
 
 def _check_early(
@@ -194,7 +220,7 @@ def _train(
 def _boosting_alone(work: Work[DistillConfig], ensemble: Teacher) -> Family:
     """Train the boosted model that students are compared with."""
     training = boosting_alone(work.dataset, ensemble.encoding, work.config.seed)
-    return work.fit(training, "boosted trees alone").family
+    return work.fit(training, BOOSTED).family
 
 
 @contextmanager
@@ -231,7 +257,11 @@ def _log_and_register(
 
     Figures are drawn meanwhile: the store is waited for, they are not.
     """
-    from kd_mlflow.report.page import page  # with matplotlib, which training needs not wait for
+    from kd_mlflow.report.page import (  # with matplotlib, which training needs not wait for
+        About,
+        document,
+        page,
+    )
 
     config, dataset = evidence.config, evidence.dataset
     with ThreadPoolExecutor(max_workers=1) as draughtsman:
@@ -241,8 +271,10 @@ def _log_and_register(
         pictures = drawing.result()
     for name, picture in pictures.items():
         run.file(picture, f"figures/{name}.png")
-    html = page(evidence, pictures, model_id=model_id, costs=costs)
+    about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
+    html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
     run.file(html.encode(), REPORT)
+    run.document(document(evidence, costs, about), REPORT_DATA)
     ours = ensemble.run_id is not None
     return register(
         run,
@@ -253,6 +285,17 @@ def _log_and_register(
         content=student.content_digest(),
         card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
+
+
+def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
+    """When, of what, by what and by whom a comparison was made."""
+    identity, tags = evidence.dataset.identity, {**versions(), **source()}
+    commit = tags.get("mlflow.source.git.commit")
+    return [
+        ("made", f"{now()[:16].replace('T', ' ')} UTC by {user()}, run {run.id}"),
+        ("with", f"kd_mlflow {tags['kd.version']}{f', commit {commit[:12]}' if commit else ''}"),
+        ("digests", f"table {identity.data_digest[:12]}, split {identity.split[:12]}"),
+    ]
 
 
 def _log_model(

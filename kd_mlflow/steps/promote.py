@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import RegistryError
+from kd_mlflow.errors import RegistryError, RunError
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
@@ -19,11 +19,11 @@ from kd_mlflow.report.model_card import decided_card, rejection_text
 from kd_mlflow.steps.decision_run import decision_run
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
-from kd_mlflow.steps.work import page_of
+from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Tracker
+from kd_mlflow.tracking.runs import Run, Tracker
 
 ROUNDS = 50
 """How often the gate is asked anew where others move production meanwhile."""
@@ -61,7 +61,7 @@ def promote_step(
                 f"production of {config.model_name!r} was moved by others {ROUNDS} times while the "
                 "gate was asked; nothing was moved: try again"
             )
-        _conclude(tracker, run, decision)
+        _conclude(tracker, run, decision, submitted.run)
     return replace(decision, page=page_of(tracker, run))
 
 
@@ -149,7 +149,7 @@ def _moved(
     return moves.make(tracker.client, decision.model_name, move) is None
 
 
-def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision) -> None:
+def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_run: Run) -> None:
     """Write a decision where it is looked for: on the run, and a rejection on the version too."""
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
@@ -157,6 +157,7 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision) -> None:
         moves.mark(client, name, number, answer, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
     _say_on_card(tracker, decision, run)
+    _say_in_report(tracker, candidate_run, decision)
     run.log(
         tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,
@@ -170,3 +171,15 @@ def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
     versions.redescribe(
         tracker.client, decision.model_name, decision.version, lambda card: decided_card(card, said)
     )
+
+
+def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
+    """Put the gate's answer on the first screen of the report, where the version's run has one."""
+    from kd_mlflow.report.page import decided
+
+    run_id = candidate_run.info.run_id
+    try:
+        report = tracker.download(run_id, REPORT).read_text(encoding="utf-8")
+    except RunError:
+        return
+    tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)

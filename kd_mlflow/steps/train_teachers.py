@@ -66,7 +66,12 @@ def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
         reused=True,
         ensemble=ensemble,
         teachers=tuple(
-            TeacherResult(child.info.run_name, child.data.metrics["test_accuracy"], weight)
+            TeacherResult(
+                child.info.run_name,
+                child.data.metrics["test_accuracy"],
+                weight,
+                dict(child.data.metrics),
+            )
             for child, weight in zip(tracker.children_of(run_id), ensemble.weights, strict=True)
         ),
         metrics=dict(run.data.metrics),
@@ -97,6 +102,9 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
                 work.fit(training, training.label, runs)
                 for training, runs in _own_runs(trainings, members)
             ]
+            times = [
+                work.times[each.label] / len(each.seeds) for each in trainings for _ in each.seeds
+            ]
             ensemble = assembled(config, dataset, trained, run_id=run.id)
             metrics = evaluated(ensemble, dataset, config.averaging)
             best = [int(epoch) for each in trained for epoch in each.best]
@@ -114,8 +122,10 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
         reused=False,
         ensemble=ensemble,
         teachers=tuple(
-            TeacherResult(name, final["test_accuracy"], weight)
-            for name, final, weight in zip(names, metrics.members, ensemble.weights, strict=True)
+            TeacherResult(name, final["test_accuracy"], weight, final, fit_s)
+            for name, final, weight, fit_s in zip(
+                names, metrics.members, ensemble.weights, times, strict=True
+            )
         ),
         metrics=metrics.ensemble,
         imbalanced=_imbalanced(dataset),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -35,6 +36,9 @@ BALANCE = "class_balance.json"
 
 COLUMNS = "columns.json"
 """How each column of the table was read, beside every ensemble and comparison."""
+
+REPORT = "report.html"
+"""The page to read before a student is approved, beside every comparison."""
 
 RECALL = "class_recall.json"
 """Recall of each class by model, beside every comparison; null for a class without a test row."""
@@ -108,6 +112,8 @@ class Work(Session, Generic[C]):
     run: TrackedRun
     fingerprint: str
     checkpoints: Checkpoints = NOWHERE
+    times: dict[str, float] = field(default_factory=dict)
+    """Seconds that each training took, by its label."""
 
     @property
     def below(self) -> Session:
@@ -156,7 +162,10 @@ class Work(Session, Generic[C]):
                 for each in hear:
                     each(some, epoch, values)
 
-            return training.fit(self.workers, on_epoch, self.checkpoints.below(label))
+            start = time.perf_counter()
+            trained = training.fit(self.workers, on_epoch, self.checkpoints.below(label))
+            self.times[label] = time.perf_counter() - start
+            return trained
 
     def take_up(self) -> None:
         """Note who trains now; mark runs that began this before as superseded by it.

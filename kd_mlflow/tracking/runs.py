@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import uuid
@@ -20,7 +19,7 @@ from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.tracking.failures import FAILURES, absent, absent_ok, masked, store_error
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.patience import SHORT_S, Patience
-from kd_mlflow.tracking.provenance import source, versions
+from kd_mlflow.tracking.provenance import source, user, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
 from kd_mlflow.tracking.system_metrics import system_metrics
 
@@ -214,13 +213,13 @@ class Tracker:
         opened, begun = opened or uuid.uuid4().hex, now_ms()
         given = {"kd.kind": kind, **versions(), **own, OPENED: opened}
         if self._given_run_id and not parent and (attached := self._attach()):
-            run = self._tracked(attached)
+            run = self.opened(attached)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        given |= {"mlflow.user": getpass.getuser(), **source()}
-        return self._tracked(
+        given |= {"mlflow.user": user(), **source()}
+        return self.opened(
             self.patience.make(
                 lambda: self.client.create_run(
                     self.experiment_id, start_time=begun, tags=given, run_name=name
@@ -245,7 +244,8 @@ class Tracker:
         if run is not None and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
             self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def _tracked(self, run: Run) -> TrackedRun:
+    def opened(self, run: Run) -> TrackedRun:
+        """A run that is there already, to write to it."""
         return TrackedRun(self.client, self.patience, run.info.run_id, run.info.experiment_id)
 
     def close(self, run: TrackedRun, status: str, *, links: bool = False) -> None:
