@@ -6,9 +6,10 @@ types, and ``help(kd.distill)`` explains them.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kd_mlflow import pipeline
@@ -26,6 +27,7 @@ from kd_mlflow.config.groups import DataOptions, StudentFit
 from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.distillation import fitted
 from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
+from kd_mlflow.errors import ConfigError, listed
 from kd_mlflow.report.columns_result import ColumnsResult
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
@@ -42,12 +44,23 @@ C = TypeVar("C", bound=Options)
 R = TypeVar("R")
 
 
+def _check_names(make: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raise ConfigError for an option that there is not, with the nearest one's name."""
+    known = inspect.signature(make).parameters
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {listed(list(known), 50)}"
+            raise ConfigError(f"there is no option {name!r}; {hint}")
+
+
 def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
     """Turn a function of a configuration into one of the configuration's fields."""
 
     def decorate(step: Callable[[C], R]) -> Callable[P, R]:
         @functools.wraps(step)
         def entry(*args: P.args, **options: P.kwargs) -> R:
+            _check_names(make, options)
             return step(make(*args, **options))
 
         signature = inspect.signature(make)
@@ -67,6 +80,7 @@ def _takes_after(
     def decorate(step: Callable[[A, C], R]) -> Callable[Concatenate[A, P], R]:
         @functools.wraps(step)
         def entry(first: A, /, *args: P.args, **options: P.kwargs) -> R:
+            _check_names(make, options)
             return step(first, make(*args, **options))
 
         own = inspect.signature(step)

@@ -135,10 +135,30 @@ def test_a_result_shows_itself_as_the_closing_table(finished):
         assert len(lines) > 3
 
 
-def test_a_misspelt_option_is_a_type_error():
-    """An option that does not exist is refused as any keyword is."""
-    with pytest.raises(TypeError, match="temprature"):
+def test_a_misspelt_option_is_named_with_the_nearest_one():
+    """An option that does not exist is a KDError that says which is meant, or which there are."""
+    with pytest.raises(kd.KDError, match=r"no option 'temprature'; did you mean temperature\?"):
         kd.distill(temprature=3)
+    with pytest.raises(kd.KDError, match="no option 'zzz'; there are 'data', 'target'"):
+        kd.fit_ensemble(None, zzz=1)
+
+
+def test_completion_shows_what_is_public():
+    """``dir`` of the package has the names that it lists, and none that it imports."""
+    assert [name for name in dir(kd) if not name.startswith("_")] == sorted(kd.__all__)
+
+
+def test_a_result_is_a_table_in_a_notebook(finished):
+    """Decision and comparison show verdict, checks and models; names in them are text."""
+    result = finished.result
+    for each in (result, result.distill):
+        html = each._repr_html_()
+        for name in ("ensemble", "boosted trees", "majority class"):
+            assert f"<th>{name}</th>" in html
+    assert "<th>reproduction</th><td>ok</td>" in result._repr_html_()
+    decided = dataclasses.replace(result.decision, model_name="<b>", passed=False)
+    assert "REJECTED  &lt;b&gt; version 1" in decided._repr_html_()
+    assert result.taught._repr_html_().startswith("<pre>")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 WIDTH = 80
@@ -55,6 +56,29 @@ def numbers(lines: Sequence[tuple[str, Sequence[str]]]) -> str:
         + "  ".join(f"{text:>{w}}" for text, w in zip(line, widths, strict=True)).rstrip()
         for name, line in lines
     )
+
+
+def html_text(*texts: str) -> str:
+    """Texts as paragraphs of HTML, the first one in bold."""
+    first, *more = map(escape, texts)
+    return f"<p><b>{first}</b></p>" + "".join(f"<p>{text}</p>" for text in more)
+
+
+def html_table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Lines of cells as a table in HTML; the first column has the names."""
+    top = "".join(f"<th>{escape(head)}</th>" for head in ("", *heads))
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, cells in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+class Shown:
+    """A result as notebooks show it: as it prints, unless it has more to show."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 class Page(NamedTuple):

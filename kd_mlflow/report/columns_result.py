@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kd_mlflow.report.closing import table_text
+from kd_mlflow.report.closing import Shown, table_text
 from kd_mlflow.report.words import one_line
 from kd_mlflow.table.columns import ColumnReport
 
@@ -13,7 +13,7 @@ NAME_LENGTH, LINE_LENGTH = 40, 400
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ColumnsResult:
+class ColumnsResult(Shown):
     """How each column of a table is read.
 
     Fields:

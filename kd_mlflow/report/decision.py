@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
-from kd_mlflow.report.closing import WIDTH, Page, next_steps, wrapped
+from kd_mlflow.report.closing import WIDTH, Page, Shown, html_table, html_text, next_steps, wrapped
 from kd_mlflow.report.words import safe
 
 MARKS = {True: "ok", False: "NO", None: "--"}
@@ -18,7 +18,7 @@ ANSWERS = {True: "passed", False: "**failed**", None: "not checked"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Decision:
+class Decision(Shown):
     """What the gate said of a version, and what came of it.
 
     Fields:
@@ -55,6 +55,12 @@ class Decision:
         return "\n".join([decision_line(self), *why, "", gate_text(self)]) + next_steps(
             self.page, uri
         )
+
+    def _repr_html_(self) -> str:
+        """What came of it, why, and every check."""
+        why = [] if self.passed else [f"because {self.reason}"]
+        rows = [(check.name, [MARKS[check.passed], check.reason]) for check in self.checks]
+        return html_text(decision_line(self), *why) + html_table(["gate", "because"], rows)
 
 
 def decision_line(decision: Decision) -> str:

@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report.closing import Page, Row, next_steps, table_text, wrapped
-from kd_mlflow.report.leaderboard import leaderboard_text, other_metrics_text, worth_text
+from kd_mlflow.report.closing import Page, Row, Shown, html_text, next_steps, table_text, wrapped
+from kd_mlflow.report.leaderboard import (
+    leaderboard_html,
+    leaderboard_text,
+    other_metrics_text,
+    worth_text,
+)
 from kd_mlflow.report.words import (
     both_gains_text,
     both_gaps_text,
@@ -31,7 +36,7 @@ RAREST_CLASSES = 10
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class DistillResult:
+class DistillResult(Shown):
     """A comparison, and the version that its registered student became.
 
     Fields:
@@ -68,11 +73,26 @@ class DistillResult:
         """The comparison in detail, then what was registered, what it is worth beside what."""
         runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
         details = imbalance_rows(self) + distill_rows(self) + runs
-        title = f"REGISTERED  {self.model_name} version {self.version} waits for promotion"
-        whole = [table_text(details), other_metrics_text(self.comparison), "", title]
+        whole = [table_text(details), other_metrics_text(self.comparison), "", self._title]
         return "\n".join([*whole, answer_text(self)]) + next_steps(
             self.page, f"models:/{self.model_name}@candidate"
         )
+
+    @property
+    def _title(self) -> str:
+        return f"REGISTERED  {self.model_name} version {self.version} waits for promotion"
+
+    def _repr_html_(self) -> str:
+        """What was registered, what it is worth, every model beside each other."""
+        return html_text(self._title) + answer_html(self)
+
+
+def answer_html(result: DistillResult) -> str:
+    """What ``answer_text`` says, as HTML."""
+    worth = worth_text(result.comparison, result.beside)
+    warnings = filter(None, [warning_text(result.comparison), result.never])
+    said = html_text(f"{result.test_rows:,} test rows", worth, *(f"warning: {w}" for w in warnings))
+    return said + leaderboard_html(result.comparison, result.beside)
 
 
 def answer_text(result: DistillResult) -> str:

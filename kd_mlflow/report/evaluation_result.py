@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import EvaluationError
 from kd_mlflow.evaluation.findings import Findings
-from kd_mlflow.report.closing import Page, Row, aligned, next_steps, table_text
+from kd_mlflow.report.closing import Page, Row, Shown, aligned, next_steps, table_text
 from kd_mlflow.report.evaluation_words import (
     CLASS_COLUMNS,
     DRIFT_COLUMNS,
@@ -29,7 +29,7 @@ NAME_LENGTH = 40
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class EvaluationResult:
+class EvaluationResult(Shown):
     """What an evaluation found.
 
     Fields:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from kd_mlflow.registry.history import Period
 from kd_mlflow.registry.records import PROMOTE
-from kd_mlflow.report.closing import aligned, table_text
+from kd_mlflow.report.closing import Shown, aligned, table_text
 from kd_mlflow.report.words import one_line
 
 WHY_LENGTH = 200
@@ -42,7 +42,7 @@ class Rollback:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class History:
+class History(Shown):
     """Who was in production under a registered model, and who is.
 
     Fields:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.report.closing import numbers
+from kd_mlflow.report.closing import html_table, numbers
 from kd_mlflow.report.teachers_result import TeacherResult
 from kd_mlflow.report.words import (
     ACCURACY,
@@ -172,6 +172,19 @@ def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, f
 
 def leaderboard_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
     """What each model is worth and what it costs, as lines that fit a terminal."""
+    heads, lines = _cells(comparison, beside)
+    return numbers([("", heads), *lines])
+
+
+def leaderboard_html(comparison: Comparison, beside: Mapping[str, float]) -> str:
+    """The same as a table in HTML."""
+    return html_table(*_cells(comparison, beside))
+
+
+def _cells(
+    comparison: Comparison, beside: Mapping[str, float]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The heads of a leaderboard's columns, and a line per model."""
     third = third_metric(comparison)
     lines = [
         (
@@ -186,8 +199,7 @@ def leaderboard_text(comparison: Comparison, beside: Mapping[str, float]) -> str
         )
         for model in models(comparison, beside)
     ]
-    heads = [f"accuracy{'':7}", "log loss", HEADS[third], "numbers", "ms a row"]
-    return numbers([("", heads), *lines])
+    return [f"accuracy{'':7}", "log loss", HEADS[third], "numbers", "ms a row"], lines
 
 
 def other_metrics_text(comparison: Comparison) -> str:

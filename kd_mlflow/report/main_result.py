@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kd_mlflow.report.closing import next_steps, table_text, wrapped
+from kd_mlflow.report.closing import Shown, next_steps, table_text, wrapped
 from kd_mlflow.report.decision import Decision, decision_line, gate_text
 from kd_mlflow.report.distill_result import (
     DistillResult,
+    answer_html,
     answer_text,
     distill_rows,
     imbalance_rows,
@@ -21,7 +22,7 @@ VERDICT_LENGTH = 2000
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class MainResult:
+class MainResult(Shown):
     """What the three steps of ``main`` found.
 
     Fields:
@@ -45,6 +46,10 @@ class MainResult:
         why = "" if decision.passed else f"; because {decision.reason}"
         worth = worth_text(self.distill.comparison, self.distill.beside)
         return one_line(f"{decision_line(decision)}{why}; {worth}", VERDICT_LENGTH)
+
+    def _repr_html_(self) -> str:
+        """The decision, every check, every model beside each other."""
+        return self.decision._repr_html_() + answer_html(self.distill)
 
     def __repr__(self) -> str:
         """Everything that ``main`` found; the last lines are the answer."""

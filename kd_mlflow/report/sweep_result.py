@@ -13,7 +13,7 @@ import click
 from kd_mlflow.config.options import text_value
 from kd_mlflow.evaluation.comparison import CRITERION
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report.closing import Page, aligned, next_steps, table_text
+from kd_mlflow.report.closing import Page, Shown, aligned, next_steps, table_text
 from kd_mlflow.report.words import accuracy_with_error, percent
 
 SWEEP_COLUMNS = [
@@ -46,7 +46,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SweepResult:
+class SweepResult(Shown):
     """A grid of settings, the cell chosen of it, and sizes at its setting.
 
     Fields:

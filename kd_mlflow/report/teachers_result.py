@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report.closing import Row, table_text
+from kd_mlflow.report.closing import Row, Shown, table_text
 from kd_mlflow.report.words import composition, percent
 
 
@@ -32,7 +32,7 @@ class TeacherResult(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class TeachersResult:
+class TeachersResult(Shown):
     """An ensemble of teachers and what it is worth on the test rows.
 
     Fields:
