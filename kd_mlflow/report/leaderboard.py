@@ -13,7 +13,6 @@ from kd_mlflow.report.teachers_result import TeacherResult
 from kd_mlflow.report.words import (
     ACCURACY,
     accuracy_with_error,
-    both_gains_text,
     bounds,
     difference,
     kind_text,
@@ -118,11 +117,8 @@ def third_metric(comparison: Comparison) -> str:
 
 def recommendation(comparison: Comparison) -> tuple[bool, str]:
     """Whether the comparison speaks for an approval, and why: the gate has not been asked yet."""
-    against = [warning] if (warning := warning_text(comparison)) else []
-    if comparison.over_boosting and any(gain.high < 0 for gain in comparison.over_boosting):
-        said = both_gains_text(*comparison.over_boosting)
-        against.append(f"boosted trees alone are measurably better; students beside them: {said}")
-    return not against, "; ".join(against)
+    warning = warning_text(comparison)
+    return not warning, warning
 
 
 def leaderboard_rows(
