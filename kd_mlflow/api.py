@@ -205,7 +205,8 @@ def promote(config: PromoteConfig) -> Decision:
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
     >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="cellar")
-    >>> decision = kd.promote(model_name="cellar", max_accuracy_gap=1, min_compression=1)
+    >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
+    >>> decision = kd.promote(model_name="cellar", min_compression=1, **easy)
     >>> decision.promoted, decision.version
     (True, '1')
     """
@@ -278,7 +279,8 @@ def history(config: HistoryConfig) -> History:
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
     >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="shelf")
-    >>> decision = kd.promote(model_name="shelf", max_accuracy_gap=1, min_compression=1)
+    >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
+    >>> decision = kd.promote(model_name="shelf", min_compression=1, **easy)
     >>> [(period.version, period.kind) for period in kd.history(model_name="shelf").periods]
     [('1', 'promote')]
     """
@@ -293,7 +295,8 @@ def load_production(model_name: str = "kd-student") -> Any:
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
     >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="served")
-    >>> decision = kd.promote(model_name="served", max_accuracy_gap=1, min_compression=1)
+    >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
+    >>> decision = kd.promote(model_name="served", min_compression=1, **easy)
     >>> student = kd.load_production("served")
     >>> from sklearn.datasets import load_wine
     >>> answer = student.predict(load_wine(as_frame=True).data.head(3))

@@ -26,7 +26,10 @@ TABLE, DATABASE, TARGET = "table.csv", "mlflow.db", "left"
 
 TEACHERS = "--n-teachers=2 --teacher-epochs=3 --teacher-hidden=8 --n-boosted=1 --boosting-rounds=5"
 STUDENTS = "--n-students=2 --student-epochs=4 --student-hidden=4 --student-bins=0 --temperature=3"
-GATE = "--max-accuracy-gap=1 --allow-worse-than-baseline --min-compression=0.01 --policy=any"
+GATE = (
+    "--max-accuracy-gap=1 --max-log-loss-gap=0 --allow-worse-than-baseline --min-compression=0.01 "
+    "--policy=any"
+)
 DATA = f"--data={TABLE} --target={TARGET}"
 
 COMMANDS = (

@@ -230,6 +230,7 @@ def test_a_frame_goes_all_the_way_to_production(store):
     passing = {
         "max_accuracy_gap": 1.0,
         "max_log_loss_gap": 0.0,
+        "allow_worse_than_baseline": True,
         "min_compression": 0.1,
         "version": "1",
     }
@@ -252,7 +253,11 @@ def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
     pipeline.run_main(pipeline.MainConfig(**config, data=str(old), target="kind"))
     old.rename(new)
     passing = PromoteConfig(
-        max_accuracy_gap=1.0, max_log_loss_gap=0.0, min_compression=1.0, version="1"
+        max_accuracy_gap=1.0,
+        max_log_loss_gap=0.0,
+        allow_worse_than_baseline=True,
+        min_compression=1.0,
+        version="1",
     )
     assert "cannot be read again" in pipeline.run_promote(passing).reason
     assert pipeline.run_promote(dataclasses.replace(passing, data=str(new))).promoted

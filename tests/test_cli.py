@@ -16,7 +16,12 @@ from kd_mlflow.config.options import kind_of, recipe_text, text_value
 from kd_mlflow.errors import KDError
 
 STUDENTS = part_of(StudentRecipe)
-PASSING = ["--max-accuracy-gap=1", "--min-compression=1", "--allow-worse-than-baseline=true"]
+PASSING = [
+    "--max-accuracy-gap=1",
+    "--max-log-loss-gap=0",
+    "--min-compression=1",
+    "--allow-worse-than-baseline=true",
+]
 
 
 @pytest.fixture

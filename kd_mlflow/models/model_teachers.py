@@ -29,7 +29,7 @@ from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import choose_ensemble, load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 
-COMPARED_ROWS, SURE = 1_000, 4.0
+COMPARED_ROWS, SURE = 1_000, 2.0
 """Rows of each side that tell whether a model knows some, and how many standard errors do."""
 
 NAMED_MODELS = 3
