@@ -73,18 +73,18 @@ class DistillResult(Shown):
         """The comparison in detail, then what was registered, what it is worth beside what."""
         runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
         details = imbalance_rows(self) + distill_rows(self) + runs
-        whole = [table_text(details), other_metrics_text(self.comparison), "", self._title]
+        whole = [table_text(details), other_metrics_text(self.comparison), "", _title(self)]
         return "\n".join([*whole, answer_text(self)]) + next_steps(
             self.page, f"models:/{self.model_name}@candidate"
         )
 
-    @property
-    def _title(self) -> str:
-        return f"REGISTERED  {self.model_name} version {self.version} waits for promotion"
-
     def _repr_html_(self) -> str:
         """What was registered, what it is worth, every model beside each other."""
-        return html_text(self._title) + answer_html(self)
+        return html_text(_title(self)) + answer_html(self)
+
+
+def _title(result: DistillResult) -> str:
+    return f"REGISTERED  {result.model_name} version {result.version} waits for promotion"
 
 
 def answer_html(result: DistillResult) -> str:
