@@ -568,3 +568,24 @@ def test_a_class_that_is_never_predicted_is_named():
         assert ("never predicted: c (" in words) is said
         assert ("never predicted: c (" in model_card(each, taught_by="us", ours=True)) is said
         assert report.document(each, None, report.About())["never_predicted"] == ["c"] * said
+
+
+def luminance(colour):
+    """WCAG's relative luminance of a colour such as #1a1a1a or #fff."""
+    digits = colour.removeprefix("#")
+    wide = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = np.array([int(wide[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_in_light_and_dark(html, dark):
+    """Each colour of text has WCAG's contrast of 4.5 on each ground; paper is always light."""
+    light, night, *_ = re.findall(r":root \{(.*?)\}", html, re.S)
+    colours = dict(re.findall(r"--(\w+): (#\w+)", night if dark else light))
+    for text in ("ink", "grey"):
+        for ground in ("paper", "pale", "alarm"):
+            both = sorted(luminance(colours[name]) for name in (text, ground))
+            assert (both[1] + 0.05) / (both[0] + 0.05) > 4.5, (text, ground)
+    assert html.count("@media screen and (prefers-color-scheme: dark)") == 1

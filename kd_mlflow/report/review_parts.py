@@ -24,7 +24,7 @@ def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
         *([("owner", words.one_line(config.owner, 200))] if config.owner else []),
         *([("licence", words.one_line(config.licence, 200))] if config.licence else []),
         ("decides", decides(evidence)),
-        *([("left out", left_out)] if left_out else []),
+        *([("left out", left_out.removeprefix("left out: "))] if left_out else []),
         *([("costs", review_words.footprint_text(costs))] if costs else []),
     ]
 
