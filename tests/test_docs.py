@@ -47,6 +47,7 @@ QUICK = {
     "sizes": "8;4",
     "max_accuracy_gap": "1",
     "max_log_loss_gap": "0",
+    "allow_worse_than_baseline": "true",
     "min_compression": "0.01",
 }
 """Options that make any command take seconds."""
