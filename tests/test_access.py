@@ -128,7 +128,7 @@ def production(login, run):
         login("a-releaser")
         code, out, err = run("promote", *options_of(PromoteConfig))
         assert code == 0, err
-        assert "promoted" in out
+        assert "APPROVED" in out
     return MlflowClient().get_model_version_by_alias(NAME, "production")
 
 

@@ -256,7 +256,7 @@ def test_strict_decides_how_a_rejection_ends(run, own_main, strict, code):
     ended, out, err = run("promote", "--min-compression", "1000", "--strict", strict)
     assert ended == code
     assert "at least 1000x required" in out
-    assert "promoted" in out
+    assert "REJECTED" in out
     assert err.startswith("Error: rejected, and strict is true: ") if code else err == ""
 
 
