@@ -57,10 +57,14 @@ class Decision(Shown):
         )
 
     def _repr_html_(self) -> str:
-        """What came of it, why, and every check."""
-        why = [] if self.passed else [f"because {self.reason}"]
-        rows = [(check.name, [MARKS[check.passed], check.reason]) for check in self.checks]
-        return html_text(decision_line(self), *why) + html_table(["gate", "because"], rows)
+        return decision_html(self)
+
+
+def decision_html(decision: Decision) -> str:
+    """What came of it, why, and every check."""
+    why = [] if decision.passed else [f"because {decision.reason}"]
+    rows = [(check.name, [MARKS[check.passed], check.reason]) for check in decision.checks]
+    return html_text(decision_line(decision), *why) + html_table(["gate", "because"], rows)
 
 
 def decision_line(decision: Decision) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kd_mlflow.report.closing import Shown, next_steps, table_text, wrapped
-from kd_mlflow.report.decision import Decision, decision_line, gate_text
+from kd_mlflow.report.decision import Decision, decision_html, decision_line, gate_text
 from kd_mlflow.report.distill_result import (
     DistillResult,
     answer_html,
@@ -49,7 +49,7 @@ class MainResult(Shown):
 
     def _repr_html_(self) -> str:
         """The decision, every check, every model beside each other."""
-        return self.decision._repr_html_() + answer_html(self.distill)
+        return decision_html(self.decision) + answer_html(self.distill)
 
     def __repr__(self) -> str:
         """Everything that ``main`` found; the last lines are the answer."""
