@@ -170,13 +170,16 @@ def test_report_unfolds(page, address, runs):
 
 
 def test_report_narrow(page, address, runs, finished_main, tmp_path):
-    """On a phone nothing but tables and pictures is wider than the screen, and those scroll."""
+    """On a phone the first table fits; other tables and pictures may be wider, and scroll."""
     path = finished_main.client.download_artifacts(runs["distill"].run_id, "report.html", tmp_path)
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"file://{path}")
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.locator("table").first.evaluate("table => table.parentElement.scrollWidth") > 390
+    widths = page.locator("table").evaluate_all(
+        "tables => tables.map(table => table.parentElement.scrollWidth)"
+    )
+    assert widths[0] < 390 < max(widths)
     page.get_by_role("heading", name="What a caller must send").scroll_into_view_if_needed()
 
 

@@ -60,6 +60,9 @@ UNKNOWN_ROWS = (
 )
 
 
+NEVER_LENGTH = 120
+"""Of the classes that are never predicted as many as fit are named."""
+
 OUT_OF_SCOPE = (
     "Rows of other populations, other places or other times than the table's, until evaluate has "
     "been asked about them with labels.",
@@ -125,7 +128,7 @@ def model_card(
         *([f"**Warning:** {warning}."] if warning else []),
         f"**Verdict.** Students against their ensemble: "
         f"{both_gaps_text(comparison.gap, comparison.loss_gap)}.",
-        *([f"**Warning:** {safe(never, len(never))}."] if never else []),
+        *([f"**Warning:** {safe(never, NEVER_LENGTH)}."] if never else []),
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
