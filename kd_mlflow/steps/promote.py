@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import RegistryError, RunError
+from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
@@ -22,8 +23,11 @@ from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.data_sets import data_set_input
+from kd_mlflow.tracking.failures import FAILURES, masked
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
+
+_log = logging.getLogger(__name__)
 
 ROUNDS = 50
 """How often the gate is asked anew where others move production meanwhile."""
@@ -180,6 +184,8 @@ def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> 
     run_id = candidate_run.info.run_id
     try:
         report = tracker.download(run_id, REPORT).read_text(encoding="utf-8")
+        tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
     except RunError:
         return
-    tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
+    except FAILURES as error:  # the decision stands, whoever may write the report or not
+        _log.warning("the report does not show the decision: %s", masked(first_line(error)))
