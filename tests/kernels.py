@@ -76,7 +76,8 @@ def main(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             uri = f"sqlite:///{folder}/mlflow.db"
             MlflowClient(uri).search_experiments()
-            nbformat.write(execute(path, Path(folder), uri), path)
+            text = nbformat.writes(execute(path, Path(folder), uri)).replace(folder, "/data")
+            path.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
