@@ -330,7 +330,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
     assert card.startswith("# ")
     assert "| ensemble | " in card
     assert "**Limits.**" in card
-    if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 50:
+    if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 100:
         assert "mlflow models predict" in card
         assert "**Recipe.**" in card
     note = notes.distill_note(name, comparison, temperature=1, alpha=0)

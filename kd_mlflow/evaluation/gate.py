@@ -26,7 +26,7 @@ MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log lo
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
 
-RATIOS = {"compression_ratio": "in numbers", "latency_ratio": "in the time of one row"}
+RATIOS = {"compression_ratio": "", "latency_ratio": " in time"}
 """What a student may have less of than its ensemble: a tree's thresholds are no weights."""
 
 CHECKS: tuple[Asked, ...] = (
@@ -149,7 +149,7 @@ def _log_loss_check(
         name="log_loss",
         passed=low <= allowed,
         reason=f"log loss {gap:+.4f} against the ensemble's (95 % interval {low:+.4f} to "
-        f"{high:+.4f}), measurably more than {allowed:.4f} is refused",
+        f"{high:+.4f}), {allowed:.4f} allowed",
         threshold=allowed,
         metrics={"log_loss_gap": gap, "log_loss_gap_low": low, "log_loss_gap_high": high},
     )
@@ -182,11 +182,11 @@ def _compression_check(metrics: Mapping[str, float], min_compression: float) -> 
     passed = any(ratio >= min_compression for ratio in known.values())
     if not passed and "compression_ratio" not in known:
         return unasked("compression", "the teachers' parameters cannot be counted")
-    said = ", ".join(f"{ratio:.1f}x {RATIOS[name]}" for name, ratio in known.items())
+    said = ", ".join(f"{ratio:.1f}x{RATIOS[name]}" for name, ratio in known.items())
     return Check(
         name="compression",
         passed=passed,
-        reason=f"compression {said}, at least {min_compression:g}x required of one",
+        reason=f"compression {said}, at least {min_compression:g}x required",
         threshold=min_compression,
         metrics={**known, "min_compression": min_compression},
     )

@@ -53,7 +53,7 @@ REJECTED = "**Rejected by the gate:**"
 REASON_LENGTH = 400
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 6
-TAUGHT_BY_LENGTH, LEFT_OUT_LENGTH = 160, 300
+TAUGHT_BY_LENGTH, LEFT_OUT_LENGTH = 90, 300
 UNKNOWN_ROWS = (
     " Which rows these models were trained on is not known here: if test rows were among them, the "
     "ensemble's metrics are too good, and its students' may be."
@@ -123,12 +123,13 @@ def model_card(
         f"{sent_table(evidence.schema)}"
     )
     details = _details(evidence)
+    unseen = [f"**Warning:** {safe(never, NEVER_LENGTH)}."] if never else []
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         *([f"**Warning:** {warning}."] if warning else []),
         f"**Verdict.** Students against their ensemble: "
         f"{both_gaps_text(comparison.gap, comparison.loss_gap)}.",
-        *([f"**Warning:** {safe(never, NEVER_LENGTH)}."] if never else []),
+        *unseen,
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
         f"{_decides(evidence)}.{_signed(config)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
@@ -153,7 +154,7 @@ def model_card(
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
     ]
-    spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *reversed(commands)]
+    spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *unseen, *reversed(commands)]
     return whole_blocks(blocks, CARD_LENGTH, spare=spare)
 
 
