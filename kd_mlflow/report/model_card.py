@@ -53,7 +53,7 @@ REJECTED = "**Rejected by the gate:**"
 REASON_LENGTH = 400
 FEW_TEST_ROWS = 30
 NAMED_CLASSES = 6
-TAUGHT_BY_LENGTH, LEFT_OUT_LENGTH = 90, 300
+TAUGHT_BY_LENGTH, PARTS_LENGTH, LEFT_OUT_LENGTH = 90, 160, 300
 UNKNOWN_ROWS = (
     " Which rows these models were trained on is not known here: if test rows were among them, the "
     "ensemble's metrics are too good, and its students' may be."
@@ -150,7 +150,7 @@ def model_card(
         f"{counts_text(comparison.class_rows)} "
         f"Digest `{table.digest[:12]}`.",
         f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
-        f"{safe(composition(evidence.parts), TAUGHT_BY_LENGTH)}. {size_text(comparison)}"
+        f"{safe(composition(evidence.parts), PARTS_LENGTH)}. {size_text(comparison)}"
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
     ]
