@@ -7,11 +7,12 @@ import itertools
 import os
 import pickle
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -153,10 +154,35 @@ def forget_store() -> None:
     mlflow.set_tracking_uri(None)
 
 
+LOCATIONS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where an sqlite store says in which folder files are."""
+
+
+def copy_store(database: Path, folder: Path) -> str:
+    """Copy a store into a folder, with the files of its experiments; the copy's URI."""
+    own = shutil.copy(database, folder / "mlflow.db")
+    with closing(sqlite3.connect(own)) as store, store:
+        found = [
+            Path(path) for (path,) in store.execute("SELECT artifact_location FROM experiments")
+        ]
+        for path in found:
+            if path.is_dir():
+                shutil.copytree(path, folder / "mlruns" / path.name, dirs_exist_ok=True)
+            for table, column in LOCATIONS.items():
+                moved = (str(path), str(folder / "mlruns" / path.name))
+                store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", moved)
+    return f"sqlite:///{own}"
+
+
 @contextmanager
 def copied_store(database: Path, folder: Path) -> Iterator[str]:
     """Work in a folder on a store's copy, for fixtures of many tests; nothing is drawn. Its URI."""
-    uri = f"sqlite:///{shutil.copy(database, folder / 'mlflow.db')}"
+    uri = copy_store(database, folder)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
         leave_undrawn(patch)
@@ -361,9 +387,8 @@ def finished(
 def own_main(
     finished_main: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Finished]:
-    """The test's own copy of the finished ``main``; its artifacts stay shared and read only."""
-    shutil.copy(finished_main.folder / "mlflow.db", tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    """The test's own copy of the finished ``main``, files included."""
+    uri = copy_store(finished_main.folder / "mlflow.db", tmp_path)
     use_store(monkeypatch, uri, tmp_path)
     yield Finished(uri, tmp_path, finished_main.config, finished_main.result)
     forget_store()

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, Finished, copied_store, flat, forget_store, use_store
+from conftest import TINY, Finished, copied_store, copy_store, flat, forget_store, use_store
 from sklearn.dummy import DummyClassifier
 from test_report import Page
 
@@ -83,8 +83,7 @@ def trained(empty_database, tmp_path_factory):
 @pytest.fixture
 def production(trained, tmp_path, monkeypatch):
     """The test's own copy of that store; a client of it."""
-    shutil.copy(trained.folder / "mlflow.db", tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = copy_store(trained.folder / "mlflow.db", tmp_path)
     use_store(monkeypatch, uri, tmp_path)
     yield mlflow.MlflowClient(uri)
     forget_store()

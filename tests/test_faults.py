@@ -5,7 +5,7 @@ import functools
 import shutil
 
 import pytest
-from conftest import copied_store
+from conftest import copied_store, copy_store
 from faults import PAGE
 from mlflow import MlflowClient
 from test_promotion import registered_again
@@ -59,7 +59,7 @@ def three_versions(finished_main, tmp_path_factory):
 @pytest.fixture
 def registry(three_versions, own_main, monkeypatch):
     """The test's own copy of that registry, where dead holders are waited for 0.2 seconds."""
-    shutil.copy(three_versions, own_main.folder / "mlflow.db")
+    copy_store(three_versions, own_main.folder)
     for name, value in (("LEASE_S", 0.2), ("SAFETY_S", -60.0), ("POLL_S", 0.02)):
         monkeypatch.setattr(lock, name, value)
     return own_main.client

@@ -1,7 +1,6 @@
 """The gate moves production only when a version earns it, and says what it did."""
 
 import json
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import SMALL, copied_store, part_of
+from conftest import SMALL, copied_store, copy_store, part_of
 
 import kd_mlflow as kd
 from kd_mlflow import pipeline
@@ -55,7 +54,7 @@ def two_versions(finished_main, tmp_path_factory):
 @pytest.fixture
 def waiting(two_versions, own_main):
     """The test's own store where version 1 is in production and version 2 is the candidate."""
-    shutil.copy(two_versions, own_main.folder / "mlflow.db")
+    copy_store(two_versions, own_main.folder)
     return own_main
 
 

@@ -552,10 +552,7 @@ def test_the_reports_document_has_what_the_page_says(finished, distill_run, html
     for text in (*names, *document["facts"].values(), *document["limits"]):
         assert text in words
     assert distill_run.info.run_id in document["facts"]["made"]
-    own = Page(report.decided(html, finished.result.decision)).words
-    assert "APPROVED kd-student version 1 is in production" in own
-    # in the page as it is logged a promotion of another test's copy may have answered anew
-    assert re.search("(APPROVED|REJECTED) kd-student version 1", words)
+    assert "APPROVED kd-student version 1 is in production" in words
     assert "has not been asked" not in words
 
 

@@ -3,14 +3,13 @@
 import json
 import queue
 import re
-import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import mlflow
 import pytest
-from conftest import ROOT, forget_store, part_of, use_store
+from conftest import ROOT, copy_store, forget_store, part_of, use_store
 from cryptography.fernet import Fernet
 from served import mlflow_server
 
@@ -69,9 +68,7 @@ def receiver():
 @pytest.fixture(scope="module")
 def database(finished_main, tmp_path_factory):
     """A store of the finished ``main`` whose version is in production; its address."""
-    folder = tmp_path_factory.mktemp("webhooks")
-    shutil.copy(finished_main.folder / "mlflow.db", folder / "mlflow.db")
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return copy_store(finished_main.folder / "mlflow.db", tmp_path_factory.mktemp("webhooks"))
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_a_worker_killed_half_way_changes_nothing(scheduler):
     """One of two workers dies while both train: its chunk is trained again, to the same bits."""
     here = fitted(task(40))
     with workers(scheduler, 2) as processes, distributed.Client(scheduler) as client:
+        killed = []
 
         def kill_a_busy_worker():
             while sum(map(len, client.processing().values())) < 2:
@@ -112,13 +113,34 @@ def test_a_worker_killed_half_way_changes_nothing(scheduler):
             killed.append(sum(map(len, client.processing().values())))
             os.kill(processes[0].pid, signal.SIGKILL)
 
-        killed = []
         killer = Thread(target=kill_a_busy_worker)
         killer.start()
         there = fitted(task(40), workers=Workers(dask_scheduler=scheduler))
         killer.join()
         assert processes[0].wait(20) == -signal.SIGKILL
     assert killed == [2]
+    assert_same_training(here, there)
+
+
+@pytest.mark.slow
+def test_the_only_worker_killed_changes_nothing_once_another_comes(scheduler):
+    """With the last worker the rows are lost too: the next one gets them again."""
+    here = fitted(task(40))
+    with ExitStack() as stack:
+        (only,) = stack.enter_context(workers(scheduler, 1))
+        client = stack.enter_context(distributed.Client(scheduler))
+
+        def replace_it_once_busy():
+            while not any(client.processing().values()):
+                time.sleep(0.01)
+            os.kill(only.pid, signal.SIGKILL)
+            stack.enter_context(workers(scheduler, 1))
+
+        replacement = Thread(target=replace_it_once_busy)
+        replacement.start()
+        there = fitted(task(40), workers=Workers(dask_scheduler=scheduler))
+        replacement.join()
+        assert only.wait(20) == -signal.SIGKILL
     assert_same_training(here, there)
 
 

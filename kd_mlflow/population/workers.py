@@ -1,4 +1,4 @@
-"""Where chunks of members are trained: threads of this process, or a Dask cluster by joblib."""
+"""Where chunks of members are trained: threads of this process, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from joblib import Parallel, cpu_count, parallel_config
+from joblib import cpu_count
 
 from kd_mlflow.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to appear."""
@@ -30,8 +33,8 @@ class Workers:
         Raises ClusterError when the cluster does not answer, has no workers or loses them.
         """
         if self.dask_scheduler:
-            with _cluster(self.dask_scheduler, shared) as threads:
-                yield Cluster(self.count or threads)
+            with _cluster(self.dask_scheduler, shared, self.count) as cluster:
+                yield cluster
         else:
             with Threads(self.count or cpu_count()) as threads:
                 yield threads
@@ -85,19 +88,41 @@ class Threads:
             yield future.result()
 
 
-class Cluster(Parallel):  # type: ignore[misc]  # joblib has no annotations
-    """A Dask cluster's workers, which joblib talks to."""
+class Cluster:
+    """The threads of a Dask cluster's workers, ``count`` of them or more.
+
+    ``shared``, an argument of every call, is sent to each worker once. Dask makes a lost worker's
+    calls again. Where that worker held the last copy of ``shared``, Dask cannot: the calls that are
+    left are made anew.
+    """
 
     remote = True
 
-    def __init__(self, count: int) -> None:
-        super().__init__(count, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-        self.count = count
+    def __init__(self, client: Client, shared: object, count: int) -> None:
+        self._client, self._shared, self.count = client, shared, count
+
+    def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
+        from distributed import as_completed
+
+        left = list(calls)
+        while left:
+            sent = self._client.scatter(self._shared, broadcast=True, hash=False)
+            made = {self._submit(sent, *call): call for call in left}
+            left = []
+            for future in as_completed(made, loop=self._client.loop):
+                if future.cancelled():
+                    left.append(made[future])
+                else:
+                    yield future.result()
+
+    def _submit(self, sent: Future, call: Any, given: tuple[Any, ...], named: Any) -> Future:
+        given = tuple(sent if each is self._shared else each for each in given)
+        return self._client.submit(call, *given, **named, pure=False)
 
 
 @contextmanager
-def _cluster(address: str, shared: object) -> Iterator[int]:
-    """Make a Dask cluster joblib's backend; give its number of threads."""
+def _cluster(address: str, shared: object, count: int) -> Iterator[Cluster]:
+    """Open a Dask cluster: ``count`` of its threads, 0 for all."""
     try:
         from distributed import Client, KilledWorker
     except ImportError:
@@ -114,8 +139,7 @@ def _cluster(address: str, shared: object) -> Iterator[int]:
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_S)
-            with parallel_config("dask", client=client, scatter=[shared]):
-                yield sum(client.ncores().values())
+            yield Cluster(client, shared, count or sum(client.ncores().values()))
         except TimeoutError:
             raise ClusterError(
                 f"the cluster at {address} has no worker after {CONNECT_S} s; start one with "
