@@ -22,7 +22,6 @@ from kd_mlflow.config.entry_points import (
     TeachersConfig,
 )
 from kd_mlflow.config.recipes import BEST
-from kd_mlflow.config.rules import told_columns
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.onnx_graph import require_onnx
@@ -51,6 +50,7 @@ from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.work import Listener, Session, Silence, begun
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.loading import describe_columns
+from kd_mlflow.table.sources import Reading
 from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.lookup import (
     choose_ensemble,
@@ -173,14 +173,8 @@ def run_history(config: HistoryConfig) -> History:
 
 def run_columns(config: ColumnsConfig) -> ColumnsResult:
     """Command ``columns``: how each column of a table is read, without any store."""
-    origin, rows, columns = describe_columns(
-        config.data,
-        config.target,
-        separator=config.separator,
-        decimal=config.decimal,
-        told=told_columns(config.column),
-        max_categories=config.max_categories,
-    )
+    how = Reading.of(config)
+    origin, rows, columns = describe_columns(config.data, config.target, how)
     return ColumnsResult(table=origin.name, rows=rows, columns=columns)
 
 

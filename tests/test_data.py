@@ -12,7 +12,8 @@ from kd_mlflow.errors import DataError
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.table.kinds import kind_of
-from kd_mlflow.table.loading import BUILT_IN, load_table
+from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.sources import BUILT_IN
 
 N = 400
 CSV = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11},{i % 2}\n" for i in range(60))

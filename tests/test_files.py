@@ -16,6 +16,7 @@ from kd_mlflow.table.delimited import ROWS_AT_ONCE
 from kd_mlflow.table.files import is_csv, read_file
 from kd_mlflow.table.layout import SAMPLE_CHARACTERS
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.sources import Reading
 
 CSV = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11},{i % 2}\n" for i in range(60))
 
@@ -490,7 +491,7 @@ def test_options_of_csv_files_are_refused_elsewhere(tmp_path, source, options):
     data = {"frame": frame, "wine": "wine", "parquet": tmp_path / "t.parquet"}[source]
     (name,) = options
     with pytest.raises(DataError, match=f"^{name} is for CSV files; received '[;,]' with .*leave"):
-        load_table(data, "y", **options)
+        load_table(data, "y", Reading(**options))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from kd_mlflow.table.encoding import Encoding, fit_encoding
 from kd_mlflow.table.forms import find_form
 from kd_mlflow.table.kinds import typed
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.sources import Reading
 
 ROWS = 240
 NUMBERS = np.random.default_rng(5).uniform(1000, 90_000, ROWS).round(1)
@@ -317,10 +318,10 @@ def test_what_a_table_cannot_be_told_is_refused(what, words):
     """Columns that are not there, targets that are no classes; or nothing is left."""
     if words is None:
         with pytest.raises(DataError, match="no column is left"):  # each cell is a gap
-            load_table(frame(x=NUMBERS), "y", told=what)
+            load_table(frame(x=NUMBERS), "y", Reading(told=what))
     else:
         with pytest.raises(DataError, match=words):
-            load_table(frame(x=NUMBERS), "y", told=what)
+            load_table(frame(x=NUMBERS), "y", Reading(told=what))
 
 
 def test_a_form_is_found_in_the_first_texts_of_many():

@@ -11,6 +11,7 @@ from kd_mlflow.table.dataset import Dataset, split_rows
 from kd_mlflow.table.folds import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.table.groups import GroupSizes
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.sources import Reading
 from kd_mlflow.table.suspects import suspects
 
 
@@ -32,7 +33,7 @@ def visits(customers=60, each=5, seed=0):
 
 def read(frame, *, target="y", val_fraction=0.2, **options):
     """A table and its split."""
-    table = load_table(frame, target, **options)
+    table = load_table(frame, target, Reading(**options))
     return Dataset(table=table, split=split_rows(table, val_fraction))
 
 
@@ -187,7 +188,7 @@ def test_groups_and_times_are_part_of_the_identity():
     assert plain.split == read(frame).split.digest
     again = read(frame, time="day", group="who").identity
     assert again == both
-    same = load_table(frame, "y", time="day")
+    same = load_table(frame, "y", Reading(time="day"))
     moved = split_rows(same, 0.2)
     assert Dataset(table=same, split=moved).identity == by_time
 

@@ -8,7 +8,7 @@ from kd_mlflow.config.groups import DataOptions, Source
 from kd_mlflow.errors import DataError, Unavailable
 from kd_mlflow.table.dataset import Dataset, Identity, read_dataset
 from kd_mlflow.table.files import is_csv
-from kd_mlflow.table.loading import FRAME
+from kd_mlflow.table.sources import FRAME
 from kd_mlflow.tracking.runs import Run
 
 

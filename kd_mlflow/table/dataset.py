@@ -13,19 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from kd_mlflow.config.groups import DataOptions, EnsembleOptions
-from kd_mlflow.config.rules import told_columns
+from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
+from kd_mlflow.table.labels import NAMED_CLASSES, named_classes
 from kd_mlflow.table.loading import (
-    NAMED_CLASSES,
     ROWS_PER_CLASS,
     Table,
     load_table,
-    named_classes,
     rare_classes,
     without_classes,
 )
+from kd_mlflow.table.sources import Reading
 from kd_mlflow.table.suspects import suspects
 
 _log = logging.getLogger(__name__)
@@ -301,16 +300,7 @@ def read_dataset(config: DataOptions) -> Dataset:
 
     Raises DataError for whatever is wrong with it.
     """
-    table = load_table(
-        config.data,
-        config.target,
-        group=config.group,
-        time=config.time,
-        separator=config.separator,
-        decimal=config.decimal,
-        told=told_columns(config.column),
-        max_categories=getattr(config, "max_categories", EnsembleOptions.max_categories),
-    )
+    table = load_table(config.data, config.target, Reading.of(config))
     if config.drop_rare_classes and (rare := rare_classes(table)):
         _log.warning("left out, rows of rare classes: %s", named_classes(rare))
         table = without_classes(table, rare)

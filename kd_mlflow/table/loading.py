@@ -5,24 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn import datasets
 
-from kd_mlflow.config.groups import EnsembleOptions, Source
+from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, listed
 from kd_mlflow.table.columns import ColumnReport, column_report, worst_first
-from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
 from kd_mlflow.table.forms import PLAIN, Form
-from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.groups import (
     check_groups,
     check_named,
@@ -34,22 +27,13 @@ from kd_mlflow.table.groups import (
 )
 from kd_mlflow.table.hashing import split_hashes, table_digest
 from kd_mlflow.table.kinds import Label, Typed, readings, typed
+from kd_mlflow.table.labels import numbered_labels, tell_alike
+from kd_mlflow.table.sources import AS_IT_COMES, BUILT_IN, Origin, Reading, Told, read_source
 
 _log = logging.getLogger(__name__)
 
-FRAME = "DataFrame"
-"""Name and source of a table that came as one."""
-
-
 ROWS_PER_CLASS = 3
 """Different rows that a class needs: one to train, one to validate and one to test on."""
-
-NAMED_CLASSES = 50
-
-Told = Mapping[str, str]
-"""What columns hold by their names, whatever they look like: number, date:%d.%m.%Y ..."""
-
-NOTHING_TOLD: Told = MappingProxyType({})
 
 LEAVE_OUT, AS_TOLD = "leave_out", "as it was told"
 
@@ -98,130 +82,42 @@ class Table:
         return self.row_hashes if self.groups is None else self.groups
 
 
-def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
-    x, y = datasets.make_classification(
-        5000, n_features=20, n_informative=10, n_redundant=5, random_state=42
-    )
-    names = [f"feature_{i:02d}" for i in range(x.shape[1])]
-    return pd.DataFrame(x, columns=names), pd.Series(y, name="label")
-
-
-def _bundled(load: Callable[..., Any]) -> Callable[[], tuple[pd.DataFrame, pd.Series]]:
-    def table() -> tuple[pd.DataFrame, pd.Series]:
-        bunch = load(as_frame=True)
-        return bunch.data, bunch.target
-
-    return table
-
-
-BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
-    "synthetic": _synthetic,
-    "digits": _bundled(datasets.load_digits),
-    "breast_cancer": _bundled(datasets.load_breast_cancer),
-    "wine": _bundled(datasets.load_wine),
-}
-
-
-class Origin(NamedTuple):
-    """What a table is called, where it lies, and its label column."""
-
-    name: str
-    source: str
-    target: str
-
-
-def load_table(
-    data: Source,
-    target: str = "",
-    *,
-    group: str = "",
-    time: str = "",
-    separator: str = "",
-    decimal: str = "",
-    told: Told = NOTHING_TOLD,
-    max_categories: int = EnsembleOptions.max_categories,
-) -> Table:
+def load_table(data: Source, target: str = "", how: Reading = AS_IT_COMES) -> Table:
     """Take a table as it comes, or read a built-in one by name or a CSV or Parquet file by path.
 
-    A DataFrame is split as a file of the same rows is; its index is not looked at.
-    ``group`` and ``time`` name columns that say which rows belong together and when each was.
-    ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given; ``told``
-    is what columns hold, as the option ``column`` says it. A few lines of the log say what deserves
-    attention, where so many categories of a column are kept.
+    A DataFrame is split as a file of the same rows is; its index is not looked at. A few lines of
+    the log say what deserves attention.
     Raises DataError for whatever is wrong with the file, its columns or its labels.
     """
-    origin, frame = _read(data, target, separator, decimal, told)
-    names = column_names(group, frame.columns)
-    table = _table(origin, frame, names, time.strip(), told, max_categories)
+    table = _table(*read_source(data, target, how), how)
     for line in worst_first(table.columns):
         _log.warning("%s", line)
     return table
 
 
 def describe_columns(
-    data: Source,
-    target: str = "",
-    *,
-    separator: str = "",
-    decimal: str = "",
-    told: Told = NOTHING_TOLD,
-    max_categories: int = EnsembleOptions.max_categories,
+    data: Source, target: str = "", how: Reading = AS_IT_COMES
 ) -> tuple[Origin, int, tuple[ColumnReport, ...]]:
     """Where a table lies, how many rows it has, and how each of its columns is read.
 
     Raises DataError as ``load_table`` does.
     """
-    origin, frame = _read(data, target, separator, decimal, told)
-    _check_told(told, frame.columns, origin)
-    columns, left_out = _typed_columns(frame.drop(columns=origin.target), told, origin)
-    return origin, len(frame), _reports(columns, left_out, max_categories)
+    origin, frame = read_source(data, target, how)
+    _check_told(how.told, frame.columns, origin)
+    columns, left_out = _typed_columns(frame.drop(columns=origin.target), how.told, origin)
+    return origin, len(frame), _reports(columns, left_out, how.max_categories)
 
 
-def _read(
-    data: Source, target: str, separator: str, decimal: str, told: Told
-) -> tuple[Origin, pd.DataFrame]:
-    """What a table is called and where it lies, and all its columns as they are written."""
-    if isinstance(data, str) and data in BUILT_IN:
-        refuse_csv_options(f"the built-in table {data}", separator, decimal)
-        frame, target = _built_in(data, target)
-        return Origin(data, data, target), frame
-    if not isinstance(data, str | Path):
-        frame = as_frame(data)
-        refuse_csv_options("a DataFrame", separator, decimal)
-        check_columns(frame, "the DataFrame", target)
-        return Origin(FRAME, FRAME, target), frame
-    path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    frame = read_file(path, target, separator=separator, decimal=decimal, told=told)
-    return Origin(path.name, str(path.resolve()), target), frame
-
-
-def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
-    """A built-in table with its label, and what that is called."""
-    features, column = BUILT_IN[name]()
-    if target not in ("", column.name):
-        raise DataError(
-            f"the built-in table {name!r} has the target {column.name!r}; received target "
-            f"{target!r}: leave it out, or give the path of a table of your own"
-        )
-    return features.assign(**{str(column.name): column}), str(column.name)
-
-
-def _table(
-    origin: Origin,
-    frame: pd.DataFrame,
-    group: Sequence[str],
-    time: str,
-    told: Told,
-    max_categories: int,
-) -> Table:
+def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
     """Separate a table's label and what is aside, leave useless columns out, take its digest."""
+    told, group, time = how.told, column_names(how.group, frame.columns), how.time.strip()
     _check_told(told, frame.columns, origin)
     labels, classes = numbered_labels(_told(frame[origin.target], told))
-    _tell_alike(classes, origin.target)
+    tell_alike(classes, origin.target)
     aside = frame[_aside(origin, frame, group, time)]
     features = frame.drop(columns=[origin.target, *aside.columns])
     columns, left_out = _typed_columns(features, told, origin)
-    reports = _reports(columns, left_out, max_categories)
+    reports = _reports(columns, left_out, how.max_categories)
     hashes = None
     if origin.source not in BUILT_IN:
         said = features.drop(columns=_told_to_leave(columns, told))
@@ -351,73 +247,6 @@ def without_classes(table: Table, left_out: Mapping[Label, int]) -> Table:
         times=None if table.times is None else table.times[kept],
         aside=table.aside[kept].reset_index(drop=True),
     )
-
-
-def named_classes(classes: Mapping[Label, int]) -> str:
-    """Write classes with their counts, some of them where there are many."""
-    named = [f"{label!r} ({count})" for label, count in classes.items()]
-    more = f" and {len(named) - NAMED_CLASSES} more" if len(named) > NAMED_CLASSES else ""
-    return ", ".join(named[:NAMED_CLASSES]) + more
-
-
-def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
-    """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
-
-    Raises DataError for gaps, fractions, bytes, lists and fewer than two classes.
-    """
-    name = column.name
-    if column.isna().any():
-        rows = np.flatnonzero(column.isna())
-        raise DataError(
-            f"target {name!r} has {len(rows)} missing labels, the first in row {rows[0]}; "
-            "remove those rows"
-        )
-    try:
-        codes, uniques = pd.factorize(column.astype(object))
-    except TypeError:
-        raise DataError(
-            f"target {name!r} holds lists or objects; choose a column of labels"
-        ) from None
-    classes = _classes(list(uniques), name)
-    if len(classes) < 2:
-        raise DataError(f"target {name!r} has one class only, {classes[0]!r}; two are needed")
-    order = sorted(range(len(classes)), key=lambda i: classes[i])
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return place[codes], tuple(classes[i] for i in order)
-
-
-def _classes(values: list[Any], name: Any) -> list[Label]:
-    if all(isinstance(v, (bool, np.bool_)) for v in values):
-        return [bool(v) for v in values]
-    if any(isinstance(v, bytes) for v in values):
-        raise DataError(f"target {name!r} holds bytes; make texts of them")
-    numbers = (int, float, np.number, Decimal)
-    if all(isinstance(v, numbers) and not isinstance(v, bool) for v in values):
-        if fractional := [v for v in values if not float(v).is_integer()]:
-            raise DataError(
-                f"target {name!r} holds numbers that are no classes, such as {fractional[0]!r}; "
-                "this is classification: choose a column of labels or bin the numbers"
-            )
-        return [int(v) for v in values]
-    texts = [str(v) for v in values]
-    if len(set(texts)) < len(texts):
-        raise DataError(f"target {name!r} mixes numbers and texts that read alike; make it text")
-    return list(texts)
-
-
-def _tell_alike(classes: tuple[Label, ...], target: str) -> None:
-    """Warn of classes that differ in case or blanks alone."""
-    alike: dict[str, list[Label]] = {}
-    for label in classes:
-        alike.setdefault(" ".join(str(label).casefold().split()), []).append(label)
-    if doubled := [" and ".join(map(repr, each)) for each in alike.values() if len(each) > 1]:
-        _log.warning(
-            "target %r has classes that differ in case or blanks alone: %s; make one of them where "
-            "they mean one",
-            target,
-            ", ".join(doubled[:NAMED_CLASSES]),
-        )
 
 
 def _useless(columns: Mapping[str, Typed], told: Told) -> dict[str, str]:

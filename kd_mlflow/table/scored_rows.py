@@ -19,7 +19,8 @@ from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
-from kd_mlflow.table.loading import BUILT_IN, FRAME, numbered_labels
+from kd_mlflow.table.labels import numbered_labels
+from kd_mlflow.table.sources import BUILT_IN, FRAME
 
 
 @dataclass(frozen=True, kw_only=True)

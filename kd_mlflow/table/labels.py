@@ -1,0 +1,86 @@
+"""A label column as class numbers, and how classes are named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kd_mlflow.errors import DataError
+from kd_mlflow.table.kinds import Label
+
+_log = logging.getLogger(__name__)
+
+NAMED_CLASSES = 50
+
+
+def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
+    """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
+
+    Raises DataError for gaps, fractions, bytes, lists and fewer than two classes.
+    """
+    name = column.name
+    if column.isna().any():
+        rows = np.flatnonzero(column.isna())
+        raise DataError(
+            f"target {name!r} has {len(rows)} missing labels, the first in row {rows[0]}; "
+            "remove those rows"
+        )
+    try:
+        codes, uniques = pd.factorize(column.astype(object))
+    except TypeError:
+        raise DataError(
+            f"target {name!r} holds lists or objects; choose a column of labels"
+        ) from None
+    classes = _classes(list(uniques), name)
+    if len(classes) < 2:
+        raise DataError(f"target {name!r} has one class only, {classes[0]!r}; two are needed")
+    order = sorted(range(len(classes)), key=lambda i: classes[i])
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return place[codes], tuple(classes[i] for i in order)
+
+
+def _classes(values: list[Any], name: Any) -> list[Label]:
+    if all(isinstance(v, (bool, np.bool_)) for v in values):
+        return [bool(v) for v in values]
+    if any(isinstance(v, bytes) for v in values):
+        raise DataError(f"target {name!r} holds bytes; make texts of them")
+    numbers = (int, float, np.number, Decimal)
+    if all(isinstance(v, numbers) and not isinstance(v, bool) for v in values):
+        if fractional := [v for v in values if not float(v).is_integer()]:
+            raise DataError(
+                f"target {name!r} holds numbers that are no classes, such as {fractional[0]!r}; "
+                "this is classification: choose a column of labels or bin the numbers"
+            )
+        return [int(v) for v in values]
+    texts = [str(v) for v in values]
+    if len(set(texts)) < len(texts):
+        raise DataError(f"target {name!r} mixes numbers and texts that read alike; make it text")
+    return list(texts)
+
+
+def tell_alike(classes: tuple[Label, ...], target: str) -> None:
+    """Warn of classes that differ in case or blanks alone."""
+    alike: dict[str, list[Label]] = {}
+    for label in classes:
+        alike.setdefault(" ".join(str(label).casefold().split()), []).append(label)
+    if doubled := [" and ".join(map(repr, each)) for each in alike.values() if len(each) > 1]:
+        _log.warning(
+            "target %r has classes that differ in case or blanks alone: %s; make one of them where "
+            "they mean one",
+            target,
+            ", ".join(doubled[:NAMED_CLASSES]),
+        )
+
+
+def named_classes(classes: Mapping[Label, int]) -> str:
+    """Write classes with their counts, some of them where there are many."""
+    named = [f"{label!r} ({count})" for label, count in classes.items()]
+    more = f" and {len(named) - NAMED_CLASSES} more" if len(named) > NAMED_CLASSES else ""
+    return ", ".join(named[:NAMED_CLASSES]) + more

@@ -1,0 +1,118 @@
+"""Where a table comes from: a built-in name, a file's path or a frame in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+from sklearn import datasets
+
+from kd_mlflow.config.groups import DataOptions, EnsembleOptions, Source
+from kd_mlflow.config.rules import told_columns
+from kd_mlflow.errors import DataError
+from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
+from kd_mlflow.table.frames import as_frame
+
+if TYPE_CHECKING:
+    from kd_mlflow.config.entry_points import ColumnsConfig
+
+FRAME = "DataFrame"
+"""Name and source of a table that came as one."""
+
+Told = Mapping[str, str]
+"""What columns hold by their names, whatever they look like: number, date:%d.%m.%Y ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a table is read.
+
+    ``separator`` and ``decimal`` are a CSV file's, found in it where they are not given. ``told``
+    is what columns hold, as the option ``column`` says it. ``group`` (several with commas) and
+    ``time`` name columns that say which rows belong together and when each was. What is said of
+    columns says what is lost where so many categories of one are kept, ``max_categories``.
+    """
+
+    separator: str = ""
+    decimal: str = ""
+    told: Told = field(default_factory=dict)
+    group: str = ""
+    time: str = ""
+    max_categories: int = EnsembleOptions.max_categories
+
+    @classmethod
+    def of(cls, options: DataOptions | ColumnsConfig) -> Reading:
+        """Find in a command's options how its table is read."""
+        named = (each.name for each in fields(cls) if hasattr(options, each.name))
+        given = {name: getattr(options, name) for name in named}
+        return cls(told=told_columns(options.column), **given)
+
+
+AS_IT_COMES = Reading()
+
+
+class Origin(NamedTuple):
+    """What a table is called, where it lies, and its label column."""
+
+    name: str
+    source: str
+    target: str
+
+
+def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
+    x, y = datasets.make_classification(
+        5000, n_features=20, n_informative=10, n_redundant=5, random_state=42
+    )
+    names = [f"feature_{i:02d}" for i in range(x.shape[1])]
+    return pd.DataFrame(x, columns=names), pd.Series(y, name="label")
+
+
+def _bundled(load: Callable[..., Any]) -> Callable[[], tuple[pd.DataFrame, pd.Series]]:
+    def table() -> tuple[pd.DataFrame, pd.Series]:
+        bunch = load(as_frame=True)
+        return bunch.data, bunch.target
+
+    return table
+
+
+BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
+    "synthetic": _synthetic,
+    "digits": _bundled(datasets.load_digits),
+    "breast_cancer": _bundled(datasets.load_breast_cancer),
+    "wine": _bundled(datasets.load_wine),
+}
+
+
+def read_source(
+    data: Source, target: str = "", how: Reading = AS_IT_COMES
+) -> tuple[Origin, pd.DataFrame]:
+    """What a table is called and where it lies, and all its columns as they are written.
+
+    Raises DataError for whatever is wrong with the name, the file or its columns.
+    """
+    if isinstance(data, str) and data in BUILT_IN:
+        refuse_csv_options(f"the built-in table {data}", how.separator, how.decimal)
+        frame, target = _built_in(data, target)
+        return Origin(data, data, target), frame
+    if not isinstance(data, str | Path):
+        frame = as_frame(data)
+        refuse_csv_options("a DataFrame", how.separator, how.decimal)
+        check_columns(frame, "the DataFrame", target)
+        return Origin(FRAME, FRAME, target), frame
+    path = existing_file(str(data), built_in=tuple(BUILT_IN))
+    frame = read_file(path, target, separator=how.separator, decimal=how.decimal, told=how.told)
+    return Origin(path.name, str(path.resolve()), target), frame
+
+
+def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
+    """A built-in table with its label, and what that is called."""
+    features, column = BUILT_IN[name]()
+    if target not in ("", column.name):
+        raise DataError(
+            f"the built-in table {name!r} has the target {column.name!r}; received target "
+            f"{target!r}: leave it out, or give the path of a table of your own"
+        )
+    return features.assign(**{str(column.name): column}), str(column.name)
