@@ -19,7 +19,6 @@ from joblib import cpu_count, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.recipes import HUGE
 from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
 from kd_mlflow.distillation.identity import BOOSTING_STREAM
@@ -233,33 +232,16 @@ def boosting_trainings(given: TeacherInputs) -> list[BoostingTraining]:
     """Every second model samples columns; each half is a family, as with networks."""
     seeds = given.seeds(BOOSTING_STREAM, given.config.n_boosted)
     half = len(seeds) // 2
-    return [
-        boosting_training(
-            given.config,
-            given.encoding,
-            given.dataset,
-            held_out=given.folds(len(own)),
-            seeds=own,
-            sampled=sampled,
-        )
-        for sampled, own in ((False, seeds[half:]), (True, seeds[:half]))
-        if own
-    ]
+    halves = ((False, seeds[half:]), (True, seeds[:half]))
+    return [_training(given, own, sampled=sampled) for sampled, own in halves if own]
 
 
-def boosting_training(
-    config: TeachersConfig,
-    encoding: Encoding,
-    dataset: Dataset,
-    *,
-    held_out: Sequence[RowNumbers],
-    seeds: Sequence[int],
-    sampled: bool,
-) -> BoostingTraining:
+def _training(given: TeacherInputs, seeds: Sequence[int], *, sampled: bool) -> BoostingTraining:
     """The training of boosted models, each on the rows that it does not hold out.
 
     A tree of a ``sampled`` one sees some of the columns and rows.
     """
+    config, encoding, dataset = given.config, given.encoding, given.dataset
     train, val = (encoding.encode(dataset.features(side)) for side in ("train", "val"))
     return BoostingTraining(
         encoding=encoding,
@@ -267,7 +249,7 @@ def boosting_training(
         val=val,
         labels=dataset.labels("train"),
         val_labels=dataset.labels("val"),
-        held_out=tuple(held_out),
+        held_out=tuple(given.folds(len(seeds))),
         seeds=seeds,
         rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
         patience=PATIENCE,

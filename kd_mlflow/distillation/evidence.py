@@ -119,16 +119,11 @@ class Evidence:
         rows, groups, found = self.dataset.features("test"), self.logits.groups, []
         for column, seen in zip(self.encoding.columns, self.profile.columns, strict=True):
             places = bin_places(rows[column.name], column, seen.edges)
-            found.append(
-                column_drift(
-                    column.name,
-                    column.kind,
-                    np.array(seen.counts, dtype=np.int64),
-                    np.bincount(places, minlength=len(seen.counts)),
-                    binned=bool(seen.edges),
-                    inflation=1.0 if groups is None else share_inflation(places, groups),
-                )
-            )
+            before = np.array(seen.counts, dtype=np.int64)
+            now = np.bincount(places, minlength=len(before))
+            drift = column_drift(column.name, column.kind, before, now, binned=bool(seen.edges))
+            inflation = 1.0 if groups is None else share_inflation(places, groups)
+            found.append(drift.inflated(inflation))
         return most_moved_first(found)
 
     @property

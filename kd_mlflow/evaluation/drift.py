@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -70,15 +70,16 @@ class ColumnDrift:
             return False
         return self.psi > limit and self.psi > self.chance
 
+    def inflated(self, times: float) -> ColumnDrift:
+        """The same where shares vary so many times as much as those of rows in no group."""
+        return self if self.chance is None else replace(self, chance=times * self.chance)
 
-def column_drift(
-    name: str, kind: str, before: Counts, now: Counts, *, binned: bool, inflation: float = 1.0
-) -> ColumnDrift:
+
+def column_drift(name: str, kind: str, before: Counts, now: Counts, *, binned: bool) -> ColumnDrift:
     """Compare a column's counts, gaps first and then its bins, with the training rows'.
 
     ``before`` is empty where these are not known. ``binned``: the first and the last bin of numbers
-    and dates lie beyond the training rows. ``inflation``: how many times as much shares vary as
-    those of rows that are in no group.  Shape: (1 + bins,) each.
+    and dates lie beyond the training rows.  Shape: (1 + bins,) each.
     """
     rows, known = int(now.sum()), bool(before.sum())
     shares = now / rows
@@ -89,7 +90,7 @@ def column_drift(
         name=name,
         kind=kind,
         psi=population_stability_index(before, now) if known else None,
-        chance=inflation * chance_bound(before, now) if known else None,
+        chance=chance_bound(before, now) if known else None,
         gaps=float(shares[0]),
         gaps_before=None if trained is None else float(trained[0]),
         unseen=float(shares[1]) if category else None,

@@ -237,19 +237,11 @@ def _table_drift(
         series = rows.features[column.name]
         now = column_counts(series, column, trained.edges)
         before = np.array(trained.counts or [0] * len(now), dtype=np.int64)
-        inflation = 1.0
+        drift = column_drift(column.name, column.kind, before, now, binned=bool(trained.edges))
         if groups is not None:
-            inflation = share_inflation(bin_places(series, column, trained.edges), groups)
-        found.append(
-            column_drift(
-                column.name,
-                column.kind,
-                before,
-                now,
-                binned=bool(trained.edges),
-                inflation=inflation,
-            )
-        )
+            places = bin_places(series, column, trained.edges)
+            drift = drift.inflated(share_inflation(places, groups))
+        found.append(drift)
         names = bin_names(column, trained.edges)
         histograms[column.name] = Histogram(names, before, now)
     return most_moved_first(found), histograms
