@@ -7,8 +7,9 @@ import numpy as np
 from test_scores import answers
 
 from kd_mlflow.evaluation import findings as all_findings
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.drift import column_drift
-from kd_mlflow.evaluation.findings import Findings, Histogram, Limit, predicted_shares
+from kd_mlflow.evaluation.findings import Findings, Histogram, predicted_shares
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (
     NO_LABEL,
@@ -120,7 +121,13 @@ def test_a_run_logs_the_comparison_with_another_model():
 
 def test_documents_say_all_that_was_found():
     """Both are JSON: metrics, classes, comparison, limits; each column's shares and its counts."""
-    kept, broken = Limit("max_psi", True, "far below"), Limit("min_accuracy", False, "too low")
+    kept, broken = (
+        Check(name=name, passed=passed, reason=reason)
+        for name, passed, reason in (
+            ("max_psi", True, "far below"),
+            ("min_accuracy", False, "too low"),
+        )
+    )
     scores = RowScores.of(*answers(50))
     found = found_of(
         scores,
@@ -133,7 +140,10 @@ def test_documents_say_all_that_was_found():
     assert document["metrics"]["accuracy"] == asdict(found.metrics["accuracy"])
     assert [each["name"] for each in document["classes"]] == ["n", "y"]
     assert document["pair"]["agreement"] == 1
-    assert document["limits"] == [kept._asdict(), broken._asdict()]
+    assert document["limits"] == [
+        {"name": "max_psi", "kept": True, "reason": "far below"},
+        {"name": "min_accuracy", "kept": False, "reason": "too low"},
+    ]
     assert (document["rows"], document["notes"]) == (50, ["read this"])
     assert found_of(scores).document()["pair"] is None
     first, second = drift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Check:
     passed: bool | None
     reason: str
     threshold: float | None = None
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
     question: str = ""
 
 
@@ -46,9 +46,9 @@ class Limits:
 
 def unasked(name: str, why: str) -> Check:
     """A question that was not asked, or has no answer."""
-    return Check(name=name, passed=None, reason=f"{name} not checked: {why}", metrics={})
+    return Check(name=name, passed=None, reason=f"{name} not checked: {why}")
 
 
 def failed(name: str, reason: str) -> Check:
     """A question whose answer is no, without numbers."""
-    return Check(name=name, passed=False, reason=reason, metrics={})
+    return Check(name=name, passed=False, reason=reason)

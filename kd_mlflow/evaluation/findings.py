@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Counts
@@ -27,14 +28,6 @@ class Histogram(NamedTuple):
     names: Sequence[str]
     before: Counts
     now: Counts
-
-
-class Limit(NamedTuple):
-    """A limit that was set: what it is called, whether it is kept, and why in a sentence."""
-
-    name: str
-    kept: bool
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +63,7 @@ class Findings:
     histograms: Mapping[str, Histogram]
     against: str | None
     pair: Paired | None
-    limits: tuple[Limit, ...]
+    limits: tuple[Check, ...]
     notes: tuple[str, ...]
 
     @property
@@ -91,7 +84,7 @@ class Findings:
     @property
     def kept(self) -> bool:
         """Whether every limit that was set is kept."""
-        return all(limit.kept for limit in self.limits)
+        return all(limit.passed for limit in self.limits)
 
     @property
     def profiled(self) -> bool:
@@ -126,7 +119,10 @@ class Findings:
             "estimated_accuracy": asdict(self.estimate),
             "classes": [asdict(each) for each in self.classes],
             "pair": None if self.pair is None else asdict(self.pair),
-            "limits": [limit._asdict() for limit in self.limits],
+            "limits": [
+                {"name": limit.name, "kept": limit.passed, "reason": limit.reason}
+                for limit in self.limits
+            ],
             "notes": list(self.notes),
         }
 

@@ -53,7 +53,7 @@ class EvaluationResult(Shown):
 
     def refuse(self) -> None:
         """Raise EvaluationError where a limit that was set is not kept."""
-        broken = [limit for limit in self.findings.limits if not limit.kept]
+        broken = [limit for limit in self.findings.limits if not limit.passed]
         if broken:
             reasons = "; ".join(f"{limit.name} is not kept: {limit.reason}" for limit in broken)
             raise EvaluationError(f"{reasons} (strict is true)")
@@ -72,7 +72,10 @@ class EvaluationResult(Shown):
             *_drift_rows(findings),
             *_metric_rows(findings),
             *_pair_rows(findings),
-            *((limit.name, limit_text(limit.kept, limit.reason)) for limit in findings.limits),
+            *(
+                (limit.name, limit_text(bool(limit.passed), limit.reason))
+                for limit in findings.limits
+            ),
             ("evaluation run", self.run_id),
         ]
         return table_text(rows) + next_steps(self.page)

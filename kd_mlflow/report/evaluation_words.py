@@ -139,7 +139,7 @@ def listed_columns(findings: Findings) -> Sequence[ColumnDrift]:
 
 def evaluation_note(findings: Findings) -> str:
     """Describe an evaluation's run, in Markdown."""
-    broken = [limit for limit in findings.limits if not limit.kept]
+    broken = [limit for limit in findings.limits if not limit.passed]
     blocks = [
         *(f"**{limit.name} is not kept:** {safe(limit.reason, 600)}." for limit in broken),
         f"**{safe(findings.model)}** on **{safe(findings.table)}**, {findings.rows:,} rows; "

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
+from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
-from kd_mlflow.evaluation.findings import Findings, Histogram, Limit
+from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import (
@@ -255,7 +256,7 @@ def _gaps_alone(model: AnyModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
     )
 
 
-def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Limit, ...]:
+def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     """What was asked for, and whether it is so."""
     limits = []
     if config.max_psi:
@@ -267,11 +268,12 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Limit, ...]:
             if above
             else "no column is above it by more than chance"
         )
-        limits.append(Limit("max_psi", not above, reason))
+        limits.append(Check(name="max_psi", passed=not above, reason=reason))
     if config.min_accuracy:
         accuracy = findings.metrics["accuracy"].value
         reason = f"accuracy {percent(accuracy)}, at least {percent(config.min_accuracy)} required"
-        limits.append(Limit("min_accuracy", accuracy >= config.min_accuracy, reason))
+        enough = accuracy >= config.min_accuracy
+        limits.append(Check(name="min_accuracy", passed=enough, reason=reason))
     return tuple(limits)
 
 
