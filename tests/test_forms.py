@@ -40,6 +40,8 @@ WRITTEN = {
     "Swiss quotes": [f"{x:,}".replace(",", "\u2019") for x in NUMBERS],
     "decimal commas": [swapped(f"{x}") for x in NUMBERS],
     "blanks about": [f"  {x} kWh " for x in NUMBERS],
+    "a short word": [f"{swapped(f'{x}')} Mio." for x in NUMBERS],
+    "exponents with commas": [f"{x:.6e}".replace(".", ",") for x in NUMBERS],
 }
 
 
@@ -49,6 +51,20 @@ def test_numbers_in_their_clothes_are_numbers(case):
     found = typed(pd.Series(WRITTEN[case], name="a"))
     assert found.kind == "numeric"
     assert found.values.tolist() == NUMBERS.tolist()
+
+
+@pytest.mark.parametrize("unit", ["", "₹"])
+def test_thousands_of_india_are_numbers(unit, tmp_path):
+    """12,34,567.5 is twelve lakh and more: in a file, in a frame, and in rows that are asked."""
+    cells = [f"{unit}{lakh},{i:02d},{500 + i}.5" for i, lakh in enumerate([1, 12, 34] * 20)]
+    values = [lakh * 100_000 + i * 1000 + 500.5 + i for i, lakh in enumerate([1, 12, 34] * 20)]
+    raw = pd.DataFrame({"p": cells, "y": [0, 1] * 30})
+    raw.to_csv(tmp_path / "t.csv", index=False)
+    for data in (raw, str(tmp_path / "t.csv")):
+        table = load_table(data, "y")
+        assert table.features["p"].tolist() == values
+        encoding = encoded(table)
+        np.testing.assert_array_equal(encoding.encode(raw), encoding.encode(table.features))
 
 
 def test_parentheses_and_signs_are_below_zero():

@@ -174,12 +174,16 @@ def _undressed(series: pd.Series, form: Mapping[str, Any]) -> NDArray[np.float64
 def number_pattern(*, unit: str, thousands: str, decimal: str) -> tuple[re.Pattern[str], Any]:
     """The pattern of a number in its clothes, and what makes its digits Python's own.
 
-    A unit stands before or behind, once or not at all; a number in parentheses is below zero.
+    A unit stands before or behind, once or not at all; a number in parentheses is below zero. India
+    writes 12,34,567. A number with an exponent has no thousands.
     """
     between = {" ": SPACES, "'": QUOTES}.get(thousands, thousands)
-    groups = rf"|[1-9][0-9]{{0,2}}(?:[{re.escape(between)}][0-9]{{3}})+" if between else ""
     mark, about = re.escape(decimal), rf"(?:{re.escape(unit)})?" if unit else ""
-    digits = rf"(?:(?:[0-9]+{groups})(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    digits = rf"(?:[0-9]+(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    if between:
+        by = f"[{re.escape(between)}]"
+        pairs = rf"[1-9][0-9]?(?:{by}[0-9]{{2}})+{by}[0-9]{{3}}"
+        digits += rf"|(?:[1-9][0-9]{{0,2}}(?:{by}[0-9]{{3}})+|{pairs})(?:{mark}[0-9]*)?"
     parts = (
         r"(?P<open>\()?",
         r"(?P<first>[+\-\u2212]?)",

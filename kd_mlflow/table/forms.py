@@ -35,7 +35,7 @@ ISO_4217 = (
     "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|SEK|SGD|USD|ZAR"
 )
 CURRENCY = rf"(?:[A-Z]{{0,2}}[$€£¥₹₩₽₺₴₫฿¢₪₦₱]|{ISO_4217}|kr\.?|Rs\.?|zł|Fr\.?)"
-UNIT = rf"(?:{CURRENCY}|[%‰]|°?[^\W\d_][^\W\d_/·.²³^]{{0,9}}(?:[/·][^\W\d_]{{1,5}})?[²³]?|°)"
+UNIT = rf"(?:{CURRENCY}|[%‰]|°?[^\W\d_][^\W\d_/·.²³^]{{0,9}}(?:[/·][^\W\d_]{{1,5}})?[²³]?\.?|°)"
 MARKED = rf"\d(?:[\d.,{scoring.SPACES}{scoring.QUOTES}]*\d)?"
 BODY = rf"[+\-\u2212]?[{scoring.SPACES}]*(?:{MARKED}|[.,]\d+)"
 """A number's digits and marks: "2. Married" is the second of a list, and no number."""

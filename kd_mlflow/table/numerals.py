@@ -24,10 +24,14 @@ EXACT = 2**53
 
 
 def _number(decimal: str) -> str:
-    """The pattern of a number; thousands never begin with a zero: 0,125."""
+    """The pattern of a number; thousands never begin with a zero: 0,125. India writes 12,34,567.
+
+    A number with an exponent has no thousands: 3,251E+03 has a decimal comma.
+    """
     mark, thousands = re.escape(decimal), re.escape(THOUSANDS[decimal])
-    whole = rf"(\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+)"
-    finite = rf"({whole}({mark}\d*)?|{mark}\d+)([eE][+-]?\d+)?"
+    pairs = rf"[1-9]\d?({thousands}\d{{2}})+{thousands}\d{{3}}"
+    separated = rf"([1-9]\d{{0,2}}({thousands}\d{{3}})+|{pairs})({mark}\d*)?"
+    finite = rf"({separated}|(\d+({mark}\d*)?|{mark}\d+)([eE][+-]?\d+)?)"
     return rf"^\s*[+-]?({finite}|(?i:inf|infinity))\s*$"
 
 
