@@ -127,8 +127,11 @@ def flat(result: object) -> str:
 def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     """Work in a folder against a store, as a shell with MLFLOW_TRACKING_URI set would."""
     import mlflow
+    from mlflow.tracking._tracking_service import utils
 
     read_migrations_once()
+    # MLflow remembers where a run's files are by its id alone, and a copied store has the same runs
+    getattr(utils, "_artifact_repos_cache", {}).clear()
     patch.chdir(folder)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.setenv(name, "")  # what MLflow sets itself meanwhile goes at the end too
