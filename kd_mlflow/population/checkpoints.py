@@ -50,7 +50,7 @@ class Snapshot:
 
     @property
     def reached(self) -> tuple[bool, int, int]:
-        """How far it is: of two, the greater is farther."""
+        """How far the training had come; of two snapshots the one with more is farther."""
         return (self.done, self.epochs, self.steps)
 
     @property
@@ -122,12 +122,12 @@ class Checkpoints:
     owner: Document | None = None
 
     def below(self, name: str) -> Checkpoints:
-        """Those of one of several trainings."""
+        """The checkpoints of one of several trainings."""
         safe = re.sub(r"[^\w.-]+", "-", name)
         return replace(self, folder=self.folder / safe if self.folder else None)
 
     def owned_by(self, **owner: Any) -> Checkpoints:
-        """Those of the training that is described."""
+        """The checkpoints of the training with this description."""
         return replace(self, owner=json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **owner})))
 
     def found(self, k: int) -> list[Snapshot | None]:

@@ -153,7 +153,7 @@ class Means:
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> Arrays:
-    """Tensors as arrays of a state, by a name and their numbers."""
+    """Name tensors as arrays by one word and their numbers: weight0, weight1 ..."""
     return {f"{name}{i}": tensor.detach().cpu().numpy() for i, tensor in enumerate(tensors)}
 
 
