@@ -28,6 +28,7 @@ from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.main_result import MainResult
+from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.table.columns import ColumnReport
@@ -49,6 +50,7 @@ RESULTS: tuple[type, ...] = (
     Decision,
     Rollback,
     EvaluationResult,
+    PredictResult,
     History,
     ColumnsResult,
     MainResult,

@@ -18,6 +18,7 @@ from kd_mlflow.config.entry_points import (
     DistillConfig,
     EvaluateConfig,
     HistoryConfig,
+    PredictConfig,
     PromoteConfig,
     RollbackConfig,
     SweepConfig,
@@ -33,6 +34,7 @@ from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
+from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.steps.work import workers_of
@@ -253,6 +255,27 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     if config.strict:
         result.refuse()
     return result
+
+
+@_takes(PredictConfig)
+def predict(config: PredictConfig) -> PredictResult:
+    """Score a table's rows into a CSV or Parquet file, in parts that bound the memory it takes.
+
+    The file has the columns of ``keep``, ``prediction``, a ``probability_<class>`` per class,
+    ``model_name`` and ``model_version``. With ``reasons`` it has ``reason_1`` and so on: the column
+    that moved the row's answer most, and ``reason_1_log_odds``: the log odds of the predicted class
+    less those with that column at its training median or most frequent category and all others as
+    they are. A row that has that value everywhere has no reason.
+
+    >>> import kd_mlflow as kd
+    >>> import pandas as pd
+    >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=3, model_name="asked")
+    >>> done = kd.predict(data="wine", model="models:/asked/1", out="wine.csv", reasons=1)
+    >>> done.rows, list(pd.read_csv("wine.csv").columns)[-2:]
+    (178, ['reason_1', 'reason_1_log_odds'])
+    """
+    return pipeline.run_predict(config)
 
 
 @_takes(ColumnsConfig)

@@ -28,6 +28,7 @@ from kd_mlflow.version import __version__
 
 if TYPE_CHECKING:
     from kd_mlflow.population.history import OnEpoch
+    from kd_mlflow.steps.work import OnRows
 
 COMMANDS = {
     "main": "Teachers, distillation and promotion in one process.",
@@ -40,6 +41,7 @@ COMMANDS = {
     "history": "Print who was in production, when, for how long, and why.",
     "columns": "Print how each column of a table is read, before anything is trained on it.",
     "evaluate": "Score any table with any model; say which columns have moved.",
+    "predict": "Score a file's rows into another; name the columns that moved each answer.",
 }
 """What each command does; its function is ``run_...`` of the pipeline."""
 
@@ -90,6 +92,24 @@ class Reporter:
             bar.update(total - done)
         early = f", stopped at epoch {last:,} of {epochs:,}" if 0 < last < epochs else ""
         self.say(f"{label}: trained in {time.monotonic() - started:.1f} s{early}")
+
+    @contextmanager
+    def rows(self, label: str, total: int) -> Iterator[OnRows]:
+        """Show how many of a table's rows are done."""
+        done, said, terminal = 0, time.monotonic(), sys.stderr.isatty()
+        with click.progressbar(
+            length=total, label=label, file=sys.stderr, hidden=not terminal
+        ) as bar:
+
+            def on_rows(rows: int) -> None:
+                nonlocal done, said
+                done += rows
+                bar.update(rows)
+                if not terminal and time.monotonic() - said > LINE_EVERY_S:
+                    said = time.monotonic()
+                    self.say(f"{label}: {done:,} of {total:,} rows")
+
+            yield on_rows
 
 
 def _or_recipe(kind: type) -> Callable[[str], Any]:
@@ -177,7 +197,7 @@ def cli() -> None:
 def _add_command(name: str, text: str) -> None:
     """Register an entry point: it prints what it found, then refuses what ``strict`` forbids."""
     config = (configs.ENTRY_POINTS | configs.READERS)[name]
-    trains = issubclass(config, WorkerOptions)
+    listened = issubclass(config, WorkerOptions | configs.PredictConfig)
 
     @cli.command(name, help=text)
     @options_of(config)
@@ -187,7 +207,7 @@ def _add_command(name: str, text: str) -> None:
             click.echo(f"kd-mlflow {name}: starting", err=True)
         _say_what_is_left()
         pipeline = _import_pipeline()
-        result = getattr(pipeline, f"run_{name}")(chosen, *([Reporter()] if trains else []))
+        result = getattr(pipeline, f"run_{name}")(chosen, *([Reporter()] if listened else []))
         click.echo(result)
         if getattr(chosen, "strict", False):
             result.refuse()

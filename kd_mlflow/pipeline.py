@@ -16,6 +16,7 @@ from kd_mlflow.config.entry_points import (
     EvaluateConfig,
     HistoryConfig,
     MainConfig,
+    PredictConfig,
     PromoteConfig,
     RollbackConfig,
     SweepConfig,
@@ -39,6 +40,7 @@ from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
 from kd_mlflow.report.main_result import MainResult
+from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
 from kd_mlflow.steps.distill import distill_step
@@ -65,7 +67,7 @@ TeachingConfig: TypeAlias = DistillConfig | SweepConfig
 LEADERBOARD = "leaderboard.csv"
 """Every model of a pipeline in a line, beside its run."""
 
-R = TypeVar("R", PromoteConfig, RollbackConfig)
+R = TypeVar("R", PromoteConfig, RollbackConfig, PredictConfig)
 C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
 
 
@@ -184,6 +186,15 @@ def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
     from kd_mlflow.steps.evaluate import evaluate_step
 
     return evaluate_step(config, Tracker())
+
+
+@store_errors()
+def run_predict(config: PredictConfig, listener: Listener = Silence()) -> PredictResult:
+    """Entry point ``predict``: score a table's rows with a registered version, into a file."""
+    from kd_mlflow.steps.predict import predict_step
+
+    tracker = Tracker()
+    return predict_step(_of_model(config, tracker), tracker, listener)
 
 
 @store_errors()

@@ -76,7 +76,8 @@ def customers(tmp_path_factory):
     risk = (frame["plan"] == "basic") * 2 - frame["months"] / 30 + rng.normal(size=n) / 4
     frame["churned"] = np.where(risk > 0, "yes", "no")
     frame.to_csv(folder / "customers.csv", index=False)
-    frame.drop(columns="churned").head(3).to_csv(folder / "rows.csv", index=False)
+    rows = frame.drop(columns="churned").head(3).assign(customer_id=["007", "008", "009"])
+    rows.to_csv(folder / "rows.csv", index=False)
     days = pd.date_range("2024-01-01", periods=n).strftime("%Y-%m-%d")
     visits = frame.assign(customer_id=rng.integers(0, 80, n), day=days)
     visits.to_csv(folder / "visits.csv", index=False)

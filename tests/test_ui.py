@@ -5,8 +5,9 @@ import shutil
 from urllib.parse import quote
 
 import pytest
+from browsers import browser as browser
 from conftest import use_store
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from served import mlflow_server
 
 from kd_mlflow.tracking.runs import Tracker
@@ -15,15 +16,6 @@ pytestmark = pytest.mark.slow
 
 expect.set_options(timeout=20_000)
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SETTINGS = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -59,18 +51,6 @@ def address(finished_main, tmp_path_factory):
     """A server of the shared finished ``main``."""
     with mlflow_server(finished_main.uri, tmp_path_factory.mktemp("server")) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, the system's own."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if not found:
-        pytest.skip("no chromium on this machine; .ci/run installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 from kd_mlflow.config.groups import (
     ColumnOptions,
     DataOptions,
+    DelimitedOptions,
     EnsembleOptions,
     GateOptions,
     ModelOptions,
     RegistryOptions,
     Source,
+    SourceOptions,
     StudentRecipe,
     TableOptions,
     TeacherChoice,
@@ -19,9 +21,11 @@ from kd_mlflow.config.groups import (
 from kd_mlflow.config.options import Options, option, option_group
 from kd_mlflow.config.rules import (
     AT_LEAST_ONE,
+    NATURAL,
     NOT_NEGATIVE,
     OTHER_NAME,
     REASON,
+    SCORED_FILE,
     SHARE,
     SHARES,
     SIZE_LISTS,
@@ -149,6 +153,30 @@ class EvaluateConfig(TableOptions):
 
 
 @option_group
+class PredictConfig(RegistryOptions, DelimitedOptions, SourceOptions):
+    """Options of the entry point ``predict``."""
+
+    model: str = option(
+        "",
+        "The model, as evaluate takes it: the name of a registered model, whose production is "
+        "meant, or models:/name/3, models:/name@candidate; empty: production of model_name.",
+        STORED_TEXT,
+    )
+    out: str = option(
+        "",
+        "The file to write: .csv, .parquet or .pq; one that is there is replaced at the end.",
+        SCORED_FILE,
+    )
+    keep: str = option("", "Columns of the table that the file has too, with commas.", STORED_TEXT)
+    reasons: int = option(
+        0,
+        "So many columns per row that moved its answer most: the student is asked again with each "
+        "at its training median or most frequent category.",
+        NATURAL,
+    )
+
+
+@option_group
 class MainConfig(GateOptions, ModelOptions, StudentRecipe, TeachersConfig):
     """Options of the entry point ``main``: those of its three steps."""
 
@@ -169,6 +197,7 @@ ENTRY_POINTS: dict[str, type[Options]] = {
     "promote": PromoteConfig,
     "rollback": RollbackConfig,
     "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
 }
 """What each command, entry point of MLproject and function of the API takes."""
 

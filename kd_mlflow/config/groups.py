@@ -39,14 +39,20 @@ Source: TypeAlias = Any
 
 
 @option_group
-class TableOptions(Options):
-    """Which table, which label."""
+class SourceOptions(Options):
+    """Which table."""
 
     data: Source = option(
         "synthetic",
         "Built-in table (synthetic, digits, breast_cancer, wine) or path of a CSV or Parquet file; "
         "from Python also a DataFrame of pandas or polars, or an Arrow table.",
     )
+
+
+@option_group
+class LabelOptions(Options):
+    """Which label, which rows belong together."""
+
     target: str = option(
         "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
     )
@@ -56,12 +62,23 @@ class TableOptions(Options):
         "stay on one side of the split, intervals are by groups, and it is no input.",
         STORED_TEXT,
     )
+
+
+@option_group
+class DelimitedOptions(Options):
+    """How a CSV file is written."""
+
     separator: str = option(
         "", "Separator of a CSV file's cells; found in the file where none is given.", SEPARATOR
     )
     decimal: str = option(
         "", "Decimal mark of a CSV file; found in its columns where none is given.", DECIMAL
     )
+
+
+@option_group
+class TableOptions(DelimitedOptions, LabelOptions, SourceOptions):
+    """Which table, which label."""
 
 
 @option_group

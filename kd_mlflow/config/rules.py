@@ -123,6 +123,10 @@ SEPARATOR: Rule = (
     lambda v: v in ("", *SEPARATORS) or (len(v) == 1 and v.isascii() and v not in '"\r\n\0'),
 )
 DECIMAL: Rule = ("the character . or ,", lambda v: v in ("", ".", ","))
+SCORED_FILE: Rule = (
+    "none, or a file that ends in .csv, .parquet or .pq",
+    lambda v: v == "" or str(v).lower().endswith((".csv", ".parquet", ".pq")),
+)
 COLUMNS: Rule = (
     "columns and what each holds, such as price=number;day=date:%d.%m.%Y: number, category, date, "
     "truth, text or leave_out",

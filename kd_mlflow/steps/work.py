@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,9 @@ RUN_NAME_LENGTH = 250
 RUNS = "runs.json"
 """The runs that trained into a folder of checkpoints, oldest first."""
 
+OnRows = Callable[[int], None]
+"""Takes how many more rows of a table are done."""
+
 C = TypeVar("C", bound=WorkerOptions)
 T_co = TypeVar("T_co", covariant=True)
 
@@ -67,6 +70,9 @@ class Listener(Protocol):
     def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
         """Follow a training; the block gets a function that takes each epoch's metrics."""
 
+    def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
+        """Follow rows; the block gets a function that takes how many more are done."""
+
 
 class Silence:
     """The null listener."""
@@ -77,6 +83,10 @@ class Silence:
     def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
         """Follow nothing."""
         return nullcontext(ignore_epoch)
+
+    def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
+        """Follow nothing."""
+        return nullcontext(lambda rows: None)
 
 
 class Trainable(Protocol[T_co]):

@@ -6,10 +6,10 @@ import logging
 import shlex
 import warnings
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -58,8 +58,11 @@ UNREADABLE = (
 )
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class _File:
+class DelimitedFile:
     """A CSV file whose layout is known."""
 
     path: Path
@@ -114,9 +117,20 @@ def read_delimited(
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
 
-    def read(encoding: Encoding) -> pd.DataFrame:
-        file = _File(path, find_layout(path, encoding, separator))
+    def read(file: DelimitedFile) -> pd.DataFrame:
         return _with_texts(_read(file, separator, decimal), file, texts, literal)
+
+    return in_its_encoding(path, separator, read)
+
+
+def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T]) -> T:
+    """Use a CSV file whose encoding is found, which takes a reading of all of it.
+
+    Raises DataError for a file that is no text, or that has rows longer than its header.
+    """
+
+    def read(encoding: Encoding) -> T:
+        return use(DelimitedFile(path, find_layout(path, encoding, separator)))
 
     try:
         encoding = first_encoding(path)
@@ -126,11 +140,11 @@ def read_delimited(
             if encoding.name != "utf-8-sig":
                 raise DataError(f"not a text file in UTF-8 or UTF-16: {path}") from None
         encoding, lost = guessed_encoding(path)
-        frame = read(encoding)
+        found = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
     _say_what_was_guessed(path.name, encoding, lost)
-    return frame
+    return found
 
 
 def _say_what_was_guessed(file: str, encoding: Encoding, lost: int) -> None:
@@ -156,7 +170,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"not a readable CSV file: {path} ({reason})")
 
 
-def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
+def _read(file: DelimitedFile, separator: str, decimal: str) -> pd.DataFrame:
     marks = Marks()
     if decimal:
         frame = file.frame(decimal)
@@ -169,9 +183,18 @@ def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
         marks = read_texts(frame, "," if certain else ".", given=False)
         marks.decimal_comma += commas
     _read_large(frame, file)
-    _say_what_was_found(
-        file.path.name,
-        "," if separator else file.layout.separator,
+    say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
+    return frame
+
+
+def say_what_was_found(file: str, separator: str, marks: Marks) -> None:
+    """Log a line about a file that is not commas between cells and points in numbers.
+
+    Another about each column of numbers that stays text.
+    """
+    _say_marks(
+        file,
+        separator,
         {
             "decimal comma": marks.decimal_comma,
             "thousands comma": marks.thousands[","],
@@ -182,11 +205,10 @@ def _read(file: _File, separator: str, decimal: str) -> pd.DataFrame:
         _log.warning(
             "column %r stays text: nearly all of it are numbers with commas, %r is none", name, text
         )
-    return frame
 
 
 def _with_texts(
-    frame: pd.DataFrame, file: _File, texts: Collection[str], literal: Collection[str]
+    frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str], literal: Collection[str]
 ) -> pd.DataFrame:
     """The table with some columns read again as they are written, if they became anything else."""
     others = [n for n in texts if n in frame and n not in literal]
@@ -198,7 +220,7 @@ def _with_texts(
     return frame.assign(**file.texts(names, **ONLY_EMPTY)) if names else frame
 
 
-def _tell_gap_words(frame: pd.DataFrame, file: _File, told: Collection[str]) -> None:
+def _tell_gap_words(frame: pd.DataFrame, file: DelimitedFile, told: Collection[str]) -> None:
     """Warn of words such as NA that became so many gaps of a text column that they may be meant."""
     texts = frame.select_dtypes(["string", "object"]).columns.difference([*told])
     gaps = frame[texts].isna()
@@ -216,7 +238,7 @@ def _tell_gap_words(frame: pd.DataFrame, file: _File, told: Collection[str]) -> 
             )
 
 
-def _tell_codes(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> None:
+def _tell_codes(frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str]) -> None:
     """Warn of numbers that are written as codes, with zeros ahead."""
     for name in file.layout.codes:
         if name in frame and name not in texts and pd.api.types.is_numeric_dtype(frame[name]):
@@ -228,7 +250,7 @@ def _tell_codes(frame: pd.DataFrame, file: _File, texts: Collection[str]) -> Non
             )
 
 
-def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:
+def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
     """Read a file with the decimal mark found in it, and name the columns that decided on a comma.
 
     These hold numbers such as 3,14, which no point explains. One is enough: then every column is
@@ -246,7 +268,7 @@ def _with_mark_found(file: _File) -> tuple[pd.DataFrame, list[str]]:
     return frame, certain
 
 
-def _read_large(frame: pd.DataFrame, file: _File) -> None:
+def _read_large(frame: pd.DataFrame, file: DelimitedFile) -> None:
     """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
     names = [name for name in frame.columns if may_be_rounded(frame[name])]
     if not names:
@@ -257,7 +279,7 @@ def _read_large(frame: pd.DataFrame, file: _File) -> None:
             frame[name] = whole
 
 
-def _say_what_was_found(file: str, separator: str, marks: dict[str, list[str]]) -> None:
+def _say_marks(file: str, separator: str, marks: dict[str, list[str]]) -> None:
     """Log one line about a file that is not commas between cells and points in numbers."""
     words = {mark: word for word, mark in SEPARATORS.items()}
     found = [] if separator == "," else [f"separator {words[separator]}"]

@@ -53,6 +53,10 @@ class Marks:
     thousands: dict[str, list[str]] = field(default_factory=lambda: {",": [], ".": []})
     left: dict[str, str] = field(default_factory=dict)
     """The text that keeps a column of numbers from being one, by the column."""
+    numbers: dict[str, str] = field(default_factory=dict)
+    """The decimal mark of each column that is to be numbers."""
+    pointed: list[str] = field(default_factory=list)
+    """Columns that stay text, in which numbers get a decimal point."""
 
 
 def decimal_commas(frame: pd.DataFrame) -> list[str]:
@@ -91,23 +95,64 @@ def read_texts(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
     ``frame`` was read with this decimal mark; where it is not given but found in other columns,
     a column may have the other one.
     """
+    marks = find_marks(frame, decimal, given=given)
+    use_marks(frame, marks, decimal)
+    return marks
+
+
+def find_marks(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
+    """How ``read_texts`` reads each column of text."""
     marks = Marks()
     for name, texts in _columns_of_text(frame):
         possible = _readings(texts) & ({decimal} if given else {".", decimal})
         mark = decimal if decimal in possible else "."
         separated = _holds(texts, THOUSANDS[mark])
         if possible and (separated or decimal == ","):
-            frame[name] = _numbers(texts, mark)
+            marks.numbers[name] = mark
             if separated:
                 marks.thousands[THOUSANDS[mark]].append(name)
             if mark == "," and not given and _holds(texts, ","):
                 marks.decimal_comma.append(name)
         elif decimal == "," and len(_numbers_among(texts)) < len(texts) - texts.null_count:
-            frame[name] = _with_points(texts, decimal)
+            marks.pointed.append(name)
             marks.decimal_comma += [] if given else [name]
         elif not given and (text := _exception(texts)) is not None:
             marks.left[name] = text
     return marks
+
+
+def use_marks(frame: pd.DataFrame, marks: Marks, decimal: str) -> None:
+    """Read columns of text by the marks that were found in the whole of them, in place."""
+    for name, mark in marks.numbers.items():
+        texts = pa.array(frame[name], from_pandas=True)
+        frame[name] = _numbers(texts, mark).set_axis(frame.index)
+    for name in marks.pointed:
+        texts = pa.array(frame[name], from_pandas=True)
+        frame[name] = _with_points(texts, decimal).set_axis(frame.index)
+
+
+def cells_by_kind(texts: pa.Array) -> dict[int, tuple[str, int]]:
+    """The first text of each kind that decides how its column is read, and how many there are.
+
+    Kinds are by what a text can be, a number with either mark, and by the marks that it holds.
+    """
+    texts = texts.drop_null()
+    says = [pc.match_substring_regex(texts, pattern) for pattern in NUMBERS.values()]
+    says += [pc.match_substring(texts, mark) for mark in NUMBERS]
+    kinds = sum(each.to_numpy(zero_copy_only=False) * 2**i for i, each in enumerate(says))
+    found, first, counts = np.unique(kinds, return_index=True, return_counts=True)
+    rows = zip(found.tolist(), first.tolist(), counts.tolist(), strict=True)
+    return {kind: (texts[row].as_py(), count) for kind, row, count in rows}
+
+
+def column_in_small(kinds: dict[int, tuple[str, int]]) -> list[str]:
+    """A few texts that are read as a whole column of these kinds of cells is."""
+    numbers = [text for kind, (text, _) in kinds.items() if kind % 2 ** len(NUMBERS)]
+    others = [text for kind, (text, _) in kinds.items() if not kind % 2 ** len(NUMBERS)]
+    count = sum(n for kind, (_, n) in kinds.items() if kind % 2 ** len(NUMBERS))
+    if count >= NEARLY_ALL * sum(n for _, n in kinds.values()):
+        return numbers * (20 * max(1, len(others))) + others
+    return numbers + others * (1 + len(numbers))
 
 
 def _numbers_among(texts: pa.Array) -> pa.Array:
@@ -186,7 +231,8 @@ def whole_numbers(texts: pa.Array) -> pd.Series | None:
         except pa.ArrowInvalid:
             continue
         span = pc.min_max(values).as_py()
-        large = values.null_count and max(span["max"], -span["min"]) >= EXACT
+        present = values.null_count < len(values)
+        large = values.null_count and present and max(span["max"], -span["min"]) >= EXACT
         series: pd.Series = values.to_pandas(types_mapper={kind: nullable}.get if large else None)
         return series
     return None

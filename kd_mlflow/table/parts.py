@@ -1,0 +1,173 @@
+"""A table to be scored in parts: each is read as the whole table would be, none stays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.serving.scoring import ROWS_AT_ONCE, reads_texts
+from kd_mlflow.table.delimited_parts import DelimitedParts
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
+from kd_mlflow.table.frames import as_frame, with_named_index
+from kd_mlflow.table.groups import check_named, column_names
+from kd_mlflow.table.loading import BUILT_IN, FRAME
+
+PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
+"""Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
+
+Part = tuple[pd.DataFrame, pa.Table]
+"""The columns that a model takes, numbered by the table's rows, and those that are kept."""
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """A table to be scored, and what is kept of it.
+
+    ``read`` starts a reading of its parts; ``kept`` are the names of the columns to keep.
+    """
+
+    name: str
+    rows: int
+    kept: tuple[str, ...]
+    read: Callable[[], Iterator[Part]]
+
+
+def part_rows(columns: int) -> int:
+    """Rows of a part: as many as a model scores at once, several times.
+
+    A model's last digits depend on the rows that it scores together: these are the same in parts.
+    """
+    rows = min(PART_ROWS, PART_VALUES // max(1, columns))
+    return max(1, rows // ROWS_AT_ONCE) * ROWS_AT_ONCE
+
+
+def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> TableParts:
+    """Find a table; ``marks`` are separator and decimal mark of a CSV file, empty to be found.
+
+    ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
+    """
+    if not isinstance(data, str | Path) or data in BUILT_IN:
+        what = f"the built-in table {data}" if isinstance(data, str) else "a DataFrame"
+        refuse_csv_options(what, marks["separator"], marks["decimal"])
+        return _of_frame(data, encoding, keep)
+    path = existing_file(str(data), built_in=tuple(BUILT_IN))
+    if is_csv(path):
+        return _of_csv(path, encoding, keep, marks)
+    if path.suffix.lower() in PARQUET:
+        refuse_csv_options(path.name, marks["separator"], marks["decimal"])
+        return _of_parquet(path, encoding, keep)
+    known = ", ".join((*CSV, *PARQUET))
+    raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
+
+
+def _of_frame(data: Any, encoding: Encoding, keep: str) -> TableParts:
+    if isinstance(data, str):
+        features, labels = BUILT_IN[data]()
+        frame = features.assign(**{str(labels.name): labels})
+    else:
+        frame = as_frame(data)
+    name = data if isinstance(data, str) else FRAME
+    needed, kept = _columns(name, list(frame.columns), encoding, keep)
+    step = part_rows(len(needed))
+
+    def read() -> Iterator[Part]:
+        held = _arrow(frame[kept])
+        for start in range(0, len(frame), step):
+            yield frame[needed].iloc[start : start + step], held.slice(start, step)
+
+    return _checked(TableParts(name, len(frame), tuple(kept), read))
+
+
+def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
+    columns = [asdict(column) for column in encoding.columns]
+    literal = {column["name"] for column in columns if column["form"]["literal"]}
+    texts = {column["name"] for column in columns if reads_texts(column)}
+    step = part_rows(len(columns))
+    parts = DelimitedParts(path, step, **marks)
+    needed, kept = _columns(path.name, parts.columns, encoding, keep)
+
+    def read() -> Iterator[Part]:
+        features = parts.read(needed, texts=texts, literal=literal)
+        if not kept:
+            yield from ((frame, _arrow(frame[[]])) for frame in features)
+            return
+        for frame, held in zip(features, parts.as_written(kept), strict=True):
+            yield frame, _arrow(held[kept])
+
+    return _checked(TableParts(path.name, parts.rows, tuple(kept), read))
+
+
+def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
+    needed, kept = _columns(path.name, file.schema_arrow.names, encoding, keep)
+    step = part_rows(len(needed))
+
+    def read() -> Iterator[Part]:
+        start, names = 0, list(dict.fromkeys((*needed, *kept)))
+        try:
+            for table in _whole_parts(file.iter_batches(step, columns=names), step):
+                frame = with_named_index(table.select(needed).to_pandas(), path.name)
+                frame = frame.set_axis(frame.columns.map(str), axis=1)
+                frame.index = pd.RangeIndex(start, start + len(frame))
+                start += len(frame)
+                yield frame, table.select(kept).replace_schema_metadata()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"not a readable Parquet file: {path} ({first_line(error)})") from None
+
+    return _checked(TableParts(path.name, file.metadata.num_rows, tuple(kept), read))
+
+
+def _whole_parts(batches: Iterator[pa.RecordBatch], step: int) -> Iterator[pa.Table]:
+    """Parts of so many rows each, but for the last one, whatever the file's own groups are."""
+    rest = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        while rest.num_rows >= step:
+            yield rest.slice(0, step)
+            rest = rest.slice(step)
+    if rest is not None and rest.num_rows:
+        yield rest
+
+
+def _columns(
+    table: str, columns: Sequence[str], encoding: Encoding, keep: str
+) -> tuple[list[str], list[str]]:
+    """The columns that a model takes, and those to be kept; DataError where one is missing."""
+    columns = list(map(str, columns))
+    if len(set(columns)) < len(columns):
+        raise DataError(f"duplicate columns in {table}: {', '.join(map(repr, columns))}")
+    needed = [column.name for column in encoding.columns]
+    if absent := [name for name in needed if name not in columns]:
+        raise DataError(
+            f"{table} lacks columns that the model takes: {', '.join(map(repr, absent))}; it has: "
+            f"{', '.join(map(repr, columns))}"
+        )
+    kept = column_names(keep, columns)
+    check_named(kept, "keep", columns, "")
+    return needed, kept
+
+
+def _checked(table: TableParts) -> TableParts:
+    if not table.rows:
+        raise DataError(f"{table.name} has a header and no rows")
+    return table
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """Columns as Arrow keeps them; their types are those of the table's own."""
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"a column cannot be kept: {first_line(error)}") from None
