@@ -18,7 +18,7 @@ from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
 from kd_mlflow.table.frames import as_frame, with_named_index
 from kd_mlflow.table.groups import check_named, column_names
-from kd_mlflow.table.loading import BUILT_IN, FRAME
+from kd_mlflow.table.sources import BUILT_IN, FRAME
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
