@@ -62,10 +62,15 @@ def scratch() -> Iterator[Path]:
 
 
 def folder_till_exit() -> Path:
-    """A private folder for as long as this process lives."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    """A private folder for as long as this process lives; one of a killed process is removed."""
+    holding = ExitStack()
+    atexit.register(holding.close)
+    return holding.enter_context(scratch())
+
+
+def clear_scratch() -> None:
+    """Remove what killed processes have left of ``scratch``."""
+    remove_dead(state_folder("scratch"))
 
 
 def remove_dead(parent: Path, older_than_s: float = 0) -> None:

@@ -49,6 +49,7 @@ from kd_mlflow.steps.promote import promote_step
 from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
+from kd_mlflow.steps.transfer import transfer_step
 from kd_mlflow.steps.work import Listener, Session, Silence, begun
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.loading import describe_columns
@@ -143,6 +144,8 @@ def run_promote(config: PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
     config = _of_model(config, tracker)
+    if config.to_uri:
+        return transfer_step(config, tracker)
     name, to = config.model_name, config.to or config.model_name
     find = versions.find_version if to == name else copies.find_original
     if not config.dry_run:

@@ -229,6 +229,7 @@ def test_main_has_every_option_of_its_steps():
         "version",
         "from_sweep",
         "to",
+        "to_uri",
         "dry_run",
     }
     assert wanted == names

@@ -1,6 +1,7 @@
 """A store that fails is one line within seconds, which names it and shows no password."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -188,6 +189,20 @@ def test_a_busy_database_is_there(store, tmp_path):
         stores.check_stores()
         other.execute("ROLLBACK")
     other.close()
+
+
+def test_a_database_whose_writer_was_killed_is_there(store, tmp_path):
+    """What it left half written is undone by whoever opens the file next, as sqlite does."""
+    writer = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM experiments")
+    for name in ("mlflow.db", "mlflow.db-journal"):  # as a crash leaves both
+        shutil.copy(tmp_path / name, tmp_path / f"killed-{name}")
+    writer.close()
+    uri = f"sqlite:///{tmp_path / 'killed-mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    stores.check_stores()
+    assert MlflowClient(uri).search_experiments()
 
 
 def test_a_registry_elsewhere_is_asked_too(store, monkeypatch):

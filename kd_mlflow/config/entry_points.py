@@ -20,6 +20,7 @@ from kd_mlflow.config.groups import (
 )
 from kd_mlflow.config.options import Options, option, option_group
 from kd_mlflow.config.rules import (
+    ADDRESS,
     AT_LEAST_ONE,
     NATURAL,
     NOT_NEGATIVE,
@@ -90,6 +91,12 @@ class PromoteConfig(GateOptions, RegistryOptions):
         "Another registered model, such as prod.churn: the version is copied there, gated against "
         "what is in production there, and promoted there.",
         OTHER_NAME,
+    )
+    to_uri: str = option(
+        "",
+        "Address of another tracking server with a registry: the version is copied there, gated "
+        "and promoted there, under the name in to, or the same; here nothing is written.",
+        ADDRESS,
     )
     data: Source = option(
         "", "Where the version's table lies now, if no longer where it was; it must be the same."
@@ -186,7 +193,9 @@ class MainConfig(GateOptions, ModelOptions, StudentRecipe, TeachersConfig):
 
     def for_promote(self, version: str) -> PromoteConfig:
         """The options of its last step, for a given version."""
-        return PromoteConfig.part_of(self, version=version, to="", data="", dry_run=False)
+        return PromoteConfig.part_of(
+            self, version=version, to="", to_uri="", data="", dry_run=False
+        )
 
 
 ENTRY_POINTS: dict[str, type[Options]] = {

@@ -101,6 +101,10 @@ NAME: Rule = (
     nameable,
 )
 OTHER_NAME: Rule = (f"none, or {NAME[0]}", lambda v: v == "" or nameable(v))
+ADDRESS: Rule = (
+    "none, or an address such as https://mlflow.prod or sqlite:////data/mlflow.db",
+    lambda v: v == "" or ("://" in v and not set(v) & {"\n", "\r"}),
+)
 STORED_TEXT: Rule = ("text of at most 6,000 characters", lambda v: len(v) <= 6000)
 """A run's parameters are read again, and MLflow cuts longer ones (MAX_PARAM_VAL_LENGTH)."""
 SHORT_TEXT: Rule = ("text of at most 200 characters", lambda v: len(v) <= 200)

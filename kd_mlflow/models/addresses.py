@@ -43,7 +43,8 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
         if version:
             folder = pull(version, folder_till_exit())
         else:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=resolved))
+            place = str(folder_till_exit())
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
         model = load(folder, uri, columns, role=role)
     return replace(model, resolved=resolved, version=version)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.lock import find_model
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION, read_aliases
-from kd_mlflow.registry.records import versions
+from kd_mlflow.registry.records import decided, versions
 from kd_mlflow.registry.versions import aliased, find_version
+
+COPIED_FROM = "kd.copied_from"
+"""Tag of a version that came from another server, and of its run: which version of which model."""
 
 
 def find_original(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
@@ -26,19 +31,42 @@ def find_original(client: MlflowClient, model_name: str, version: str) -> ModelV
 def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> ModelVersion:
     """A version's copy in another registered model, which MLflow makes where there is none.
 
-    It waits for the gate as a version does that was distilled there. Raises RegistryError where it
-    is in production there already.
+    It waits for the gate as a version does that was distilled there. Raises RegistryError as
+    ``found_copy`` does.
     """
     source = f"models:/{version.name}/{version.version}"
-    there = versions(client, model_name) if find_model(client, model_name) else ()
-    found = next((each for each in there if each.source == source), None)
+    found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:
         found = client.copy_model_version(source, model_name)
         client.set_model_version_tag(model_name, found.version, "kd.promotion", "pending")
         client.set_registered_model_alias(model_name, CANDIDATE, found.version)
-    elif read_aliases(client, model_name).production == str(found.version):
+    return found
+
+
+def found_copy(
+    client: MlflowClient,
+    model_name: str,
+    version: ModelVersion,
+    is_copy: Callable[[ModelVersion], bool],
+) -> ModelVersion | None:
+    """A version's copy in a registered model, if both are there.
+
+    Raises RegistryError where it is in production, or was rolled back: its number promotes it then.
+    """
+    there = versions(client, model_name) if find_model(client, model_name) else ()
+    found = next(filter(is_copy, there), None)
+    if found is None:
+        return None
+    aliases, number = read_aliases(client, model_name), str(found.version)
+    what = (
+        f"nothing to promote: version {number} of {model_name!r}, a copy of version "
+        f"{version.version} of {version.name!r}, "
+    )
+    if aliases.production == number:
+        raise RegistryError(f"{what}is in production already")
+    if decided(client, aliases.model, found) == "rolled_back":
+        way_out = f"there with model_name={model_name} version={number}"
         raise RegistryError(
-            f"nothing to promote: version {found.version} of {model_name!r}, a copy of version "
-            f"{version.version} of {version.name!r}, is in production already"
+            f"{what}was rolled back; to promote it all the same, name it: {way_out}"
         )
     return found

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kd_mlflow.local_state import held, state_folder
+from kd_mlflow.local_state import clear_scratch, held, state_folder
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Tracker
 
@@ -38,7 +38,11 @@ def decision_run(
 
 
 def end_dead(tracker: Tracker) -> None:
-    """End the runs of decisions whose processes died on this machine, as KILLED."""
+    """End the runs of decisions whose processes died on this machine, as KILLED.
+
+    The files that they left go too.
+    """
+    clear_scratch()
     for lock in _folder(tracker).glob("*.lock"):
         with held(lock.with_suffix("")) as ours:
             if ours:

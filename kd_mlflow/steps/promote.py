@@ -47,9 +47,7 @@ def promote_step(
     artifact or what is in production cannot be had or does not score.
     """
     if config.dry_run:
-        candidate = examine(config, submitted, tracker, clean=clean)
-        checks, standing = ask_gate(config, candidate, tracker)
-        return _decision(config, candidate, checks, replaced=standing, moved=False)
+        return rehearsed(config, examine(config, submitted, tracker, clean=clean), tracker)
     number = str(submitted.version.version)
     with decision_run(tracker, "promotion", f"promotion v{number}", parent) as run:
         _describe(run, config, submitted)
@@ -67,6 +65,12 @@ def promote_step(
             )
         _conclude(tracker, run, decision, submitted.run)
     return replace(decision, page=page_of(tracker, run))
+
+
+def rehearsed(config: PromoteConfig, candidate: Candidate, tracker: Tracker) -> Decision:
+    """What the gate answers now; nothing is recorded or moved."""
+    checks, standing = ask_gate(config, candidate, tracker)
+    return _decision(config, candidate, checks, replaced=standing, moved=False)
 
 
 def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> None:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import mlflow
@@ -68,6 +69,10 @@ def masked(text: str) -> str:
     return SECRET_PARAMETER.sub(r"\1***", SQL.sub("", text))
 
 
+elsewhere: ContextVar[bool] = ContextVar("elsewhere", default=False)
+"""Whether the store in use is the one of the option ``to_uri``."""
+
+
 def stores_in_use() -> dict[str, str]:
     """Names of the stores in use by their addresses; the registry only where it is another one."""
     tracking = mlflow.get_tracking_uri()
@@ -91,7 +96,7 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     """The error to raise for a failure, one line; it names the store of ``uri``, or all in use."""
     asked = {store: name for store, name in stores_in_use().items() if uri in (None, store)}
     stores = " or ".join(f"the {name} {masked(store)}" for store, name in asked.items())
-    settings = [ADDRESS_SETTINGS[name] for name in asked.values()]
+    settings = ["to_uri" if elsewhere.get() else ADDRESS_SETTINGS[name] for name in asked.values()]
     code = getattr(error, "error_code", "")
     if code in NOT_LET_IN:
         settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]

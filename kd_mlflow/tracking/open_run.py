@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from mlflow.entities import (
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.models import Model
 
+from kd_mlflow.local_state import scratch
 from kd_mlflow.tracking.failures import absent_ok
 from kd_mlflow.tracking.patience import Patience
 from kd_mlflow.tracking.saved_model import MLMODEL
@@ -211,8 +211,8 @@ def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
 @contextmanager
 def _filled(write: Callable[[Path], object]) -> Iterator[Path]:
     """A folder that ``write`` has filled, for as long as the block."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as around:
-        folder = Path(around) / "files"
+    with scratch() as around:
+        folder = around / "files"
         folder.mkdir()
         write(folder)
         yield folder

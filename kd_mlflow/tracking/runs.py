@@ -16,6 +16,7 @@ from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
+from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.tracking.failures import FAILURES, absent, absent_ok, masked, store_error
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.patience import SHORT_S, Patience
@@ -307,7 +308,7 @@ class Tracker:
     def download(self, run_id: str, path: str) -> Path:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
         try:
-            return Path(self.client.download_artifacts(run_id, path))
+            return Path(self.client.download_artifacts(run_id, path, str(folder_till_exit())))
         except FAILURES as error:
             failure = error
         except OSError as error:

@@ -122,7 +122,8 @@ def _ask_file(file: Path | None) -> None:
         with closing(sqlite3.connect(read_only, uri=True, timeout=0)) as database:
             database.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:  # who is busy is there
+        # who is busy is there; what a killed process left half written is undone by who writes next
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY):
             raise
 
 
