@@ -72,6 +72,16 @@ def test_a_training_that_stops_early_says_when(capsys, last, said):
     assert capsys.readouterr().err.splitlines()[-1].endswith(said)
 
 
+def test_rows_are_counted_where_there_is_no_terminal(capsys, monkeypatch):
+    """Lines say how far a long table is."""
+    monkeypatch.setattr(cli, "LINE_EVERY_S", 0)
+    with cli.Reporter().rows("scoring t.csv", 5000) as on_rows:
+        on_rows(2048)
+        on_rows(2952)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "scoring t.csv: 2,048 of 5,000 rows"
+
+
 @pytest.mark.parametrize("command", ["main", "teachers", "distill", "sweep"])
 def test_help_begins_with_what_people_use(run, command):
     """Of many options ``--help`` shows the usual ones and how to see all."""

@@ -239,6 +239,15 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+def test_every_question_leads_to_a_section():
+    """Each line of the index by question ends at a section, not at the top of somewhere."""
+    lines = [
+        line for line in (ROOT / "docs/README.md").read_text().splitlines() if line[:2] == "- "
+    ]
+    assert len(lines) > 30
+    assert [line for line in lines if not re.search(r"\(\w+\.md#[\w-]+\)", line)] == []
+
+
 def test_the_readmes_table_is_that_of_its_pictures():
     """Every line of the README's closing table was printed by the main that its pictures show."""
     readme = (ROOT / "README.md").read_text()

@@ -177,7 +177,8 @@ def test_a_log_loss_that_is_measurably_lost_is_refused(low, classes, passed):
     checks, (verdict, reason) = asked({"log_loss_gap_low": low}, task=task)
     assert checks["log_loss"].passed is verdict is passed
     assert checks["log_loss"].threshold == pytest.approx(0.005 * np.log(classes))
-    assert f"95 % interval {low:+.4f} to +0.0170" in reason
+    bounds = f"{low:.4f} to 0.0170" if low > 0 else f"0.0170 higher to {-low:.4f} lower"
+    assert f"higher than the ensemble's (95 % interval {bounds})" in reason
     assert "log_loss" not in asked({"log_loss_gap_low": low}, max_log_loss_gap=0.0)[0]
 
 

@@ -254,6 +254,14 @@ def test_what_a_caller_can_mend_is_one_line(student, tmp_path, name):
     assert (tmp_path / "rows.csv").read_bytes() == before[tmp_path / "rows.csv"]
 
 
+def test_of_several_models_one_must_be_named(store):
+    """Without a name none of them is meant; the error lists them."""
+    for name in ("churn", "fraud"):
+        store.create_registered_model(name)
+    with pytest.raises(RegistryError, match="the models there are: 'churn', 'fraud'"):
+        kd.predict(data=synthetic(9), out="scored.csv")
+
+
 def test_without_a_profile_reasons_are_refused(student, tmp_path):
     """An early student answers; why it did is not known, which one line says."""
     model, rows, _ = student

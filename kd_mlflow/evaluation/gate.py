@@ -9,6 +9,8 @@ from dataclasses import replace
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.case import Asked, Case, Findings
 from kd_mlflow.evaluation.checks import Check, Limits, failed, unasked
+from kd_mlflow.evaluation.differences import LOG_LOSS, difference, reverse
+from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.reproduction import reproduction_check
 from kd_mlflow.evaluation.succession import Incumbent, production_check, task_check
 
@@ -25,6 +27,8 @@ BASELINES = {
 MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log loss against the"}
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
+IN_POINTS = ("accuracy", "balanced_accuracy")
+"""Metrics whose differences are said in points of a hundred."""
 
 RATIOS = {"compression_ratio": "", "latency_ratio": " in time"}
 """What a student may have less of than its ensemble: a tree's thresholds are no weights."""
@@ -120,11 +124,14 @@ def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap:
         raise RegistryError(f"gate_metric {metric} needs two classes; this run has no {ours}")
     ensemble, student = metrics[theirs], metrics[ours]
     gap = student - ensemble if metric == "log_loss" else ensemble - student
+    size, most = f"{abs(gap):.4f}", f"{max_accuracy_gap:g}"
+    if metric in IN_POINTS:
+        size, most = f"{100 * abs(gap):.2f} points", f"{100 * max_accuracy_gap:g}"
     return Check(
         name="accuracy",
         passed=gap <= max_accuracy_gap + TOLERANCE,
         reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
-        f"gap {gap:+.4f}, at most {max_accuracy_gap:g} allowed",
+        f"{size} {'below' if student <= ensemble else 'above'}, at most {most} allowed",
         threshold=max_accuracy_gap,
         metrics={
             theirs: ensemble,
@@ -145,11 +152,13 @@ def _log_loss_check(
         return unasked("log_loss", "the run has no interval of the gap, or no classes")
     gap, low, high = (metrics[f"log_loss_gap{bound}"] for bound in ("", "_low", "_high"))
     allowed = most * math.log(len(classes))
+    said = difference(
+        reverse(Interval(value=gap, low=low, high=high)), LOG_LOSS, than="the ensemble's"
+    )
     return Check(
         name="log_loss",
         passed=low <= allowed,
-        reason=f"log loss {gap:+.4f} against the ensemble's (95 % interval {low:+.4f} to "
-        f"{high:+.4f}), {allowed:.4f} allowed",
+        reason=f"log loss {said}, {allowed:.4f} allowed",
         threshold=allowed,
         metrics={"log_loss_gap": gap, "log_loss_gap_low": low, "log_loss_gap_high": high},
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
 from kd_mlflow.evaluation.checks import Check, Limits, unasked
+from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, Measure, difference
 from kd_mlflow.evaluation.intervals import (
     Interval,
     accuracy_difference,
@@ -114,15 +115,14 @@ def _advantage_check(
     better = _advantage(candidate, production, measure)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
     ours, theirs = _means(candidate), _means(production)
+    said = LOG_LOSS if measure == "log_loss" else ACCURACY
     levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
         name="production",
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
-        f"{rows:,} rows{_groups_text(candidate)}: better by {better.value:+.4f} "
-        f"({better.low:+.4f} to {better.high:+.4f}); "
-        f"{limits.policy.replace('_', '-')} needs the lower bound above {threshold:g}"
-        f"{_seen_text(left_out)}",
+        f"{rows:,} rows{_groups_text(candidate)}: {difference(better, said)}; "
+        f"{_needs_text(limits, said)}{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
             **{f"candidate_test_{name}": value for name, value in ours.items()},
@@ -134,6 +134,14 @@ def _advantage_check(
             **({} if left_out is None else {"left_out_rows": left_out}),
         },
     )
+
+
+def _needs_text(limits: Limits, measure: Measure) -> str:
+    """What the policy asks of the interval of the difference to production."""
+    if limits.policy == "better":
+        return f"policy better needs all of the interval {measure.better}"
+    most = f"{measure.factor * limits.margin:g}{measure.unit} {measure.worse}"
+    return f"policy non-inferior allows none of the interval {most}"
 
 
 def _advantage(candidate: RowScores, production: RowScores, measure: str) -> Interval:

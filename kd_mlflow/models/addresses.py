@@ -23,7 +23,7 @@ from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, meant_model, pull
+from kd_mlflow.registry.versions import aliased, known_models, meant_model, pull
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.runs import Tracker
 
@@ -173,7 +173,8 @@ def _address(version: ModelVersion) -> str:
 def _no_version_text(client: MlflowClient, uri: str, name: str) -> str:
     known = client.search_model_versions(f"name = '{name}'", max_results=50)
     numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
+    others = "" if known else f", the models there are: {listed(known_models(client)) or 'none'}"
     return (
-        f"the registry has no {uri}: {name!r} has {numbers}; give models:/name/1, "
+        f"the registry has no {uri}: {name!r} has {numbers}{others}; give models:/name/1, "
         "models:/name@alias, or the URI of another MLflow model"
     )

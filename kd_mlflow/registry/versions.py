@@ -357,7 +357,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 def require_model(client: MlflowClient, model_name: str) -> None:
     """Raise RegistryError where there is no registered model of a name; name those there are."""
     if find_model(client, model_name) is None:
-        known = _known_models(client)
+        known = known_models(client)
         raise RegistryError(
             f"no registered model {model_name!r}; the registry has: "
             f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
@@ -381,11 +381,11 @@ def meant_model(client: MlflowClient, model_name: str) -> str:
     """
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name
-    known = _known_models(client)
+    known = known_models(client)
     return known[0] if len(known) == 1 else model_name
 
 
-def _known_models(client: MlflowClient) -> list[str]:
+def known_models(client: MlflowClient) -> list[str]:
     """Names of the registered models; a lock is none."""
     found = client.search_registered_models()
     return [model.name for model in found if model.tags.get(KIND) != "lock"]

@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.evaluation.differences import ACCURACY, bounds, difference, reverse
 from kd_mlflow.report.closing import html_table, numbers
 from kd_mlflow.report.teachers_result import TeacherResult
 from kd_mlflow.report.words import (
-    ACCURACY,
     accuracy_with_error,
-    bounds,
-    difference,
     kind_text,
     percent,
-    reverse,
     warning_text,
 )
 

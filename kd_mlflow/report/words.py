@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
+from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, bounds, difference, reverse
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
@@ -123,51 +123,6 @@ def percent(share: float) -> str:
 def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
     """Write a mean over seeds with its standard error."""
     return f"{percent(metrics[name])} ± {100 * metrics[f'{name}_sem']:.2f}"
-
-
-class Measure(NamedTuple):
-    """How differences of a metric are written: times ``factor``, and which way is which."""
-
-    factor: float
-    decimals: int
-    unit: str
-    better: str
-    worse: str
-
-
-ACCURACY = Measure(100, 2, " points", "better", "worse")
-LOG_LOSS = Measure(1, 4, "", "lower", "higher")
-
-
-def bounds(gain: Interval, measure: Measure) -> str:
-    """Write an interval without signs: words say which way, once where both ends go one way.
-
-    >>> bounds(Interval(value=0.001, low=-0.002, high=0.004), ACCURACY)
-    '95 % interval 0.20 points worse to 0.40 better'
-    >>> bounds(Interval(value=-0.003, low=-0.004, high=-0.002), ACCURACY)
-    '95 % interval 0.20 to 0.40'
-    """
-    factor, decimals, unit, better, worse = measure
-    low, high = (f"{abs(factor * end):.{decimals}f}" for end in (gain.low, gain.high))
-    if not gain.decided:
-        return f"95 % interval {low}{unit} {worse} to {high} {better}"
-    return "95 % interval " + " to ".join((low, high) if gain.low > 0 else (high, low))
-
-
-def difference(gain: Interval, measure: Measure, than: str = "") -> str:
-    """Write by how much something is better or worse, than what if that is not said already.
-
-    >>> difference(Interval(value=-0.003, low=-0.004, high=-0.002), ACCURACY)
-    '0.30 points worse (95 % interval 0.20 to 0.40)'
-    """
-    size = f"{abs(measure.factor * gain.value):.{measure.decimals}f}{measure.unit}"
-    direction = measure.better if gain.value > 0 else measure.worse
-    return f"{size} {direction}{than and f' than {than}'} ({bounds(gain, measure)})"
-
-
-def reverse(difference: Interval) -> Interval:
-    """The same difference seen from the other side: a gap is a gain of the ensemble."""
-    return Interval(value=-difference.value, low=-difference.high, high=-difference.low)
 
 
 def gain_text(gain: Interval) -> str:
