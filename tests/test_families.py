@@ -20,7 +20,7 @@ from kd_mlflow.distillation.families import teachers_fingerprint
 from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_ensemble
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.evaluation import gate as gates
-from kd_mlflow.evaluation.case import Findings
+from kd_mlflow.evaluation.case import Examined
 from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.pipeline import run_main, run_teachers
 from kd_mlflow.population.checkpoints import Checkpoints
@@ -157,7 +157,7 @@ def test_the_check_of_the_page_is_one_file_and_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "agreement", None)
     check = module_of(tmp_path / "agreement.py", "agreement").AGREEMENT
     monkeypatch.setattr(gates, "CHECKS", (check,))
-    findings = Findings(logged={"test_agreement": 0.8}, reproduced={}, task=None)
+    findings = Examined(logged={"test_agreement": 0.8}, reproduced={}, task=None)
     (found,) = gates.gate(findings, None, None)
     assert (found.name, found.passed, found.question) == ("agreement", False, check.question)
     assert "0.8000, at least 0.9 required" in found.reason

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from kd_mlflow.errors import RegistryError, Unavailable
-from kd_mlflow.evaluation.case import Findings
+from kd_mlflow.evaluation.case import Examined
 from kd_mlflow.evaluation.checks import Limits
 from kd_mlflow.evaluation.gate import CHECKS, gate, verdict
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import RowScores
-from kd_mlflow.evaluation.succession import Incumbent, Task
+from kd_mlflow.evaluation.succession import Incumbent, PredictionTask
 
 GOOD = {
     "registered_test_accuracy": 0.95,
@@ -43,7 +43,7 @@ LIMITS = Limits(
     max_latency_ms=0.0,
     min_class_recall=0.0,
 )
-TASK = Task(target="churned", classes=("no", "yes"), columns=("age", "plan"))
+TASK = PredictionTask(target="churned", classes=("no", "yes"), columns=("age", "plan"))
 N = 1000
 
 
@@ -82,7 +82,7 @@ def asked(changes=(), incumbent=None, *, task=TASK, **options):
         for name in ("latency_ms", "least_recall", "measured", "reproduced")
         if name in options
     }
-    findings = Findings(**{"logged": logged, "reproduced": reproduced, "task": task, **own})
+    findings = Examined(**{"logged": logged, "reproduced": reproduced, "task": task, **own})
     checks = gate(findings, incumbent, replace(LIMITS, **options))
     return {check.name: check for check in checks}, verdict(checks)
 
@@ -143,7 +143,7 @@ def test_worse_than_a_baseline_may_be_allowed():
 def test_a_run_without_such_intervals_is_not_asked():
     """Early runs have none: nothing is compared, nothing is stopped."""
     logged = {name: value for name, value in GOOD.items() if "gain" not in name}
-    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     checks = gate(findings, None, LIMITS)
     (check,) = [check for check in checks if check.name == "baseline"]
     assert (check.passed, check.metrics) == (None, {})
@@ -185,7 +185,7 @@ def test_a_log_loss_that_is_measurably_lost_is_refused(low, classes, passed):
 def test_a_run_without_an_interval_of_the_gap_is_not_asked():
     """Early runs have none."""
     logged = {name: value for name, value in GOOD.items() if "gap" not in name}
-    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "log_loss"]
     assert check.passed is None
 
@@ -217,7 +217,7 @@ def test_ten_times_fewer_numbers_or_ten_times_less_time(numbers, time, passed):
         if ratio
     }
     logged = {n: v for n, v in GOOD.items() if n != "compression_ratio"} | known
-    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "compression"]
     assert check.passed is passed
     assert known.items() <= check.metrics.items()
@@ -227,7 +227,7 @@ def test_ten_times_fewer_numbers_or_ten_times_less_time(numbers, time, passed):
 def test_what_cannot_be_counted_is_no_reason_to_refuse():
     """Teachers without a count whose student is not ten times faster: nobody knows its size."""
     logged = {n: v for n, v in GOOD.items() if n != "compression_ratio"} | {"latency_ratio": 2.0}
-    findings = Findings(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
+    findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "compression"]
     assert check.passed is None
 
@@ -364,7 +364,7 @@ def test_fewer_columns_are_no_change():
 
 def test_what_is_not_known_of_production_is_said():
     """A model that names no target, classes or columns has no task to be compared with."""
-    nothing = Task(target=None, classes=None, columns=None)
+    nothing = PredictionTask(target=None, classes=None, columns=None)
     check = asked(incumbent=standing(task=nothing))[0]["task"]
     assert check.passed
     assert "target and classes not known" in check.reason

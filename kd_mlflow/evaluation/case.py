@@ -8,11 +8,11 @@ from functools import cached_property
 
 from kd_mlflow.evaluation.checks import Check, Limits
 from kd_mlflow.evaluation.reproduction import Reproduced
-from kd_mlflow.evaluation.succession import Incumbent, Task
+from kd_mlflow.evaluation.succession import Incumbent, PredictionTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class Examined:
     """All that the gate knows of a candidate.
 
     ``logged`` are the metrics of its distill run, ``measured`` those of its artifact, by the names
@@ -22,7 +22,7 @@ class Findings:
 
     logged: Mapping[str, float]
     reproduced: Reproduced
-    task: Task
+    task: PredictionTask
     measured: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None
     least_recall: float | None = None
@@ -32,7 +32,7 @@ class Findings:
 class Case:
     """What every check is asked about; ``incumbent`` is None where nothing is in production."""
 
-    findings: Findings
+    findings: Examined
     incumbent: Incumbent | None
     limits: Limits
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.evaluation.case import Asked, Case, Findings
+from kd_mlflow.evaluation.case import Asked, Case, Examined
 from kd_mlflow.evaluation.checks import Check, Limits, failed, unasked
 from kd_mlflow.evaluation.differences import LOG_LOSS, difference, reverse
 from kd_mlflow.evaluation.intervals import Interval
@@ -95,7 +95,7 @@ CHECKS: tuple[Asked, ...] = (
 """Every check, in the order in which decisions show them: each new one has its line here."""
 
 
-def gate(findings: Findings, incumbent: Incumbent | None, limits: Limits) -> tuple[Check, ...]:
+def gate(findings: Examined, incumbent: Incumbent | None, limits: Limits) -> tuple[Check, ...]:
     """Ask every check of a candidate; ``incumbent`` is None where nothing is in production.
 
     What its artifact was measured to be worth counts, not what its run says of that.

@@ -17,7 +17,7 @@ from kd_mlflow.evaluation.scores import RowScores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class PredictionTask:
     """What a model predicts, and the columns it reads; None for what is not known of it."""
 
     target: str | None
@@ -36,17 +36,19 @@ class Incumbent:
     """
 
     version: str
-    task: Task
+    task: PredictionTask
     scores: tuple[RowScores, RowScores] | Unavailable | None
     left_out: int | None = None
 
 
-def same_task(candidate: Task, production: Task) -> bool:
+def same_task(candidate: PredictionTask, production: PredictionTask) -> bool:
     """Whether two models answer one question, as far as both are known: target and classes."""
     return not _other_task(candidate, production)
 
 
-def task_check(task: Task, incumbent: Incumbent | None, allow_schema_change: bool) -> Check:
+def task_check(
+    task: PredictionTask, incumbent: Incumbent | None, allow_schema_change: bool
+) -> Check:
     """Whether a candidate can take production's place without its callers' noticing."""
     if incumbent is None:
         return unasked("task", "nothing is in production")
@@ -73,7 +75,7 @@ def task_check(task: Task, incumbent: Incumbent | None, allow_schema_change: boo
     )
 
 
-def _other_task(task: Task, theirs: Task) -> str:
+def _other_task(task: PredictionTask, theirs: PredictionTask) -> str:
     """What is different about what two models predict, in words; empty where nothing is known."""
     if None not in (task.target, theirs.target) and task.target != theirs.target:
         return f"it predicts {task.target!r}, production {theirs.target!r}"
@@ -84,7 +86,7 @@ def _other_task(task: Task, theirs: Task) -> str:
     return f"its classes are {listed(task.classes)}, production's {listed(theirs.classes)}"
 
 
-def _known_text(theirs: Task) -> str:
+def _known_text(theirs: PredictionTask) -> str:
     """What of production was compared and is the same."""
     known = {"target": theirs.target, "classes": theirs.classes}
     same = " and ".join(name for name, value in known.items() if value is not None)

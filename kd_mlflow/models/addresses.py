@@ -17,7 +17,7 @@ from mlflow.models import Model
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
-from kd_mlflow.evaluation.succession import Task
+from kd_mlflow.evaluation.succession import PredictionTask
 from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
@@ -107,13 +107,13 @@ def logged_here(tracker: Tracker, model: AnyModel) -> str | None:
     return model.model_id if known else None
 
 
-def task_of(version: ModelVersion, description: Model) -> Task:
+def task_of(version: ModelVersion, description: Model) -> PredictionTask:
     """What a version predicts and reads, as far as it says so; nothing is loaded."""
     inputs, answers = description.get_input_schema(), description.get_output_schema()
     names = answers.input_names() if answers is not None and answers.has_input_names() else []
     classes = [str(n).removeprefix(PROBABILITY) for n in names if str(n).startswith(PROBABILITY)]
     named = inputs is not None and inputs.has_input_names()
-    return Task(
+    return PredictionTask(
         target=version.tags.get("kd.target"),
         classes=tuple(classes) or None,
         columns=tuple(map(str, inputs.input_names())) if named else None,

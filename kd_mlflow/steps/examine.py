@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import Unavailable
-from kd_mlflow.evaluation.case import Findings
+from kd_mlflow.evaluation.case import Examined
 from kd_mlflow.evaluation.checks import Check, Limits
 from kd_mlflow.evaluation.gate import gate
 from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
-from kd_mlflow.evaluation.succession import Incumbent, Task, same_task
+from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.addresses import task_of
 from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
@@ -61,7 +61,7 @@ class Candidate:
     version: ModelVersion
     run: Run
     data: Dataset | Unavailable
-    findings: Findings
+    findings: Examined
     scores: RowScores | None
     digest: str = ""
 
@@ -79,12 +79,12 @@ def examine(
     task = task_of(version, versions.described(version))
     logged, scores, digest = distill_run.data.metrics, None, ""
     if isinstance(data, Unavailable):
-        findings = Findings(logged=logged, reproduced=data, task=task)
+        findings = Examined(logged=logged, reproduced=data, task=task)
     else:
         task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
         pulled, digest = _asked(version, data, clean, timed=config.max_latency_ms > 0)
         if isinstance(pulled, Unavailable):
-            findings = Findings(logged=logged, reproduced=pulled, task=task)
+            findings = Examined(logged=logged, reproduced=pulled, task=task)
         else:
             hashes = row_hashes(data.features("test"), exact=True)
             kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
@@ -140,11 +140,11 @@ def _asked(
 
 def _scored(
     logged: Mapping[str, float],
-    task: Task,
+    task: PredictionTask,
     pulled: PulledAnswers,
     labels: NDArray[np.int64],
     kept: KeptAnswers | Unavailable | None,
-) -> tuple[Findings, RowScores]:
+) -> tuple[Examined, RowScores]:
     """What a pulled model's answers are worth, and whether they are those that were kept."""
     probabilities, places = pulled.probabilities, pulled.places
     threshold = logged.get("registered_threshold")
@@ -156,7 +156,7 @@ def _scored(
     else:
         own = kept.places
         reproduced = repetition(kept.probabilities, probabilities[own], places[own], threshold)
-    findings = Findings(
+    findings = Examined(
         logged=logged,
         reproduced=reproduced,
         task=task,

@@ -17,8 +17,8 @@ import pyarrow as pa
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.table.layout import (
-    Encoding,
     Layout,
+    TextEncoding,
     find_layout,
     first_encoding,
     guessed_encoding,
@@ -129,7 +129,7 @@ def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
 
-    def read(encoding: Encoding) -> T:
+    def read(encoding: TextEncoding) -> T:
         return use(DelimitedFile(path, find_layout(path, encoding, separator)))
 
     try:
@@ -147,7 +147,7 @@ def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T
     return found
 
 
-def _say_what_was_guessed(file: str, encoding: Encoding, lost: int) -> None:
+def _say_what_was_guessed(file: str, encoding: TextEncoding, lost: int) -> None:
     """Log one line about a file that is no UTF-8."""
     told = f"; {lost:,} of its characters are lost" if lost else ""
     if encoding.errors == "replace":

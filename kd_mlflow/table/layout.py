@@ -42,7 +42,7 @@ CODE = re.compile(r"\s*0\d+\s*", re.ASCII)
 Record = list[str]
 
 
-class Encoding(NamedTuple):
+class TextEncoding(NamedTuple):
     """How a file's bytes are text, and what ``errors`` are to become: an error, or U+FFFD."""
 
     name: str
@@ -56,27 +56,27 @@ class Layout:
     ``codes`` are columns that have whole numbers with zeros ahead, such as 007, in the first rows.
     """
 
-    encoding: Encoding
+    encoding: TextEncoding
     separator: str
     names: list[str]
     blank: list[str]
     codes: list[str]
 
 
-def first_encoding(path: Path) -> Encoding:
+def first_encoding(path: Path) -> TextEncoding:
     """The encoding to try first: UTF-16 by its mark or its zeros, else UTF-8."""
     with _open(path, "rb") as file:
         head = file.read(4096)
     if head[:2] in UTF_16:
-        return Encoding("utf-16")
+        return TextEncoding("utf-16")
     for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         zeros, others = (head[start::2].count(0) for start in (place, 1 - place))
         if zeros > len(head) // 4 and not others:
-            return Encoding(name)
-    return Encoding("utf-8-sig")
+            return TextEncoding(name)
+    return TextEncoding("utf-8-sig")
 
 
-def guessed_encoding(path: Path) -> tuple[Encoding, int]:
+def guessed_encoding(path: Path) -> tuple[TextEncoding, int]:
     """The likeliest encoding of a file that is no UTF-8, and how many characters it loses.
 
     UTF-8 with mistakes where most of its other characters are whole; else Windows-1252, in which
@@ -92,11 +92,11 @@ def guessed_encoding(path: Path) -> tuple[Encoding, int]:
             counts += np.bincount(np.frombuffer(part, dtype=np.uint8), minlength=256)
     whole, controls = characters - broken - counts[:128].sum(), int(counts[NOT_IN_1252].sum())
     if whole > broken:
-        return Encoding("utf-8-sig", "replace"), broken
-    return (Encoding("latin-1"), controls) if controls else (Encoding("cp1252"), 0)
+        return TextEncoding("utf-8-sig", "replace"), broken
+    return (TextEncoding("latin-1"), controls) if controls else (TextEncoding("cp1252"), 0)
 
 
-def find_layout(path: Path, encoding: Encoding, separator: str = "") -> Layout:
+def find_layout(path: Path, encoding: TextEncoding, separator: str = "") -> Layout:
     """Find how a file is written; a separator that is given is taken.
 
     Raises DataError for a file of one column, of blank lines, of doubled names or of binary data.
@@ -121,7 +121,7 @@ def find_layout(path: Path, encoding: Encoding, separator: str = "") -> Layout:
     return Layout(encoding=encoding, separator=best, names=names, blank=blank, codes=codes)
 
 
-def _best(path: Path, encoding: Encoding, separators: str) -> tuple[str, list[Record]]:
+def _best(path: Path, encoding: TextEncoding, separators: str) -> tuple[str, list[Record]]:
     """The separator that fits best, and the first records with it."""
     sample, whole = _sample(path, encoding)
     for strict in (True, False):
@@ -138,7 +138,7 @@ def _open(path: Path, mode: str, **options: Any) -> IO[Any]:
     return file
 
 
-def _sample(path: Path, encoding: Encoding) -> tuple[str, bool]:
+def _sample(path: Path, encoding: TextEncoding) -> tuple[str, bool]:
     """The first lines of a file, and whether they are all of it."""
     with _open(path, "rt", encoding=encoding.name, errors=encoding.errors, newline="") as file:
         head = file.read(SAMPLE_CHARACTERS)
