@@ -21,6 +21,7 @@ from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.steps.work import Listener
 from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.parts import Part, TableParts, table_parts
 from kd_mlflow.table.scored_file import scored_file
 from kd_mlflow.tracking.runs import Tracker
@@ -37,6 +38,8 @@ def predict_step(config: PredictConfig, tracker: Tracker, listener: Listener) ->
     out = _out(config)
     model = named_model(tracker, config.model or f"models:/{config.model_name}@{PRODUCTION}")
     scorer, predicted, started = _Scorer(model, config.reasons), Counter[str](), time.monotonic()
+    if is_csv(config.data):
+        listener.say(f"looking through {Path(config.data).name}")
     table = table_parts(
         config.data,
         scorer.encoding,
