@@ -239,6 +239,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line for each time that it asks again
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda number, frame: sys.exit(128 + number))
     try:
