@@ -197,7 +197,11 @@ def _add_command(name: str, text: str) -> None:
 def _say_what_is_left() -> None:
     """Say what an earlier version kept for its server: nothing delivers it any more."""
     folder = state_folder("outbox")
-    if any(folder.glob("*/operations.jsonl")):
+    try:
+        left = any(folder.glob("*/operations.jsonl"))
+    except OSError:  # another user's folder
+        left = False
+    if left:
         click.echo(
             f"{folder} holds what an earlier version kept for a tracking server that was away; it "
             "is no longer delivered: train again, or remove the folder",

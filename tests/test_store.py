@@ -359,3 +359,13 @@ def test_files_that_do_not_come_are_named_soon(finished, monkeypatch):
         kd.load_production()
     assert asked == ["3"]
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_a_folder_of_another_user_is_one_line():
+    """Artifacts that this user may not write are the store's refusal, at once."""
+
+    def refused():
+        raise PermissionError(13, "Permission denied", "/data/mlruns/1")
+
+    with pytest.raises(StoreError, match="Permission denied: '/data/mlruns/1'"):
+        patience.Patience(60.0).make(refused)

@@ -115,7 +115,7 @@ class Patience:
                 return answer
             except Exception as error:  # artifact stores raise what they like
                 if not passing(error):
-                    if isinstance(error, FAILURES):
+                    if isinstance(error, (*FAILURES, PermissionError)):
                         raise store_error(error) from None
                     raise
                 failure = store_error(error)
