@@ -217,7 +217,11 @@ def _add_command(name: str, text: str) -> None:
 def _say_what_is_left() -> None:
     """Say what an earlier version kept for its server: nothing delivers it any more."""
     folder = state_folder("outbox")
-    if any(folder.glob("*/operations.jsonl")):
+    try:
+        left = any(folder.glob("*/operations.jsonl"))
+    except OSError:  # another user's folder
+        left = False
+    if left:
         click.echo(
             f"{folder} holds what an earlier version kept for a tracking server that was away; it "
             "is no longer delivered: train again, or remove the folder",
@@ -259,6 +263,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line for each time that it asks again
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda number, frame: sys.exit(128 + number))
     try:

@@ -15,6 +15,8 @@ from conftest import forget_store, use_store
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import SSLError
 from sqlalchemy.exc import OperationalError
 
 import kd_mlflow as kd
@@ -327,3 +329,43 @@ def test_a_failed_write_shows_no_value(store, tmp_path, caplog, capfd):
     for text in (said, failures.masked(str(caught.value)), caplog.text, *capfd.readouterr()):
         assert SECRET not in text
         assert "INSERT" not in text
+
+
+def test_a_private_certificate_is_named():
+    """Who cannot check the server's certificate reads which setting says where it lies."""
+    error = SSLError("certificate verify failed: self-signed certificate")
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in str(failures.store_error(error))
+
+
+def test_what_no_waiting_mends_is_not_waited_for():
+    """SQL that MLflow makes of a folder with both quotes is wrong for good."""
+    error = OperationalError("INSERT", {}, sqlite3.OperationalError('near "c": syntax error'))
+    assert not failures.passing(error)
+    assert failures.passing(OperationalError("INSERT", {}, sqlite3.OperationalError("locked")))
+
+
+def test_files_that_do_not_come_are_named_soon(finished, monkeypatch):
+    """The line says which files; MLflow asks for them three times again, not seven."""
+    asked = []
+
+    def away(**given):
+        asked.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        raise RequestsConnectionError("refused")
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda *uri, **given: away(**given))
+    with pytest.raises(
+        StoreError, match=r"the artifact of version 1 of 'kd-student' cannot be fet"
+    ):
+        kd.load_production()
+    assert asked == ["3"]
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_a_folder_of_another_user_is_one_line():
+    """Artifacts that this user may not write are the store's refusal, at once."""
+
+    def refused():
+        raise PermissionError(13, "Permission denied", "/data/mlruns/1")
+
+    with pytest.raises(StoreError, match="Permission denied: '/data/mlruns/1'"):
+        patience.Patience(60.0).make(refused)

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
+from kd_mlflow.errors import RegistryError, RunError, StoreError, Unavailable, listed
 from kd_mlflow.evaluation.succession import PredictionTask
 from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
@@ -25,6 +25,7 @@ from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.versions import aliased, known_models, meant_model, pull
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
+from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Tracker
 
 VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
@@ -37,7 +38,7 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
     An alias is resolved to its version first: what is fetched is what is recorded.
     Raises RunError where it cannot be loaded.
     """
-    with loading(uri, role):
+    with loading(uri, role), impatient(retries=FETCH_RETRIES):
         version = _version(tracker.client, uri)
         resolved = _address(version) if version else uri
         if version:
@@ -54,6 +55,8 @@ def loading(uri: str, role: Role) -> Iterator[None]:
     """Say in one line, by a RunError, that a model cannot be loaded, or that the store is away."""
     try:
         yield
+    except StoreError:
+        raise
     except Exception as error:  # stores, networks and unpickling may raise anything
         if unreachable(error):
             raise store_error(error) from None

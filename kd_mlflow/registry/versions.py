@@ -16,17 +16,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.config.groups import RegistryOptions
-from kd_mlflow.errors import RegistryError, first_line, listed
+from kd_mlflow.errors import RegistryError, RunError, first_line, listed
 from kd_mlflow.local_state import folder_till_exit, scratch
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.lock import KIND, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, decided, versions
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.failures import absent, masked, store_error, unreachable
+from kd_mlflow.tracking.failures import absent, fetch_error, masked, store_error, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Run, Tracker
-from kd_mlflow.tracking.saved_model import files_digest, without_caches
+from kd_mlflow.tracking.saved_model import MLMODEL, files_digest, without_caches
 
 _log = logging.getLogger(__name__)
 
@@ -220,7 +221,8 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     production = aliased(client, model_name, PRODUCTION)
     if production is None:
         raise RegistryError(
-            f"nothing to roll back to: nothing is in production under {model_name!r}"
+            f"nothing to roll back to: nothing is in production under {model_name!r}; promote a "
+            "version by its number, such as one that history names"
         )
     if version == PREVIOUS:
         target = _previous(client, model_name, str(production.version))
@@ -271,8 +273,9 @@ def described(version: ModelVersion) -> Model:
 
     Raises RegistryError where the artifact is missing or cannot be read.
     """
-    with _artifact_errors(version):
-        return Model.load(f"models:/{version.name}/{version.version}")
+    uri = f"models:/{version.name}/{version.version}/{MLMODEL}"
+    with _artifact_errors(version), scratch() as folder:
+        return Model.load(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
 
 def pull(version: ModelVersion, folder: Path) -> Path:
@@ -310,22 +313,31 @@ def check_files(version: ModelVersion, folder: Path) -> None:
 
 @contextmanager
 def _artifact_errors(version: ModelVersion) -> Iterator[None]:
-    """Say in one line that a version's artifact cannot be had, or its store."""
+    """Say in one line that a version's artifact cannot be had, or its store; wait a little."""
     try:
-        yield
+        with impatient(retries=FETCH_RETRIES):
+            yield
     except Exception as error:  # artifact stores raise what they like
         if unreachable(error):
-            raise store_error(error) from None
+            named = f"version {version.version} of {version.name!r}"
+            raise fetch_error(error, f"the artifact of {named}") from None
         raise RegistryError(
             f"the artifact of version {version.version} of {version.name!r} is missing or cannot "
-            f"be read: {masked(first_line(error))}"
+            f"be read: {masked(first_line(error)).rstrip(':')}; put its files back, or name "
+            "another version by its number"
         ) from None
 
 
 def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
     """The run that a version came from.  Raises RegistryError where it is none of ours."""
     run_id = version.tags.get("kd.run_id")
-    run = tracker.get(run_id) if run_id else None
+    try:
+        run = tracker.get(run_id) if run_id else None
+    except RunError as error:
+        raise RegistryError(
+            f"version {version.version} of {version.name!r} cannot be judged: {error}; it is gone "
+            "for good: distil anew, or promote another version"
+        ) from None
     if run is not None and run.info.lifecycle_stage != "active":
         raise RegistryError(
             f"run {run_id}, which version {version.version} of {version.name!r} came from, is "

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from kd_mlflow.local_state import clear_scratch, held, state_folder
@@ -34,7 +34,8 @@ def decision_run(
             _log.warning("a run that is killed will stay RUNNING: %s", error)
         with tracker.run(kind, name, parent=parent, opened=opened) as run:
             yield run
-        place.with_suffix(".lock").unlink(missing_ok=True)
+        with suppress(OSError):  # another user's folder
+            place.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def end_dead(tracker: Tracker) -> None:

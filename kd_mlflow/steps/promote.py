@@ -8,7 +8,7 @@ from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import RegistryError, RunError, first_line
+from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
@@ -191,5 +191,9 @@ def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> 
         tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
     except RunError:
         return
-    except FAILURES as error:  # the decision stands, whoever may write the report or not
+    except (
+        *FAILURES,
+        StoreError,
+        OSError,
+    ) as error:  # the decision stands, whoever may write the report or not
         _log.warning("the report does not show the decision: %s", masked(first_line(error)))

@@ -100,14 +100,22 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     code = getattr(error, "error_code", "")
     if code in NOT_LET_IN:
         settings += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]
+    if "certificate" in (reason := _reason(error)).lower():
+        settings.append("MLFLOW_TRACKING_SERVER_CERT_PATH")
     away = unreachable(error)
     away |= isinstance(error, OSError | ImportError | ValueError | sqlite3.Error)
     answer = "does not permit this user to do that" if code == DENIED else "answers with an error"
     fault = "cannot be reached" if away else answer
     return StoreError(
-        f"{stores} {fault}: {masked(_reason(error))}; check {', '.join(settings)}",
+        f"{stores} {fault}: {masked(reason)}; check {', '.join(settings)}",
         unreachable=away,
     )
+
+
+def fetch_error(error: BaseException, what: str) -> StoreError:
+    """The error to raise where files do not come, whose store may be another than that of runs."""
+    reason = str(store_error(error))
+    return StoreError(f"{what} cannot be fetched now, try again later: {reason}", unreachable=True)
 
 
 def unreachable(error: BaseException) -> bool:
@@ -130,6 +138,8 @@ def passing(error: BaseException) -> bool:
     for link in _chain(error):
         if isinstance(link, IntegrityError | DataError | ProgrammingError | PermissionError):
             return False
+        if isinstance(link, DBAPIError) and "syntax error" in str(link.orig):
+            return False  # MLflow writes the folder into its SQL as it is: with ' and " it is none
         if isinstance(link, OSError | DBAPIError):  # a RequestException is an OSError
             return True
     return getattr(error, "error_code", "") in PASSING

@@ -17,6 +17,9 @@ from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, passing, store_err
 REQUEST_S = 30
 """How long a request may take that can be made again."""
 
+FETCH_RETRIES = 3
+"""How often MLflow asks again for files, with pauses of 2, 4 and 8 seconds."""
+
 SHORT_S = 60.0
 """The patience of commands that train nothing."""
 
@@ -112,7 +115,7 @@ class Patience:
                 return answer
             except Exception as error:  # artifact stores raise what they like
                 if not passing(error):
-                    if isinstance(error, FAILURES):
+                    if isinstance(error, (*FAILURES, PermissionError)):
                         raise store_error(error) from None
                     raise
                 failure = store_error(error)

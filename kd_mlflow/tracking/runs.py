@@ -17,9 +17,17 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.local_state import folder_till_exit
-from kd_mlflow.tracking.failures import FAILURES, absent, absent_ok, masked, store_error
+from kd_mlflow.tracking.failures import (
+    FAILURES,
+    absent,
+    absent_ok,
+    fetch_error,
+    masked,
+    store_error,
+    unreachable,
+)
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
-from kd_mlflow.tracking.patience import SHORT_S, Patience
+from kd_mlflow.tracking.patience import FETCH_RETRIES, SHORT_S, Patience, impatient
 from kd_mlflow.tracking.provenance import source, user, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
 from kd_mlflow.tracking.system_metrics import system_metrics
@@ -308,18 +316,22 @@ class Tracker:
     def download(self, run_id: str, path: str) -> Path:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
         try:
-            return Path(self.client.download_artifacts(run_id, path, str(folder_till_exit())))
+            with impatient(retries=FETCH_RETRIES):
+                return Path(self.client.download_artifacts(run_id, path, str(folder_till_exit())))
         except FAILURES as error:
             failure = error
         except OSError as error:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
         # MLflow says "does not exist" of whatever went wrong on the way: ask what the run has
+        what = f"the artifact {path!r} of run {run_id}"
+        if unreachable(failure):
+            raise fetch_error(failure, what) from None
         try:
             listed = self.client.list_artifacts(run_id, path)
         except FAILURES as error:
             raise store_error(error) from None
         if listed:
-            raise store_error(failure) from None
+            raise fetch_error(failure, what) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None
 
 
