@@ -43,9 +43,7 @@ def decision_run(client, version, origin, **other):
 def promoted(client, version, origin):
     """Move production as a promotion does."""
     run_id = decision_run(client, version, origin)
-    move = moves.new_move(
-        "promote", origin=origin, version=version, reason="ok", run_id=run_id, digest=""
-    )
+    move = moves.new_move("promote", origin=origin, version=version, reason="ok", run_id=run_id)
     assert moves.make(client, NAME, move) is None
     client.set_terminated(run_id)
 
@@ -58,7 +56,7 @@ def standing(client):
 
 def forged(client, **other):
     """An intention that never was: version 2 is in production, and 3 would become previous."""
-    move = moves.new_move("promote", origin="3", version="2", reason="", run_id="0" * 32, digest="")
+    move = moves.new_move("promote", origin="3", version="2", reason="", run_id="0" * 32)
     return replace(move, **other).written()
 
 
@@ -120,7 +118,7 @@ def test_an_intention_that_no_run_confirms_is_dropped(client, run):
 def test_an_old_intention_is_no_new_one(client):
     """The run of a move that was made has ended: what it once meant to do is done."""
     run_id = client.get_model_version(NAME, "2").tags["kd.promotion_run_id"]
-    move = moves.new_move("promote", origin="1", version="2", reason="", run_id=run_id, digest="")
+    move = moves.new_move("promote", origin="1", version="2", reason="", run_id=run_id)
     client.set_registered_model_tag(NAME, INTENTION, move.written())
     assert "has ended" in kd.history(model_name=NAME).settled
 
@@ -128,7 +126,7 @@ def test_an_old_intention_is_no_new_one(client):
 def test_a_forged_record_makes_no_past(client, caplog):
     """A version that was never in production is none to roll back to, whatever a tag says."""
     run_id = client.get_model_version(NAME, "2").tags["kd.promotion_run_id"]
-    move = moves.new_move("promote", origin="2", version="3", reason="", run_id=run_id, digest="")
+    move = moves.new_move("promote", origin="2", version="3", reason="", run_id=run_id)
     record = replace(move, number=9).written()
     client.set_model_version_tag(NAME, "3", "kd.production.000009", record)
     with pytest.raises(RegistryError, match="never was in production"):
@@ -167,9 +165,7 @@ def test_a_renamed_model_keeps_its_past(client):
 @pytest.mark.parametrize("field", ["kind", "version", "origin", "run_id", "time", "number"])
 def test_a_move_is_read_strictly(field):
     """Each field of another form is no move."""
-    move = moves.new_move(
-        "rollback", origin="1", version="2", reason="", run_id="0" * 32, digest=""
-    )
+    move = moves.new_move("rollback", origin="1", version="2", reason="", run_id="0" * 32)
     assert Move.read(move.written()) == move
     for other in ("x", [], 1.5, "9" * 30, "2026-01-01T00:00:00"):
         with pytest.raises(ValueError, match="cannot be read"):

@@ -77,9 +77,7 @@ def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
     return Aliases(candidate, production, previous, model)
 
 
-def new_move(
-    kind: str, *, origin: str | None, version: str, reason: str, run_id: str, digest: str
-) -> Move:
+def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id: str) -> Move:
     """A move that this user is about to make."""
     return Move(
         kind=kind,
@@ -89,7 +87,6 @@ def new_move(
         run_id=run_id,
         by=getpass.getuser(),
         time=now(),
-        digest=digest,
     )
 
 
@@ -173,19 +170,25 @@ def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> 
     if move.kind == ROLLBACK and move.origin:
         state["rolled_back"] = move.origin
     for decision, version in state.items():
-        mark(client, model_name, version, decision, reason=move.reason, run_id=move.run_id)
+        told = decision_tags(decision, reason=move.reason, run_id=move.run_id)
+        tag_version(client, model_name, version, told)
     lease.check()
     retire_candidate(client, model_name, move.version)
     client.delete_registered_model_tag(model_name, INTENTION)
 
 
-def mark(
-    client: MlflowClient, model_name: str, version: str, decision: str, *, reason: str, run_id: str
+def decision_tags(decision: str, *, reason: str, run_id: str) -> dict[str, str]:
+    """A decision as tags of a version: what, why, when, and the run that took it."""
+    told = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
+    return {f"kd.promotion{name}": value for name, value in told.items()}
+
+
+def tag_version(
+    client: MlflowClient, model_name: str, version: str, tags: Mapping[str, str]
 ) -> None:
-    """Write a decision on a version: what, why, when, and the run that took it."""
-    tags = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
+    """Write tags on a version."""
     for name, value in tags.items():
-        client.set_model_version_tag(model_name, version, f"kd.promotion{name}", value)
+        client.set_model_version_tag(model_name, version, name, value)
 
 
 def _end_run(client: MlflowClient, move: Move, *, finished: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -116,7 +116,7 @@ def _findings(
     scores = groups.of(model.score(rows.features, labels, classes))
     _check_labels(config, rows, scores, classes)
     drift, histograms = _table_drift(model, rows, groups.numbers)
-    pair = _pair(config, other, scores, rows, classes, groups)
+    pair = _pair(config, other, rows, classes, lambda theirs: paired(scores, groups.of(theirs)))
     trained = model.profile.classes if model.profile else ()
     found = Findings(
         model=model.title,
@@ -204,10 +204,9 @@ def _check_labels(
 def _pair(
     config: EvaluateConfig,
     other: AnyModel | Unavailable | None,
-    scores: RowScores,
     rows: ScoredRows,
     classes: tuple[str, ...],
-    groups: Groups,
+    compare: Callable[[RowScores], Paired],
 ) -> Paired | Unavailable | None:
     """Compare with another model; where nobody named it, it may not be able to score the rows."""
     if other is None or isinstance(other, Unavailable):
@@ -215,7 +214,7 @@ def _pair(
     other = other.taking(rows.features)
     try:
         theirs = other.score(rows.features, rows.label_texts(), classes)
-        return paired(scores, groups.of(theirs))
+        return compare(theirs)
     except RunError as error:
         if config.against != AUTO:
             raise

@@ -152,8 +152,8 @@ def _moved(
         version=decision.version,
         reason=decision.reason,
         run_id=run.id,
-        digest=digest,
     )
+    move = replace(move, digest=digest)
     return moves.make(tracker.client, decision.model_name, move) is None
 
 
@@ -162,7 +162,8 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_r
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
     if not decision.promoted:
-        moves.mark(client, name, number, answer, reason=decision.reason, run_id=run.id)
+        told = moves.decision_tags(answer, reason=decision.reason, run_id=run.id)
+        moves.tag_version(client, name, number, told)
         moves.retire_candidate(client, name, number)
     _say_on_card(tracker, decision, run)
     _say_in_report(tracker, candidate_run, decision)
