@@ -141,7 +141,7 @@ def test_defaults_hold_their_own_rules(config):
     ("recipe", "values"),
     [
         ("reference", ("constant", 1e-3, 30, 0.3, 0.0, 0.0, 50, "none", 0.0, "logits", False)),
-        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 120, "mixup", 0.4, "probabilities", False)),
+        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 120, "auto", 0.4, "probabilities", False)),
     ],
 )
 def test_a_recipe_sets_what_is_left_to_it(recipe, values):
@@ -175,7 +175,7 @@ def test_epochs_of_best_fall_as_rows_grow():
 @pytest.mark.parametrize(
     ("rows", "augment", "factor"),
     [
-        (4_999, "mixup", 16),
+        (4_999, "auto", 16),
         (5_000, "mixup", 4),
         (20_000, "mixup", 2),
         (HUGE, "none", 1),

@@ -1,6 +1,7 @@
 """Choosing a student: the smallest that says nearly what its teacher says."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import menu
 from kd_mlflow.distillation.menu import Trial, choose_student, fit_here
-from kd_mlflow.distillation.students import transfer_set
-from kd_mlflow.distillation.teachers import train_ensemble
+from kd_mlflow.distillation.students import augment_kind, transfer_set
+from kd_mlflow.distillation.teachers import Part, train_ensemble
 from kd_mlflow.table.dataset import read_dataset
 
 RECIPE = StudentRecipe(student_epochs=30, augment_factor=2).resolved(3_000)
@@ -132,6 +133,30 @@ def test_temperatures_are_tried_with_the_smallest(monkeypatch, many):
     assert chosen(many, free)[-1].temperature == 3.0
     assert tried[0] == [1.0, 2.0, 3.0]
     assert tried[1:] == [[3.0]] * (len(tried) - 1)
+
+
+@pytest.mark.parametrize(
+    ("augment", "plain", "kind"),
+    [
+        ("auto", 0.1, "neighbours"),
+        ("auto", 0.2, "mixup"),
+        ("mixup", 0.1, "mixup"),
+        ("neighbours", 0.9, "neighbours"),
+        ("none", 0.1, "none"),
+    ],
+)
+def test_auto_makes_near_rows_where_plain_networks_hardly_count(augment, plain, kind):
+    """A kind that is named stays; else a fifth of the weight decides."""
+    parts = (Part("networks", 6, plain), Part("networks, piecewise-linear inputs", 6, 1 - plain))
+    assert augment_kind(augment, SimpleNamespace(parts=parts)) == kind
+
+
+def test_the_recipe_that_is_kept_names_the_kind_of_its_rows(lessons):
+    """What stands in reports is what was done, not that it was chosen."""
+    narrow = dataclasses.replace(RECIPE, student_hidden=(8,), student_bins=0, temperature=2.0)
+    near = dataclasses.replace(lessons, augment="neighbours")
+    kept, _ = menu.chosen(narrow, near, seed=0, fit=fit_here)
+    assert kept.augment == "neighbours"
 
 
 def test_a_given_option_narrows_the_menu(lessons):

@@ -260,8 +260,9 @@ class StudentOptions(Options):
     )
     augment: str = by_recipe(
         "New rows that the ensemble labels for the distilled students: none, mixup (between any "
-        "two rows) or neighbours (between near rows).",
-        one_of("none", "mixup", "neighbours"),
+        "two rows), neighbours (between near rows), or auto (mixup where networks on plain inputs "
+        "have a fifth of the ensemble's weight, else neighbours).",
+        one_of("none", "auto", "mixup", "neighbours"),
     )
     augment_factor: int = by_recipe(
         "New rows per training row, where there is augmentation.", AT_LEAST_ONE

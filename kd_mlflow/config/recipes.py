@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "n_students": (5, 5, 5, 3, 2, 2),
     "registered_seed": ("first", "nearest"),
     "student_weight_decay": (1e-4, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
-    "augment": ("none", "mixup", "mixup", "mixup", "mixup", "none"),
+    "augment": ("none", "auto", "auto", "mixup", "mixup", "none"),
     "augment_factor": (20, 20, Falling(20, least=16, above=4_000), 4, 2, 1),
     "student_mixup": (0.0, 0.4, 0.4, 0.0, 0.0, 0.0),
 }

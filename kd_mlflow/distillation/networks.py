@@ -33,6 +33,9 @@ from kd_mlflow.table.encoding import Encoding, Scaler
 
 MLP = "mlp"
 
+PLAIN = "networks"
+"""What networks are called whose numbers are inputs as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
@@ -186,7 +189,7 @@ def network_training(
 def words(encoding: Encoding) -> str:
     """What networks of an encoding are called."""
     binned = any(column.edges for column in encoding.columns)
-    return "networks, piecewise-linear inputs" if binned else "networks"
+    return f"{PLAIN}, piecewise-linear inputs" if binned else PLAIN
 
 
 FAMILY = Kind(name=MLP, runs="teacher", trainings=network_trainings, load=Networks.load)

@@ -14,6 +14,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
 from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
 from kd_mlflow.distillation.logits import agreements, validation_metrics
+from kd_mlflow.distillation.networks import PLAIN
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss
@@ -27,6 +28,9 @@ from kd_mlflow.table.encoding import Encoding, Scaler, piecewise_linear
 POOL_BYTES = 2**28
 """Bound of what new rows take in memory: encoded columns and soft targets."""
 
+SMOOTH_SHARE = 0.2
+"""Share of an ensemble from which on networks on plain inputs say that a table is smooth."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSet:
@@ -34,7 +38,7 @@ class TransferSet:
 
     The table's training rows come first, then new ones without a label; last its validation rows,
     from which nobody learns. ``ensemble_parameters`` are the teacher's fitted numbers, None where
-    they cannot be counted.
+    they cannot be counted; ``augment`` is the kind of the new rows.
     Shape: encoded (n, columns); logits, the teacher's, (n, classes); labels (n,), UNLABELLED for
     new rows.
     """
@@ -46,6 +50,7 @@ class TransferSet:
     labelled_rows: int
     val_rows: int
     ensemble_parameters: int | None = None
+    augment: str = "none"
 
     @property
     def taught_rows(self) -> int:
@@ -109,6 +114,7 @@ def student_groups(config: StudentRecipe, seeds: Sequence[int]) -> dict[str, lis
 def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> TransferSet:
     """Encode the table's rows, add new ones as the recipe says, and let the teacher score all."""
     encoding, device = ensemble.encoding, training_device()
+    recipe = replace(recipe, augment=augment_kind(recipe.augment, ensemble))
     labels, val_labels = label_tensors(dataset, device)
     encoded, logits = [], []
 
@@ -129,7 +135,20 @@ def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> 
         labelled_rows=len(labels),
         val_rows=len(val_labels),
         ensemble_parameters=ensemble.parameters,
+        augment=recipe.augment,
     )
+
+
+def augment_kind(augment: str, ensemble: Teacher) -> str:
+    """What ``auto`` is: mixup where networks on plain inputs count with a teacher, else neighbours.
+
+    Such networks count on tables whose classes change smoothly between any two rows. On others rows
+    between two far ones are nowhere near the table's.
+    """
+    if augment != "auto":
+        return augment
+    plain = sum(part.share for part in ensemble.parts if part.name == PLAIN)
+    return "mixup" if plain >= SMOOTH_SHARE else "neighbours"
 
 
 def _new_rows(
