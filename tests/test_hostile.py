@@ -51,8 +51,9 @@ OPTIONS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", VALUES)
-def test_any_value_is_an_answer_or_one_line(store, tmp_path, monkeypatch, what):
+def test_any_value_is_an_answer_or_one_line(store, tmp_path, tmp_path_factory, monkeypatch, what):
     """Whatever an option is given, a command says one short line, and makes no file of it."""
+    monkeypatch.setenv("KD_MLFLOW_STATE", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setattr(pipeline, "teachers_step", lambda *arguments, **more: None)
     before = sorted(path.name for path in tmp_path.iterdir())
     for command, option in OPTIONS:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -44,7 +45,8 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
         if version:
             folder = pull(version, folder_till_exit())
         else:
-            place = str(folder_till_exit())
+            lies_here = urlsplit(uri).scheme in ("", "file")  # and is not copied, whatever it is
+            place = None if lies_here else str(folder_till_exit())
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
         model = load(folder, uri, columns, role=role)
     return replace(model, resolved=resolved, version=version)
