@@ -245,10 +245,12 @@ def test_every_run_says_what_it_is(finished, kind):
 
 
 def test_parameters_are_the_configuration(finished):
-    """A step's parameters are its options, as the command line would take them."""
+    """A step's parameters are its options, as the command line would take them; auto as it came."""
     params = finished.client.get_run(finished.result.distill.run_id).data.params
     config = finished.config.resolved(3600)
     expected = config.for_distill(finished.result.taught.run_id).as_text()
+    assert expected["augment"] == "auto"
+    expected["augment"] = "mixup"
     sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000", "pool_rows": "10800"}
     assert params == {f"kd.{name}": value for name, value in (expected | sides).items()}
 
