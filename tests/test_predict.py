@@ -280,8 +280,11 @@ def test_an_ensemble_answers_without_reasons(finished, tmp_path):
         kd.predict(**options, reasons=1)
 
 
-def test_a_failure_leaves_the_file_that_was_there(finished, tmp_path, short_parts):
+def test_a_failure_leaves_the_file_that_was_there(
+    finished, tmp_path, tmp_path_factory, monkeypatch, short_parts
+):
     """A row that cannot be scored, in the last part, replaces nothing."""
+    monkeypatch.setenv("KD_MLFLOW_STATE", str(tmp_path_factory.mktemp("state")))
     table = synthetic()
     table.iloc[4900, 0] = np.inf
     out = tmp_path / "scored.csv"
@@ -289,8 +292,7 @@ def test_a_failure_leaves_the_file_that_was_there(finished, tmp_path, short_part
     with pytest.raises(KDError, match="4900"):
         kd.predict(data=written(table, tmp_path / "rows.parquet"), out=str(out))
     assert out.read_text() == "before"
-    files = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert files == {"rows.parquet", "scored.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.parquet", "scored.csv"}
 
 
 def test_a_killed_process_leaves_no_half_file(tmp_path):
