@@ -201,12 +201,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Of the fast ones one that needs the shared ``main`` begins, and those that do not follow: the
     other processes have something to do while it is made.
     """
+    mark_slow_cases(items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     needing = {item.path for item in items if "finished_main" in getattr(item, "fixturenames", ())}
     first = next(
         (item.path for item in items if item.path in needing and not slow[item.path]), None
     )
     items.sort(key=lambda item: (-slow[item.path], item.path != first, item.path in needing))
+
+
+def mark_slow_cases(items: list[pytest.Item]) -> None:
+    """Of a test with ``slow_cases`` the first is a fast one, and the others are slow."""
+    begun = set()
+    for item in items:
+        if item.get_closest_marker("slow_cases"):
+            test = (item.path, getattr(item, "originalname", item.name))
+            if test in begun:
+                item.add_marker("slow")
+            begun.add(test)
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,7 @@ import time
 
 import fastapi
 import pandas as pd
+import pytest
 
 from kd_mlflow.serving.bounds import PARQUET, Limits, bound_next, bounded, values_of
 
@@ -72,6 +73,7 @@ def test_a_body_that_takes_too_long_is_given_up():
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.slow
 def test_all_requests_together_have_the_room_of_one():
     """While one is answered there is no room for another large one; a small one is answered."""
 
@@ -119,6 +121,7 @@ def test_values_are_counted_before_they_are_parsed():
     assert values_of(b"PAR1 nothing", PARQUET) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_small_file_of_many_values_is_refused():
     """Four million zeros in some bytes are four million values."""
     body = parquet(4_000_000)

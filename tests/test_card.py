@@ -216,6 +216,7 @@ def few_of(classes, n):
     return labels
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_in_every_description(name):
     """Whatever table, target, class, model or teacher is called, lines and marks stay."""
@@ -230,6 +231,7 @@ def test_an_ordinary_name_is_written_as_it_is(name):
     assert safe(name) == name
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=200))
 def test_a_safe_name_is_one_line_of_text(text):
     """Any text becomes one printable line without a character of Markdown's own."""

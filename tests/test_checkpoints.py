@@ -191,6 +191,7 @@ def test_nothing_is_pickled(tmp_path):
     assert all(header.startswith(b"\x93NUMPY") and b"|O" not in header for header in headers)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "half"])
 def test_what_cannot_be_read_is_trained_anew(tmp_path, caplog, damage):
     """A damaged file, or one of another training, is passed over and said; nothing breaks."""

@@ -198,6 +198,7 @@ def test_a_misused_option_exits_2(run, arguments):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

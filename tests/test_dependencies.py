@@ -73,6 +73,7 @@ def test_every_module_imports_with_the_runtime_alone():
     ("extra", "names", "folders"),
     [
         ("benchmark", scripts("benchmarks"), (".", "benchmarks", "tests")),
+        ("catboost", ["catboost"], (".",)),
         ("dask", ["distributed"], (".",)),
         ("onnx", ["onnx", "onnxruntime"], (".",)),
         ("server", ["flask_wtf", "psycopg", *scripts("deploy")], (".", "deploy")),
@@ -104,6 +105,7 @@ def roots(path, *, anywhere):
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"kd_mlflow"}
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("anywhere", [False, True], ids=["as loaded", "anywhere"])
 def test_what_the_package_imports_is_declared_by_name(anywhere):
     """Nothing is imported that is here only because something else asked for it."""
@@ -118,6 +120,7 @@ def test_what_the_package_imports_is_declared_by_name(anywhere):
     assert used - declared == set()
 
 
+@pytest.mark.slow
 def test_the_runtime_has_no_requirement_that_nothing_imports():
     """Each requirement is imported somewhere in the package."""
     used = set().union(*(roots(path, anywhere=True) for path in MODULES))

@@ -17,6 +17,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 from conftest import CLOSING_TABLE, ROOT, use_store
 from imports import MODULES, PACKAGE, imported
@@ -160,11 +161,7 @@ def run(folder, words):
         assert shlex.join(words) in (ROOT / ".ci/compatibility").read_text()
         return ""
     if words[:2] == ["mlflow", "run"]:
-        entry_point = words[words.index("-e") + 1] if "-e" in words else "main"
-        given = {w.partition("=")[0] for before, w in pairs(words) if before == "-P"}
-        more = [w for k, v in quick(entry_point, given).items() for w in ("-P", f"{k}={v}")]
-        words = [str(ROOT) if w == "." else w for w in words]
-        return execute(folder, [sys.executable, "-m", *words, *more])
+        return mlflow_run(folder, words)
     if words[0] == "kd-mlflow":
         given = {w.removeprefix("--").replace("-", "_") for w in words if w.startswith("--")}
         more = [w for k, v in quick(words[1], given).items() for w in (f"--{k}", v)]
@@ -178,6 +175,22 @@ def run(folder, words):
         return ""
     assert words[0] in ("mlflow", "curl"), f"no way to run {words}"
     return execute(folder, [sys.executable, "-m", *words] if words[0] == "mlflow" else words)
+
+
+def mlflow_run(folder, words):
+    """Run the project; a step by itself as MLproject says, since test_project has MLflow do it."""
+    entry_point = words[words.index("-e") + 1] if "-e" in words else "main"
+    given = dict(w.split("=", 1) for before, w in pairs(words) if before == "-P")
+    more = quick(entry_point, given)
+    if "-e" not in words:
+        parameters = [w for name, value in more.items() for w in ("-P", f"{name}={value}")]
+        words = [str(ROOT) if w == "." else w for w in words]
+        return execute(folder, [sys.executable, "-m", *words, *parameters])
+    project = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]
+    defaults = {name: each["default"] for name, each in project["parameters"].items()}
+    command = shlex.split(project["command"].format(**{**defaults, **given, **more}))
+    assert command[0] == "kd-mlflow"
+    return in_this_process(folder, command[1:])
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def test_an_earlier_history_is_read(earlier):
     assert (found.production, found.settled) == ("2", None)
 
 
+@pytest.mark.slow
 def test_an_earlier_production_answers(earlier):
     """It loads, and answers its own example."""
     model = kd.load_production()
@@ -88,6 +89,7 @@ def test_an_earlier_candidate_is_promoted_and_rolled_back(earlier):
     assert kd.rollback(version="1").restored == "1"
 
 
+@pytest.mark.slow
 def test_an_earlier_candidate_is_compared_with_an_earlier_production(earlier):
     """Production is loaded, asked about the candidate's rows, and known to have seen none."""
     decision = kd.promote(**GATE | {"policy": "better"}, dry_run=True)

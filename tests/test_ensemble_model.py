@@ -204,6 +204,7 @@ def test_an_ensemble_of_an_earlier_version_is_found(store, ensemble, dataset):
     assert (found.score(features, "logits") == ensemble.score(features, "logits")).all()
 
 
+@pytest.mark.slow
 def test_it_is_registered_as_any_model_is(own_main):
     """Under a name of its own, by its run; nothing has registered it before."""
     uri = f"runs:/{own_main.result.taught.run_id}/ensemble"

@@ -230,6 +230,7 @@ def test_a_moved_alias_is_another_fingerprint(committee, tmp_path):
     assert marks[0] == marks[1] != marks[2]
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("averaging", ["probabilities", "logits"])
 def test_several_teachers_are_averaged(committee, averaging):
     """The score is the mean probability, or the mean log probability, of the models."""
@@ -245,6 +246,7 @@ def test_several_teachers_are_averaged(committee, averaging):
     )
 
 
+@pytest.mark.slow
 def test_rows_are_scored_in_chunks_as_at_once(committee, monkeypatch):
     """Chunks change no score."""
     teachers, dataset = load("models:/forest/1")
@@ -254,6 +256,7 @@ def test_rows_are_scored_in_chunks_as_at_once(committee, monkeypatch):
     assert torch.equal(teachers.score(rows, "probabilities"), whole)
 
 
+@pytest.mark.slow
 def test_a_model_is_the_same_by_any_name(committee):
     """Alias, version and path of one model have one digest; another model has another."""
     (source,) = [v.source for v in committee.search_model_versions("name = 'forest'")]
@@ -444,6 +447,7 @@ def test_a_model_fitted_on_a_matrix_takes_the_tables_columns_in_order(store, tmp
     np.testing.assert_allclose(scored.numpy(), expected, rtol=1e-4, atol=2 * FLOOR)
 
 
+@pytest.mark.slow
 def test_models_weigh_by_their_log_loss_on_validation_rows(committee, tmp_path):
     """A model that knows nothing gets no weight, and the others' shares sum to 1."""
     guess = on_raw_columns(DummyClassifier(strategy="uniform", random_state=0))

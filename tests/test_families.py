@@ -4,23 +4,28 @@ import importlib.util
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from catboost import CatBoost
 from conftest import ROOT, TINY
+from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from kd_mlflow.config import rules
 from kd_mlflow.config.entry_points import MainConfig, TeachersConfig
 from kd_mlflow.config.rules import Address
-from kd_mlflow.distillation.families import teachers_fingerprint
+from kd_mlflow.distillation import catboost_models
+from kd_mlflow.distillation.families import kind_of, teachers_fingerprint
 from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_ensemble
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.evaluation import gate as gates
 from kd_mlflow.evaluation.case import Examined
+from kd_mlflow.models.any_model import pickle_files
 from kd_mlflow.models.ensemble_model import save_ensemble
 from kd_mlflow.pipeline import run_main, run_teachers
 from kd_mlflow.population.checkpoints import Checkpoints
@@ -188,6 +193,7 @@ def test_a_function_of_the_user_is_a_family(own, dataset):
     assert torch.equal(again.logits(rows), trained.family.logits(rows))
 
 
+@pytest.mark.slow
 def test_it_is_stored_without_pickle_and_scored_beside_ours(own, dataset):
     """The pulled ensemble answers as the one that was trained, to columns as text too."""
     ensemble = train_ensemble(config("mlp,my_models:make_forest", weighting="equal"), dataset)
@@ -206,6 +212,7 @@ def test_it_is_stored_without_pickle_and_scored_beside_ours(own, dataset):
     assert again.parts[1].name == "models of my_models:make_forest, licence MIT"
 
 
+@pytest.mark.slow
 def test_pickles_need_the_users_word(own, dataset):
     """A class of the user's is refused before training; allowed, it says that it is pickled."""
     with pytest.raises(TrainingError, match=r"only be stored as pickles: own_pickle=true"):
@@ -240,7 +247,9 @@ def test_what_is_no_family_is_said_in_a_line(own, dataset, family, error, words)
 @pytest.mark.parametrize("families", ["forest", "mlp,mlp", "a:b:c", "mlp,,boosting"])
 def test_names_of_no_family_are_refused_at_once(families):
     """Neither registered nor module:function, or twice."""
-    with pytest.raises(ConfigError, match="teacher_families must be one or more of mlp, boosting"):
+    with pytest.raises(
+        ConfigError, match="teacher_families must be one or more of mlp, boosting, catboost"
+    ):
         TeachersConfig(teacher_families=families)
 
 
@@ -292,6 +301,7 @@ def test_the_file_counts_as_an_option_does(own, dataset):
     assert mark("mlp", n_own=3) == mark("mlp")
 
 
+@pytest.mark.slow
 def test_xgboost_is_stored_in_its_own_format(own, dataset):
     """Without pickle; it is given class numbers, for it takes no texts."""
     numbers = FRAME.drop(columns="city")
@@ -304,6 +314,85 @@ def test_xgboost_is_stored_in_its_own_format(own, dataset):
     assert list((own / "model/family-1/model-01").glob("*.pkl")) == []
     needs = (own / "model/requirements.txt").read_text()
     assert "xgboost" in needs
+
+
+NOISY = FRAME.assign(
+    label=FRAME["label"].where(RNG.random(240) > 0.2, RNG.permutation(FRAME["label"]))
+)
+"""Its labels are wrong in places: boosting is over early."""
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Three classes that cannot be told for sure."""
+    return read_dataset(TeachersConfig(data=NOISY, target="label"))
+
+
+@pytest.fixture(scope="module")
+def catboost_trained(noisy):
+    """Two models of CatBoost, each without its fold."""
+    (training,) = teacher_trainings(config("catboost", data=NOISY), noisy)
+    return training.fit(HERE, ignore_epoch)
+
+
+def test_catboost_stops_by_the_rows_left_out(noisy, catboost_trained):
+    """Its log loss on them is the least of any round's, far from the last of a thousand."""
+    trained, train, labels = catboost_trained, noisy.features("train"), noisy.labels("train")
+    for i, rows in enumerate(trained.held_out):
+        arrays = trained.family.models[i]
+        model = CatBoost().load_model(blob=arrays["model"].tobytes())
+        x = trained.family.encoding.encode(train.iloc[rows]).astype(object)
+        places = arrays["categories"]
+        assert len(places) > 0
+        x[:, places] = np.nan_to_num(x[:, places].astype(float), nan=-1).astype(int)
+        by_round = [
+            log_loss(labels[rows], softmax(raw, axis=1))
+            for raw in model.staged_predict(x, prediction_type="RawFormulaVal")
+        ]
+        assert len(by_round) < 900
+        assert int(np.argmin(by_round)) == len(by_round) - 1
+        assert trained.history[HELD_OUT][0, i] == pytest.approx(by_round[-1], rel=1e-5)
+
+
+def test_numbers_of_catboost_are_leaves_and_thresholds(catboost_trained):
+    """As many as its own export of trees holds."""
+    for arrays, numbers in zip(
+        catboost_trained.family.models, catboost_trained.family.parameters, strict=True
+    ):
+        model = CatBoost().load_model(blob=arrays["model"].tobytes())
+        trees = [model._get_tree_splits(i, None) for i in range(model.tree_count_)]
+        assert numbers == len(model.get_leaf_values()) + sum(map(len, trees))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_catboost_is_pulled_as_it_was_trained(tmp_path, classes):
+    """Weighed, stored without pickle, rebuilt and pulled; gaps and unseen categories answer too."""
+    frame = NOISY[NOISY["label"].isin(sorted(set(NOISY["label"]))[:classes])]
+    dataset = read_dataset(TeachersConfig(data=frame, target="label"))
+    given = config("mlp,catboost", weighting="greedy", data=frame)
+    ensemble = train_ensemble(given, dataset)
+    assert ensemble.parts[1].name == "CatBoost models"
+    assert ensemble.parts[1].share > 0
+    rows, model = dataset.features("test").head(20), pulled(tmp_path / "m", ensemble, dataset)
+    texts = rows.select_dtypes(exclude="number").columns
+    odd = rows.assign(**dict.fromkeys(texts, "never seen"))
+    gaps = rows.assign(**{name: pd.Series(None, rows.index, dtype="object") for name in texts})
+    for asked in (rows, odd, gaps):
+        expected = ensemble.score(asked, "probabilities").double().softmax(dim=1).numpy()
+        np.testing.assert_allclose(shares(model.predict(asked)), expected, atol=1e-6)
+    again = Ensemble.load(tmp_path / "m")
+    assert torch.equal(again.score(rows, "probabilities"), ensemble.score(rows, "probabilities"))
+    assert not pickle_files(tmp_path / "m")
+    assert "catboost" in (tmp_path / "m" / "requirements.txt").read_text()
+
+
+def test_without_catboost_one_line_says_what_to_install(monkeypatch, dataset):
+    """Before anything is trained, and where an ensemble of it is loaded."""
+    monkeypatch.setattr(catboost_models, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'kd-mlflow\[catboost\]'"):
+        rehearse_families(config("mlp,catboost"), dataset)
+    with pytest.raises(ConfigError, match="not installed"):
+        kind_of("catboost").load(Path("anywhere"))
 
 
 @pytest.mark.slow

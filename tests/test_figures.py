@@ -422,6 +422,7 @@ def test_kinds_have_colours_of_their_own():
     assert len({round(value, 2) for value in light}) == len(looks)
 
 
+@pytest.mark.slow
 def test_equal_figures_are_equal_bytes_from_any_thread():
     """Drawing changes nothing global: threads that draw at once draw what one would."""
     pictures = []

@@ -286,6 +286,7 @@ def test_large_numbers_with_fractions_stay_floats(read):
     assert column.tolist()[2] == 2.0**53
 
 
+@pytest.mark.slow
 def test_columns_read_again_keep_their_rows(write):
     """What is read a second time in parts lies where it lay, over the bounds of parts."""
     n = ROWS_AT_ONCE + 3

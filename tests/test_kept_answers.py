@@ -126,6 +126,7 @@ def archive():
     return written.getvalue()
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     "content",
     [

@@ -10,6 +10,7 @@ import pytest
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.distillation import boosting
 from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.models.model_teachers import TAG_LENGTH, ModelTeachers
 from kd_mlflow.table.dataset import split_rows
@@ -74,8 +75,9 @@ def too_long(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [many_classes, many_columns])
-def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, make):
+def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, monkeypatch, make):
     """A main on 1,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
+    monkeypatch.setattr(boosting, "MOST_TREES_ALONE", CLASSES)  # a round of them, not fifteen
     caplog.set_level(logging.WARNING, "mlflow")
     result = pipeline.run_main(MainConfig(data=make(), target=LONG, model_name="m" * 256, **QUICK))
     assert result.decision.promoted

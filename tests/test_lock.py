@@ -49,6 +49,7 @@ def test_numbers_grow(client):
     assert numbers == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_second_waits_for_the_first(client, monkeypatch):
     """Two threads are never inside at once."""
     monkeypatch.setattr(lock, "LEASE_S", 60)
@@ -71,6 +72,7 @@ def test_the_second_waits_for_the_first(client, monkeypatch):
     assert len(set(taken)) == 3
 
 
+@pytest.mark.slow
 def test_a_dead_holder_is_succeeded_once_its_lease_is_over(client):
     """Its lock stays; who has watched it for a lease takes the next number, and deletes it."""
     client.create_registered_model(lock_name(NAME, 1), tags={lock.KIND: "lock"})
@@ -82,6 +84,7 @@ def test_a_dead_holder_is_succeeded_once_its_lease_is_over(client):
     assert not locks(client)
 
 
+@pytest.mark.slow
 def test_a_holder_that_is_late_stops_itself(client):
     """It asks before each write, and writes nothing near the end of its lease."""
     with locked(client, NAME) as lease:
@@ -99,6 +102,7 @@ def test_a_holder_whose_lock_was_taken_stops_itself(client):
             lease.check()
 
 
+@pytest.mark.slow
 def test_waiting_has_an_end(client, monkeypatch):
     """A lock that others hold for too long is one clear line."""
     monkeypatch.setattr(lock, "WAIT_S", 0.3)

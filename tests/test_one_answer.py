@@ -97,6 +97,7 @@ def ways(model, encoding, rows, folder):
     }
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
 )

@@ -428,6 +428,7 @@ def test_a_run_that_somebody_deletes_meanwhile(proxy, direct, request, undisturb
     )
 
 
+@pytest.mark.slow
 def test_a_locked_database(store, quick, tmp_path, monkeypatch, fault):
     """Another process that locks the database file for a while costs no value."""
     use_store(monkeypatch, f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=0.2", tmp_path)

@@ -107,6 +107,7 @@ def test_code_of_an_earlier_release_is_known(model, tmp_path, monkeypatch):
         own_code.known_code.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_version_that_was_loaded_where_it_lies_is_judged_as_before(own_main):
     """MLflow leaves compiled code in a store's own folder: it is neither judged nor loaded."""
     source = own_main.client.get_model_version("kd-student", "1").source

@@ -420,6 +420,7 @@ def test_a_failure_in_training_leaves_failed_runs_and_no_version(own_main, monke
     assert len(own_main.client.search_model_versions("name='kd-student'")) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_in_main_fails_every_open_run(store):
     """A learning rate that diverges fails the teachers and the pipeline above them."""
     config = SMALL | {"learning_rate": 1e30}

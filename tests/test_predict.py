@@ -70,6 +70,7 @@ def read(path):
     return frame.astype(shares)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("out", ["scored.csv", "scored.parquet"])
 @pytest.mark.parametrize("data", ["rows.csv", "rows.parquet", None])
 def test_answers_are_those_of_production(finished, tmp_path, short_parts, data, out):
@@ -116,6 +117,7 @@ def student(store, tmp_path):
     return tmp_path / "model", table.drop(columns="y"), dataset
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("marks", [{}, {"sep": ";"}, {"sep": ";", "decimal": ","}])
 def test_parts_are_read_as_the_whole_is(tmp_path, seed, marks):
@@ -169,6 +171,7 @@ def usual(column):
     return plain.value_counts().sort_index().idxmax()
 
 
+@pytest.mark.slow
 def test_reasons_are_the_student_asked_again(student, tmp_path, monkeypatch):
     """The columns whose usual value changes the log odds most, and by how much, as by hand."""
     monkeypatch.setattr(asked_again, "VALUES_AT_ONCE", 50)
@@ -231,6 +234,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_a_caller_can_mend_is_one_line(student, tmp_path, name):
     """The message names what is wrong; nothing is written."""
@@ -262,6 +266,7 @@ def test_of_several_models_one_must_be_named(store):
         kd.predict(data=synthetic(9), out="scored.csv")
 
 
+@pytest.mark.slow
 def test_without_a_profile_reasons_are_refused(student, tmp_path):
     """An early student answers; why it did is not known, which one line says."""
     model, rows, _ = student
@@ -295,6 +300,7 @@ def test_a_failure_leaves_the_file_that_was_there(
     assert {path.name for path in tmp_path.iterdir()} == {"rows.parquet", "scored.csv"}
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_half_file(tmp_path):
     """Under the name stands what was there, until all of the new file is."""
     script = (

@@ -110,6 +110,7 @@ def test_mlflow_is_imported_where_runs_versions_and_models_are():
     assert found == {"tracking", "registry", "models", "serving"}
 
 
+@pytest.mark.slow
 def test_numbers_load_no_torch_and_tables_no_mlflow():
     """Importing ``evaluation`` takes no torch, and ``table`` no module of MLflow besides."""
     rooms = ("evaluation", "table")

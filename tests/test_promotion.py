@@ -100,6 +100,7 @@ def test_a_student_of_another_target_is_refused(store, tmp_path):
     assert "model_name of its own" in decision.reason
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_student_that_the_plain_baseline_beats(own_main, allowed):
     """Its run's interval lies below 0: it is refused, unless that is allowed."""
@@ -212,6 +213,7 @@ def test_a_registry_that_refuses_moves_nothing(own_main, monkeypatch, call, code
     assert [model.name for model in own_main.client.search_registered_models()] == [NAME]
 
 
+@pytest.mark.slow
 def test_an_alias_that_points_nowhere_is_one_line(own_main):
     """Production of a version that is not there stops promote, rollback and loading."""
     registered_again(own_main.client)

@@ -72,6 +72,7 @@ def test_a_models_metrics_name_their_data(finished):
     assert {(m.dataset_name, m.dataset_digest) for m in metrics} == {(data.name, data.digest)}
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("asked", [True, False])
 def test_system_metrics_where_they_are_asked_for(store, monkeypatch, asked):
     """MLflow's system metrics are on the training's run, not on its members', and only if set."""

@@ -73,6 +73,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("what", BAD)
 def test_bad_tags_are_named_in_a_line_and_passed_over(client, caplog, what):
     """History tells what it can, rollback works, and the next promotion too."""
@@ -92,6 +93,7 @@ def test_bad_tags_are_named_in_a_line_and_passed_over(client, caplog, what):
     assert standing(client) == ("3", "1")
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     "run",
     [
@@ -115,6 +117,7 @@ def test_an_intention_that_no_run_confirms_is_dropped(client, run):
     assert kd.rollback(model_name=NAME).restored == "1"
 
 
+@pytest.mark.slow
 def test_an_old_intention_is_no_new_one(client):
     """The run of a move that was made has ended: what it once meant to do is done."""
     run_id = client.get_model_version(NAME, "2").tags["kd.promotion_run_id"]
@@ -123,6 +126,7 @@ def test_an_old_intention_is_no_new_one(client):
     assert "has ended" in kd.history(model_name=NAME).settled
 
 
+@pytest.mark.slow
 def test_a_forged_record_makes_no_past(client, caplog):
     """A version that was never in production is none to roll back to, whatever a tag says."""
     run_id = client.get_model_version(NAME, "2").tags["kd.promotion_run_id"]
@@ -134,6 +138,7 @@ def test_a_forged_record_makes_no_past(client, caplog):
     assert "is of another version" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_copy_has_no_past(client, caplog):
     """MLflow copies tags: neither another model nor a later version was promoted by them."""
     client.copy_model_version(f"models:/{NAME}/2", "copy")
@@ -145,6 +150,7 @@ def test_a_copy_has_no_past(client, caplog):
         kd.rollback(model_name=NAME, version="4")
 
 
+@pytest.mark.slow
 def test_a_model_of_the_same_name_has_no_past(client):
     """A registered model that was deleted and made again is another one."""
     version = client.get_model_version(NAME, "2")
@@ -156,6 +162,7 @@ def test_a_model_of_the_same_name_has_no_past(client):
     assert kd.history(model_name=NAME).periods == ()
 
 
+@pytest.mark.slow
 def test_a_renamed_model_keeps_its_past(client):
     """Records belong to the model, whatever it is called."""
     client.rename_registered_model(NAME, "n")

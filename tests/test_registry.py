@@ -107,6 +107,7 @@ def test_a_new_version_waits(waiting):
     assert waiting.client.get_model_version(NAME, "2").tags["kd.promotion"] == "pending"
 
 
+@pytest.mark.slow
 def test_a_promotions_run_has_the_whole_decision(waiting):
     """``promotion.json`` and ``promotion.md`` have every check with its question and threshold."""
     client = waiting.client
@@ -136,6 +137,7 @@ def test_a_decision_leaves_the_card_alone(waiting):
     assert client.get_model_version(NAME, "2").description == card
 
 
+@pytest.mark.slow
 def test_a_rejected_card_begins_with_the_rejection(waiting):
     """It has the reason and a link to the decision; a promotion takes both off again."""
     client = waiting.client
@@ -150,6 +152,7 @@ def test_a_rejected_card_begins_with_the_rejection(waiting):
     assert card.startswith(client.get_model_version(NAME, "2").description.strip()[:2000])
 
 
+@pytest.mark.slow
 def test_rejection_moves_nothing_and_is_recorded(waiting):
     """A rejected version waits no longer, and production stays; version and run say why."""
     client = waiting.client
@@ -173,6 +176,7 @@ def test_rejection_moves_nothing_and_is_recorded(waiting):
     }
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_rejection_names_failed_checks_only(waiting):
     """A check that passed is no reason to reject."""
     decision = pipeline.run_promote(replace(PASSING, max_accuracy_gap=0.0))
@@ -231,6 +235,7 @@ def test_gate_rejects_where_the_table_is_not_the_same(store, tmp_path, change):
     assert wanted[change] in decision.reason
 
 
+@pytest.mark.slow
 def test_rollback_restores_the_predecessor(waiting):
     """Production is what it was, and what left is previous; both say so, with the reason."""
     pipeline.run_promote(PASSING)
@@ -281,6 +286,7 @@ def test_rollback_to_a_version_that_never_was_in_production(waiting):
     assert aliases(waiting.client) == before
 
 
+@pytest.mark.slow
 def test_promote_takes_an_alias_or_a_runs_id(waiting):
     """The run that distilled a version names it, and so does any alias."""
     client = waiting.client
@@ -365,6 +371,7 @@ def test_rollback_of_an_unknown_model(own_main):
         pipeline.run_rollback(RollbackConfig(model_name="unheard-of"))
 
 
+@pytest.mark.slow
 def test_the_gate_compares_the_metric_it_is_told_to(waiting):
     """With gate_metric balanced_accuracy the promotion run holds that figure of both sides."""
     decision = pipeline.run_promote(replace(PASSING, gate_metric="balanced_accuracy"))

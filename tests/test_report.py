@@ -180,6 +180,7 @@ def evidence(
     )
 
 
+@pytest.mark.slow
 def test_a_comparison_leaves_its_figures(finished, distill_run, tmp_path):
     """The distill run has every figure as a picture with something on it."""
     client, run_id = finished.client, distill_run.info.run_id
@@ -461,6 +462,7 @@ def test_many_classes_are_counted_not_listed(classes, listed):
     assert page.words.count("rarer classes are not listed") == (2 if classes > listed else 0)
 
 
+@pytest.mark.slow
 def test_classes_with_few_test_rows_are_named():
     """The limits name the classes whose figures are guesses."""
     words = Page(report.page(evidence(n=90), PICTURES, model_id="m-1")).words
@@ -471,6 +473,7 @@ def test_classes_with_few_test_rows_are_named():
     )
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("classes", [2, 3, 50])
 def test_any_comparison_is_drawn(classes):
     """Without strong baselines or known teachers, on tiny test sets, all figures are made."""
@@ -478,6 +481,7 @@ def test_any_comparison_is_drawn(classes):
     assert gallery.draw(given).keys() == (TWO_CLASSES if classes == 2 else FIGURES)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_unknown_size_is_told():
     """Without a count of the ensemble's parameters, page and figures leave it out."""
     given = evidence()
@@ -488,6 +492,7 @@ def test_an_ensemble_of_unknown_size_is_told():
     assert "times as large" not in Page(report.page(given, PICTURES, model_id="m-1")).words
 
 
+@pytest.mark.slow
 def test_the_first_screen_says_approve_or_not_and_why():
     """A baseline or boosted trees that are better speak against it; else what it is worth does."""
     given = evidence()

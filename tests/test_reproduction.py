@@ -215,6 +215,7 @@ def encoding_with(**items):
     return change
 
 
+@pytest.mark.slow
 def test_the_registered_student_is_reproduced(own_main):
     """All its test rows get what was logged; the decision has the figures."""
     check, passed = judged(registered(own_main))
@@ -223,6 +224,7 @@ def test_the_registered_student_is_reproduced(own_main):
     assert check.metrics["reproduced_max_difference"] < 1e-6
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -262,6 +264,7 @@ def test_a_version_without_kept_answers_is_judged_by_its_metrics(own_main, by, p
     }
 
 
+@pytest.mark.slow
 def test_kept_answers_that_are_gone_are_no_early_version(own_main, monkeypatch):
     """A run that kept answers and has none any more cannot be compared with: refused."""
     monkeypatch.setattr(kept_rows, "ANSWERS", "other.npy")
@@ -270,6 +273,7 @@ def test_kept_answers_that_are_gone_are_no_early_version(own_main, monkeypatch):
     assert "are gone, so that nobody can compare with them" in check.reason
 
 
+@pytest.mark.slow
 def test_what_a_run_says_of_its_student_is_not_believed(own_main):
     """The gate counts the accuracy that it measured, whatever its run claims."""
     version, run_id = registered(own_main), own_main.result.distill.run_id

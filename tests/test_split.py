@@ -74,6 +74,7 @@ def arrivals():
     }
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("kind", arrivals())
 @pytest.mark.parametrize("form", ["frame", "csv", "parquet"])
 def test_later_rows_of_any_kind_move_no_earlier_row(kind, form, tmp_path):

@@ -111,6 +111,7 @@ def test_a_name_that_takes_minutes_to_look_up(no_store, monkeypatch):
     done.set()
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [

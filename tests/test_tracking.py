@@ -223,6 +223,7 @@ def test_a_run_that_cannot_be_ended_keeps_no_other_open(store, monkeypatch):
     assert "hush" not in str(caught.value) + "".join(caught.value.__notes__)
 
 
+@pytest.mark.slow
 def test_a_failure_at_the_end_hides_no_earlier_error(store, quick, monkeypatch):
     """What went wrong first is what is raised, soon: nothing more is asked of a store away."""
     tries = failing_ends(monkeypatch, times=999)
@@ -360,6 +361,7 @@ def test_unknown_run_and_artifact_are_run_errors(store):
         tracker.download(run.id, "ensemble")
 
 
+@pytest.mark.slow
 def test_curves_arrive_whole_with_steps_from_one(store):
     """Every value handed to the writer is read back, in its run, at its epoch."""
     tracker = Tracker()
@@ -439,6 +441,7 @@ def test_values_that_wait_are_counted(store, quick, monkeypatch):
         _train_slowly(curves)
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_stops_no_training(store, quick, monkeypatch):
     """Training goes on while the store's disk is full; all is there once it is not."""
     tracker, original = Tracker(), MlflowClient.log_batch

@@ -27,6 +27,7 @@ class Address(NamedTuple):
 FAMILIES = {
     "mlp": Address("networks", "kd_mlflow.distillation.networks"),
     "boosting": Address("boosted trees", "kd_mlflow.distillation.boosting"),
+    "catboost": Address("CatBoost's trees", "kd_mlflow.distillation.catboost_models"),
 }
 """The families of teachers that are trained here, by name: each new one has its line here."""
 

@@ -53,11 +53,35 @@ import numpy as np
 """How ``scorer.py`` begins, the file that pulled models score a family of arrays with."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """The rows that one model is fitted to, and those that it leaves out: it may stop by them.
+
+    Shape: raw rows (n, columns) and (m, columns), class numbers (n,) and (m,).
+    """
+
+    features: pd.DataFrame
+    labels: NDArray[np.int64]
+    held_out_features: pd.DataFrame
+    held_out_labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, features: pd.DataFrame, labels: NDArray[np.int64], held_out: RowNumbers) -> Self:
+        """All rows, of which some, by number, are left out."""
+        kept = np.setdiff1d(np.arange(len(labels)), held_out)
+        return cls(
+            features=features.iloc[kept],
+            labels=labels[kept],
+            held_out_features=features.iloc[held_out],
+            held_out_labels=labels[held_out],
+        )
+
+
 class Recipe(Protocol[M]):
     """How one model of a family is fitted, asked and kept in checkpoints."""
 
-    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> M:
-        """Fit one model to raw rows and their class numbers."""
+    def fit(self, fold: Fold, seed: int) -> M:
+        """Fit one model."""
 
     def logits(self, model: M, features: pd.DataFrame) -> Floats:
         """Shape: n raw rows -> (n, classes)."""
@@ -114,18 +138,17 @@ class FoldTraining(Generic[M]):
         )
 
     def _fit(self, place: int) -> M:
-        features, labels = self.dataset.features("train"), self.dataset.labels("train")
-        kept = np.setdiff1d(np.arange(len(labels)), self.held_out[place])
-        return self.recipe.fit(features.iloc[kept], labels[kept], self.seeds[place])
+        train, labels = self.dataset.features("train"), self.dataset.labels("train")
+        fold = Fold.of(train, labels, self.held_out[place])
+        return self.recipe.fit(fold, self.seeds[place])
 
     def _curves(self, model: M, place: int) -> History:
         """Log loss on the rows of each side, and accuracy on the validation rows."""
         train, labels = self.dataset.features("train"), self.dataset.labels("train")
-        out = self.held_out[place]
-        kept = np.setdiff1d(np.arange(len(labels)), out)
+        fold = Fold.of(train, labels, self.held_out[place])
         sides = {
-            "train_loss": (train.iloc[kept], labels[kept]),
-            HELD_OUT: (train.iloc[out], labels[out]),
+            "train_loss": (fold.features, fold.labels),
+            HELD_OUT: (fold.held_out_features, fold.held_out_labels),
             "val_loss": (self.dataset.features("val"), self.dataset.labels("val")),
         }
         curves = {}
@@ -157,10 +180,15 @@ class ArrayFamily(ABC):
     name: ClassVar[str]
     words: ClassVar[str]
 
+    def fit_fold(self, fold: Fold, seed: int) -> Arrays:
+        """Fit one model; a subclass that stops by the rows left out has its own."""
+        x, classes = self.encoding.encode(fold.features), len(self.encoding.classes)
+        return self.fit_arrays(x, fold.labels, classes, seed)
+
     @staticmethod
-    @abstractmethod
     def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
         """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
+        raise NotImplementedError
 
     @staticmethod
     @abstractmethod
@@ -225,9 +253,8 @@ class _OfArrays:
 
     empty: ArrayFamily
 
-    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> Arrays:
-        encoding = self.empty.encoding
-        return self.empty.fit_arrays(encoding.encode(features), labels, len(encoding.classes), seed)
+    def fit(self, fold: Fold, seed: int) -> Arrays:
+        return self.empty.fit_fold(fold, seed)
 
     def logits(self, model: Arrays, features: pd.DataFrame) -> Floats:
         return self.empty.score(model, self.empty.encoding.encode(features))

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.distillation.families import (
@@ -32,7 +31,7 @@ from kd_mlflow.distillation.families import (
     write_json,
 )
 from kd_mlflow.distillation.inputs import TeacherInputs
-from kd_mlflow.distillation.one_shot import Arrays, FoldTraining, fold_training
+from kd_mlflow.distillation.one_shot import Arrays, Fold, FoldTraining, fold_training
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.models.any_model import pickle_files
@@ -162,15 +161,15 @@ class EstimatorRecipe:
     dtypes: Mapping[str, str]
     pickle: bool
 
-    def fit(self, features: pd.DataFrame, labels: NDArray[np.int64], seed: int) -> Fitted:
+    def fit(self, fold: Fold, seed: int) -> Fitted:
         """Fit one to raw rows and class numbers from 0, those of the classes that are there.
 
         Raises TrainingError for whatever the user's code or its library raises.
         """
-        known, numbers = np.unique(labels, return_inverse=True)
+        known, numbers = np.unique(fold.labels, return_inverse=True)
         model = self.unfitted(seed)
         try:
-            model.fit(features, numbers)
+            model.fit(fold.features, numbers)
         except Exception as error:  # a stranger's code: it may raise anything
             raise TrainingError(
                 f"a model of {self.name} cannot be trained on this table: {first_line(error)}; "
@@ -253,7 +252,7 @@ class EstimatorRecipe:
         rows = pd.Series(labels).groupby(labels).head(TRIED_ROWS).index.to_numpy()
         self.unfitted(0)
         try:
-            model = self.fit(features.iloc[rows], labels[rows], 0)
+            model = self.fit(Fold.of(features.iloc[rows], labels[rows], rows[:0]), 0)
         except TrainingError:
             return
         self.logits(model, features.head(TRIED_ROWS))
