@@ -141,7 +141,7 @@ def test_defaults_hold_their_own_rules(config):
     ("recipe", "values"),
     [
         ("reference", ("constant", 1e-3, 30, 0.3, 0.0, 0.0, 50, "none", 0.0, "logits", False)),
-        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 120, "auto", 0.4, "probabilities", False)),
+        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 240, "auto", 0.4, "probabilities", False)),
     ],
 )
 def test_a_recipe_sets_what_is_left_to_it(recipe, values):
@@ -169,7 +169,7 @@ def test_a_given_option_wins_over_the_recipe(recipe):
 def test_epochs_of_best_fall_as_rows_grow():
     """Work stays level above 20,000 rows, down to the least number of epochs."""
     epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 20_000, 40_000, 10**6)]
-    assert epochs == [120, 120, 60, 8]
+    assert epochs == [240, 120, 60, 8]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,10 @@ def test_as_text_names_every_option():
             "reference 64,32; best chosen: 64,32 or 128,64, "
             "from 5,000 rows chosen: 64,32 or 128,64 or 256,128",
         ),
-        ("student_epochs", "reference 50; best 120, above 20,000 rows fewer, at least 8"),
+        (
+            "student_epochs",
+            "reference 50; best 240, from 5,000 rows 120, above 20,000 rows fewer, at least 8",
+        ),
         (
             "temperature",
             "reference 3.0; best chosen: 1.0 or 2.0 or 3.0, from 5,000 rows 2.0",

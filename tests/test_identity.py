@@ -36,7 +36,13 @@ def trained():
     dataset = read_dataset(config)
     config = config.resolved(len(dataset.split.train))
     ensemble = train_ensemble(config, dataset)
-    recipe = StudentRecipe(student_epochs=2, augment="mixup", augment_factor=2, temperature=2.0)
+    recipe = StudentRecipe(
+        student_epochs=2,
+        augment="mixup",
+        augment_factor=2,
+        temperature=2.0,
+        student_weight_decay=3e-4,
+    )
     recipe = recipe.resolved(len(dataset.split.train))
     lessons = transfer_set(recipe, dataset, ensemble)
     members = [m for some in student_groups(recipe, [7]).values() for m in some]

@@ -86,7 +86,7 @@ def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
 
 
 def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble):
-    """All kinds share seeds, first weights, steps and schedule; baselines draw labelled rows."""
+    """All share seeds, first weights, steps, rates; baselines have labelled rows, their own decay."""
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
@@ -98,6 +98,9 @@ def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble
     assert all(list(pool) == list(range(len(pool))) for pool in task.sampling.pools)
     assert task.sampling.mixup == (0, 0, 0, 0, 0.4, 0.4)
     assert task.sampling.epoch_rows == n
+    own, baselines = RECIPE.student_weight_decay, RECIPE.baseline_weight_decay
+    assert own < baselines
+    assert task.schedule.weight_decay == (own, own, *[baselines] * 4)
     for weights in task.population.parameters():
         for other in (2, 4):
             assert torch.equal(weights[:2], weights[other : other + 2])

@@ -119,6 +119,20 @@ def test_chunks_give_the_same_bits(monkeypatch, sizes, workers):
         np.testing.assert_allclose(values, again[name], rtol=1e-6)
 
 
+def test_each_member_has_its_own_weight_decay(monkeypatch):
+    """It ends where one ends that is trained alone with that decay, whatever its neighbours'."""
+    decays, seeds = (0.0, 3e-3, 1e-4), [1, 2, 3]
+    options = {"epochs": 4, "batch_size": 32, "learning_rate": 0.01}
+    together, _ = trained(seeds, schedule=Schedule(**options, weight_decay=decays))
+    for i, (seed, decay) in enumerate(zip(seeds, decays, strict=True)):
+        alone, _ = trained([seed], schedule=Schedule(**options, weight_decay=decay))
+        assert_same_member(together, i, alone, 0, atol=1e-6, rtol=1e-5)
+    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 1)
+    cut, _ = trained(seeds, schedule=Schedule(**options, weight_decay=decays))
+    for i in range(3):
+        assert_same_member(together, i, cut, i, atol=0, rtol=0)
+
+
 def test_large_members_are_trained_a_few_at_a_time(monkeypatch):
     """One worker takes members in chunks that its cache holds; they learn the same."""
     heard = []

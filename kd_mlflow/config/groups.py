@@ -256,8 +256,9 @@ class StudentOptions(Options):
         "Seeds: so many distilled students and so many of each baseline.", MODELS
     )
     student_weight_decay: float = by_recipe(
-        "L2 weight decay of the students, baselines included.", NOT_NEGATIVE
+        "L2 weight decay of the distilled students.", NOT_NEGATIVE
     )
+    baseline_weight_decay: float = by_recipe("L2 weight decay of the baselines.", NOT_NEGATIVE)
     augment: str = by_recipe(
         "New rows that the ensemble labels for the distilled students: none, mixup (between any "
         "two rows), neighbours (between near rows), or auto (mixup where networks on plain inputs "

@@ -32,6 +32,7 @@ class Falling:
 
 
 FROM_40 = Falling(40, least=6, above=30_000)
+FROM_120 = Falling(120, least=8, above=20_000)
 T_1_TO_3 = [1.0, 2.0, 3.0]
 SMALL = [(64, 32), (128, 64)]
 WIDER = [*SMALL, (256, 128)]
@@ -62,11 +63,12 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "alpha": (0.7, 1.0),
     "student_hidden": ((64, 32), SMALL, SMALL, WIDER, WIDER, WIDER),
     "student_bins": (0, [0, 24], [0, 16, 64], [0, 16, 64], [0, 16, 64], [0, 64]),
-    "student_epochs": (50, Falling(120, least=8, above=20_000)),
-    "student_patience": (0, 40, 40, 25, 25, 25),
+    "student_epochs": (50, 240, 240, FROM_120, FROM_120, FROM_120),
+    "student_patience": (0, 80, 80, 25, 25, 25),
     "n_students": (5, 5, 5, 3, 2, 2),
     "registered_seed": ("first", "nearest"),
-    "student_weight_decay": (1e-4, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
+    "student_weight_decay": (1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 1e-5),
+    "baseline_weight_decay": (1e-4, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
     "augment": ("none", "auto", "auto", "mixup", "mixup", "none"),
     "augment_factor": (20, 20, Falling(20, least=16, above=4_000), 4, 2, 1),
     "student_mixup": (0.0, 0.4, 0.4, 0.0, 0.0, 0.0),

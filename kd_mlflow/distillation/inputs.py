@@ -104,7 +104,9 @@ def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tenso
     return train, val
 
 
-def schedule_of(options: TrainingOptions, *, epochs: int, weight_decay: float) -> Schedule:
+def schedule_of(
+    options: TrainingOptions, *, epochs: int, weight_decay: float | tuple[float, ...]
+) -> Schedule:
     """The schedule of resolved options, for teachers or students."""
     return Schedule(
         epochs=epochs,

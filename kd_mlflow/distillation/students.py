@@ -194,8 +194,13 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
+    decays = tuple(
+        recipe.student_weight_decay if m.taught else recipe.baseline_weight_decay for m in members
+    )
     schedule = schedule_of(
-        recipe, epochs=recipe.student_epochs, weight_decay=recipe.student_weight_decay
+        recipe,
+        epochs=recipe.student_epochs,
+        weight_decay=decays if len(set(decays)) > 1 else decays[0],
     )
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),

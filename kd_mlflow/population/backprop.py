@@ -75,8 +75,8 @@ class Backprop:
         own = list(population.parameters())
         self._shapes = [(p.shape[1], p.shape[2]) for p in own]
         self.parameters = nn.Parameter(_storage(own[0], self._k, self._shapes))
-        self.parameters.grad = torch.zeros_like(self.parameters)
-        self._gradients = self.matrices(self.parameters.grad)
+        self._gradient = self.parameters.grad = torch.zeros_like(self.parameters)
+        self._gradients = self.matrices(self._gradient)
         for p, place in zip(own, self.matrices(self.parameters.data), strict=True):
             p.data = place.copy_(p.data)
 
@@ -86,6 +86,14 @@ class Backprop:
         Shape of each: (k, rows, columns).
         """
         return _matrices(like, self._k, self._shapes)
+
+    def of_members(self, values: Sequence[float]) -> Tensor:
+        """A flat tensor laid out as ``parameters``, with one value for all of a member's."""
+        flat = torch.zeros_like(self.parameters.data)
+        own = flat.new_tensor(values)[:, None, None]
+        for place in self.matrices(flat):
+            place.copy_(own.expand_as(place))
+        return flat
 
     def forward(self, x: Tensor) -> Tensor:
         """Score a batch of each member's own rows; the logits live until the next call.
@@ -106,9 +114,10 @@ class Backprop:
                     y.mul_(now.keeps[i])
         return now.activations[-1]
 
-    def backward(self, gradient: Tensor) -> None:
+    def backward(self, gradient: Tensor, decays: Tensor | None = None) -> None:
         """Overwrite ``parameters.grad``, given the loss's gradient with respect to the logits.
 
+        ``decays`` times the parameters are added, the gradient of an L2 penalty.
         Shape: (k, batch, classes), of the rows scored by the last ``forward`` of that batch size.
         """
         now = self._buffers_of(gradient.shape[1])
@@ -123,6 +132,8 @@ class Backprop:
                 # h is 0 wherever ReLU or dropout cut it: it is the only mask that is needed
                 torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
                 upstream = delta
+        if decays is not None:
+            self._gradient.addcmul_(self.parameters.data, decays)
 
     def _scale_of(self, layer: int) -> float:
         """1 / keep rate behind a dropout layer, applied as the next matrix product's ``alpha``."""

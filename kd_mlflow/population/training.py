@@ -59,7 +59,7 @@ Evaluate = Callable[[Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast to train: Adam with L2 weight decay.
+    """How long and how fast to train: Adam with L2 weight decay, one for all members or each's own.
 
     A member ends after ``patience`` epochs without a lower loss on its held-out rows, if it has
     any; 0: it is trained for all epochs.
@@ -72,7 +72,7 @@ class Schedule:
     epochs: int
     batch_size: int
     learning_rate: float
-    weight_decay: float = 0.0
+    weight_decay: float | tuple[float, ...] = 0.0
     decay: str = "constant"
     patience: int = 0
 
@@ -183,8 +183,14 @@ class _Chunk:
         sampling, seeds = task.sampling.members(members), task.seeds[members]
         self._population = task.population.members(members)
         self._backprop = Backprop(self._population, seeds=seeds)
+        decay = self._schedule.weight_decay
+        self._decays = (
+            self._backprop.of_members(decay[members]) if isinstance(decay, tuple) else None
+        )
         self._optimizer = torch.optim.Adam(
-            [self._backprop.parameters], weight_decay=self._schedule.weight_decay, fused=True
+            [self._backprop.parameters],
+            weight_decay=0.0 if isinstance(decay, tuple) else decay,
+            fused=True,
         )
         self._batches = Batches(
             task.rows.train, sampling, seeds=seeds, batch_size=self._schedule.batch_size
@@ -216,7 +222,7 @@ class _Chunk:
 
     def _step(self, x: Tensor, rows: Tensor, share: Tensor | None, rate: float) -> None:
         losses = self._loss(self._backprop.forward(x), rows, share)
-        self._backprop.backward(losses.gradient / rows.shape[1])
+        self._backprop.backward(losses.gradient / rows.shape[1], self._decays)
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._means.add(losses.values)

@@ -260,7 +260,8 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
             "training",
             f"{config.student_epochs} epochs, batches of {config.batch_size}, {config.schedule} "
             f"learning rate {config.learning_rate:g}, "
-            f"weight decay {config.student_weight_decay:g}",
+            f"weight decay {config.student_weight_decay:g}, baselines' "
+            f"{config.baseline_weight_decay:g}",
         ),
         ("calibration", "one temperature per student" if config.calibrate else "none"),
         ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
