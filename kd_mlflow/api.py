@@ -206,7 +206,7 @@ def promote(config: PromoteConfig) -> Decision:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="cellar")
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=5, model_name="cellar")
     >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
     >>> decision = kd.promote(model_name="cellar", min_compression=1, **easy)
     >>> decision.promoted, decision.version
@@ -301,7 +301,7 @@ def history(config: HistoryConfig) -> History:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="shelf")
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=5, model_name="shelf")
     >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
     >>> decision = kd.promote(model_name="shelf", min_compression=1, **easy)
     >>> [(period.version, period.kind) for period in kd.history(model_name="shelf").periods]
