@@ -338,10 +338,17 @@ def _importers(path: Path, files: Iterable[Path]) -> list[Path]:
     return [file for file in files if word.search(file.read_text(encoding="utf-8"))]
 
 
+def room_of(text: str) -> str:
+    """A room's name; choices of argparse refuse an empty list of them."""
+    if text not in ROOMS:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(ROOMS)}")
+    return text
+
+
 def main() -> None:
     """Ask about every mutant, print who is alive and the share of those killed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rooms", nargs="*", default=[*ROOMS], choices=ROOMS)
+    parser.add_argument("rooms", nargs="*", type=room_of, default=[*ROOMS], help=", ".join(ROOMS))
     parser.add_argument("--sample", type=int, help="mutants of a room; all where none are given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"))

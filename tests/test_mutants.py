@@ -3,9 +3,11 @@
 import ast
 import sys
 
+import pytest
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
+import mutants as tool
 from mutants import changed, edits
 
 SOURCE = '''
@@ -48,3 +50,15 @@ def test_a_mutant_is_one_change_of_what_the_code_does():
         changed(tree, number=number)
         sources.add(ast.unparse(ast.fix_missing_locations(tree)))
     assert len(sources) == len(words) + 1
+
+
+def test_without_names_all_rooms_are_asked(monkeypatch, tmp_path):
+    """``make mutants`` gives none; a name that is no room's is refused."""
+    asked = []
+    monkeypatch.setattr(tool, "mutants", lambda room: asked.append(room) or [])
+    monkeypatch.setattr(sys, "argv", ["mutants.py", "--out", str(tmp_path / "killed.jsonl")])
+    tool.main()
+    assert asked == list(tool.ROOMS)
+    monkeypatch.setattr(sys, "argv", ["mutants.py", "table"])
+    with pytest.raises(SystemExit):
+        tool.main()
