@@ -86,7 +86,7 @@ def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
 
 
 def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble):
-    """All share seeds, first weights and steps; baselines have labelled rows and their own decay."""
+    """All share seeds, first weights and steps; baselines have labels and a decay of their own."""
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
