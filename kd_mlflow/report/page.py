@@ -126,6 +126,7 @@ def page(
         importances=review_parts.importances(evidence),
         weakest=evidence.weakest,
         thresholds=evidence.thresholds,
+        weights=review_parts.weights(evidence),
         parts=evidence.parts,
         sent=review_parts.sent(evidence.schema),
         recipe=_recipe_rows(evidence),
