@@ -149,7 +149,9 @@ def distill_step(
         note=note,
         test_rows=len(dataset.split.test),
         together=together(dataset),
-        page=page_of(session.tracker, run, REPORT),
+        page=page_of(session.tracker, run, REPORT)._replace(
+            models=session.tracker.models_page(run)
+        ),
         beside=beside,
         never=never_text(evidence.class_scores[STUDENT]),
     )
