@@ -189,6 +189,17 @@ def test_no_text_covers_another(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_for_a_phone_is_legible(name):
+    """In half the width nothing is cut off and no text covers another, in no smaller type."""
+    figure = EVERY[name]()
+    drawn = style.picture(figure)
+    assert figure.get_figwidth() == style.NARROW_IN
+    assert_legible(figure)
+    assert len(drawn.narrow) < 1.2 * len(drawn.wide)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 10, 20, 21, 50])
 @pytest.mark.parametrize("make", [confusions, temperature, reliability, agreement])
 def test_figures_stay_legible_with_many_classes(make, classes):
@@ -297,7 +308,7 @@ def test_ladder_greys_what_is_within_the_noise():
 
 
 def test_sizes_stand_at_their_parameters():
-    """Each model is at its parameters and accuracy, however kinds of one size are set apart."""
+    """Each model is at its parameters and accuracy, kinds of one size at one place."""
     (axes,) = sizes().axes
     for kind, parameters, shares in (
         ("baseline", 3490, [90, 91]),
@@ -306,6 +317,7 @@ def test_sizes_stand_at_their_parameters():
     ):
         (line,) = lines(axes, LOOKS[kind].name)
         assert set(line.get_xdata()) == {parameters}
+        assert line.get_transform() == axes.transData
         np.testing.assert_allclose(line.get_ydata(), shares)
     low, high = axes.get_ylim()
     assert low < 90 < 97.5 < high
