@@ -1,12 +1,14 @@
 """Figures: what is drawn is what was given, and a reader can read it."""
 
 import itertools
+from io import BytesIO
 from threading import Thread
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.image import imread
 from scipy.stats import binomtest
 
 from kd_mlflow.evaluation import bins as confidence_bins
@@ -112,11 +114,13 @@ def temperature(classes=2, n=50, names=None, chosen=3.0):
 
 
 def agreement(classes=2, n=200, seeds=3):
-    """Two kinds of students' agreement."""
+    """Three kinds of students' agreement."""
     _, shares = answers(n, classes)
-    students = [rng.integers(classes, size=(seeds, n)) for _ in range(2)]
+    students = [rng.integers(classes, size=(seeds, n)) for _ in range(3)]
     bins = confidence_bins.agreement_by_confidence(shares, students)
-    return probabilities.agreement_diagram(["baseline", "distilled"], bins, rows=n, seeds=seeds)
+    return probabilities.agreement_diagram(
+        ["baseline", "strong_baseline", "distilled"], bins, rows=n, seeds=seeds
+    )
 
 
 EVERY = {
@@ -197,6 +201,18 @@ def test_a_figure_for_a_phone_is_legible(name):
     assert figure.get_figwidth() == style.NARROW_IN
     assert_legible(figure)
     assert len(drawn.narrow) < 1.2 * len(drawn.wide)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_a_picture_has_the_figures_colours(name):
+    """Fewer colours are in it, none of them seen to be another: kinds of model keep theirs."""
+    canvas = FigureCanvasAgg(figure := EVERY[name]())
+    canvas.draw()
+    figure.set_layout_engine("none")  # it would move axes by a pixel the next time
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    kept = imread(BytesIO(style.png(figure)))[..., :3]
+    assert np.abs(drawn - kept).max() < 0.05
 
 
 @pytest.mark.slow
