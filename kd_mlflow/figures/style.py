@@ -129,7 +129,7 @@ def png(figure: Figure) -> bytes:
     """
     buffer, agg = BytesIO(), cast(Any, FigureCanvasAgg(figure))
     agg.draw()
-    drawn = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
+    drawn = Image.fromarray(np.asarray(agg.buffer_rgba(), dtype=np.uint8)).convert("RGB")
     few = drawn.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(buffer, "png", dpi=(DPI, DPI))
     return buffer.getvalue()
