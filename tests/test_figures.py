@@ -1,12 +1,14 @@
 """Figures: what is drawn is what was given, and a reader can read it."""
 
 import itertools
+from io import BytesIO
 from threading import Thread
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.image import imread
 from scipy.stats import binomtest
 
 from kd_mlflow.evaluation import bins as confidence_bins
@@ -112,11 +114,13 @@ def temperature(classes=2, n=50, names=None, chosen=3.0):
 
 
 def agreement(classes=2, n=200, seeds=3):
-    """Two kinds of students' agreement."""
+    """Three kinds of students' agreement."""
     _, shares = answers(n, classes)
-    students = [rng.integers(classes, size=(seeds, n)) for _ in range(2)]
+    students = [rng.integers(classes, size=(seeds, n)) for _ in range(3)]
     bins = confidence_bins.agreement_by_confidence(shares, students)
-    return probabilities.agreement_diagram(["baseline", "distilled"], bins, rows=n, seeds=seeds)
+    return probabilities.agreement_diagram(
+        ["baseline", "strong_baseline", "distilled"], bins, rows=n, seeds=seeds
+    )
 
 
 EVERY = {
@@ -186,6 +190,29 @@ def test_every_axis_says_what_it_shows_and_of_how_many_rows(name):
 def test_no_text_covers_another(name):
     """Titles, labels, numbers and legends stand apart and within the picture."""
     assert_legible(EVERY[name]())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_for_a_phone_is_legible(name):
+    """In half the width nothing is cut off and no text covers another, in no smaller type."""
+    figure = EVERY[name]()
+    drawn = style.picture(figure)
+    assert figure.get_figwidth() == style.NARROW_IN
+    assert_legible(figure)
+    assert len(drawn.narrow) < 1.2 * len(drawn.wide)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_a_picture_has_the_figures_colours(name):
+    """Fewer colours are in it, none of them seen to be another: kinds of model keep theirs."""
+    canvas = FigureCanvasAgg(figure := EVERY[name]())
+    canvas.draw()
+    figure.set_layout_engine("none")  # it would move axes by a pixel the next time
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    kept = imread(BytesIO(style.png(figure)))[..., :3]
+    assert np.abs(drawn - kept).max() < 0.05
 
 
 @pytest.mark.slow
@@ -297,7 +324,7 @@ def test_ladder_greys_what_is_within_the_noise():
 
 
 def test_sizes_stand_at_their_parameters():
-    """Each model is at its parameters and accuracy, however kinds of one size are set apart."""
+    """Each model is at its parameters and accuracy, kinds of one size at one place."""
     (axes,) = sizes().axes
     for kind, parameters, shares in (
         ("baseline", 3490, [90, 91]),
@@ -306,6 +333,7 @@ def test_sizes_stand_at_their_parameters():
     ):
         (line,) = lines(axes, LOOKS[kind].name)
         assert set(line.get_xdata()) == {parameters}
+        assert line.get_transform() == axes.transData
         np.testing.assert_allclose(line.get_ydata(), shares)
     low, high = axes.get_ylim()
     assert low < 90 < 97.5 < high

@@ -563,6 +563,22 @@ def test_an_experiment_is_introduced_once(store):
     assert view["searchFilter"] == "tags.`kd.kind` = 'pipeline'"
 
 
+def test_a_comparison_has_a_view_of_its_models(finished):
+    """The link that is printed opens students and baselines of this run, least log loss first."""
+    run_id, page = finished.result.distill.run_id, finished.result.distill.page
+    key = page.models.rpartition("viewStateShareKey=")[2]
+    assert run_id.startswith(key.removeprefix("kd-models-"))
+    tags = finished.client.get_experiment("1").tags
+    view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+    assert view["searchFilter"] == f"tags.`mlflow.parentRunId` = '{run_id}'"
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test_log_loss`", True)
+    found = finished.client.search_runs(["1"], view["searchFilter"])
+    for column in view["selectedColumns"]:
+        kind, name = column.removesuffix("`").split(".`")
+        assert any(name in getattr(run.data, kind) for run in found)
+    assert f"each  {page.models}" in repr(finished.result)
+
+
 def test_the_leaderboard_has_every_model(finished, tmp_path):
     """Each teacher, student, baseline and the trees have a line with metrics and times."""
     (run,) = runs_by_kind(finished.client)["pipeline"]

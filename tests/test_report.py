@@ -25,9 +25,11 @@ from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.checks import Check
+from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import worth_knowing
 from kd_mlflow.figures import gallery
+from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import page as report
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.model_card import model_card
@@ -49,8 +51,8 @@ FIGURES = {
     "confusion",
 }
 TWO_CLASSES = FIGURES | {"roc_pr"}
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-PICTURES = dict.fromkeys(FIGURES, b"no picture")
+VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
+PICTURES = dict.fromkeys(FIGURES, Picture(b"no picture", b"no narrow one"))
 SURE, UNSURE = Interval(value=0.2, low=0.1, high=0.3), Interval(value=0.0, low=-0.1, high=0.1)
 COSTS = Footprint(
     latency_ms=0.2, ensemble_latency_ms=5.0, model_bytes=100_000, environment_bytes=10**9
@@ -226,11 +228,17 @@ def test_the_page_needs_nothing_else(html):
     assert not re.search(r"(?i)https?://|@import|url\(|\son\w+=", html)
     pictures = [attributes for tag, attributes in page.elements if tag == "img"]
     assert len(pictures) == len(TWO_CLASSES)
+    narrow = [attributes["srcset"] for tag, attributes in page.elements if tag == "source"]
+    assert len(narrow) == len(pictures)
     for attributes in pictures:
         kind, content = attributes["src"].split(",")
         assert kind == "data:image/png;base64"
         assert matplotlib.image.imread(BytesIO(b64decode(content))).size
         assert attributes["alt"]
+    for address in narrow:
+        kind, content = address.split(",")
+        assert kind == "data:image/png;base64"
+        assert matplotlib.image.imread(BytesIO(b64decode(content))).shape[1] < 650
 
 
 def test_pictures_in_the_page_are_those_logged(finished, distill_run, html, tmp_path):
@@ -460,6 +468,17 @@ def test_many_classes_are_counted_not_listed(classes, listed):
     assert len(set(re.findall(r"class-\d+ \d+ \d+ \d+ [\d.]+ %", page.words))) == listed
     assert len(set(re.findall(r"class-\d+ \d+ [\d.]+ % [\d.]+ % [\d.]+ %", page.words))) == listed
     assert page.words.count("rarer classes are not listed") == (2 if classes > listed else 0)
+
+
+def test_weights_are_tabled_by_class():
+    """Each class's weight stands beside its recall without and with it, of validation rows."""
+    rows = [ClassWeight("often", 80, 0.5, 72, 60), ClassWeight("never", 0, 1.0, 0, 0)]
+    given = replace(evidence(), encoding=replace(evidence().encoding, threshold=(0.5, 1.0, 2.0)))
+    given = replace(given, weights=[ClassWeight("<rare>", 8, 2.0, 2, 6), *rows])
+    words = Page(report.page(given, PICTURES, model_id="m-1")).words
+    assert "The class of the greatest probability times weight is predicted" in words
+    assert "often 80 0.5 90.00 % 75.00 % <rare> 8 2 25.00 % 75.00 % never 0 1 - -" in words
+    assert "greatest probability" not in Page(report.page(evidence(), PICTURES, model_id="m")).words
 
 
 @pytest.mark.slow

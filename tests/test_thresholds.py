@@ -24,6 +24,7 @@ from kd_mlflow.evaluation.thresholds import (
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.serving import scoring
 from kd_mlflow.table.dataset import Dataset
 
 
@@ -100,7 +101,8 @@ def test_a_comparison_counts_what_models_decide():
 
 def test_rows_are_scored_by_the_same_decision():
     """What ``evaluate`` keeps of a row follows the threshold, its confidence too."""
-    scores = RowScores.of(np.array([[0.7, 0.3], [0.9, 0.1]]), np.array([1, 0]), 0.2)
+    shares = np.array([[0.7, 0.3], [0.9, 0.1]])
+    scores = RowScores.of(shares, np.array([1, 0]), scoring.decided(shares, 0.2))
     assert scores.predicted.tolist() == [1, 0]
     assert scores.confidence.tolist() == [0.3, 0.9]
 
@@ -112,10 +114,10 @@ def test_other_thresholds_are_refused(given):
         DistillConfig(decision_threshold=given)
 
 
-def test_a_table_of_three_classes_has_no_threshold(store):
-    """It is refused before anything is trained."""
-    with pytest.raises(ConfigError, match="of two classes; 'target' has 3"):
-        pipeline.run_main(MainConfig(data="wine", decision_threshold="f1", **TINY))
+def test_a_number_is_for_two_classes(store):
+    """It is refused for three before anything is trained, with what there is for them."""
+    with pytest.raises(ConfigError, match="of two classes; 'target' has 3: give balanced_accuracy"):
+        pipeline.run_main(MainConfig(data="wine", decision_threshold="0.3", **TINY))
     assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
 
 

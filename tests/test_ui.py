@@ -195,6 +195,20 @@ def test_the_list_of_pipelines_opens_with_their_metrics(browser, address, finish
     own.context.close()
 
 
+def test_the_list_of_models_opens_with_their_metrics(browser, address, finished_main):
+    """The saved view whose link ``main`` prints has students and baselines, of one run alone."""
+    result = finished_main.result.distill
+    link = result.page.models
+    own = browser.new_context(viewport={"width": 1900, "height": 800}).new_page()
+    own.goto(f"{address}/{link[link.index('#') :]}")
+    for name in ("student-01", "baseline-02", "strong-01"):
+        expect(own.get_by_role("link", name=name, exact=True)).to_be_visible()
+    for name in ("kd.kind", "kd.registered", "test_log_loss", "test_accuracy", "parameters"):
+        expect(own.get_by_text(name, exact=True).first).to_be_visible()
+    expect(own.get_by_role("link", name="teacher-01")).to_have_count(0)
+    own.context.close()
+
+
 def test_run_page(page, address, runs):
     """The comparison's page has its data set, tags and a description with a table."""
     page.goto(f"{address}/#/experiments/1/runs/{runs['distill'].run_id}")

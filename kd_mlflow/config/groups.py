@@ -308,7 +308,8 @@ class ModelOptions(RegistryOptions):
         "none",
         "From which probability on the second of two classes is predicted: none (the likelier one "
         "is), the registered student's best on validation rows by balanced_accuracy or f1, or a "
-        "number. All models of the comparison are asked at it.",
+        "number. Of more classes the rules choose one weight per class, f1 by its mean over "
+        "classes. All models of the comparison are asked so.",
         THRESHOLD,
     )
     owner: str = option("", "Who answers for the model, for its card and the report.", SHORT_TEXT)

@@ -13,13 +13,14 @@ import pandas as pd
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import Importance
-from kd_mlflow.distillation.logits import Logits, class_probabilities, compared
+from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import (
     ENSEMBLE,
     STUDENT,
     column_importances,
     compared_thresholds,
+    compared_weights,
     decision_threshold,
     measured_columns,
     weakest_rows,
@@ -28,6 +29,7 @@ from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
+from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.grouped import share_inflation
@@ -52,7 +54,8 @@ class Evidence:
     ``parts`` say what the teacher is made of; ``example`` are rows of raw columns that the student
     can be asked with; ``profile`` is of its training rows; ``importances`` are of the columns that
     count most, ``weakest`` are rows on which the registered student is worst, ``thresholds`` what
-    other ones would be worth on the validation rows, of two classes.
+    other ones would be worth on the validation rows, of two classes, ``weights`` what those of more
+    classes are.
     """
 
     config: DistillConfig
@@ -70,6 +73,7 @@ class Evidence:
     importances: Sequence[Importance] = ()
     weakest: Weakest | None = None
     thresholds: Sequence[tuple[Threshold, str]] = ()
+    weights: Sequence[ClassWeight] = ()
 
     @property
     def seeds(self) -> int:
@@ -93,7 +97,11 @@ class Evidence:
         return {
             who: class_scores(
                 replace(
-                    RowScores.of(class_probabilities(logits), scored.labels, scored.threshold),
+                    RowScores.of(
+                        class_probabilities(logits),
+                        scored.labels,
+                        predicted(logits, scored.threshold),
+                    ),
                     groups=scored.groups,
                 ),
                 names,
@@ -102,7 +110,7 @@ class Evidence:
         }
 
     def review(self) -> dict[str, Any]:
-        """Classes, importances, weakest segments and thresholds as a JSON document."""
+        """Classes, importances, weakest segments, thresholds and weights as a JSON document."""
         return {
             "classes": {who: list(map(asdict, each)) for who, each in self.class_scores.items()},
             "importances": [
@@ -111,6 +119,7 @@ class Evidence:
             ],
             "weakest": self.weakest.to_dict() if self.weakest else None,
             "thresholds": [{**row._asdict(), "note": note} for row, note in self.thresholds],
+            "weights": [each._asdict() for each in self.weights],
         }
 
     @cached_property
@@ -174,6 +183,7 @@ def compare(
         parts=ensemble.parts,
         profile=profile,
         thresholds=compared_thresholds(dataset, trained, threshold),
+        weights=compared_weights(dataset, trained, threshold),
         importances=column_importances(config, dataset, ensemble, trained, columns),
         weakest=weakest_rows(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,

@@ -14,15 +14,17 @@ from torch import Tensor
 from kd_mlflow.evaluation.comparison import Comparison, evaluate_students
 from kd_mlflow.evaluation.metrics import Counts, Floats
 from kd_mlflow.evaluation.scores import SeedScores
+from kd_mlflow.evaluation.thresholds import Cutoff
+from kd_mlflow.serving.scoring import decided
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logits:
     """The logits of ensemble and students on the test rows, and these rows' labels.
 
-    ``boosting`` are those of boosted trees alone; ``threshold`` is the probability from which on
-    all of them predict the second of two classes, None where they predict the likeliest; ``groups``
-    number what each row is about; ``registered`` is the place of the registered student's seed.
+    ``boosting`` are those of boosted trees alone; ``threshold`` is by what all of them predict a
+    class, None where they predict the likeliest; ``groups`` number what each row is about;
+    ``registered`` is the place of the registered student's seed.
     Shape: labels and groups (n,), ensemble and boosting (n, classes), students (seeds, n, classes)
     of each kind.
     """
@@ -31,7 +33,7 @@ class Logits:
     ensemble: Tensor
     students: Mapping[str, Tensor]
     boosting: Tensor | None = None
-    threshold: float | None = None
+    threshold: Cutoff | None = None
     groups: Counts | None = None
     registered: int = 0
 
@@ -79,7 +81,7 @@ def compared(
 def seed_scores(
     logits: Tensor,
     labels: Counts,
-    threshold: float | None = None,
+    threshold: Cutoff | None = None,
     groups: Counts | None = None,
 ) -> SeedScores:
     """The answers of models of one kind.  Shape: (seeds, n, classes), labels and groups (n,)."""
@@ -98,8 +100,8 @@ def class_probabilities(logits: Tensor) -> NDArray[np.float64]:
     return found
 
 
-def predicted(logits: Tensor, threshold: float | None = None) -> Counts:
-    """The class that is predicted for each row, the likeliest one without a threshold.
+def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
+    """The class that is predicted for each row, see ``scoring.decided``.
 
     Shape: (..., n, classes) -> (..., n).
 
@@ -107,10 +109,7 @@ def predicted(logits: Tensor, threshold: float | None = None) -> Counts:
     >>> predicted(logits), predicted(logits, 0.25)
     (array([0, 1]), array([1, 1]))
     """
-    if threshold is None:
-        classes: Counts = logits.argmax(dim=-1).numpy()
-        return classes
-    return (second_class(logits) >= threshold).astype(np.int64)
+    return decided(class_probabilities(logits), threshold)
 
 
 def second_class(logits: Tensor) -> Floats:

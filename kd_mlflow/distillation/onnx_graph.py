@@ -97,7 +97,8 @@ def _latency_ms(session: Any, encoded: NDArray[np.float32]) -> float:
 def graph_of(module: StudentModule) -> bytes:
     """Write a student as an ONNX file: encoded columns in, probabilities out.
 
-    The file names columns and classes in its metadata, as JSON.
+    The file names columns and classes in its metadata, as JSON, and the threshold or weights by
+    which the served model predicts a class.
     """
     import onnx
 
@@ -124,6 +125,8 @@ def graph_of(module: StudentModule) -> bytes:
         producer_name="kd_mlflow",
     )
     names = {"columns": [c.name for c in encoding.columns], "classes": list(encoding.classes)}
+    if encoding.threshold is not None:
+        names["threshold"] = encoding.threshold
     onnx.helper.set_model_props(model, {name: json.dumps(v) for name, v in names.items()})
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()

@@ -14,12 +14,20 @@ from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
-from kd_mlflow.distillation.logits import Logits, row_losses, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses, second_class
 from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.thresholds import NONE, Threshold, choose_threshold, worth_knowing
+from kd_mlflow.evaluation.class_weights import ClassWeight, choose_weights, weighed
+from kd_mlflow.evaluation.thresholds import (
+    NONE,
+    RULES,
+    Cutoff,
+    Threshold,
+    choose_threshold,
+    worth_knowing,
+)
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
@@ -31,31 +39,47 @@ STUDENT, ENSEMBLE = "registered student", "ensemble"
 
 def decision_threshold(
     config: DistillConfig, dataset: Dataset, trained: TrainedStudents
-) -> float | None:
-    """The threshold that is asked for: of the registered student, by the validation rows."""
+) -> Cutoff | None:
+    """The threshold that is asked for, or of more than two classes the weights.
+
+    They are the registered student's, by the validation rows.
+    """
     rule = str(config.decision_threshold)
     if rule == NONE:
         return None
-    second = second_class(trained.score_validation_rows())
-    return choose_threshold(rule, second, dataset.labels("val"))
+    logits, labels = trained.score_validation_rows(), dataset.labels("val")
+    if len(dataset.table.classes) == 2:
+        return choose_threshold(rule, second_class(logits), labels)
+    return choose_weights(rule, class_probabilities(logits), labels)
 
 
 def compared_thresholds(
-    dataset: Dataset, trained: TrainedStudents, own: float | None
+    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
 ) -> list[tuple[Threshold, str]]:
     """What thresholds of the registered student are worth on the validation rows."""
-    if len(dataset.table.classes) != 2:
+    if isinstance(own, tuple) or len(dataset.table.classes) != 2:
         return []
     second = second_class(trained.score_validation_rows())
     return worth_knowing(second, dataset.labels("val"), own)
 
 
+def compared_weights(
+    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
+) -> list[ClassWeight]:
+    """What the registered student's weights make of each class on the validation rows."""
+    if not isinstance(own, tuple):
+        return []
+    shares = class_probabilities(trained.score_validation_rows())
+    return weighed(list(map(str, dataset.table.classes)), own, shares, dataset.labels("val"))
+
+
 def check_decision(config: ModelOptions, table: Table) -> None:
-    """Refuse a threshold for a table that has not two classes.  Raises ConfigError."""
-    if str(config.decision_threshold) != NONE and len(table.classes) != 2:
+    """Refuse a number as threshold of a table that has not two classes.  Raises ConfigError."""
+    rule = str(config.decision_threshold)
+    if rule not in (NONE, *RULES) and len(table.classes) != 2:
         raise ConfigError(
-            f"decision_threshold is for tables of two classes; {table.target!r} has "
-            f"{len(table.classes):,}: leave it out"
+            f"decision_threshold={rule} is for tables of two classes; {table.target!r} has "
+            f"{len(table.classes):,}: give {' or '.join(RULES)}, or leave it out"
         )
 
 

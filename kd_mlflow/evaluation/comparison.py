@@ -16,6 +16,7 @@ from kd_mlflow.evaluation.intervals import (
 )
 from kd_mlflow.evaluation.metrics import Counts, Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
+from kd_mlflow.evaluation.thresholds import Cutoff, logged_as
 
 CRITERION = "calibrated_val_loss"
 """What a sweep chooses by: the loss after calibration, so that T's effect on confidence is removed;
@@ -162,13 +163,13 @@ def evaluate_students(
     ensemble_parameters: int | None,
     class_rows: Mapping[str, int],
     boosting: SeedScores | None = None,
-    threshold: float | None = None,
+    threshold: Cutoff | None = None,
     registered: int = 0,
 ) -> Comparison:
     """Compare on the same rows; without ``ensemble_parameters`` there is no compression ratio.
 
     ``class_rows`` are the whole table's by class, in the order of their numbers.
-    ``threshold`` is the probability from which on all models predict the second of two classes.
+    ``threshold`` is by what all models predict a class; None: the likeliest one.
     Ensemble and ``boosting`` are a single model each; ``registered`` is the place of a seed.
     """
     by_kind = {
@@ -201,7 +202,7 @@ def evaluate_students(
         summary |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
         summary |= _gains("boosting", over_boosting)
     if threshold is not None:
-        summary["registered_threshold"] = threshold
+        summary |= logged_as(threshold)
     return Comparison(
         students=by_kind,
         summary=summary,

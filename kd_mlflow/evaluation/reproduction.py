@@ -16,6 +16,7 @@ from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, confidence_bins, probability_metrics
+from kd_mlflow.evaluation.thresholds import Cutoff
 
 TOLERANCE = 1e-5
 """How far a probability may be from the one that was logged; rounding moves it by about 1e-7."""
@@ -42,12 +43,12 @@ Reproduced = Repetition | Mapping[str, Interval] | Unavailable
 
 
 def repetition(
-    logged: Floats, answers: Floats, predicted: Counts, threshold: float | None
+    logged: Floats, answers: Floats, predicted: Counts, threshold: Cutoff | None
 ) -> Repetition:
     """Compare a model's answers with the probabilities that were logged, row by row.
 
-    ``threshold`` is the probability from which on the second of two classes is predicted. Where a
-    logged probability is within the tolerance of deciding otherwise, either class is right.
+    ``threshold`` is by what a class is predicted, None: the likeliest one. Where the logged
+    probabilities are within the tolerance of deciding otherwise, either class is right.
     Shape: logged and answers (n, classes), predicted (n,).
     """
     apart = np.abs(answers - logged).max(axis=1)
@@ -55,12 +56,12 @@ def repetition(
         rows=len(logged),
         max_difference=float(apart.max()),
         other_probabilities=int((~(apart <= TOLERANCE)).sum()),
-        other_classes=int((_shortfall(logged, predicted, threshold) > TOLERANCE).sum()),
+        other_classes=int((~(_shortfall(logged, predicted, threshold) <= TOLERANCE)).sum()),
     )
 
 
 def metric_ranges(
-    probabilities: Floats, labels: Counts, predicted: Counts, threshold: float | None
+    probabilities: Floats, labels: Counts, predicted: Counts, threshold: Cutoff | None
 ) -> dict[str, Interval]:
     """Every metric of ``probability_metrics``, and how far rounding may move it.
 
@@ -150,26 +151,39 @@ def _within(name: str, logged: float, found: Interval) -> bool:
     return found.low - allowed <= logged <= found.high + allowed
 
 
-def _shortfall(probabilities: Floats, predicted: Counts, threshold: float | None) -> Floats:
+def _shortfall(probabilities: Floats, predicted: Counts, threshold: Cutoff | None) -> Floats:
     """By how much each prediction falls short of being the right one, 0 where it is.
 
     Shape: (n, classes), (n,) -> (n,).
     """
-    if threshold is None:
-        own = probabilities[np.arange(len(predicted)), predicted]
-        short: Floats = probabilities.max(axis=1) - own
-        return short
-    above = probabilities[:, 1] - threshold
-    return np.maximum(np.where(predicted == 1, -above, above), 0)
+    if isinstance(threshold, float):
+        above = probabilities[:, 1] - threshold
+        return np.maximum(np.where(predicted == 1, -above, above), 0)
+    short: Floats = _lags(probabilities, predicted, threshold).max(axis=1)
+    return short
 
 
-def _unsure(probabilities: Floats, threshold: float | None) -> Hits:
+def _unsure(probabilities: Floats, threshold: Cutoff | None) -> Hits:
     """Rows whose class two sets of such probabilities may not agree on.  Shape: (n,)."""
-    if threshold is None:
-        second, first = np.sort(probabilities, axis=1)[:, -2:].T
-        near: Hits = first - second <= 2 * TOLERANCE
-        return near
-    return np.asarray(np.abs(probabilities[:, 1] - threshold) <= TOLERANCE)
+    if isinstance(threshold, float):
+        return np.asarray(np.abs(probabilities[:, 1] - threshold) <= TOLERANCE)
+    weighted = probabilities if threshold is None else probabilities * threshold
+    lags = _lags(probabilities, weighted.argmax(axis=1), threshold)
+    near: Hits = np.sort(lags, axis=1)[:, -2] >= -2 * TOLERANCE
+    return near
+
+
+def _lags(probabilities: Floats, predicted: Counts, weights: tuple[float, ...] | None) -> Floats:
+    """By how much the predicted class is behind each other one, between weights of mean 1.
+
+    Without weights these are differences of probabilities.
+    Shape: (n, classes), (n,) -> (n, classes).
+    """
+    scale = np.ones(probabilities.shape[1]) if weights is None else np.array(weights)
+    weighted = probabilities * scale
+    own = weighted[np.arange(len(predicted)), predicted]
+    lags: Floats = 2 * (weighted - own[:, None]) / (scale + scale[predicted][:, None])
+    return lags
 
 
 def _area_bounds(second: Floats, labels: Counts) -> dict[str, tuple[float, float]]:

@@ -52,24 +52,17 @@ class RowScores:
         cls,
         probabilities: Floats,
         labels: Counts,
-        threshold: float | None = None,
-        *,
         predicted: Counts | None = None,
     ) -> RowScores:
         """Keep what metrics need of some rows.  Shape: (n, classes), (n,).
 
-        ``threshold`` is the probability from which on the second of two classes is predicted;
-        ``predicted`` are the classes themselves, where they are known.
+        ``predicted`` are the classes that are answered, the likeliest ones where none are given.
         """
         wide = probabilities.astype(np.float64)
         wide /= wide.sum(axis=1, keepdims=True)
         rows = np.arange(len(wide))
         if predicted is None:
-            predicted = (
-                wide.argmax(axis=1)
-                if threshold is None
-                else (probabilities[:, 1] >= threshold).astype(np.int64)
-            )
+            predicted = wide.argmax(axis=1)
         return cls(
             classes=wide.shape[1],
             predicted=predicted,

@@ -5,15 +5,22 @@ The second class is the positive one, as in ROC AUC and average precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from kd_mlflow.evaluation.metrics import Counts, Floats
 
+Cutoff: TypeAlias = float | tuple[float, ...]
+"""By what a class is predicted: the probability from which on the second of two is, or of more a
+weight per class (see ``class_weights``)."""
+
 NONE = "none"
 """The rule of no threshold: the likelier class is predicted."""
+
+WEIGHT = "registered_weight_"
+"""How a metric begins that is the weight of a class, which its number follows."""
 
 NEAR = 1e-5
 """Probabilities are one that differ by no more than this share of them: rounding moves them so."""
@@ -24,6 +31,25 @@ SHOWN = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 RULE_WORDS = {"balanced_accuracy": "balanced accuracy", "f1": "F1"}
 RULES = tuple(RULE_WORDS)
 """What a threshold may be the best for, on rows that nothing was trained on."""
+
+
+def cutoff_of(document: float | list[float] | None) -> Cutoff | None:
+    """A cutoff as it was before it was written as JSON."""
+    return tuple(document) if isinstance(document, list) else document
+
+
+def logged_as(cutoff: Cutoff) -> dict[str, float]:
+    """The metrics of a run that say by what its registered student predicts a class."""
+    if isinstance(cutoff, float):
+        return {"registered_threshold": cutoff}
+    return {f"{WEIGHT}{number}": weight for number, weight in enumerate(cutoff)}
+
+
+def logged_cutoff(metrics: Mapping[str, float], classes: int) -> Cutoff | None:
+    """By what a run's metrics say that its student predicts a class; None: the likeliest one."""
+    weights = [metrics.get(f"{WEIGHT}{number}") for number in range(classes)]
+    known = tuple(weight for weight in weights if weight is not None)
+    return known if known and len(known) == classes else metrics.get("registered_threshold")
 
 
 class Threshold(NamedTuple):

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
 from kd_mlflow.evaluation.intervals import Interval, standard_error, wilson
 from kd_mlflow.evaluation.metrics import Floats
@@ -77,23 +76,17 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
     taught = [kind for kind in models if kind not in ("teacher", "ensemble")]
     for kind, (parameters, shares) in models.items():
         look, values = LOOKS[kind], 100 * np.asarray(shares)
-        moved = 13.0 * (taught.index(kind) - (len(taught) - 1) / 2) if kind in taught else 0.0
-        # beside each other: kinds of one size would cover one another
-        aside = each.transData + ScaledTranslation(moved / 72, 0, figure.dpi_scale_trans)
         each.plot(
             np.full(len(values), parameters),
             values,
             look.marker,
             color=look.colour,
-            transform=aside,
             markersize=9 if kind == "ensemble" else 6,
             markerfacecolor="none" if kind in taught else look.colour,
             label=f"{look.name}, {parameters:,.0f} parameters",
         )
         if kind in taught:
-            each.plot(
-                parameters, values.mean(), "_", ms=12, mew=2, color=look.colour, transform=aside
-            )
+            each.plot(parameters, values.mean(), "_", ms=24, mew=2, color=look.colour)
     _parameter_axis(each, [float(parameters) for parameters, _ in models.values()])
     shown = 100 * np.concatenate([shares for _, shares in models.values()])
     margin = max(0.1 * float(np.ptp(shown)), 0.05)

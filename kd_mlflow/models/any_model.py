@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
+from kd_mlflow.evaluation.thresholds import Cutoff
 from kd_mlflow.models.respondent import Respondent, Role
 from kd_mlflow.models.student_model import ENCODING, PROFILE
-from kd_mlflow.serving.scoring import text_of
+from kd_mlflow.serving.scoring import decided, text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
@@ -75,8 +76,8 @@ class AnyModel:
         return Profile.from_dict(_json(path)) if path.is_file() else None
 
     @property
-    def threshold(self) -> float | None:
-        """From which probability on it predicts the second of two classes; None: the likeliest."""
+    def threshold(self) -> Cutoff | None:
+        """By what it predicts a class; None: the likeliest one."""
         return self.encoding.threshold if self.encoding else None
 
     @property
@@ -138,12 +139,10 @@ class AnyModel:
         cannot score them.
         """
         numbers = _numbered(labels, classes)
-        parts = [
-            RowScores.of(
-                self.respondent.shares(features.iloc[rows], classes), numbers[rows], self.threshold
-            )
-            for rows in row_parts(len(features))
-        ]
+        parts = []
+        for rows in row_parts(len(features)):
+            shares = self.respondent.shares(features.iloc[rows], classes)
+            parts.append(RowScores.of(shares, numbers[rows], decided(shares, self.threshold)))
         read = features.loc[:, features.columns.isin(self.respondent.columns)]
         first, places = distinct_rows(read)
         return RowScores.joined(parts).alike(first[places])

@@ -22,6 +22,7 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RegistryError, Unavailable
+from kd_mlflow.evaluation.thresholds import Cutoff, cutoff_of
 from kd_mlflow.models.addresses import ask_standing, load_standing
 from kd_mlflow.models.any_model import pickle_files
 from kd_mlflow.models.clean_process import KEPT, CleanProcess
@@ -41,7 +42,7 @@ class Standing:
 
     classes: tuple[str, ...] | None
     columns: tuple[str, ...]
-    threshold: float | None
+    threshold: Cutoff | None
     answers: NDArray[np.float64] | Unavailable | None
 
 
@@ -146,7 +147,7 @@ def read_standing(answer: bytes) -> Standing:
             return Standing(
                 classes=None if about["classes"] is None else tuple(about["classes"]),
                 columns=tuple(about["columns"]),
-                threshold=about["threshold"],
+                threshold=cutoff_of(about["threshold"]),
                 answers=Unavailable(about["unavailable"]) if "unavailable" in about else answers,
             )
     except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile):

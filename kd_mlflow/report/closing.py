@@ -87,11 +87,13 @@ class Page(NamedTuple):
     Fields:
         address: of its page, None where it has none
         command: what starts the pages first, None where a server has them already
+        models: the address of a list of its models beside each other, None where it has none
         runs: the address of a list of runs beside it, None where there is none to show
     """
 
     address: str | None
     command: str | None = None
+    models: str | None = None
     runs: str | None = None
 
 
@@ -99,8 +101,8 @@ def next_steps(page: Page | None, student: str | None = None) -> str:
     """Where to look at a run, and how to pull its student by its URI: each line can be pasted."""
     lines = [line for line in (page.command, page.address) if line] if page else []
     rows = [("" if i else "see", line) for i, line in enumerate(lines)]
-    if page and page.runs:
-        rows.append(("all", page.runs))
+    lists = [("each", page.models), ("all", page.runs)] if page else []
+    rows += [(name, address) for name, address in lists if address]
     if student:
         uri = json.dumps(student, ensure_ascii=False)
         rows.append(("use", f"mlflow.pyfunc.load_model({uri})"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 from kd_mlflow.evaluation.drift import LARGE, MODERATE
 from kd_mlflow.evaluation.findings import Findings, predicted_shares
+from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import evaluation_words, words
 from kd_mlflow.report.page import METRIC_ROWS, environment
 
@@ -15,10 +15,10 @@ LISTED_COLUMNS = 60
 LISTED_CLASSES = 40
 
 
-def evaluation_page(findings: Findings, pictures: Mapping[str, bytes], *, uri: str) -> str:
+def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
     """Write the page as HTML that needs no network and no script.
 
-    ``pictures``: PNG files by the names that ``figures.drift.draw`` gives them; ``uri`` is the
+    ``pictures``: by the names that ``figures.drift.draw`` gives them; ``uri`` is the
     address of the model.
     """
     return (
@@ -34,7 +34,7 @@ def evaluation_page(findings: Findings, pictures: Mapping[str, bytes], *, uri: s
             levels=(MODERATE, LARGE),
             drift=_drift(findings),
             classes=_classes(findings),
-            pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
+            pictures=pictures,
         )
     )
 

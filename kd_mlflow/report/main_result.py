@@ -61,4 +61,5 @@ class MainResult(Shown):
         uri = f"models:/{self.distill.model_name}@production" if decision.promoted else None
         answer = [decision_line(decision), *why, answer_text(self.distill), "", gate_text(decision)]
         others = other_metrics_text(self.distill.comparison)
-        return "\n".join([details, others, "", *answer]) + next_steps(self.distill.page, uri)
+        links = next_steps(self.distill.page, uri).removeprefix("\n")  # the gate's column goes on
+        return "\n".join([details, others, "", *answer]) + links

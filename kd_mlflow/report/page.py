@@ -17,7 +17,7 @@ from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.figures.style import LOOKS
+from kd_mlflow.figures.style import LOOKS, Picture
 from kd_mlflow.report import review_parts, review_words, words
 from kd_mlflow.report.decision import MARKS, Decision, decision_line
 from kd_mlflow.report.leaderboard import (
@@ -80,7 +80,7 @@ NOTHING_BESIDE = About()
 
 def page(
     evidence: Evidence,
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, Picture],
     *,
     model_id: str,
     costs: Footprint | None = None,
@@ -88,7 +88,7 @@ def page(
 ) -> str:
     """Write the report as HTML that needs no network and no script.
 
-    ``pictures``: PNG files by the names that ``gallery.draw`` gives them; ``costs`` are what the
+    ``pictures``: by the names that ``gallery.draw`` gives them; ``costs`` are what the
     registered student costs to run.
     """
     summary = _metrics(evidence, costs, about)
@@ -126,12 +126,13 @@ def page(
         importances=review_parts.importances(evidence),
         weakest=evidence.weakest,
         thresholds=evidence.thresholds,
+        weights=review_parts.weights(evidence),
         parts=evidence.parts,
         sent=review_parts.sent(evidence.schema),
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         out_of_scope=OUT_OF_SCOPE,
-        pictures={name: b64encode(picture).decode() for name, picture in pictures.items()},
+        pictures=pictures,
         commands=_commands(evidence, model_id),
     )
 
@@ -178,13 +179,15 @@ def _metrics(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
 
 def environment() -> Environment:
     """Where templates are found; what users wrote is escaped, what is missing is an error."""
-    return Environment(
+    found = Environment(
         loader=PackageLoader("kd_mlflow.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["base64"] = lambda content: b64encode(content).decode()
+    return found
 
 
 def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:

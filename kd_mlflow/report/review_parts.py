@@ -53,6 +53,12 @@ def classes(evidence: Evidence) -> dict[str, Any]:
     return {"models": list(scores), "rows": rows[:LISTED_CLASSES], "more": more}
 
 
+def weights(evidence: Evidence) -> dict[str, Any]:
+    """What weights make of the recall of each class, of the most frequent ones."""
+    rows = sorted(evidence.weights, key=lambda each: -each.rows)
+    return {"rows": rows[:LISTED_CLASSES], "more": max(0, len(rows) - LISTED_CLASSES)}
+
+
 def importances(evidence: Evidence) -> dict[str, Any]:
     """What shuffling each column costs each model, and how long its bar is."""
     found = evidence.importances

@@ -9,7 +9,7 @@ from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
-from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
+from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES, Cutoff
 from kd_mlflow.report.words import one_line, percent, safe
 from kd_mlflow.table.schema import CallerSchema, SentColumn
 
@@ -92,11 +92,13 @@ def importance_text(importances: Sequence[Importance]) -> str:
     )
 
 
-def decision_text(threshold: float | None, classes: Sequence[object], rule: str) -> str:
+def decision_text(threshold: Cutoff | None, classes: Sequence[object], rule: str) -> str:
     """Say which class is predicted."""
     if threshold is None:
         return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
     how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
+    if isinstance(threshold, tuple):
+        return f"The class of the greatest probability times weight is predicted ({how})"
     positive = one_line(str(classes[1]), 30)
     return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
 

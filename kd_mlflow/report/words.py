@@ -13,6 +13,7 @@ from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
 from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, bounds, difference, reverse
 from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
 
@@ -351,9 +352,11 @@ def metrics_table(comparison: Comparison) -> str:
 
 
 def threshold_text(comparison: Comparison) -> str:
-    """Say from which probability on the second class is predicted; empty for the likelier class."""
-    threshold = comparison.summary.get("registered_threshold")
-    return "" if threshold is None else f"all models at a threshold of {threshold:.4f}"
+    """Say by what a class is predicted; empty where the likeliest is."""
+    cutoff = logged_cutoff(comparison.summary, len(comparison.class_rows))
+    if isinstance(cutoff, tuple):
+        return "all models with one weight per class"
+    return "" if cutoff is None else f"all models at a threshold of {cutoff:.4f}"
 
 
 def majority_text(comparison: Comparison) -> str:

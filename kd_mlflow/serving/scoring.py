@@ -8,7 +8,7 @@ model does to a row is what training did.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -81,6 +81,22 @@ def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
     if block is not None:
         matrix[:, plain] = block
     return matrix
+
+
+def decided(
+    shares: NDArray[np.floating[Any]], threshold: float | Sequence[float] | None
+) -> NDArray[np.intp]:
+    """The class that is predicted for each row, by its number: the likeliest without a threshold.
+
+    A number is the probability from which on the second of two classes is predicted; several are a
+    weight per class, and the class of the greatest probability times weight is predicted.
+    Shape: (..., n, classes) -> (..., n).
+    """
+    if isinstance(threshold, float):
+        return (shares[..., 1] >= threshold).astype(np.intp)
+    weighted = shares if threshold is None else shares * np.array(threshold)
+    likeliest: NDArray[np.intp] = weighted.argmax(axis=-1)
+    return likeliest
 
 
 def _named_by_text(frame: pd.DataFrame) -> pd.DataFrame:

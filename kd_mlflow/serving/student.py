@@ -98,12 +98,7 @@ class Student(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's base
             shares = self.shares(table)
         except scoring.ColumnError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        threshold = self.encoding.get("threshold")
-        predicted = (
-            shares.argmax(axis=1)
-            if threshold is None
-            else (shares[:, 1] >= threshold).astype(np.intp)
-        )
+        predicted = scoring.decided(shares, self.encoding.get("threshold"))
         return table.index, [self.classes[predicted], *shares.T]
 
 

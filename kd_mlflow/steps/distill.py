@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -65,6 +65,9 @@ from kd_mlflow.tracking.kept_rows import (
 )
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.provenance import source, user, versions
+
+if TYPE_CHECKING:  # it brings matplotlib, which training needs not wait for
+    from kd_mlflow.figures.style import Picture
 
 C = TypeVar("C", DistillConfig, SweepConfig)
 
@@ -149,7 +152,9 @@ def distill_step(
         note=note,
         test_rows=len(dataset.split.test),
         together=together(dataset),
-        page=page_of(session.tracker, run, REPORT),
+        page=page_of(session.tracker, run, REPORT)._replace(
+            models=session.tracker.models_page(run)
+        ),
         beside=beside,
         never=never_text(evidence.class_scores[STUDENT]),
     )
@@ -270,7 +275,7 @@ def _log_and_register(
         _log_findings(evidence, beside, run, note)
         pictures = drawing.result()
     for name, picture in pictures.items():
-        run.file(picture, f"figures/{name}.png")
+        run.file(picture.wide, f"figures/{name}.png")
     about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
     html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
     run.file(html.encode(), REPORT)
@@ -350,9 +355,9 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
     run.log(metrics=metrics, note=note)
 
 
-def _drawn(evidence: Evidence) -> dict[str, bytes]:
-    """Every figure as PNG; matplotlib is imported here, where there is something to draw."""
+def _drawn(evidence: Evidence) -> dict[str, Picture]:
+    """Every figure as a picture; matplotlib is imported here, where there is something to draw."""
     from kd_mlflow.figures import gallery
-    from kd_mlflow.figures.style import png
+    from kd_mlflow.figures.style import picture
 
-    return {name: png(figure) for name, figure in gallery.draw(evidence).items()}
+    return {name: picture(figure) for name, figure in gallery.draw(evidence).items()}

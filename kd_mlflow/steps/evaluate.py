@@ -26,7 +26,7 @@ from kd_mlflow.evaluation.scores import (
     paired,
 )
 from kd_mlflow.figures.drift import draw
-from kd_mlflow.figures.style import png
+from kd_mlflow.figures.style import picture
 from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
 from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
@@ -326,7 +326,7 @@ def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:
     run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
     run.document(findings.document(), FINDINGS)
     run.document(findings.drift_document(), DRIFT)
-    pictures = {name: png(figure) for name, figure in draw(findings).items()}
-    for name, picture in pictures.items():
-        run.file(picture, f"figures/{name}.png")
+    pictures = {name: picture(figure) for name, figure in draw(findings).items()}
+    for name, drawn in pictures.items():
+        run.file(drawn.wide, f"figures/{name}.png")
     run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), PAGE)

@@ -19,6 +19,7 @@ from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metric
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
+from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.addresses import task_of
 from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
@@ -28,7 +29,7 @@ from kd_mlflow.models.standing import ask_production
 from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
-from kd_mlflow.serving.scoring import text_of
+from kd_mlflow.serving.scoring import decided, text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.groups import group_hashes
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
@@ -147,7 +148,7 @@ def _scored(
 ) -> tuple[Examined, RowScores]:
     """What a pulled model's answers are worth, and whether they are those that were kept."""
     probabilities, places = pulled.probabilities, pulled.places
-    threshold = logged.get("registered_threshold")
+    threshold = logged_cutoff(logged, len(pulled.classes))
     reproduced: Reproduced
     if kept is None:
         reproduced = metric_ranges(probabilities, labels, places, threshold)
@@ -197,7 +198,7 @@ def _incumbent(
         if same_task(candidate.findings.task, task):
             if isinstance(asked.answers, np.ndarray):
                 shares = asked.answers.clip(FLOOR, 1)
-                theirs = RowScores.of(shares, ours.labels, asked.threshold)
+                theirs = RowScores.of(shares, ours.labels, decided(shares, asked.threshold))
                 unseen, left_out = _unseen(standing, asked.columns, data, tracker)
                 scores = _on_rows(unseen, ours, theirs, standing)
             else:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kd_mlflow.errors import DataError
+from kd_mlflow.evaluation.thresholds import Cutoff, cutoff_of
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.kinds import Label, kind_of
@@ -53,14 +54,14 @@ class Column:
 class Encoding:
     """Column descriptions in training order and the classes: one JSON document.
 
-    ``threshold`` is the probability from which on a student predicts the second of two classes,
-    None where it predicts the likelier one.
+    ``threshold`` is the probability from which on a student predicts the second of two classes, or
+    of more a weight per class, see ``scoring.decided``; None where it predicts the likeliest one.
     """
 
     target: str
     classes: tuple[Label, ...]
     columns: tuple[Column, ...]
-    threshold: float | None = None
+    threshold: Cutoff | None = None
 
     def encode(self, features: pd.DataFrame) -> NDArray[np.float32]:
         """Encode a table.  Shape: (n, len(columns)).
@@ -107,7 +108,7 @@ class Encoding:
             target=document["target"],
             classes=tuple(document["classes"]),
             columns=tuple(Column(**column) for column in columns),
-            threshold=document.get("threshold"),
+            threshold=cutoff_of(document.get("threshold")),
         )
 
 

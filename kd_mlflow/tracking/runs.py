@@ -33,26 +33,53 @@ from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_p
 from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
-VIEW_KEY = "kd-pipelines"
-SHOWN = [f"{name}_test_accuracy" for name in ("registered", "ensemble", "baseline", "boosting")]
-SHOWN += ["registered_test_log_loss", "compression_ratio"]
-INTRODUCTION = {
-    "mlflow.note.content": "Ensembles of tables and the students that learn from them. A pipeline "
-    "holds its teachers, its comparison (the artifact report.html first) and the gate's decision.",
-    f"mlflow.sharedViewState.{VIEW_KEY}": json.dumps(
+VIEW, PIPELINES = "mlflow.sharedViewState.", "kd-pipelines"
+"""How a tag of an experiment begins that is a view of its runs, and that of the pipelines."""
+
+
+def view(clause: str, order: str, columns: Sequence[str], *, ascending: bool) -> str:
+    """A view of runs as MLflow's pages keep them: which runs, in which order, with what beside."""
+    return json.dumps(
         {
-            "searchFilter": "tags.`kd.kind` = 'pipeline'",
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
+            "searchFilter": clause,
+            "orderByKey": order,
+            "orderByAsc": ascending,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": ["tags.`kd.decision`", *(f"metrics.`{name}`" for name in SHOWN)],
+            "selectedColumns": list(columns),
         }
+    )
+
+
+OF_PIPELINES = (
+    "tags.`kd.decision`",
+    "metrics.`registered_test_accuracy`",
+    "metrics.`ensemble_test_accuracy`",
+    "metrics.`baseline_test_accuracy`",
+    "metrics.`boosting_test_accuracy`",
+    "metrics.`registered_test_log_loss`",
+    "metrics.`compression_ratio`",
+)
+OF_MODELS = (
+    "tags.`kd.kind`",
+    "tags.`kd.registered`",
+    "metrics.`test_log_loss`",
+    "metrics.`test_accuracy`",
+    "metrics.`test_agreement`",
+    "metrics.`parameters`",
+)
+"""Columns of a list of pipelines, and of one of a comparison's students and baselines."""
+
+INTRODUCTION = {
+    "mlflow.note.content": "Ensembles of tables and the students that learn from them. A pipeline "
+    "holds its teachers, its comparison (the artifact report.html first) and the gate's decision.",
+    VIEW + PIPELINES: view(
+        "tags.`kd.kind` = 'pipeline'", "attributes.start_time", OF_PIPELINES, ascending=False
     ),
 }
-"""Tags of the experiment: its description, and a view of its runs as MLflow's pages keep them."""
+"""Tags of the experiment: its description, and a view of its pipelines."""
 
 ATTACHED = "kd.attached"
 """A parameter of MLFLOW_RUN_ID's run: somebody uses it already."""
@@ -274,7 +301,15 @@ class Tracker:
     @property
     def pipelines_page(self) -> str | None:
         """The address of the saved view of the experiment's pipelines, if it has one."""
-        return runs_page(self.client.tracking_uri, self.experiment_id, VIEW_KEY)
+        return runs_page(self.client.tracking_uri, self.experiment_id, PIPELINES)
+
+    def models_page(self, run: TrackedRun) -> str | None:
+        """Save a view of the models below a run, least log loss first; its address, if any."""
+        key, clause = f"kd-models-{run.id[:8]}", f"tags.`mlflow.parentRunId` = '{run.id}'"
+        by_loss = view(clause, "metrics.`test_log_loss`", OF_MODELS, ascending=True)
+        write = partial(self.client.set_experiment_tag, run.experiment_id, VIEW + key, by_loss)
+        self.patience.make(write)
+        return runs_page(self.client.tracking_uri, run.experiment_id, key)
 
     def page(self, run: TrackedRun, file: str = "") -> str | None:
         """The address of a run's page or of a file there, without credentials, if it has one."""
