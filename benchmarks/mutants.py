@@ -41,7 +41,10 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "evaluation": (
         "evaluation",
-        ["metrics", "gate", "scores", "findings", "drift", "thresholds", "figures"],
+        [
+            *("metrics", "gate", "scores", "findings", "drift", "thresholds", "figures"),
+            *("class_weights", "grouped", "reproduction"),
+        ],
     ),
     "population": (
         "population",

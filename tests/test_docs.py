@@ -188,9 +188,10 @@ def mlflow_run(folder, words):
         return execute(folder, [sys.executable, "-m", *words, *parameters])
     project = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]
     defaults = {name: each["default"] for name, each in project["parameters"].items()}
-    command = shlex.split(project["command"].format(**{**defaults, **given, **more}))
-    assert command[0] == "kd-mlflow"
-    return in_this_process(folder, command[1:])
+    values = {name: shlex.quote(str(v)) for name, v in (defaults | given | more).items()}
+    command = shlex.split(project["command"].format(**values))
+    assert command[:3] == ["python", "-m", "kd_mlflow"]
+    return in_this_process(folder, command[3:])
 
 
 @contextmanager
