@@ -32,9 +32,8 @@ from kd_mlflow.table.delimited import read_delimited
 from kd_mlflow.table.delimited_parts import DelimitedParts
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.table.parts import table_parts
+from kd_mlflow.table.parts import scored_file, table_parts
 from kd_mlflow.table.profile import fit_profile
-from kd_mlflow.table.scored_file import scored_file
 from kd_mlflow.tracking.runs import Tracker
 
 ANSWERS = ["prediction", "probability_0", "probability_1"]
@@ -299,7 +298,7 @@ def test_a_killed_process_leaves_no_half_file(tmp_path):
     """Under the name stands what was there, until all of the new file is."""
     script = (
         "import os, sys, pathlib, pyarrow as pa\n"
-        "from kd_mlflow.table.scored_file import scored_file\n"
+        "from kd_mlflow.table.parts import scored_file\n"
         "with scored_file(pathlib.Path(sys.argv[1])) as write:\n"
         "    write(pa.table({'a': [1]}))\n"
         "    os._exit(9)\n"

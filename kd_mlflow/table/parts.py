@@ -1,24 +1,29 @@
-"""A table to be scored in parts: each is read as the whole table would be, none stays in memory."""
+"""A table scored in parts: each is read as the whole table would be, and answered into one file.
+
+None stays in memory; the file is there when all are written, or not at all.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import ROWS_AT_ONCE, reads_texts
 from kd_mlflow.table.delimited_parts import DelimitedParts
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
-from kd_mlflow.table.frames import as_frame, with_named_index
+from kd_mlflow.table.frames import with_named_index
 from kd_mlflow.table.groups import check_named, column_names
-from kd_mlflow.table.sources import BUILT_IN, FRAME
+from kd_mlflow.table.sources import BUILT_IN, Origin, open_source
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
@@ -55,9 +60,7 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
     """
     if not isinstance(data, str | Path) or data in BUILT_IN:
-        what = f"the built-in table {data}" if isinstance(data, str) else "a DataFrame"
-        refuse_csv_options(what, marks["separator"], marks["decimal"])
-        return _of_frame(data, encoding, keep)
+        return _of_frame(*open_source(data, **marks), encoding, keep)
     path = existing_file(str(data), built_in=tuple(BUILT_IN))
     if is_csv(path):
         return _of_csv(path, encoding, keep, marks)
@@ -68,13 +71,8 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
 
 
-def _of_frame(data: Any, encoding: Encoding, keep: str) -> TableParts:
-    if isinstance(data, str):
-        features, labels = BUILT_IN[data]()
-        frame = features.assign(**{str(labels.name): labels})
-    else:
-        frame = as_frame(data)
-    name = data if isinstance(data, str) else FRAME
+def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str) -> TableParts:
+    name = origin.name
     needed, kept = _columns(name, list(frame.columns), encoding, keep)
     step = part_rows(len(needed))
 
@@ -171,3 +169,42 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"a column cannot be kept: {first_line(error)}") from None
+
+
+@contextmanager
+def scored_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Write parts of a table, all of the first one's columns; the suffix says in which format.
+
+    They go to a file beside it, which takes its place at the end: a process that is killed leaves
+    what was there before. Raises DataError where it cannot be written.
+    """
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    schemas: list[pa.Schema] = []
+    writers: list[csv.CSVWriter | parquet.ParquetWriter] = []
+    make = parquet.ParquetWriter if path.suffix.lower() in PARQUET else csv.CSVWriter
+
+    def write(part: pa.Table) -> None:
+        with _written(path):
+            if not writers:
+                schemas.append(part.schema)
+                writers.append(make(half, part.schema))
+            writers[0].write_table(part.cast(schemas[0]))
+
+    try:
+        with _written(path):
+            half.touch(exist_ok=False)
+        yield write
+        with _written(path):
+            for writer in writers:
+                writer.close()
+            os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be written: {first_line(error)}") from None

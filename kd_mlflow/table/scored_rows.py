@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow.config.groups import Source, TableOptions
+from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving.scoring import GAP_TEXTS, reads_texts, text_of
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.files import existing_file, read_columns, refuse_csv_options
 from kd_mlflow.table.forms import PLAIN, read_by
-from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
-from kd_mlflow.table.sources import BUILT_IN, FRAME
+from kd_mlflow.table.sources import open_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,47 +78,25 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    name, source, frame = _frame(options, encoding)
-    target = options.target or (str(frame.columns[-1]) if source in BUILT_IN else "")
-    columns = ", ".join(map(repr, frame.columns))
+    columns = [asdict(column) for column in encoding.columns] if encoding else []
+    literal = [column["name"] for column in columns if column["form"]["literal"]]
+    if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
+        literal.append(options.target)
+    texts = [column["name"] for column in columns if reads_texts(column)]
+    origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
+    name, target = origin.name, options.target or origin.target
+    names = ", ".join(map(repr, frame.columns))
     if frame.columns.has_duplicates:
-        raise DataError(f"duplicate columns in {name}: {columns}")
+        raise DataError(f"duplicate columns in {name}: {names}")
     if target and target not in frame.columns:
-        raise DataError(f"target {target!r} is not a column of {name}; it has: {columns}")
+        raise DataError(f"target {target!r} is not a column of {name}; it has: {names}")
     if not len(frame):
         raise DataError(f"{name} has a header and no rows")
     return ScoredRows(
         name=name,
-        source=source,
+        source=origin.source,
         target=target,
         features=frame.drop(columns=target) if target else frame,
         labels=frame[target] if target else None,
         known={column.name: column for column in encoding.columns} if encoding else {},
     )
-
-
-def _frame(options: TableOptions, encoding: Encoding | None) -> tuple[str, str, pd.DataFrame]:
-    """What a table is called, where it lies, and all its columns."""
-    data: Source = options.data
-    separator, decimal = options.separator, options.decimal
-    if not isinstance(data, str | Path):
-        frame = as_frame(data)
-        refuse_csv_options("a DataFrame", separator, decimal)
-        return FRAME, FRAME, frame
-    if data in BUILT_IN:
-        refuse_csv_options(f"the built-in table {data}", separator, decimal)
-        features, labels = BUILT_IN[str(data)]()
-        return str(data), str(data), features.assign(**{str(labels.name): labels})
-    path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    columns = [asdict(column) for column in encoding.columns] if encoding else []
-    literal = [column["name"] for column in columns if column["form"]["literal"]]
-    if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
-        literal.append(options.target)
-    frame = read_columns(
-        path,
-        separator=separator,
-        decimal=decimal,
-        texts=[column["name"] for column in columns if reads_texts(column)],
-        literal=literal,
-    )
-    return path.name, str(path.resolve()), frame
