@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 TEST_FRACTION = 0.2
 SIDES = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
-SEARCH_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +58,11 @@ class Split:
 
     def balance(self, table: Table) -> dict[str, dict[str, int]]:
         """Rows per class on each side, by side and label."""
+        names = list(map(str, table.classes))
+        rows = {side: table.labels[getattr(self, side)] for side in SIDES}
         return {
-            side: dict(
-                zip(
-                    map(str, table.classes),
-                    np.bincount(
-                        table.labels[getattr(self, side)], minlength=len(table.classes)
-                    ).tolist(),
-                    strict=True,
-                )
-            )
-            for side in SIDES
+            side: dict(zip(names, np.bincount(own, minlength=len(names)).tolist(), strict=True))
+            for side, own in rows.items()
         }
 
 
@@ -96,19 +89,12 @@ def split_rows(table: Table, val_fraction: float) -> Split:
             f"and test on: {named_classes(rare)}; add rows of them, merge them with others, or "
             "leave them out: drop_rare_classes=true"
         )
-    sides = _hash_sides(table.units, val_fraction)
-    if table.groups is not None:
-        _test_two_groups(sides, table.groups)
-    return Split.of(_with_every_class(sides, table, table.units, val_fraction))
-
-
-def _test_two_groups(sides: NDArray[np.int64], groups: NDArray[np.uint64]) -> None:
-    """Put the two groups that are nearest to the test side there, if they are not there already.
-
-    One group alone would have no interval.
-    """
-    known = np.unique(groups)
-    sides[np.isin(groups, known[np.argsort(_places(known))[:2]])] = TEST
+    places, end = _places(table.units), TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
+    sides = np.select([places < TEST_FRACTION, places < end], [TEST, VAL], TRAIN)
+    if table.groups is not None:  # the two nearest groups are tested on: one has no interval
+        known = np.unique(table.groups)
+        sides[np.isin(table.groups, known[np.argsort(_places(known))[:2]])] = TEST
+    return Split.of(_with_every_class(sides, table, table.units, end))
 
 
 def _time_split(table: Table, times: NDArray[np.float64], val_fraction: float) -> Split:
@@ -152,17 +138,14 @@ def _places(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     return mix_bits(hashes).astype(np.float64) / 2.0**64
 
 
-def _hash_sides(hashes: NDArray[np.uint64], val_fraction: float) -> NDArray[np.int64]:
-    places = _places(hashes)
-    end = TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
-    return np.select([places < TEST_FRACTION, places < end], [TEST, VAL], TRAIN)
-
-
 def _with_every_class(
-    sides: NDArray[np.int64], table: Table, hashes: NDArray[np.uint64], val_fraction: float
+    sides: NDArray[np.int64], table: Table, hashes: NDArray[np.uint64], end: float
 ) -> NDArray[np.int64]:
-    """Move the nearest rows to sides on which their class has none, equal rows together."""
-    places, end = _places(hashes), TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
+    """Move the nearest rows to sides on which their class has none, equal rows together.
+
+    ``end`` is where on the line of ``_places`` the validation rows do.
+    """
+    places = _places(hashes)
     away = {
         TEST: places,
         VAL: np.where(places < TEST_FRACTION, TEST_FRACTION - places, places - end),
@@ -207,7 +190,8 @@ class _Seats:
 
     def move(self, row: np.int64, side: np.int64) -> bool:
         """Move a row and its equals, unless that takes a class's last row from a side."""
-        first, end = (np.searchsorted(self._sorted, self._hashes[row], s) for s in SEARCH_SIDES)
+        own = self._hashes[row]
+        first, end = self._sorted.searchsorted(own), self._sorted.searchsorted(own, side="right")
         equals = self._order[first:end]
         moved = np.bincount(self._labels[equals], minlength=len(self.counts))
         before = self.sides[row]
@@ -286,13 +270,9 @@ class Dataset:
 
     def sides(self) -> Sides:
         """The rows of each side as tables of their own."""
-        classes = np.array(self.table.classes)
-        return Sides(
-            *(
-                self.features(side).assign(**{self.table.target: classes[self.labels(side)]})
-                for side in Sides._fields
-            )
-        )
+        target, classes = self.table.target, np.array(self.table.classes)
+        labels = {side: classes[self.labels(side)] for side in SIDES}
+        return Sides(**{s: self.features(s).assign(**{target: labels[s]}) for s in SIDES})
 
 
 def read_dataset(config: DataOptions) -> Dataset:

@@ -126,7 +126,8 @@ def read_delimited(
 def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T]) -> T:
     """Use a CSV file whose encoding is found, which takes a reading of all of it.
 
-    Raises DataError for a file that is no text, or that has rows longer than its header.
+    A line in the log says which one where it is no UTF-8. Raises DataError for a file that is no
+    text, or that has rows longer than its header.
     """
 
     def read(encoding: TextEncoding) -> T:
@@ -143,22 +144,17 @@ def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T
         found = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
-    _say_what_was_guessed(path.name, encoding, lost)
-    return found
-
-
-def _say_what_was_guessed(file: str, encoding: TextEncoding, lost: int) -> None:
-    """Log one line about a file that is no UTF-8."""
     told = f"; {lost:,} of its characters are lost" if lost else ""
     if encoding.errors == "replace":
-        _log.warning("%s: read as UTF-8 with mistakes in it%s", file, told)
+        _log.warning("%s: read as UTF-8 with mistakes in it%s", path.name, told)
     else:
         _log.warning(
             "%s: no UTF-8, its encoding was guessed: %s%s; save it as UTF-8 if texts look wrong",
-            file,
+            path.name,
             GUESSES[encoding.name],
             told,
         )
+    return found
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -192,15 +188,18 @@ def say_what_was_found(file: str, separator: str, marks: Marks) -> None:
 
     Another about each column of numbers that stays text.
     """
-    _say_marks(
-        file,
-        separator,
-        {
-            "decimal comma": marks.decimal_comma,
-            "thousands comma": marks.thousands[","],
-            "thousands point": marks.thousands["."],
-        },
-    )
+    words = {mark: word for word, mark in SEPARATORS.items()}
+    found = [] if separator == "," else [f"separator {words[separator]}"]
+    for mark, names in (
+        ("decimal comma", marks.decimal_comma),
+        ("thousands comma", marks.thousands[","]),
+        ("thousands point", marks.thousands["."]),
+    ):
+        found += [f"{mark} in {', '.join(map(repr, names))}"] if names else []
+    if found:
+        _log.warning(
+            "%s: found %s; the options separator and decimal overrule it", file, "; ".join(found)
+        )
     for name, text in marks.left.items():
         _log.warning(
             "column %r stays text: nearly all of it are numbers with commas, %r is none", name, text
@@ -277,14 +276,3 @@ def _read_large(frame: pd.DataFrame, file: DelimitedFile) -> None:
     for name in names:
         if (whole := whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
             frame[name] = whole
-
-
-def _say_marks(file: str, separator: str, marks: dict[str, list[str]]) -> None:
-    """Log one line about a file that is not commas between cells and points in numbers."""
-    words = {mark: word for word, mark in SEPARATORS.items()}
-    found = [] if separator == "," else [f"separator {words[separator]}"]
-    found += [f"{mark} in {', '.join(map(repr, names))}" for mark, names in marks.items() if names]
-    if found:
-        _log.warning(
-            "%s: found %s; the options separator and decimal overrule it", file, "; ".join(found)
-        )

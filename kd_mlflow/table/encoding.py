@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +19,15 @@ from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.kinds import Label, kind_of
+
+
+@contextmanager
+def column_errors() -> Iterator[None]:
+    """Raise what ``scoring`` finds wrong with a column, in the decorated function, as DataError."""
+    try:
+        yield
+    except scoring.ColumnError as error:
+        raise DataError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,28 +72,25 @@ class Encoding:
     columns: tuple[Column, ...]
     threshold: float | None = None
 
+    @column_errors()
     def encode(self, features: pd.DataFrame) -> NDArray[np.float32]:
         """Encode a table.  Shape: (n, len(columns)).
 
         Raises DataError where a column is missing or holds what it cannot.
         """
-        try:
-            return scoring.encode(features, self._described)
-        except scoring.ColumnError as error:
-            raise DataError(str(error)) from None
+        return scoring.encode(features, self._described)
 
-    def inputs(self, features: pd.DataFrame, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Encode and scale a table, or some of its rows, as a network receives it.
+    def inputs(self, features: pd.DataFrame) -> Tensor:
+        """Encode and scale a table as a network receives it.
 
         Shape: (n, d_in). Raises DataError where a column is missing or holds what it cannot.
         """
-        scaler, n = Scaler(self), len(features) if rows is None else len(rows)
-        inputs = torch.empty(n, scaler.width)
+        scaler = Scaler(self)
+        inputs = torch.empty(len(features), scaler.width)
         at_once = min(ENCODED_ROWS, max(1, ENCODED_VALUES // max(1, scaler.width)))
-        for start in range(0, n, at_once):
+        for start in range(0, len(features), at_once):
             part = slice(start, start + at_once)
-            some = features.iloc[part if rows is None else rows[part]]
-            inputs[part] = scaler(torch.from_numpy(self.encode(some)))
+            inputs[part] = scaler(torch.from_numpy(self.encode(features.iloc[part])))
         return inputs
 
     @cached_property
@@ -131,11 +138,11 @@ SOFT = 3.0
 HEAVY, CLIP = 50.0, 10.0
 """A column with a value beyond HEAVY robust deviations is cut at CLIP and scaled by one of them."""
 
-
 OUTSIDE = 10.0
 """Other columns are cut at so many of their training ranges beyond it: no network knows farther."""
 
 
+@column_errors()
 def fit_encoding(
     features: pd.DataFrame,
     *,
@@ -157,20 +164,15 @@ def fit_encoding(
 
     Raises DataError where a column has a type that no model takes.
     """
-    known = {str(name): kinds[str(name)] if kinds else kind_of(features[name]) for name in features}
-    columns = [
-        _fit_column(
-            features[name],
-            Column(
-                name=str(name),
-                kind=known[str(name)],
-                gap_texts=tuple((gap_texts or {}).get(name, ())),
-                form=(forms or {}).get(name, PLAIN),
-            ),
-            max_categories,
+    columns = []
+    for name, series in features.items():
+        blank = Column(
+            name=str(name),
+            kind=kinds[str(name)] if kinds else kind_of(series),
+            gap_texts=tuple((gap_texts or {}).get(str(name), ())),
+            form=(forms or {}).get(str(name), PLAIN),
         )
-        for name in features.columns
-    ]
+        columns.append(_fit_column(series, blank, max_categories))
     varied = [column.scale for column in columns if column.kind == "numeric" and column.scale]
     alike = bool(varied) and max(varied) <= COMMENSURABLE * min(varied)
     if varied and (scaling == "common" or (scaling == "auto" and alike)):
@@ -231,8 +233,8 @@ def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column
         middle = stamps.sort_values().iloc[len(stamps) // 2] if len(stamps) else pd.Timestamp(0)
         blank = replace(blank, origin=middle.isoformat())
     elif blank.kind == "numeric":
-        blank = replace(blank, offset=_offset(_read_numbers(series, blank)))
-    values = _encoded(series, asdict(blank)).astype(np.float64)
+        blank = replace(blank, offset=_offset(scoring.numbers(series, asdict(blank))))
+    values = scoring.encode_column(series, asdict(blank)).astype(np.float64)
     present = values[~np.isnan(values)]
     if not len(present):
         return blank
@@ -278,27 +280,13 @@ def _tight_bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | 
 
 def _fit_category(series: pd.Series, blank: Column, max_categories: int) -> Column:
     """Keep the most frequent categories, ties in alphabetical order; the rest share one code."""
-    _encoded(series, asdict(blank))
+    scoring.encode_column(series, asdict(blank))
     texts = pd.Series(series.dropna().astype(object).map(scoring.text_of), dtype=object)
     counts = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     categories = tuple(sorted(counts.index[:max_categories]))
     column = replace(blank, categories=categories)
-    codes = np.unique(_encoded(series, asdict(column)))
+    codes = np.unique(scoring.encode_column(series, asdict(column)))
     return replace(column, codes=tuple(int(code) for code in codes))
-
-
-def _read_numbers(series: pd.Series, column: Column) -> NDArray[np.float64]:
-    try:
-        return scoring.numbers(series, asdict(column))
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
-
-
-def _encoded(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
-    try:
-        return scoring.encode_column(series, column)
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
 
 
 class Scaler(nn.Module):

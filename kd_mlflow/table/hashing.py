@@ -168,7 +168,7 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
                 codes[i] = GAP
                 continue
             if NUMBER.fullmatch(text) or text.lower() in TRUTH:
-                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else number_of(text)
+                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else _number_of(text)
                 continue
             if ISO_DATE.match(text):
                 moments[i] = text
@@ -204,6 +204,6 @@ def _text_code(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(digest, "little")) ^ TEXT
 
 
-def number_of(text: str) -> float | int:
+def _number_of(text: str) -> float | int:
     """The number that a text says: an int where it is whole and written so."""
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)

@@ -14,15 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from kd_mlflow.table.numerals import EXACT
+
 NEIGHBOURS = 50
 REFERENCE_ROWS = 8192
 """Near rows are looked for among so many: work grows with the rows, not with their square."""
 
 CHUNK_ROWS, CHUNK_VALUES = 65_536, 2**24
 """Most rows made at once, and most values."""
-
-EXACT = 2.0**53
-"""Whole numbers below this have a float each."""
 
 
 @dataclass(frozen=True, kw_only=True)
