@@ -10,18 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from kd_mlflow.config.entry_points import (
-    ColumnsConfig,
-    DistillConfig,
-    EvaluateConfig,
-    HistoryConfig,
-    MainConfig,
-    PredictConfig,
-    PromoteConfig,
-    RollbackConfig,
-    SweepConfig,
-    TeachersConfig,
-)
+from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.recipes import BEST
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
@@ -54,22 +43,20 @@ from kd_mlflow.steps.work import Listener, Session, Silence, begun
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.loading import describe_columns
 from kd_mlflow.table.sources import Reading
+from kd_mlflow.tracking import lookup
 from kd_mlflow.tracking.failures import store_errors
-from kd_mlflow.tracking.lookup import (
-    choose_ensemble,
-    load_ensemble,
-    teacher_accuracies,
-)
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores
 
-TeachingConfig: TypeAlias = DistillConfig | SweepConfig
+TeachingConfig: TypeAlias = configs.DistillConfig | configs.SweepConfig
 
 LEADERBOARD = "leaderboard.csv"
 """Every model of a pipeline in a line, beside its run."""
 
-R = TypeVar("R", PromoteConfig, RollbackConfig, PredictConfig)
-C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
+R = TypeVar("R", configs.PromoteConfig, configs.RollbackConfig, configs.PredictConfig)
+C = TypeVar(
+    "C", configs.TeachersConfig, configs.DistillConfig, configs.SweepConfig, configs.MainConfig
+)
 
 
 def _opened(config: C, listener: Listener) -> tuple[Session, C]:
@@ -80,13 +67,13 @@ def _opened(config: C, listener: Listener) -> tuple[Session, C]:
 
 
 @store_errors()
-def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
+def run_teachers(config: configs.TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
     session, config = _opened(config, listener)
     return teachers_step(config, session)
 
 
-T = TypeVar("T", DistillConfig, SweepConfig)
+T = TypeVar("T", configs.DistillConfig, configs.SweepConfig)
 
 
 def _with_new_rows(config: T) -> T:
@@ -99,9 +86,9 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
     teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
     if "/" not in teachers and "," not in teachers:
-        run = choose_ensemble(tracker, teachers, dataset.identity)
-        return load_ensemble(tracker, run.info.run_id)
-    encoding = teachers_encoding(TeachersConfig(), dataset)
+        run = lookup.choose_ensemble(tracker, teachers, dataset.identity)
+        return lookup.load_ensemble(tracker, run.info.run_id)
+    encoding = teachers_encoding(configs.TeachersConfig(), dataset)
     models = load_models(tracker, teachers, encoding, dataset).compared(dataset)
     if models.memorised:
         session.listener.say(f"teachers may know the training rows: {models.memorised}")
@@ -109,7 +96,7 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
 
 
 @store_errors()
-def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
+def run_distill(config: configs.DistillConfig, listener: Listener = Silence()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register one of them."""
     from kd_mlflow.steps.sweep import take_sweep
 
@@ -120,12 +107,12 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
     config = config.resolved(len(dataset.split.train))
     session = Session(dataset=dataset, tracker=tracker, listener=listener)
     teacher = _teacher(config, session)
-    accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
+    accuracies = lookup.teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, session, teacher, teacher_accuracies=accuracies)
 
 
 @store_errors()
-def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
+def run_sweep(config: configs.SweepConfig, listener: Listener = Silence()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
@@ -140,7 +127,7 @@ def _of_model(config: R, tracker: Tracker) -> R:
 
 
 @store_errors()
-def run_promote(config: PromoteConfig) -> Decision:
+def run_promote(config: configs.PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
     config = _of_model(config, tracker)
@@ -163,20 +150,20 @@ def run_promote(config: PromoteConfig) -> Decision:
 
 
 @store_errors()
-def run_rollback(config: RollbackConfig) -> Rollback:
+def run_rollback(config: configs.RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
     tracker = Tracker()
     return rollback_step(_of_model(config, tracker), tracker)
 
 
 @store_errors()
-def run_history(config: HistoryConfig) -> History:
+def run_history(config: configs.HistoryConfig) -> History:
     """Command ``history``: who was in production, when, for how long, and why."""
     tracker = Tracker()
     return history_step(versions.meant_model(tracker.client, config.model_name), tracker)
 
 
-def run_columns(config: ColumnsConfig) -> ColumnsResult:
+def run_columns(config: configs.ColumnsConfig) -> ColumnsResult:
     """Command ``columns``: how each column of a table is read, without any store."""
     how = Reading.of(config)
     origin, rows, columns = describe_columns(config.data, config.target, how)
@@ -184,7 +171,7 @@ def run_columns(config: ColumnsConfig) -> ColumnsResult:
 
 
 @store_errors()
-def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
+def run_evaluate(config: configs.EvaluateConfig) -> EvaluationResult:
     """Entry point ``evaluate``: score any table with any model and compare it with training."""
     from kd_mlflow.steps.evaluate import evaluate_step
 
@@ -192,7 +179,7 @@ def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
 
 
 @store_errors()
-def run_predict(config: PredictConfig, listener: Listener = Silence()) -> PredictResult:
+def run_predict(config: configs.PredictConfig, listener: Listener = Silence()) -> PredictResult:
     """Entry point ``predict``: score a table's rows with a registered version, into a file."""
     from kd_mlflow.steps.predict import predict_step
 
@@ -217,7 +204,7 @@ def _check_before_gate() -> None:
 
 
 @store_errors()
-def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
+def run_main(config: configs.MainConfig, listener: Listener = Silence()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     if config.export == "onnx":
         require_onnx()
@@ -225,7 +212,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
         return _all_steps(config, listener, clean)
 
 
-def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
+def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
     session, config = _opened(config, listener)
     dataset, tracker = session.dataset, session.tracker
     check_decision(config, dataset.table)
@@ -233,7 +220,7 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
     with begun("pipeline", config, session, mark) as work:
         work.describe()
         tracker.introduce()
-        taught = teachers_step(TeachersConfig.part_of(config), work.below)
+        taught = teachers_step(configs.TeachersConfig.part_of(config), work.below)
         distilled = distill_step(
             config.for_distill(taught.run_id),
             work.below,
