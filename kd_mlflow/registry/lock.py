@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
-from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, store_error
+from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok
 from kd_mlflow.tracking.patience import impatient
 
 LEASE_S = 30.0
@@ -96,18 +96,21 @@ def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
 
 def is_locked(client: MlflowClient, model_name: str) -> bool:
     """Whether somebody, alive or dead, holds the lock of a registered model."""
-    _, holder = _newest(client, model_name, _last_number(client, model_name))
+    _, holder = _newest_lock(client, model_name, _last_number(client, model_name))
     return holder is not None
 
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     """The registered model of a name, if there is one."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if absent(error):
-            return None
-        raise store_error(error) from None
+    return absent_ok(lambda: client.get_registered_model(name))
+
+
+def known_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model of a name.  Raises RegistryError where there is none."""
+    model = find_model(client, name)
+    if model is None:
+        raise RegistryError(f"no registered model {name!r}")
+    return model
 
 
 def lock_name(model_name: str, number: int) -> str:
@@ -122,7 +125,7 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
     pause = POLL_S
     while time.monotonic() < deadline:
         last = _last_number(client, model_name)
-        newest, holder = _newest(client, model_name, last)
+        newest, holder = _newest_lock(client, model_name, last)
         if holder is not None and (mark := f"{newest} {holder.creation_timestamp}") != seen:
             seen, since = mark, time.monotonic()
         if holder is None or time.monotonic() - since > LEASE_S:
@@ -139,10 +142,7 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
 
 
 def _last_number(client: MlflowClient, model_name: str) -> int:
-    model = find_model(client, model_name)
-    if model is None:
-        raise RegistryError(f"no registered model {model_name!r}")
-    text = str(model.tags.get(NUMBER, 0))
+    text = str(known_model(client, model_name).tags.get(NUMBER, 0))
     if SHORT.fullmatch(text):
         return int(text)
     _warn(f"{model_name}: the tag {NUMBER} is {text[:40]!r}, no number, and is passed over")
@@ -156,8 +156,10 @@ def _warn(text: str) -> None:
     _log.warning(text)
 
 
-def _newest(client: MlflowClient, model_name: str, last: int) -> tuple[int, RegisteredModel | None]:
-    """The newest lock from the last known number on, and the model that it is where it is held."""
+def _newest_lock(
+    client: MlflowClient, model_name: str, last: int
+) -> tuple[int, RegisteredModel | None]:
+    """The number of the newest lock, ``last`` or more, and the lock itself where it is held."""
     number, holder = last, find_model(client, lock_name(model_name, last)) if last else None
     while (found := find_model(client, lock_name(model_name, number + 1))) is not None:
         number, holder = number + 1, found
@@ -173,7 +175,7 @@ def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
         client.create_registered_model(name, tags={KIND: "lock", NONCE: nonce}, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS" and not absent(error):
-            raise store_error(error) from None
+            raise
         if not _is_ours(client, name, nonce):  # another's, or just deleted
             return None
     try:

@@ -12,7 +12,7 @@ from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.models.clean_process import CleanProcess
-from kd_mlflow.registry import moves, versions
+from kd_mlflow.registry import moves
 from kd_mlflow.registry.records import GATE, PROMOTE, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import Decision, decision_page
@@ -152,8 +152,8 @@ def _moved(
         version=decision.version,
         reason=decision.reason,
         run_id=run.id,
+        digest=digest,
     )
-    move = replace(move, digest=digest)
     return moves.make(tracker.client, decision.model_name, move) is None
 
 
@@ -177,9 +177,10 @@ def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
     """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
     page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
     said = "" if decision.promoted else rejection_text(decision.reason, page)
-    versions.redescribe(
-        tracker.client, decision.model_name, decision.version, lambda card: decided_card(card, said)
-    )
+    client, name, number = tracker.client, decision.model_name, decision.version
+    before = client.get_model_version(name, number).description or ""
+    if (after := decided_card(before, said)) != before:
+        client.update_model_version(name, number, after)
 
 
 def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
@@ -192,9 +193,5 @@ def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> 
         tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
     except RunError:
         return
-    except (
-        *FAILURES,
-        StoreError,
-        OSError,
-    ) as error:  # the decision stands, whoever may write the report or not
+    except (*FAILURES, StoreError, OSError) as error:  # the decision stands all the same
         _log.warning("the report does not show the decision: %s", masked(first_line(error)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from kd_mlflow.config.entry_points import RollbackConfig
 from kd_mlflow.errors import RegistryError
@@ -36,8 +35,9 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
             version=found.restored,
             reason=reason,
             run_id=run.id,
+            digest=digest,
         )
-        meanwhile = moves.make(client, model_name, replace(move, digest=digest))
+        meanwhile = moves.make(client, model_name, move)
         if meanwhile is not None:
             raise RegistryError(
                 f"production of {model_name!r} moved meanwhile, from version {found.replaced} to "

@@ -20,11 +20,11 @@ from kd_mlflow.steps.examine import Submitted, examine
 from kd_mlflow.steps.promote import promote_step, rehearsed
 from kd_mlflow.steps.rollback import settle_step
 from kd_mlflow.steps.run_table import dataset_of, identity_of
-from kd_mlflow.tracking.elsewhere import on_server
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun
 from kd_mlflow.tracking.runs import ATTACHED, Run, Tracker
 from kd_mlflow.tracking.saved_model import STAMP, files_digest
+from kd_mlflow.tracking.store import on_server
 
 OF_ONE_SERVER = {OPENED, "kd.fingerprint"}
 """Tags of a distill run that its copy has not: by them runs are found again."""
