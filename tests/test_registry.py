@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -187,7 +188,9 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
         "registered_test_accuracy": 0.80,
         "distilled_test_accuracy": 0.90,
     }
-    assert gate._accuracy_check(figures, "accuracy", gap).passed is promoted
+    limits = SimpleNamespace(gate_metric="accuracy", max_accuracy_gap=gap)
+    case = SimpleNamespace(metrics=figures, limits=limits)
+    assert gate._accuracy_check(case).passed is promoted
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from kd_mlflow.evaluation.intervals import (
     row_worth,
     standard_error,
 )
-from kd_mlflow.evaluation.metrics import Counts, Floats, class_recalls, probability_metrics
+from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 
 CRITERION = "calibrated_val_loss"
@@ -178,26 +178,24 @@ def evaluate_students(
     distilled, baseline = students["distilled"], students["baseline"]
     gap, loss_gap = ensemble.over(distilled)
     gains = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    answers = distilled.predicted[registered]
     recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
     )
     summary = _means(by_kind, ensemble.metrics[0], registered) | {
-        **_with_bounds("accuracy_gap", gap),
-        **_with_bounds("log_loss_gap", loss_gap),
-        **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
+        **gap.named("accuracy_gap"),
+        **loss_gap.named("log_loss_gap"),
+        **(recovery.named("knowledge_recovered") if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
         "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble, registered),
+        **_compression(ensemble_parameters, student_parameters),
     }
-    if ensemble_parameters is not None:
-        summary["ensemble_parameters"] = ensemble_parameters
-        summary["compression_ratio"] = ensemble_parameters / student_parameters
     for kind, gain in gains.items():
         summary |= _gains(kind, gain)
         summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
-    over_boosting = None
-    if boosting is not None:
-        over_boosting = distilled.over(boosting)
+    over_boosting = distilled.over(boosting) if boosting else None
+    if boosting and over_boosting:
         summary |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
         summary |= _gains("boosting", over_boosting)
     if threshold is not None:
@@ -215,13 +213,14 @@ def evaluate_students(
         row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
         registered=registered,
-        constant=_constant(distilled.predicted[registered], list(class_rows)),
+        constant=list(class_rows)[answers[0]] if (answers == answers[0]).all() else None,
     )
 
 
-def _constant(predicted: Counts, classes: Sequence[str]) -> str | None:
-    """The class of all rows, None where they have several.  Shape: (n,)."""
-    return classes[predicted[0]] if (predicted == predicted[0]).all() else None
+def _compression(ensemble: int | None, student: int) -> Metrics:
+    if ensemble is None:
+        return {}
+    return {"ensemble_parameters": ensemble, "compression_ratio": ensemble / student}
 
 
 def _recalls(
@@ -256,13 +255,6 @@ def _means(
     return summary
 
 
-def _with_bounds(name: str, interval: Interval) -> Metrics:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
 def _gains(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
     accuracy, loss = gains
-    return {
-        **_with_bounds(f"gain_over_{kind}", accuracy),
-        **_with_bounds(f"log_loss_gain_over_{kind}", loss),
-    }
+    return accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")

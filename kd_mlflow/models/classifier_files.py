@@ -54,21 +54,19 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
     Raises TrainingError where it would have to be and is not allowed.
     """
     flavour = flavour_of(model)
-    save = importlib.import_module(f"mlflow.{flavour}").save_model
+    module = importlib.import_module(f"mlflow.{flavour}")
+
+    @quiet()
+    def save(**form: Any) -> None:
+        module.save_model(model, str(folder), pip_requirements=[], **form)
+
     if flavour != SKLEARN:
-        with quiet():
-            save(model, str(folder), pip_requirements=[])
+        save()
         return
     try:
         types = get_untrusted_types(data=dumps(model))
-        with quiet():
-            save(
-                model,
-                str(folder),
-                pip_requirements=[],
-                serialization_format="skops",
-                skops_trusted_types=[t for t in types if t.partition(".")[0] in TRUSTED],
-            )
+        trusted = [name for name in types if name.partition(".")[0] in TRUSTED]
+        save(serialization_format="skops", skops_trusted_types=trusted)
         return
     except (MlflowException, UnsupportedTypeException) as error:
         if not pickle:
@@ -76,14 +74,7 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
                 f"models of {name} can only be stored as pickles: {PICKLE_HINT}"
             ) from error
     shutil.rmtree(folder, ignore_errors=True)
-    with quiet():
-        save(
-            model,
-            str(folder),
-            pip_requirements=[],
-            serialization_format="cloudpickle",
-            code_paths=_own_files(model) or None,
-        )
+    save(serialization_format="cloudpickle", code_paths=_own_files(model) or None)
 
 
 def load(folder: Path, flavour: str) -> Any:

@@ -27,18 +27,13 @@ from kd_mlflow.models import pulled
 from kd_mlflow.serving.scoring import text_of
 
 KEPT: tuple[str, ...] = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "SYSTEMROOT",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_CORETYPE",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
+    *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TZ"),
+    *("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"),
 )
 """What a model may need of the caller's environment: no address, password or setting of a store."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile)
+"""What an answer raises that is not as it should be."""
 
 PATIENCE_S = 600
 """How long a model may take to load and to score the test rows."""
@@ -129,32 +124,35 @@ class CleanProcess:
 
 def written_rows(rows: pd.DataFrame) -> bytes:
     """Raw rows for ``pulled.answer``; what has no type that Parquet knows, as its text."""
-    texts = {
-        name: rows[name].map(text_of, na_action="ignore")
-        for name in rows.columns
-        if rows[name].dtype == object and not _storable(rows[name])
-    }
+    texts = {}
+    for name, column in rows.items():
+        if column.dtype == object:
+            try:
+                pa.array(column, from_pandas=True)
+            except pa.ArrowException:
+                texts[str(name)] = column.map(text_of, na_action="ignore")
     return bytes(rows.assign(**texts).to_parquet())
 
 
-def _storable(values: pd.Series[Any]) -> bool:
-    try:
-        pa.array(values, from_pandas=True)
-    except pa.ArrowException:
-        return False
-    return True
-
-
 def read_answers(answer: bytes) -> PulledAnswers | Unavailable:
-    """What ``pulled.answer`` wrote; nothing of it is unpickled."""
+    """What ``pulled.answer`` wrote."""
     try:
-        with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
-            about = json.loads(bytes(arrays["about"]))
-            return PulledAnswers(
-                classes=tuple(map(str, about["classes"])),
-                probabilities=arrays["probabilities"],
-                places=arrays["places"],
-                latency_ms=about["latency_ms"],
-            )
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+        about, arrays = read_npz(answer)
+        return PulledAnswers(
+            classes=tuple(map(str, about["classes"])),
+            probabilities=arrays["probabilities"],
+            places=arrays["places"],
+            latency_ms=about["latency_ms"],
+        )
+    except UNREADABLE as error:
         return Unavailable(f"answers with what cannot be read: {first_line(error)}")
+
+
+def read_npz(answer: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """The document and the arrays of ``pulled.as_npz``; nothing is unpickled.
+
+    Raises one of ``UNREADABLE`` for anything else.
+    """
+    with np.load(io.BytesIO(answer), allow_pickle=False) as file:
+        arrays = dict(file)
+    return json.loads(bytes(arrays.pop("about"))), arrays

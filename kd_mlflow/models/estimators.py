@@ -24,13 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.distillation.families import (
-    ENCODING,
-    Family,
-    Kind,
-    read_json,
-    write_json,
-)
+from kd_mlflow.distillation.families import ENCODING, Family, Kind, read_json, write_json
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.one_shot import Arrays, FoldTraining, fold_training
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
@@ -326,10 +320,6 @@ def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
     return [fold_training(given, name, f"models of {name}", recipe)]
 
 
-def _rehearse(name: str, given: TeacherInputs) -> None:
-    _recipe(name, given).rehearse(given.dataset)
-
-
 def _digest(name: str) -> str:
     """SHA-256 of the file that a function is written in."""
     source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
@@ -343,6 +333,6 @@ def kind(name: str) -> Kind:
         runs=name.rpartition(":")[2],
         trainings=partial(_trainings, name),
         load=Estimators.load,
-        rehearse=partial(_rehearse, name),
+        rehearse=lambda given: _recipe(name, given).rehearse(given.dataset),
         digest=partial(_digest, name),
     )

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,13 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import RegistryError, Unavailable
-from kd_mlflow.models.addresses import ask_standing, load_standing
-from kd_mlflow.models.any_model import pickle_files
-from kd_mlflow.models.clean_process import KEPT, CleanProcess
+from kd_mlflow.errors import RegistryError, RunError, Unavailable, listed
+from kd_mlflow.models.any_model import load, pickle_files
+from kd_mlflow.models.clean_process import KEPT, UNREADABLE, CleanProcess, read_npz
 from kd_mlflow.models.own_code import foreign
-from kd_mlflow.models.pulled import private_output
+from kd_mlflow.models.pulled import as_npz, private_output
+from kd_mlflow.models.respondent import SCORED, Respondent, error_text
+from kd_mlflow.tracking.failures import masked
 
 _log = logging.getLogger(__name__)
 
@@ -70,15 +70,40 @@ def ask_here(
     version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
 ) -> Standing:
     """The same in this process, whatever it runs."""
-    model = load_standing(version, folder, rows)
+    name = f"{version.version} of {version.name!r}, in production,"
+    try:
+        model = load(folder, name, tuple(rows.columns), role=SCORED._replace(noun="version"))
+    except Exception as error:  # unpickling may raise anything
+        raise RegistryError(
+            f"version {name} does not load: {masked(error_text(error))}; nothing was moved: roll "
+            "back to a version that does, or promote with policy=any"
+        ) from None
     own = model.own_classes()
     same = own is None or sorted(own) == sorted(classes)
     return Standing(
         classes=own,
         columns=model.respondent.columns,
         threshold=model.threshold,
-        answers=ask_standing(version, model, rows, classes) if same else None,
+        answers=_answers(version, model.respondent, rows, classes) if same else None,
     )
+
+
+def _answers(
+    version: ModelVersion, model: Respondent, rows: pd.DataFrame, classes: Sequence[str]
+) -> NDArray[np.float64] | Unavailable:
+    """Shape: n rows -> (n, classes); Unavailable where the rows lack columns that it reads."""
+    if missing := [name for name in model.columns if name not in rows.columns]:
+        return Unavailable(
+            f"cannot be compared with version {version.version}, in production, which reads "
+            f"columns that these rows do not have: {listed(missing)}; policy=any does not compare"
+        )
+    try:
+        return model.probabilities(rows, classes)
+    except RunError as error:
+        raise RegistryError(
+            f"{masked(str(error))}; nothing was moved: roll back to a version that scores, or "
+            "promote with policy=any"
+        ) from None
 
 
 class StandingProcess(CleanProcess):
@@ -127,28 +152,24 @@ def written_standing(request: dict[str, Any], given: bytes) -> bytes:
             about["unavailable"] = found.answers.reason
         elif found.answers is not None:
             arrays = {"answers": found.answers}
-    written = io.BytesIO()
-    document = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    np.savez(written, allow_pickle=False, about=document, **arrays)
-    return written.getvalue()
+    return as_npz(about, **arrays)
 
 
 def read_standing(answer: bytes) -> Standing:
-    """What ``written_standing`` wrote; nothing of it is unpickled.
+    """What ``written_standing`` wrote.
 
     Raises RegistryError for what the process could not do.
     """
     try:
-        with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
-            about = json.loads(bytes(arrays["about"]))
-            answers = arrays.get("answers")
+        about, arrays = read_npz(answer)
         if "error" not in about:
+            away = about.get("unavailable")
             return Standing(
                 classes=None if about["classes"] is None else tuple(about["classes"]),
                 columns=tuple(about["columns"]),
                 threshold=about["threshold"],
-                answers=Unavailable(about["unavailable"]) if "unavailable" in about else answers,
+                answers=arrays.get("answers") if away is None else Unavailable(away),
             )
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile):
+    except UNREADABLE:
         about = {"error": "the version in production answers with what cannot be read"}
     raise RegistryError(str(about["error"]))

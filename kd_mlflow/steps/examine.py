@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.case import Examined
-from kd_mlflow.evaluation.checks import Check, Limits
+from kd_mlflow.evaluation.checks import Check, GateLimits
 from kd_mlflow.evaluation.gate import gate
 from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
@@ -173,7 +173,7 @@ def ask_gate(
     """Ask the gate about a candidate and what is in production now; return that version too."""
     standing = versions.aliased(tracker.client, config.model_name, PRODUCTION)
     known = _incumbent(config, candidate, standing, tracker) if standing else None
-    limits = Limits(**{f.name: getattr(config, f.name) for f in fields(Limits)})
+    limits = GateLimits(**{f.name: getattr(config, f.name) for f in fields(GateLimits)})
     return gate(candidate.findings, known, limits), known.version if known else None
 
 
