@@ -39,7 +39,7 @@ from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.transfer import transfer_step
-from kd_mlflow.steps.work import Listener, Session, Silence, begun
+from kd_mlflow.steps.work import Listener, Session, begun
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.loading import describe_columns
 from kd_mlflow.table.sources import Reading
@@ -67,7 +67,7 @@ def _opened(config: C, listener: Listener) -> tuple[Session, C]:
 
 
 @store_errors()
-def run_teachers(config: configs.TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
+def run_teachers(config: configs.TeachersConfig, listener: Listener = Listener()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
     session, config = _opened(config, listener)
     return teachers_step(config, session)
@@ -96,7 +96,7 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
 
 
 @store_errors()
-def run_distill(config: configs.DistillConfig, listener: Listener = Silence()) -> DistillResult:
+def run_distill(config: configs.DistillConfig, listener: Listener = Listener()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register one of them."""
     from kd_mlflow.steps.sweep import take_sweep
 
@@ -112,7 +112,7 @@ def run_distill(config: configs.DistillConfig, listener: Listener = Silence()) -
 
 
 @store_errors()
-def run_sweep(config: configs.SweepConfig, listener: Listener = Silence()) -> SweepResult:
+def run_sweep(config: configs.SweepConfig, listener: Listener = Listener()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
@@ -179,7 +179,7 @@ def run_evaluate(config: configs.EvaluateConfig) -> EvaluationResult:
 
 
 @store_errors()
-def run_predict(config: configs.PredictConfig, listener: Listener = Silence()) -> PredictResult:
+def run_predict(config: configs.PredictConfig, listener: Listener = Listener()) -> PredictResult:
     """Entry point ``predict``: score a table's rows with a registered version, into a file."""
     from kd_mlflow.steps.predict import predict_step
 
@@ -204,7 +204,7 @@ def _check_before_gate() -> None:
 
 
 @store_errors()
-def run_main(config: configs.MainConfig, listener: Listener = Silence()) -> MainResult:
+def run_main(config: configs.MainConfig, listener: Listener = Listener()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     if config.export == "onnx":
         require_onnx()

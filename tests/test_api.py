@@ -20,7 +20,7 @@ from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, DistillConfig, 
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps.run_table import dataset_of
-from kd_mlflow.steps.work import Silence, Work
+from kd_mlflow.steps.work import Listener, Work
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking.runs import Tracker
 
@@ -276,7 +276,7 @@ def logged(options):
     """A run that says how it read its table."""
     tracker = Tracker()
     with tracker.run("teachers", "any") as run:
-        session = {"dataset": read_dataset(options), "tracker": tracker, "listener": Silence()}
+        session = {"dataset": read_dataset(options), "tracker": tracker, "listener": Listener()}
         Work(**session, config=options, run=run, fingerprint="").describe()
     return tracker.get(run.id)
 

@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
-from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok
+from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok, store_error
 from kd_mlflow.tracking.patience import impatient
 
 LEASE_S = 30.0
@@ -175,7 +175,7 @@ def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
         client.create_registered_model(name, tags={KIND: "lock", NONCE: nonce}, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS" and not absent(error):
-            raise
+            raise store_error(error) from None
         if not _is_ours(client, name, nonce):  # another's, or just deleted
             return None
     try:

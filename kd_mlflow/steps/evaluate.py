@@ -61,7 +61,11 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     if config.strict and not (config.max_psi or config.min_accuracy):
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
     model = named_model(tracker, config.model)
-    _check_limits(config, model)
+    if config.max_psi and model.profile is None:
+        raise ConfigError(
+            f"max_psi needs a model with a profile of its training rows; {model.title} has none: "
+            "distil it again, or leave max_psi out"
+        )
     rows = read_rows(config, model.encoding)
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
@@ -80,15 +84,6 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         pickles=model.pickles + (other.pickles if isinstance(other, AnyModel) else ()),
         page=page_of(tracker, run),
     )
-
-
-def _check_limits(config: EvaluateConfig, model: AnyModel) -> None:
-    """Refuse a limit that could never be held to, before a table is read."""
-    if config.max_psi and model.profile is None:
-        raise ConfigError(
-            f"max_psi needs a model with a profile of its training rows; {model.title} has none: "
-            "distil it again, or leave max_psi out"
-        )
 
 
 def _other(
@@ -117,6 +112,7 @@ def _findings(
     _check_labels(config, rows, scores, classes)
     drift, histograms = _table_drift(model, rows, groups.numbers)
     pair = _pair(config, other, rows, classes, lambda theirs: paired(scores, groups.of(theirs)))
+    apart = (f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else ()
     trained = model.profile.classes if model.profile else ()
     found = Findings(
         model=model.title,
@@ -132,10 +128,7 @@ def _findings(
         against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
-        notes=(
-            *groups.notes,
-            *([f"not compared: {pair.reason}"] if isinstance(pair, Unavailable) else []),
-        ),
+        notes=(*groups.notes, *apart),
     )
     return replace(found, limits=_limits(config, found))
 
@@ -230,7 +223,9 @@ def _table_drift(
     origin gaps alone are known, and no counts.
     """
     if model.encoding is None:
-        return _gaps_alone(model, rows), {}
+        gaps = rows.features[list(model.respondent.columns)].isna().mean()
+        alone = (ColumnDrift(name=str(n), kind="unknown", gaps=float(g)) for n, g in gaps.items())
+        return most_moved_first(alone), {}
     profile = model.profile or unknown_profile(model.encoding)
     found, histograms = [], {}
     for column, trained in zip(model.encoding.columns, profile.columns, strict=True):
@@ -247,26 +242,15 @@ def _table_drift(
     return most_moved_first(found), histograms
 
 
-def _gaps_alone(model: AnyModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
-    """The share of gaps in each column that a model of another origin takes."""
-    return most_moved_first(
-        ColumnDrift(name=name, kind="unknown", gaps=float(rows.features[name].isna().mean()))
-        for name in model.respondent.columns
-    )
-
-
 def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     """What was asked for, and whether it is so."""
     limits = []
     if config.max_psi:
         above = [column.name for column in findings.drift if column.above(config.max_psi)]
         most = max(column.psi or 0.0 for column in findings.drift)
-        reason = f"the largest index is {most:.4f}, {config.max_psi:g} allowed; "
-        reason += (
-            f"above it, and above chance: {listed(above)}"
-            if above
-            else "no column is above it by more than chance"
-        )
+        which = f"above it, and above chance: {listed(above)}"
+        which = which if above else "no column is above it by more than chance"
+        reason = f"the largest index is {most:.4f}, {config.max_psi:g} allowed; {which}"
         limits.append(Check(name="max_psi", passed=not above, reason=reason))
     if config.min_accuracy:
         accuracy = findings.metrics["accuracy"].value
@@ -304,14 +288,12 @@ def _describe(
 ) -> None:
     """Log what every run has, and which model was scored."""
     params = {**config.as_text(), "data": rows.source, "target": rows.target}
-    mark = fingerprint(
-        Identity(digest, ""), {**config.as_text(), "data": "", "model": model.digest}
-    )
+    own = {**config.as_text(), "data": "", "model": model.digest}
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
     run.log(
         params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
         tags={
-            "kd.fingerprint": mark,
+            "kd.fingerprint": fingerprint(Identity(digest, ""), own),
             "kd.data_digest": digest,
             "kd.model": model.resolved[:PARAM_LENGTH],
             "kd.model_digest": model.digest,

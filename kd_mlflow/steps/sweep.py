@@ -97,6 +97,8 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
         setting = [(chosen.temperature, chosen.alpha)]
         sizes = [cell for size in config.size_list() for cell in _train_cells(scene, setting, size)]
         level = _ensemble_metrics(scene, ensemble.parameters)
+        least = level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
+        near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= least]
         result = SweepResult(
             run_id=work.run.id,
             taught_by=ensemble.source,
@@ -104,9 +106,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
             cells=tuple(cells),
             chosen=chosen,
             sizes=tuple(sizes),
-            smallest=_smallest(
-                sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
-            ),
+            smallest=min(near, key=lambda cell: cell.parameters, default=None),
             together=together(dataset),
             table=_named_table(config),
             page=page_of(session.tracker, work.run),
@@ -174,19 +174,10 @@ def _train_cells(
     names = [f"T{cell.temperature:g}-alpha{cell.alpha:g}-{widths}" for cell in cells]
     with work.children("student", names) as runs:
         for run, cell in zip(runs, cells, strict=True):
-            own = {
-                "temperature": cell.temperature,
-                "alpha": cell.alpha,
-                "student_hidden": text_value(hidden),
-            }
-            note = notes.cell_note(
-                work.dataset.table.name,
-                seeds=k,
-                hidden=text_value(hidden),
-                temperature=cell.temperature,
-                alpha=cell.alpha,
-            )
-            work.describe(run, note=note, **own)
+            name, widths = work.dataset.table.name, text_value(hidden)
+            own = {"temperature": cell.temperature, "alpha": cell.alpha}
+            note = notes.cell_note(name, seeds=k, hidden=widths, **own)
+            work.describe(run, note=note, **own, student_hidden=widths)
         _write_curves(runs, history, k)
         for run, cell in zip(runs, cells, strict=True):
             run.log(metrics={n: v for n, v in cell.metrics.items() if n not in history})
@@ -237,11 +228,6 @@ def _ensemble_metrics(scene: _Scene, parameters: int | None) -> Metrics:
         "ensemble_test_accuracy": float(np.mean(hits)),
         **({"ensemble_parameters": parameters} if parameters is not None else {}),
     }
-
-
-def _smallest(sizes: Sequence[Cell], *, level: float) -> Cell | None:
-    near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= level]
-    return min(near, key=lambda cell: cell.parameters, default=None)
 
 
 def _log(work: Work[SweepConfig], result: SweepResult) -> None:

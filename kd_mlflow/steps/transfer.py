@@ -58,7 +58,9 @@ def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
             candidate = examine(config, Submitted(version, run, data), tracker, clean=clean)
             with on_server(uri):
                 return rehearsed(there, candidate, Tracker())
-        parcel = _fetched(tracker, version, run, folder)
+        model = versions.pull(version, folder)
+        files = tracker.download(run.info.run_id, "")
+        parcel = Parcel(version, run, model, files, files_digest(model))
         with on_server(uri):
             other = Tracker()
             copy = _delivered(other, parcel, there)
@@ -79,13 +81,6 @@ def _check_other(version: ModelVersion, uri: str) -> None:
                 f"{version.name!r} already: it is the server in use, or a copy of it ({source}); "
                 "leave to_uri out, and name another registered model in to"
             )
-
-
-def _fetched(tracker: Tracker, version: ModelVersion, run: Run, folder: Path) -> Parcel:
-    """Fetch what is to be copied into a folder."""
-    model = versions.pull(version, folder)
-    digest, files = files_digest(model), tracker.download(run.info.run_id, "")
-    return Parcel(version, run, model, files, digest)
 
 
 def _delivered(other: Tracker, parcel: Parcel, config: PromoteConfig) -> ModelVersion:

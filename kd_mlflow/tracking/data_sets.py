@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.entities import Run as Run  # for steps, as a type
@@ -24,11 +23,8 @@ DIGEST_LENGTH = 36
 
 def data_set_input(table: Table, split: Split) -> DatasetInput:
     """Describe a table as MLflow shows data sets, with our own digest of every value."""
-    sides = {
-        "train_rows": len(split.train),
-        "validation_rows": len(split.val),
-        "test_rows": len(split.test),
-    }
+    train, val, test = len(split.train), len(split.val), len(split.test)
+    sides = {"train_rows": train, "validation_rows": val, "test_rows": test}
     entity = _entity(table, table.digest, sides)
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
 
@@ -45,6 +41,8 @@ def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) ->
         {"type": str(features[name].dtype), "name": str(name), "required": True}
         for name in features.columns
     ]
+    ends = accumulate(len(json.dumps(column)) + 2 for column in columns)
+    fitting = sum(end <= SCHEMA_LENGTH - len('{"mlflow_colspec": []}') for end in ends)
     rows, width = features.shape
     labelled = table.labels is not None
     sizes = {"num_rows": rows, "num_elements": rows * (width + labelled)}
@@ -53,12 +51,6 @@ def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) ->
         digest=digest[:DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": table.source}),
-        schema=json.dumps({"mlflow_colspec": columns[: _fitting(columns, SCHEMA_LENGTH)]}),
+        schema=json.dumps({"mlflow_colspec": columns[:fitting]}),
         profile=json.dumps({**sizes, **sides}),
     )
-
-
-def _fitting(columns: Sequence[Mapping[str, Any]], length: int) -> int:
-    """How many columns' descriptions fit into so many characters of JSON."""
-    ends = accumulate(len(json.dumps(column)) + 2 for column in columns)
-    return sum(end <= length - len('{"mlflow_colspec": []}') for end in ends)

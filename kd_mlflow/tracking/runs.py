@@ -23,6 +23,7 @@ from kd_mlflow.tracking.failures import (
     fetch_error,
     masked,
     store_error,
+    store_errors,
     unreachable,
 )
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
@@ -225,7 +226,7 @@ class Tracker:
             given["mlflow.parentRunId"] = parent.id
         given |= {"mlflow.user": user(), **source()}
         made = self.patience.make(
-            lambda: self.client.create_run(self.experiment_id, begun, given, name),
+            lambda: self.client.create_run(self.experiment_id, begun, given, run_name=name),
             find=lambda: self._opened(opened),
         )
         return self.opened(made)
@@ -267,6 +268,7 @@ class Tracker:
         """The address of a run's page or of a file there, without credentials, if it has one."""
         return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
+    @store_errors()
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
         run = absent_ok(lambda: self.client.get_run(run_id))
