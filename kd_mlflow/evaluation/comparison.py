@@ -177,7 +177,8 @@ def evaluate_students(
     }
     distilled, baseline = students["distilled"], students["baseline"]
     gap, loss_gap = ensemble.over(distilled)
-    gains = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    over, gains = _gains(students, boosting, registered)
+    over_boosting = over.pop("boosting", None)
     answers = distilled.predicted[registered]
     recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
@@ -190,14 +191,8 @@ def evaluate_students(
         "student_parameters": student_parameters,
         "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble, registered),
         **_compression(ensemble_parameters, student_parameters),
+        **gains,
     }
-    for kind, gain in gains.items():
-        summary |= _gains(kind, gain)
-        summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
-    over_boosting = distilled.over(boosting) if boosting else None
-    if boosting and over_boosting:
-        summary |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
-        summary |= _gains("boosting", over_boosting)
     if threshold is not None:
         summary["registered_threshold"] = threshold
     return Comparison(
@@ -205,9 +200,9 @@ def evaluate_students(
         summary=summary,
         recovery=recovery,
         gap=gap,
-        gains={kind: accuracy for kind, (accuracy, _) in gains.items()},
+        gains={kind: accuracy for kind, (accuracy, _) in over.items()},
         loss_gap=loss_gap,
-        loss_gains={kind: loss for kind, (_, loss) in gains.items()},
+        loss_gains={kind: loss for kind, (_, loss) in over.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
         row_worth=row_worth(distilled.hits[0], distilled.groups),
@@ -255,6 +250,22 @@ def _means(
     return summary
 
 
-def _gains(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
+def _gains(
+    students: Mapping[str, SeedScores], boosting: SeedScores | None, registered: int
+) -> tuple[dict[str, tuple[Interval, Interval]], Metrics]:
+    """Gains of the distilled students over each kind of baseline and boosted trees; as metrics."""
+    distilled, found = students["distilled"], Metrics()
+    over = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    for kind, gains in over.items():
+        found |= _named(kind, gains)
+        found[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
+    if boosting:
+        over["boosting"] = distilled.over(boosting)
+        found |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
+        found |= _named("boosting", over["boosting"])
+    return over, found
+
+
+def _named(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
     accuracy, loss = gains
     return accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")

@@ -156,10 +156,7 @@ def written_standing(request: dict[str, Any], given: bytes) -> bytes:
 
 
 def read_standing(answer: bytes) -> Standing:
-    """What ``written_standing`` wrote.
-
-    Raises RegistryError for what the process could not do.
-    """
+    """What ``written_standing`` wrote.  Raises RegistryError for what the process could not do."""
     try:
         about, arrays = read_npz(answer)
         if "error" not in about:

@@ -39,9 +39,9 @@ from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_
 from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
 from kd_mlflow.table.scored_rows import ScoredRows, read_rows
-from kd_mlflow.tracking.data_sets import scored_input
 from kd_mlflow.tracking.kept_rows import trained_groups
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import scored_input
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)

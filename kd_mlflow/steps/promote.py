@@ -22,9 +22,9 @@ from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.failures import FAILURES, masked
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Run, Tracker
 
 _log = logging.getLogger(__name__)

@@ -25,9 +25,9 @@ from kd_mlflow.report.closing import Page
 from kd_mlflow.report.words import one_line
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.failures import stores_in_use
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import ui_command
 
