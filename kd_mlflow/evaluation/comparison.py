@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.intervals import (
-    Interval,
-    knowledge_recovered,
-    row_worth,
-    standard_error,
-)
+from kd_mlflow.evaluation.intervals import Interval, knowledge_recovered, row_worth, standard_error
 from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 

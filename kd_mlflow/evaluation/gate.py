@@ -73,12 +73,7 @@ def _accuracy_check(case: Case) -> Check:
         reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
         f"{size} {'below' if student <= ensemble else 'above'}, at most {most} allowed",
         threshold=allowed,
-        metrics={
-            theirs: ensemble,
-            ours: student,
-            "accuracy_gap": gap,
-            "max_accuracy_gap": allowed,
-        },
+        metrics={theirs: ensemble, ours: student, "accuracy_gap": gap, "max_accuracy_gap": allowed},
     )
 
 

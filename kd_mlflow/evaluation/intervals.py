@@ -61,12 +61,7 @@ class Interval:
 
 
 def knowledge_recovered(
-    distilled: Hits,
-    baseline: Hits,
-    ensemble: Hits,
-    *,
-    groups: Counts | None = None,
-    seed: int = 0,
+    distilled: Hits, baseline: Hits, ensemble: Hits, *, groups: Counts | None = None, seed: int = 0
 ) -> Interval | None:
     """(distilled - baseline) / (ensemble - baseline), bootstrapped over seeds and test rows.
 

@@ -24,9 +24,7 @@ ROUNDING = 1e-6
 
 
 def probability_metrics(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
+    probabilities: Floats, labels: NDArray[np.int64], predicted: NDArray[np.int64] | None = None
 ) -> dict[str, float]:
     """Accuracy, balanced accuracy, log loss (nats) and ECE; of two classes also the areas.
 
@@ -71,9 +69,7 @@ def majority_metrics(train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[
 
 
 def expected_calibration_error(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
+    probabilities: Floats, labels: NDArray[np.int64], predicted: NDArray[np.int64] | None = None
 ) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
 
@@ -85,9 +81,7 @@ def expected_calibration_error(
 
 
 def by_confidence(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
+    probabilities: Floats, labels: NDArray[np.int64], predicted: NDArray[np.int64] | None = None
 ) -> tuple[Floats, Hits, NDArray[np.int64]]:
     """The probability of each row's predicted class, whether it is right, its bin of the ECE.
 

@@ -18,13 +18,7 @@ from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_fir
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
-from kd_mlflow.evaluation.scores import (
-    Paired,
-    RowScores,
-    class_scores,
-    expected_accuracy,
-    paired,
-)
+from kd_mlflow.evaluation.scores import Paired, RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import png
 from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model

@@ -47,10 +47,7 @@ def predict_step(config: PredictConfig, tracker: Tracker, listener: Listener) ->
         decimal=config.decimal,
     )
     _check_names(table, scorer)
-    with (
-        scored_file(out) as write,
-        listener.rows(f"scoring {table.name}", table.rows) as on_rows,
-    ):
+    with scored_file(out) as write, listener.rows(f"scoring {table.name}", table.rows) as on_rows:
         for part in table.read():
             scored = scorer.scored(part)
             write(scored)
@@ -133,10 +130,7 @@ class _Scorer:
         return pa.table(columns)
 
     def _reasons(
-        self,
-        encoded: NDArray[np.float32],
-        predicted: NDArray[np.int64],
-        usual: NDArray[np.float32],
+        self, encoded: NDArray[np.float32], predicted: NDArray[np.int64], usual: NDArray[np.float32]
     ) -> dict[str, pa.Array]:
         """Which columns moved the answers to encoded rows, and how far; nothing where none did."""
         found = reasons(network_of(self.model), encoded, usual, predicted, self.count)

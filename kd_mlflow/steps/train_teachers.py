@@ -14,15 +14,8 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
-from kd_mlflow.distillation.teachers import (
-    Ensemble,
-    assembled,
-    evaluated,
-    teacher_trainings,
-)
-from kd_mlflow.evaluation.comparison import (
-    IMBALANCED_SHARE,
-)
+from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
+from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes

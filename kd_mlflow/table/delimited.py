@@ -16,21 +16,13 @@ import pyarrow as pa
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.table import numerals
 from kd_mlflow.table.layout import (
     Layout,
     TextEncoding,
     find_layout,
     first_encoding,
     guessed_encoding,
-)
-from kd_mlflow.table.numerals import (
-    Marks,
-    decimal_commas,
-    is_number,
-    may_be_rounded,
-    read_texts,
-    whole_numbers,
-    with_fractions,
 )
 
 _log = logging.getLogger(__name__)
@@ -167,23 +159,23 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _read(file: DelimitedFile, separator: str, decimal: str) -> pd.DataFrame:
-    marks = Marks()
+    marks = numerals.Marks()
     if decimal:
         frame = file.frame(decimal)
-        marks = read_texts(frame, decimal, given=True)
+        marks = numerals.read_texts(frame, decimal, given=True)
     elif file.layout.separator == ",":
         frame = file.frame(".")
     else:
         frame, certain = _with_mark_found(file)
-        commas = with_fractions(frame, certain) if certain else []
-        marks = read_texts(frame, "," if certain else ".", given=False)
+        commas = numerals.with_fractions(frame, certain) if certain else []
+        marks = numerals.read_texts(frame, "," if certain else ".", given=False)
         marks.decimal_comma += commas
     _read_large(frame, file)
     say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
     return frame
 
 
-def say_what_was_found(file: str, separator: str, marks: Marks) -> None:
+def say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> None:
     """Log a line about a file that is not commas between cells and points in numbers.
 
     Another about each column of numbers that stays text.
@@ -255,13 +247,13 @@ def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
     These hold numbers such as 3,14, which no point explains. One is enough: then every column is
     read with a comma, and 1,234 is 1.234. Without such a column the mark is a point.
     """
-    if certain := decimal_commas(file.frame(".", rows=FIRST_ROWS)):
+    if certain := numerals.decimal_commas(file.frame(".", rows=FIRST_ROWS)):
         frame = file.frame(",")
-        if any(is_number(frame[name], ",") for name in certain):
+        if any(numerals.is_number(frame[name], ",") for name in certain):
             return frame, certain
         del frame  # two of a large one are more than memory
     frame = file.frame(".")
-    if certain := decimal_commas(frame):
+    if certain := numerals.decimal_commas(frame):
         del frame
         frame = file.frame(",")
     return frame, certain
@@ -269,10 +261,10 @@ def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
 
 def _read_large(frame: pd.DataFrame, file: DelimitedFile) -> None:
     """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
-    names = [name for name in frame.columns if may_be_rounded(frame[name])]
+    names = [name for name in frame.columns if numerals.may_be_rounded(frame[name])]
     if not names:
         return
     texts = file.texts(names)
     for name in names:
-        if (whole := whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
+        if (whole := numerals.whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
             frame[name] = whole

@@ -11,12 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from kd_mlflow.serving.scoring import GAP_TEXTS
-from kd_mlflow.table.delimited import (
-    ONLY_EMPTY,
-    DelimitedFile,
-    in_its_encoding,
-    say_what_was_found,
-)
+from kd_mlflow.table.delimited import ONLY_EMPTY, DelimitedFile, in_its_encoding, say_what_was_found
 from kd_mlflow.table.numerals import (
     TEXT,
     Marks,

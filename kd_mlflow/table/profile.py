@@ -64,9 +64,7 @@ class Profile:
             classes=tuple(document["classes"]),
             columns=tuple(
                 ColumnProfile(
-                    name=each["name"],
-                    edges=tuple(each["edges"]),
-                    counts=tuple(each["counts"]),
+                    name=each["name"], edges=tuple(each["edges"]), counts=tuple(each["counts"])
                 )
                 for each in document["columns"]
             ),

@@ -102,8 +102,7 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     answer = "does not permit this user to do that" if code == DENIED else "answers with an error"
     fault = "cannot be reached" if away else answer
     return StoreError(
-        f"{stores} {fault}: {masked(reason)}; check {', '.join(settings)}",
-        unreachable=away,
+        f"{stores} {fault}: {masked(reason)}; check {', '.join(settings)}", unreachable=away
     )
 
 
