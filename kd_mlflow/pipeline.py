@@ -32,10 +32,9 @@ from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import distill_step
 from kd_mlflow.steps.examine import Submitted
-from kd_mlflow.steps.promote import promote_step
-from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.transfer import transfer_step

@@ -32,7 +32,7 @@ from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
-from kd_mlflow.table.scored_rows import ScoredRows, read_rows
+from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.provenance import scored_input

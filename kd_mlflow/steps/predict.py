@@ -22,7 +22,7 @@ from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.steps.work import Listener
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.files import is_csv
-from kd_mlflow.table.parts import Part, TableParts, scored_file, table_parts
+from kd_mlflow.table.scored import Part, TableParts, scored_file, table_parts
 from kd_mlflow.tracking.runs import Tracker
 
 PREDICTION, NAME, VERSION = "prediction", "model_name", "model_version"

@@ -15,10 +15,8 @@ from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.steps.decision_run import decision_run
+from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
 from kd_mlflow.steps.examine import Submitted, examine
-from kd_mlflow.steps.promote import promote_step, rehearsed
-from kd_mlflow.steps.rollback import settle_step
 from kd_mlflow.steps.run_table import dataset_of, identity_of
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun

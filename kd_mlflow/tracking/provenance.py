@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
-from kd_mlflow.table.scored_rows import ScoredRows
+from kd_mlflow.table.scored import ScoredRows
 from kd_mlflow.tracking.failures import masked
 from kd_mlflow.version import __version__
 

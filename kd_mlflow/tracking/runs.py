@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.local_state import folder_till_exit
+from kd_mlflow.tracking.curves import system_metrics
 from kd_mlflow.tracking.failures import (
     FAILURES,
     absent_ok,
@@ -30,7 +31,6 @@ from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_link
 from kd_mlflow.tracking.patience import FETCH_RETRIES, SHORT_S, Patience, impatient
 from kd_mlflow.tracking.provenance import source, user, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
-from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 VIEW_KEY = "kd-pipelines"
