@@ -151,20 +151,22 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
     """
     if not isinstance(data, str | Path) or data in BUILT_IN:
-        return _of_frame(*open_source(data, **marks), encoding, keep)
-    path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    if is_csv(path):
-        return _of_csv(path, encoding, keep, marks)
-    if path.suffix.lower() in PARQUET:
+        table = _of_frame(*open_source(data, **marks), encoding, keep)
+    elif is_csv(path := existing_file(str(data), built_in=tuple(BUILT_IN))):
+        table = _of_csv(path, encoding, keep, marks)
+    elif path.suffix.lower() in PARQUET:
         refuse_csv_options(path.name, marks["separator"], marks["decimal"])
-        return _of_parquet(path, encoding, keep)
-    known = ", ".join((*CSV, *PARQUET))
-    raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
+        table = _of_parquet(path, encoding, keep)
+    else:
+        known = ", ".join((*CSV, *PARQUET))
+        raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
+    if not table.rows:
+        raise DataError(f"{table.name} has a header and no rows")
+    return table
 
 
 def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str) -> TableParts:
-    name = origin.name
-    needed, kept = _columns(name, list(frame.columns), encoding, keep)
+    needed, kept = _columns(origin.name, list(frame.columns), encoding, keep)
     step = part_rows(len(needed))
 
     def read() -> Iterator[Part]:
@@ -172,7 +174,7 @@ def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
         for start in range(0, len(frame), step):
             yield frame[needed].iloc[start : start + step], held.slice(start, step)
 
-    return _checked(TableParts(name, len(frame), tuple(kept), read))
+    return TableParts(origin.name, len(frame), tuple(kept), read)
 
 
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
@@ -191,7 +193,7 @@ def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) ->
         for frame, held in zip(features, parts.as_written(kept), strict=True):
             yield frame, _arrow(held[kept])
 
-    return _checked(TableParts(path.name, parts.rows, tuple(kept), read))
+    return TableParts(path.name, parts.rows, tuple(kept), read)
 
 
 def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
@@ -214,7 +216,7 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"not a readable Parquet file: {path} ({first_line(error)})") from None
 
-    return _checked(TableParts(path.name, file.metadata.num_rows, tuple(kept), read))
+    return TableParts(path.name, file.metadata.num_rows, tuple(kept), read)
 
 
 def _whole_parts(batches: Iterator[pa.RecordBatch], step: int) -> Iterator[pa.Table]:
@@ -246,12 +248,6 @@ def _columns(
     kept = column_names(keep, columns)
     check_named(kept, "keep", columns, "")
     return needed, kept
-
-
-def _checked(table: TableParts) -> TableParts:
-    if not table.rows:
-        raise DataError(f"{table.name} has a header and no rows")
-    return table
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
