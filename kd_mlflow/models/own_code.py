@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow.models import Model
 
-from kd_mlflow.models.student_model import ENCODING, WEIGHTS
+from kd_mlflow.models.student_model import ARTIFACTS
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 
 FLAVOURS = {"python_function", "pytorch", "onnx"}
@@ -23,8 +23,6 @@ FIELDS = {
     *("model_code_path", "python_version", "streamable"),
 }
 """What the pyfunc flavour of our models says of itself."""
-
-ARTIFACTS = {"encoding": ENCODING, "weights": WEIGHTS}
 
 RUN = (
     *(".py", ".pyc", ".pyd", ".so", ".dylib"),
