@@ -63,11 +63,12 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     rows = read_rows(config, model.encoding)
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
+    scene = _Scene(config, tracker, model, rows)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
-        findings = _findings(config, model, other, rows, tracker)
+        findings = _findings(scene, other)
         digest = rows.digest(model.respondent.columns)
         findings = _with_origin(findings, model, digest)
-        _describe(run, config, model, rows, digest)
+        _describe(run, scene, digest)
         logged = logged_here(tracker, model)
         run.data_set(scored_input(rows, digest), *([logged] if logged else []))
         _log_findings(run, findings, model)
@@ -92,20 +93,24 @@ def _other(
     return None if uri is None else try_model(tracker, uri)
 
 
-def _findings(
-    config: EvaluateConfig,
-    model: AnyModel,
-    other: AnyModel | Unavailable | None,
-    rows: ScoredRows,
-    tracker: Tracker,
-) -> Findings:
+class _Scene(NamedTuple):
+    """A model that is asked about a table, and what was asked for."""
+
+    config: EvaluateConfig
+    tracker: Tracker
+    model: AnyModel
+    rows: ScoredRows
+
+
+def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
+    config, _, model, rows = scene
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
-    groups = _groups(tracker, config, model, rows)
+    groups = _groups(scene)
     scores = groups.of(model.score(rows.features, labels, classes))
     _check_labels(config, rows, scores, classes)
     drift, histograms = _table_drift(model, rows, groups.numbers)
-    pair = _pair(config, other, rows, classes, lambda theirs: paired(scores, groups.of(theirs)))
+    pair = _pair(scene, other, classes, lambda theirs: paired(scores, groups.of(theirs)))
     apart = (f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else ()
     trained = model.profile.classes if model.profile else ()
     found = Findings(
@@ -142,11 +147,12 @@ class Groups(NamedTuple):
         return replace(scores, groups=self.numbers).some(self.judged)
 
 
-def _groups(tracker: Tracker, config: EvaluateConfig, model: AnyModel, rows: ScoredRows) -> Groups:
+def _groups(scene: _Scene) -> Groups:
     """Find the rows' groups; those that the model was trained on are not judged.
 
     Where there are no others all are, which the notes say.
     """
+    config, tracker, model, rows = scene
     everyone = np.ones(len(rows.features), dtype=bool)
     names = column_names(config.group, rows.features.columns)
     if not names:
@@ -189,21 +195,20 @@ def _check_labels(
 
 
 def _pair(
-    config: EvaluateConfig,
+    scene: _Scene,
     other: AnyModel | Unavailable | None,
-    rows: ScoredRows,
     classes: tuple[str, ...],
     compare: Callable[[RowScores], Paired],
 ) -> Paired | Unavailable | None:
     """Compare with another model; where nobody named it, it may not be able to score the rows."""
     if other is None or isinstance(other, Unavailable):
         return other
-    other = other.taking(rows.features)
+    rows = scene.rows
     try:
-        theirs = other.score(rows.features, rows.label_texts(), classes)
-        return compare(theirs)
+        asked = other.taking(rows.features)
+        return compare(asked.score(rows.features, rows.label_texts(), classes))
     except RunError as error:
-        if config.against != AUTO:
+        if scene.config.against != AUTO:
             raise
         return Unavailable(str(error))
 
@@ -277,10 +282,9 @@ def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
     return replace(findings, notes=tuple(notes))
 
 
-def _describe(
-    run: TrackedRun, config: EvaluateConfig, model: AnyModel, rows: ScoredRows, digest: str
-) -> None:
+def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:
     """Log what every run has, and which model was scored."""
+    config, _, model, rows = scene
     params = {**config.as_text(), "data": rows.source, "target": rows.target}
     own = {**config.as_text(), "data": "", "model": model.digest}
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
