@@ -82,24 +82,14 @@ def load(folder: Path, flavour: str) -> Any:
     return importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
 
 
-def _parts(model: Any) -> Iterator[Any]:
-    """A classifier and what it is made of, as far as its parameters say."""
-    yield model
-    if hasattr(model, "get_params"):
-        yield from model.get_params(deep=True).values()
-
-
 def packages(model: Any) -> Iterator[str]:
-    """Packages of a classifier and its parts."""
-    for part in _parts(model):
-        root = _module_of(part).partition(".")[0]
+    """Packages of a classifier and what it is made of, as far as its parameters say."""
+    parts = model.get_params(deep=True).values() if hasattr(model, "get_params") else ()
+    for part in (model, *parts):
+        named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        root = str(named.__module__).partition(".")[0]
         if root not in sys.stdlib_module_names:
             yield root
-
-
-def _module_of(part: Any) -> str:
-    named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-    return str(named.__module__)
 
 
 def _own_files(model: Any) -> list[str]:

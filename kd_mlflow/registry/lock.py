@@ -90,8 +90,7 @@ def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
         try:
             yield lease
         finally:
-            with suppress(*FAILURES):  # a lock that stays is taken over
-                client.delete_registered_model(lease.name)
+            _delete(client, lease.name)  # a lock that stays is taken over
 
 
 def is_locked(client: MlflowClient, model_name: str) -> bool:
@@ -131,8 +130,9 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
         if holder is None or time.monotonic() - since > LEASE_S:
             lease = _take(client, model_name, newest + 1)
             if lease is not None:
-                if holder is not None:
-                    _clear(client, model_name, last, newest)
+                if holder is not None:  # delete what the dead have left
+                    for number in range(max(1, last - 1), newest + 1):
+                        _delete(client, lock_name(model_name, number))
                 return lease
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(1.5 * pause, LONGEST_POLL_S)
@@ -193,12 +193,6 @@ def _is_ours(client: MlflowClient, name: str, nonce: str) -> bool:
     """Whether a lock is there, and the one that was made with this nonce."""
     found = find_model(client, name)
     return found is not None and found.tags.get(NONCE) == nonce
-
-
-def _clear(client: MlflowClient, model_name: str, last: int, newest: int) -> None:
-    """Delete the locks of the dead, and what one of them may have left of another."""
-    for number in range(max(1, last - 1), newest + 1):
-        _delete(client, lock_name(model_name, number))
 
 
 def _delete(client: MlflowClient, name: str) -> None:
