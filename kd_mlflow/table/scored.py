@@ -33,6 +33,12 @@ from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
 from kd_mlflow.table.sources import BUILT_IN, Origin, open_source
 
+PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
+"""Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
+
+Part = tuple[pd.DataFrame, pa.Table]
+"""The columns that a model takes, numbered by the table's rows, and those that are kept."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRows:
@@ -114,13 +120,6 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
         labels=frame[target] if target else None,
         known={column.name: column for column in encoding.columns} if encoding else {},
     )
-
-
-PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
-"""Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
-
-Part = tuple[pd.DataFrame, pa.Table]
-"""The columns that a model takes, numbered by the table's rows, and those that are kept."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Event, Thread
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +26,11 @@ METRICS_A_BATCH = 1000
 
 MOST_WAITING = 1_000_000
 """Values that wait for a store that is away, at most: some 200 MB."""
+
+TRAINED_KINDS = ("teachers", "distill", "sweep")
+"""Kinds of runs in which something is trained, and system metrics may be logged."""
+
+_log = logging.getLogger(__name__)
 
 
 class CurveWriter:
@@ -101,12 +105,6 @@ class CurveWriter:
                     self._waiting -= len(batch)
 
 
-TRAINED_KINDS = ("teachers", "distill", "sweep")
-"""Kinds of runs in which something is trained."""
-
-_log = logging.getLogger(__name__)
-
-
 @contextmanager
 def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
     """Log processor, memory, disk and network of a training as long as the block, if asked to.
@@ -116,9 +114,9 @@ def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
     if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINED_KINDS:
         yield
         return
-    ended = Event()
+    ended = threading.Event()
     with CurveWriter([run]) as curves:
-        thread = Thread(target=_log_samples, args=(run, curves, ended), daemon=True)
+        thread = threading.Thread(target=_log_samples, args=(run, curves, ended), daemon=True)
         thread.start()
         try:
             yield
@@ -127,7 +125,7 @@ def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
             thread.join()
 
 
-def _log_samples(run: TrackedRun, curves: CurveWriter, ended: Event) -> None:
+def _log_samples(run: TrackedRun, curves: CurveWriter, ended: threading.Event) -> None:
     """Log until the training ends; what fails ends the metrics, with one warning."""
     try:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -140,7 +138,7 @@ def _log_samples(run: TrackedRun, curves: CurveWriter, ended: Event) -> None:
         )
 
 
-def _sample(monitor: Any, curves: CurveWriter, ended: Event) -> None:
+def _sample(monitor: Any, curves: CurveWriter, ended: threading.Event) -> None:
     """Collect as MLflow does; one sample at least, however short the training is.
 
     MLflow's own thread would ask the store before each value, and its end may wait for it.
