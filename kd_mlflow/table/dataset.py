@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 
 from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
+from kd_mlflow.table.hashing import SPLIT_SEED, Codes, mix_bits
+from kd_mlflow.table.kinds import Ints
 from kd_mlflow.table.labels import NAMED_CLASSES, named_classes
 from kd_mlflow.table.loading import ROWS_PER_CLASS, Table, load_table, rare_classes, without_classes
 from kd_mlflow.table.sources import Reading
@@ -32,12 +33,12 @@ TRAIN, VAL, TEST = range(3)
 class Split:
     """Row numbers of each side, ascending; every row is on one side."""
 
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    test: NDArray[np.int64]
+    train: Ints
+    val: Ints
+    test: Ints
 
     @classmethod
-    def of(cls, sides: NDArray[np.int64]) -> Split:
+    def of(cls, sides: Ints) -> Split:
         """Collect the rows of each side.  Shape: (n,), TRAIN, VAL or TEST each."""
         return cls(**{name: np.flatnonzero(sides == i) for i, name in enumerate(SIDES)})
 
@@ -127,14 +128,12 @@ def _reference_split(table: Table, val_fraction: float) -> Split:
     return Split(train=np.sort(train), val=np.sort(val), test=np.sort(test))
 
 
-def _places(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+def _places(hashes: Codes) -> NDArray[np.float64]:
     """Where on the line from 0 to 1 a row lies: test rows first, then validation, then train."""
     return mix_bits(hashes).astype(np.float64) / 2.0**64
 
 
-def _with_every_class(
-    sides: NDArray[np.int64], table: Table, hashes: NDArray[np.uint64], end: float
-) -> NDArray[np.int64]:
+def _with_every_class(sides: Ints, table: Table, hashes: Codes, end: float) -> Ints:
     """Move the nearest rows to sides on which their class has none, equal rows together.
 
     ``end`` is where on the line of ``_places`` the validation rows do.
@@ -168,14 +167,7 @@ class _Seats:
     Shape: sides (n,), counts (classes, sides).
     """
 
-    def __init__(
-        self,
-        sides: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        hashes: NDArray[np.uint64],
-        *,
-        classes: int,
-    ) -> None:
+    def __init__(self, sides: Ints, labels: Ints, hashes: Codes, *, classes: int) -> None:
         self.sides, self._labels = sides, labels
         self.counts = np.zeros((classes, len(SIDES)), dtype=np.int64)
         np.add.at(self.counts, (labels, sides), 1)
@@ -250,16 +242,16 @@ class Dataset:
         aside = self.table.aside
         return rows if aside.empty else rows.join(aside)
 
-    def groups(self, side: str) -> NDArray[np.int64] | None:
+    def groups(self, side: str) -> Ints | None:
         """The number of each row's group on one side, from 0.  Shape: (n,)."""
         if self.table.groups is None:
             return None
         _, numbers = np.unique(self.table.groups[getattr(self.split, side)], return_inverse=True)
         return numbers
 
-    def labels(self, side: str) -> NDArray[np.int64]:
+    def labels(self, side: str) -> Ints:
         """Class numbers of one side.  Shape: (n,)."""
-        labels: NDArray[np.int64] = self.table.labels[getattr(self.split, side)]
+        labels: Ints = self.table.labels[getattr(self.split, side)]
         return labels
 
     def sides(self) -> Sides:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
 from kd_mlflow.serving.scoring import GAP_TEXTS, ISO_DATE
-from kd_mlflow.table.kinds import NUMBER, Label
+from kd_mlflow.table.kinds import NUMBER, Ints, Label
 
 SPLIT_SEED = 42
 """The split never follows the training seed: metrics of two trainings compare on the same rows."""
@@ -94,7 +94,7 @@ def distinct_rows(features: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.
 def table_digest(
     features: pd.DataFrame,
     readings: Mapping[str, str],
-    labels: NDArray[np.int64],
+    labels: Ints,
     classes: tuple[Label, ...],
     target: str,
 ) -> str:

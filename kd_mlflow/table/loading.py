@@ -25,8 +25,8 @@ from kd_mlflow.table.groups import (
     latest_of_group,
     row_times,
 )
-from kd_mlflow.table.hashing import split_hashes, table_digest
-from kd_mlflow.table.kinds import Label, Typed, readings, typed
+from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
+from kd_mlflow.table.kinds import Ints, Label, Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels, tell_alike
 from kd_mlflow.table.sources import AS_IT_COMES, BUILT_IN, Origin, Reading, Told, read_source
 
@@ -62,22 +62,22 @@ class Table:
     source: str
     target: str
     features: pd.DataFrame
-    labels: NDArray[np.int64]
+    labels: Ints
     classes: tuple[Label, ...]
     digest: str
     kinds: Mapping[str, str]
     gap_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forms: Mapping[str, Form] = field(default_factory=dict)
     columns: tuple[ColumnReport, ...] = ()
-    row_hashes: NDArray[np.uint64] | None = None
-    groups: NDArray[np.uint64] | None = None
+    row_hashes: Codes | None = None
+    groups: Codes | None = None
     times: NDArray[np.float64] | None = None
     group_columns: tuple[str, ...] = ()
     time_column: str = ""
     aside: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
-    def units(self) -> NDArray[np.uint64] | None:
+    def units(self) -> Codes | None:
         """Which rows stay together, equal ones or those of a group; None: each is alone."""
         return self.row_hashes if self.groups is None else self.groups
 

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from kd_mlflow.table.kinds import Ints
 from kd_mlflow.table.numerals import EXACT
 
 NEIGHBOURS = 50
@@ -28,8 +29,8 @@ CHUNK_ROWS, CHUNK_VALUES = 65_536, 2**24
 class Pairs:
     """Two rows each, and the first one's share of the row between them.  Shape of each: (n,)."""
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
+    first: Ints
+    second: Ints
     share: NDArray[np.float64]
 
 
@@ -78,18 +79,14 @@ def rows_between(
         yield pd.DataFrame(columns)
 
 
-def _in_turn(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _in_turn(n: int, count: int, rng: np.random.Generator) -> Ints:
     """Row numbers, each as often as any other.  Shape: (count,)."""
     turns = [rng.permutation(n) for _ in range(-(-count // n))]
     return np.concatenate(turns)[:count]
 
 
 def _interpolated(
-    source: pd.Series,
-    taken: pd.Series,
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    share: NDArray[np.float64],
+    source: pd.Series, taken: pd.Series, first: Ints, second: Ints, share: NDArray[np.float64]
 ) -> pd.Series:
     """Interpolate where both sides are present; elsewhere keep what was taken.
 
