@@ -121,7 +121,7 @@ def run_sweep(config: configs.SweepConfig, listener: Listener = Listener()) -> S
 
 def _of_model(config: R, tracker: Tracker) -> R:
     """A configuration with the registered model that it means."""
-    name = versions.meant_model(tracker.client, config.model_name)
+    name = versions.resolve_name(tracker.client, config.model_name)
     return replace(config, model_name=name)
 
 
@@ -159,7 +159,7 @@ def run_rollback(config: configs.RollbackConfig) -> Rollback:
 def run_history(config: configs.HistoryConfig) -> History:
     """Command ``history``: who was in production, when, for how long, and why."""
     tracker = Tracker()
-    return history_step(versions.meant_model(tracker.client, config.model_name), tracker)
+    return history_step(versions.resolve_name(tracker.client, config.model_name), tracker)
 
 
 def run_columns(config: configs.ColumnsConfig) -> ColumnsResult:
@@ -190,7 +190,7 @@ def run_predict(config: configs.PredictConfig, listener: Listener = Listener()) 
 def load_production(model_name: str) -> Any:
     """Load the version in production as a pyfunc model."""
     client = Tracker().client
-    return versions.load_production(client, versions.meant_model(client, model_name))
+    return versions.load_production(client, versions.resolve_name(client, model_name))
 
 
 def _check_before_gate() -> None:

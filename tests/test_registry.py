@@ -441,7 +441,7 @@ def test_the_only_registered_model_is_meant_by_default(store, name):
     """Where nobody gives a name and there is one model, that is meant; locks are none."""
     store.create_registered_model("churn")
     store.create_registered_model("churn.lock-1", tags={KIND: "lock"})
-    assert versions.meant_model(store, name) == ("churn" if name == "kd-student" else name)
+    assert versions.resolve_name(store, name) == ("churn" if name == "kd-student" else name)
     with pytest.raises(RegistryError, match="nothing is in production under 'churn'"):
         pipeline.load_production("kd-student")
 

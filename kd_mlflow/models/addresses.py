@@ -1,4 +1,4 @@
-"""MLflow models by their addresses: found, fetched, loaded; and the one in production."""
+"""MLflow models by their addresses: found, fetched, loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, known_models, meant_model, pull
+from kd_mlflow.registry.versions import aliased, known_models, pull, resolve_name
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Tracker
@@ -75,7 +75,7 @@ def named_model(tracker: Tracker, given: str) -> AnyModel:
         raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
     uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
     if (named := VERSION.fullmatch(uri)) is not None:
-        uri = uri.replace(named[1], meant_model(tracker.client, named[1]), 1)
+        uri = uri.replace(named[1], resolve_name(tracker.client, named[1]), 1)
         version = absent_ok(lambda: _version(tracker.client, uri))
         if version is None:
             raise RegistryError(_no_version_text(tracker.client, uri, named[1]))

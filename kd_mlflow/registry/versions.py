@@ -368,10 +368,10 @@ def require_model(client: MlflowClient, model_name: str) -> None:
         )
 
 
-def meant_model(client: MlflowClient, model_name: str) -> str:
-    """The registered model that a name means: of the default one, where it is absent, the only one.
+def resolve_name(client: MlflowClient, model_name: str) -> str:
+    """The registered model that an option names.
 
-    A name that is absent otherwise is itself.
+    The default name stands for the only registered model where none is called so.
     """
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name
