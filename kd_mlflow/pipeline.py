@@ -18,8 +18,8 @@ from kd_mlflow.distillation.onnx_graph import require_onnx
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import StoreError
-from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
 from kd_mlflow.report.columns_result import ColumnsResult

@@ -1,4 +1,4 @@
-"""A pulled model's answers, in a process of its own: run as a script by ``clean_process``.
+"""A pulled model's answers, in a process of its own: run as a script by ``processes``.
 
 It imports nothing of the package, and nothing that it loads can: a model that would need the
 package is not self-contained.

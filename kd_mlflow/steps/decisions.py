@@ -17,7 +17,7 @@ from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.local_state import clear_scratch, held, state_folder
-from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
 from kd_mlflow.registry.history import periods
 from kd_mlflow.registry.moves import Settled

@@ -21,10 +21,9 @@ from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.addresses import task_of
-from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
 from kd_mlflow.models.own_code import foreign
+from kd_mlflow.models.processes import CleanProcess, PulledAnswers, ask_production
 from kd_mlflow.models.respondent import FLOOR, fault
-from kd_mlflow.models.standing import ask_production
 from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.local_state import scratch
-from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
