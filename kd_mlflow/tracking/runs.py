@@ -23,7 +23,6 @@ from kd_mlflow.tracking.failures import (
     absent_ok,
     fetch_error,
     masked,
-    store_error,
     store_errors,
     unreachable,
 )
@@ -307,10 +306,8 @@ class Tracker:
         what = f"the artifact {path!r} of run {run_id}"
         if unreachable(failure):
             raise fetch_error(failure, what) from None
-        try:
+        with store_errors():
             listed = self.client.list_artifacts(run_id, path)
-        except FAILURES as error:
-            raise store_error(error) from None
         if listed:
             raise fetch_error(failure, what) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None
