@@ -320,11 +320,8 @@ class Scaler(nn.Module):
         places = list(enumerate(encoding.columns))
         numbers = [(i, c) for i, c in places if c.kind != "category"]
         self._keep("numbers", [i for i, _ in numbers], torch.int64)
-        self._keep("median", [c.median for _, c in numbers])
-        self._keep("mean", [c.mean for _, c in numbers])
-        self._keep("scale", [c.scale for _, c in numbers])
-        self._keep("low", [c.low for _, c in numbers])
-        self._keep("high", [c.high for _, c in numbers])
+        for name in ("median", "mean", "scale", "low", "high"):
+            self._keep(name, [getattr(c, name) for _, c in numbers])
         self._keep("soft", [1 / SOFT if c.edges else 0.0 for _, c in numbers])
         self.bent = any(c.edges for _, c in numbers)
         self._keep("indicators", [i for i, c in numbers if c.indicator], torch.int64)
