@@ -13,17 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kd_mlflow import pipeline
-from kd_mlflow.config.entry_points import (
-    ColumnsConfig,
-    DistillConfig,
-    EvaluateConfig,
-    HistoryConfig,
-    PredictConfig,
-    PromoteConfig,
-    RollbackConfig,
-    SweepConfig,
-    TeachersConfig,
-)
+from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.groups import DataOptions, StudentFit
 from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.distillation import fitted
@@ -60,15 +50,11 @@ def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]
     """Turn a function of a configuration into one of the configuration's fields."""
 
     def decorate(step: Callable[[C], R]) -> Callable[P, R]:
-        @functools.wraps(step)
         def entry(*args: P.args, **options: P.kwargs) -> R:
             _check_names(make, options)
             return step(make(*args, **options))
 
-        signature = inspect.signature(make)
-        result = inspect.signature(step).return_annotation
-        vars(entry)["__signature__"] = signature.replace(return_annotation=result)
-        entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
+        _explain(entry, step, make)
         return entry
 
     return decorate
@@ -80,19 +66,24 @@ def _takes_after(
     """The same of a function whose first argument comes before the configuration."""
 
     def decorate(step: Callable[[A, C], R]) -> Callable[Concatenate[A, P], R]:
-        @functools.wraps(step)
         def entry(first: A, /, *args: P.args, **options: P.kwargs) -> R:
             _check_names(make, options)
             return step(first, make(*args, **options))
 
-        own = inspect.signature(step)
-        first = next(iter(own.parameters.values()))
-        options = inspect.signature(make).parameters.values()
-        vars(entry)["__signature__"] = own.replace(parameters=[first, *options])
-        entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
+        _explain(entry, step, make)
         return entry
 
     return decorate
+
+
+def _explain(entry: Any, step: Callable[..., Any], make: Callable[..., Any]) -> None:
+    """Give a function the name and help of a step, options in its configuration's place."""
+    functools.update_wrapper(entry, step)
+    own = inspect.signature(step)
+    *before, _ = own.parameters.values()
+    options = inspect.signature(make).parameters.values()
+    entry.__signature__ = own.replace(parameters=[*before, *options])
+    entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
 
 
 @_takes(DataOptions)
@@ -112,8 +103,8 @@ def split(config: DataOptions) -> Sides:
     return read_dataset(config).sides()
 
 
-@_takes(TeachersConfig)
-def train_teachers(config: TeachersConfig) -> TeachersResult:
+@_takes(configs.TeachersConfig)
+def train_teachers(config: configs.TeachersConfig) -> TeachersResult:
     """Train and log the ensemble, or reuse a finished one of the same data and options.
 
     >>> import kd_mlflow as kd
@@ -126,8 +117,8 @@ def train_teachers(config: TeachersConfig) -> TeachersResult:
     return pipeline.run_teachers(config)
 
 
-@_takes_after(TeachersConfig)
-def fit_ensemble(table: fitted.TableOrArrays, config: TeachersConfig) -> FittedEnsemble:
+@_takes_after(configs.TeachersConfig)
+def fit_ensemble(table: fitted.TableOrArrays, config: configs.TeachersConfig) -> FittedEnsemble:
     """Train an ensemble in memory: no store is asked, nothing is written.
 
     ``table`` is a DataFrame with its label column ``target``, or arrays ``(x, y)``. It is split as
@@ -163,8 +154,8 @@ def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
     return fitted.fit_student(ensemble, config, workers_of(config))
 
 
-@_takes(DistillConfig)
-def distill(config: DistillConfig) -> DistillResult:
+@_takes(configs.DistillConfig)
+def distill(config: configs.DistillConfig) -> DistillResult:
     """Train students against an ensemble or your own models; register one as candidate.
 
     >>> import kd_mlflow as kd
@@ -184,8 +175,8 @@ def distill(config: DistillConfig) -> DistillResult:
     return pipeline.run_distill(config)
 
 
-@_takes(SweepConfig)
-def sweep(config: SweepConfig) -> SweepResult:
+@_takes(configs.SweepConfig)
+def sweep(config: configs.SweepConfig) -> SweepResult:
     """Try a grid of temperatures and alphas, then student sizes, on validation rows.
 
     >>> import kd_mlflow as kd
@@ -198,8 +189,8 @@ def sweep(config: SweepConfig) -> SweepResult:
     return pipeline.run_sweep(config)
 
 
-@_takes(PromoteConfig)
-def promote(config: PromoteConfig) -> Decision:
+@_takes(configs.PromoteConfig)
+def promote(config: configs.PromoteConfig) -> Decision:
     """Gate a version and move the alias ``production`` to it where it passes.
 
     A rejection is an answer, not an error, unless ``strict`` is true.
@@ -218,8 +209,8 @@ def promote(config: PromoteConfig) -> Decision:
     return decision
 
 
-@_takes(RollbackConfig)
-def rollback(config: RollbackConfig) -> Rollback:
+@_takes(configs.RollbackConfig)
+def rollback(config: configs.RollbackConfig) -> Rollback:
     """Move the alias ``production`` back to ``previous``, or to an earlier ``version``.
 
     The version that leaves is marked ``rolled_back``: only its number promotes it again.
@@ -232,8 +223,8 @@ def rollback(config: RollbackConfig) -> Rollback:
     return pipeline.run_rollback(config)
 
 
-@_takes(EvaluateConfig)
-def evaluate(config: EvaluateConfig) -> EvaluationResult:
+@_takes(configs.EvaluateConfig)
+def evaluate(config: configs.EvaluateConfig) -> EvaluationResult:
     """Score any table with any model; say what it is worth there and which columns have moved.
 
     A limit that is not kept is an answer, not an error, unless ``strict`` is true.
@@ -257,8 +248,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     return result
 
 
-@_takes(PredictConfig)
-def predict(config: PredictConfig) -> PredictResult:
+@_takes(configs.PredictConfig)
+def predict(config: configs.PredictConfig) -> PredictResult:
     """Score a table's rows into a CSV or Parquet file, in parts that bound the memory it takes.
 
     The file has the columns of ``keep``, ``prediction``, a ``probability_<class>`` per class,
@@ -278,8 +269,8 @@ def predict(config: PredictConfig) -> PredictResult:
     return pipeline.run_predict(config)
 
 
-@_takes(ColumnsConfig)
-def columns(config: ColumnsConfig) -> ColumnsResult:
+@_takes(configs.ColumnsConfig)
+def columns(config: configs.ColumnsConfig) -> ColumnsResult:
     """How each column of a table is read, before anything is trained on it.
 
     >>> import kd_mlflow as kd
@@ -293,8 +284,8 @@ def columns(config: ColumnsConfig) -> ColumnsResult:
     return pipeline.run_columns(config)
 
 
-@_takes(HistoryConfig)
-def history(config: HistoryConfig) -> History:
+@_takes(configs.HistoryConfig)
+def history(config: configs.HistoryConfig) -> History:
     """Who was in production, when, for how long, and why, from the registry's own data.
 
     What a process that died left half done is finished or undone first.

@@ -10,18 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from kd_mlflow.config.entry_points import (
-    ColumnsConfig,
-    DistillConfig,
-    EvaluateConfig,
-    HistoryConfig,
-    MainConfig,
-    PredictConfig,
-    PromoteConfig,
-    RollbackConfig,
-    SweepConfig,
-    TeachersConfig,
-)
+from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.recipes import BEST
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
@@ -29,8 +18,8 @@ from kd_mlflow.distillation.onnx_graph import require_onnx
 from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import StoreError
-from kd_mlflow.models.clean_process import CleanProcess
 from kd_mlflow.models.model_teachers import load_models
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
 from kd_mlflow.report.columns_result import ColumnsResult
@@ -43,33 +32,30 @@ from kd_mlflow.report.main_result import MainResult
 from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import distill_step
 from kd_mlflow.steps.examine import Submitted
-from kd_mlflow.steps.promote import promote_step
-from kd_mlflow.steps.rollback import history_step, rollback_step, settle_step
 from kd_mlflow.steps.run_table import dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.transfer import transfer_step
-from kd_mlflow.steps.work import Listener, Session, Silence, begun
+from kd_mlflow.steps.work import Listener, Session, begun
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.loading import describe_columns
 from kd_mlflow.table.sources import Reading
+from kd_mlflow.tracking import lookup
 from kd_mlflow.tracking.failures import store_errors
-from kd_mlflow.tracking.lookup import (
-    choose_ensemble,
-    load_ensemble,
-    teacher_accuracies,
-)
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores
 
-TeachingConfig: TypeAlias = DistillConfig | SweepConfig
+TeachingConfig: TypeAlias = configs.DistillConfig | configs.SweepConfig
 
 LEADERBOARD = "leaderboard.csv"
 """Every model of a pipeline in a line, beside its run."""
 
-R = TypeVar("R", PromoteConfig, RollbackConfig, PredictConfig)
-C = TypeVar("C", TeachersConfig, DistillConfig, SweepConfig, MainConfig)
+R = TypeVar("R", configs.PromoteConfig, configs.RollbackConfig, configs.PredictConfig)
+C = TypeVar(
+    "C", configs.TeachersConfig, configs.DistillConfig, configs.SweepConfig, configs.MainConfig
+)
 
 
 def _opened(config: C, listener: Listener) -> tuple[Session, C]:
@@ -80,13 +66,13 @@ def _opened(config: C, listener: Listener) -> tuple[Session, C]:
 
 
 @store_errors()
-def run_teachers(config: TeachersConfig, listener: Listener = Silence()) -> TeachersResult:
+def run_teachers(config: configs.TeachersConfig, listener: Listener = Listener()) -> TeachersResult:
     """Entry point ``teachers``: train and log the ensemble, or reuse the same one."""
     session, config = _opened(config, listener)
     return teachers_step(config, session)
 
 
-T = TypeVar("T", DistillConfig, SweepConfig)
+T = TypeVar("T", configs.DistillConfig, configs.SweepConfig)
 
 
 def _with_new_rows(config: T) -> T:
@@ -99,9 +85,9 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
     teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
     if "/" not in teachers and "," not in teachers:
-        run = choose_ensemble(tracker, teachers, dataset.identity)
-        return load_ensemble(tracker, run.info.run_id)
-    encoding = teachers_encoding(TeachersConfig(), dataset)
+        run = lookup.choose_ensemble(tracker, teachers, dataset.identity)
+        return lookup.load_ensemble(tracker, run.info.run_id)
+    encoding = teachers_encoding(configs.TeachersConfig(), dataset)
     models = load_models(tracker, teachers, encoding, dataset).compared(dataset)
     if models.memorised:
         session.listener.say(f"teachers may know the training rows: {models.memorised}")
@@ -109,7 +95,7 @@ def _teacher(config: TeachingConfig, session: Session) -> Teacher:
 
 
 @store_errors()
-def run_distill(config: DistillConfig, listener: Listener = Silence()) -> DistillResult:
+def run_distill(config: configs.DistillConfig, listener: Listener = Listener()) -> DistillResult:
     """Entry point ``distill``: train students against an ensemble and register one of them."""
     from kd_mlflow.steps.sweep import take_sweep
 
@@ -120,12 +106,12 @@ def run_distill(config: DistillConfig, listener: Listener = Silence()) -> Distil
     config = config.resolved(len(dataset.split.train))
     session = Session(dataset=dataset, tracker=tracker, listener=listener)
     teacher = _teacher(config, session)
-    accuracies = teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
+    accuracies = lookup.teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
     return distill_step(config, session, teacher, teacher_accuracies=accuracies)
 
 
 @store_errors()
-def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResult:
+def run_sweep(config: configs.SweepConfig, listener: Listener = Listener()) -> SweepResult:
     """Entry point ``sweep``: choose temperature and alpha, and see how small a student can be."""
     from kd_mlflow.steps.sweep import sweep_step
 
@@ -135,12 +121,12 @@ def run_sweep(config: SweepConfig, listener: Listener = Silence()) -> SweepResul
 
 def _of_model(config: R, tracker: Tracker) -> R:
     """A configuration with the registered model that it means."""
-    name = versions.meant_model(tracker.client, config.model_name)
+    name = versions.resolve_name(tracker.client, config.model_name)
     return replace(config, model_name=name)
 
 
 @store_errors()
-def run_promote(config: PromoteConfig) -> Decision:
+def run_promote(config: configs.PromoteConfig) -> Decision:
     """Entry point ``promote``: gate a version; move ``production`` to it where it passes."""
     tracker = Tracker()
     config = _of_model(config, tracker)
@@ -163,20 +149,20 @@ def run_promote(config: PromoteConfig) -> Decision:
 
 
 @store_errors()
-def run_rollback(config: RollbackConfig) -> Rollback:
+def run_rollback(config: configs.RollbackConfig) -> Rollback:
     """Entry point ``rollback``: return the version restored and the one it replaced."""
     tracker = Tracker()
     return rollback_step(_of_model(config, tracker), tracker)
 
 
 @store_errors()
-def run_history(config: HistoryConfig) -> History:
+def run_history(config: configs.HistoryConfig) -> History:
     """Command ``history``: who was in production, when, for how long, and why."""
     tracker = Tracker()
-    return history_step(versions.meant_model(tracker.client, config.model_name), tracker)
+    return history_step(versions.resolve_name(tracker.client, config.model_name), tracker)
 
 
-def run_columns(config: ColumnsConfig) -> ColumnsResult:
+def run_columns(config: configs.ColumnsConfig) -> ColumnsResult:
     """Command ``columns``: how each column of a table is read, without any store."""
     how = Reading.of(config)
     origin, rows, columns = describe_columns(config.data, config.target, how)
@@ -184,7 +170,7 @@ def run_columns(config: ColumnsConfig) -> ColumnsResult:
 
 
 @store_errors()
-def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
+def run_evaluate(config: configs.EvaluateConfig) -> EvaluationResult:
     """Entry point ``evaluate``: score any table with any model and compare it with training."""
     from kd_mlflow.steps.evaluate import evaluate_step
 
@@ -192,7 +178,7 @@ def run_evaluate(config: EvaluateConfig) -> EvaluationResult:
 
 
 @store_errors()
-def run_predict(config: PredictConfig, listener: Listener = Silence()) -> PredictResult:
+def run_predict(config: configs.PredictConfig, listener: Listener = Listener()) -> PredictResult:
     """Entry point ``predict``: score a table's rows with a registered version, into a file."""
     from kd_mlflow.steps.predict import predict_step
 
@@ -204,7 +190,7 @@ def run_predict(config: PredictConfig, listener: Listener = Silence()) -> Predic
 def load_production(model_name: str) -> Any:
     """Load the version in production as a pyfunc model."""
     client = Tracker().client
-    return versions.load_production(client, versions.meant_model(client, model_name))
+    return versions.load_production(client, versions.resolve_name(client, model_name))
 
 
 def _check_before_gate() -> None:
@@ -217,7 +203,7 @@ def _check_before_gate() -> None:
 
 
 @store_errors()
-def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
+def run_main(config: configs.MainConfig, listener: Listener = Listener()) -> MainResult:
     """Entry point ``main``: the three steps in one process, as children of one run."""
     if config.export == "onnx":
         require_onnx()
@@ -225,7 +211,7 @@ def run_main(config: MainConfig, listener: Listener = Silence()) -> MainResult:
         return _all_steps(config, listener, clean)
 
 
-def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
+def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProcess) -> MainResult:
     session, config = _opened(config, listener)
     dataset, tracker = session.dataset, session.tracker
     check_decision(config, dataset.table)
@@ -233,7 +219,7 @@ def _all_steps(config: MainConfig, listener: Listener, clean: CleanProcess) -> M
     with begun("pipeline", config, session, mark) as work:
         work.describe()
         tracker.introduce()
-        taught = teachers_step(TeachersConfig.part_of(config), work.below)
+        taught = teachers_step(configs.TeachersConfig.part_of(config), work.below)
         distilled = distill_step(
             config.for_distill(taught.run_id),
             work.below,

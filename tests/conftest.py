@@ -304,7 +304,7 @@ def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ != "test_clean_process":
             patch.setattr("kd_mlflow.pipeline.CleanProcess", OwnProcess)
-            patch.setattr("kd_mlflow.models.standing.StandingProcess", OwnProcess)
+            patch.setattr("kd_mlflow.models.processes.StandingProcess", OwnProcess)
         yield
 
 
@@ -319,7 +319,7 @@ class OwnProcess:
 
     def ask_version(self, *asked: Any) -> Any:
         """Ask a model in production as the process for it does."""
-        from kd_mlflow.models.standing import ask_here
+        from kd_mlflow.models.processes import ask_here
 
         return ask_here(*asked)
 
@@ -327,7 +327,7 @@ class OwnProcess:
         """Load a model and score rows with the code that the clean process runs."""
         from kd_mlflow.errors import Unavailable, first_line
         from kd_mlflow.models import pulled
-        from kd_mlflow.models.clean_process import read_answers, written_rows
+        from kd_mlflow.models.processes import read_answers, written_rows
 
         try:
             return read_answers(pulled.answer(model, written_rows(rows), timed=timed))

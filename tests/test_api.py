@@ -16,11 +16,17 @@ from conftest import ROOT, SMALL, forget_store, part_of, use_store
 
 import kd_mlflow as kd
 from kd_mlflow import api, pipeline
-from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, DistillConfig, PromoteConfig
+from kd_mlflow.config.entry_points import (
+    ENTRY_POINTS,
+    READERS,
+    DistillConfig,
+    MainConfig,
+    PromoteConfig,
+)
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
 from kd_mlflow.steps.run_table import dataset_of
-from kd_mlflow.steps.work import Silence, Work
+from kd_mlflow.steps.work import Listener, Work
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking.runs import Tracker
 
@@ -259,7 +265,7 @@ def test_a_table_that_was_moved_is_given_its_new_place(store, tmp_path):
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
     POINTS.to_csv(old, index=False)
     config = SMALL | {"min_compression": 1000.0}
-    pipeline.run_main(pipeline.MainConfig(**config, data=str(old), target="kind"))
+    pipeline.run_main(MainConfig(**config, data=str(old), target="kind"))
     old.rename(new)
     passing = PromoteConfig(
         max_accuracy_gap=1.0,
@@ -276,7 +282,7 @@ def logged(options):
     """A run that says how it read its table."""
     tracker = Tracker()
     with tracker.run("teachers", "any") as run:
-        session = {"dataset": read_dataset(options), "tracker": tracker, "listener": Silence()}
+        session = {"dataset": read_dataset(options), "tracker": tracker, "listener": Listener()}
         Work(**session, config=options, run=run, fingerprint="").describe()
     return tracker.get(run.id)
 

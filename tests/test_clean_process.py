@@ -19,9 +19,8 @@ from kd_mlflow import pipeline
 from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.reproduction import TOLERANCE, repetition
 from kd_mlflow.local_state import scratch
-from kd_mlflow.models import clean_process
-from kd_mlflow.models.clean_process import CleanProcess, written_rows
-from kd_mlflow.models.standing import ask_production
+from kd_mlflow.models import processes
+from kd_mlflow.models.processes import CleanProcess, ask_production, written_rows
 
 CODE_FILE = "student.py"
 
@@ -83,7 +82,7 @@ def test_a_model_that_needs_this_package_does_not_load(pulled, tmp_path):
 @pytest.mark.slow
 def test_a_model_that_hangs_is_given_up(pulled, tmp_path, monkeypatch):
     """It is killed as the block ends."""
-    monkeypatch.setattr(clean_process, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.2)
     with CleanProcess() as clean:
         process = clean.process
         answers = clean.ask(pulled[0], pulled[1], timed=False)

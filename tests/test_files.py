@@ -13,10 +13,10 @@ from pandas._libs.parsers import STR_NA_VALUES
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.delimited import ROWS_AT_ONCE
-from kd_mlflow.table.files import is_csv, read_file
+from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.layout import SAMPLE_CHARACTERS
 from kd_mlflow.table.loading import load_table
-from kd_mlflow.table.sources import Reading
+from kd_mlflow.table.sources import Reading, read_source
 
 CSV = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11},{i % 2}\n" for i in range(60))
 
@@ -38,7 +38,7 @@ def read(write):
     """Write a file and read it with target y."""
 
     def reader(content, name="table.csv", **options):
-        return read_file(write(content, name), "y", **options)
+        return read_source(write(content, name), "y", Reading(**options))[1]
 
     return reader
 
@@ -254,7 +254,7 @@ def test_floats_are_read_to_the_last_bit(tmp_path, separator, decimal):
     frame = pd.DataFrame({"a": values, "y": np.arange(len(values)) % 2})
     frame.to_csv(tmp_path / "t.csv", index=False, sep=separator, decimal=decimal)
     frame.to_parquet(tmp_path / "t.parquet")
-    found = [read_file(tmp_path / name, "y")["a"] for name in ("t.csv", "t.parquet")]
+    found = [read_source(tmp_path / name, "y")[1]["a"] for name in ("t.csv", "t.parquet")]
     np.testing.assert_array_equal(bits(found[0]), bits(found[1]))
     np.testing.assert_array_equal(bits(found[0]), bits(values))
 
@@ -291,7 +291,7 @@ def test_columns_read_again_keep_their_rows(write):
     """What is read a second time in parts lies where it lay, over the bounds of parts."""
     n = ROWS_AT_ONCE + 3
     rows = "".join(f"{2**53 + 1 + 2 * i},{i % 2}\n" for i in range(n))
-    column = read_file(write(f"a,y\n{rows},1\n"), "y")["a"]
+    column = read_source(write(f"a,y\n{rows},1\n"), "y")[1]["a"]
     assert column.iloc[[0, n - 1]].tolist() == [2**53 + 1, 2**53 + 2 * n - 1]
     assert column.isna().tolist() == [False] * n + [True]
 
@@ -351,7 +351,7 @@ def test_what_pandas_writes_is_read_back(tmp_path, frame, separator, decimal):
     path = tmp_path / "table.csv"
     frame.to_csv(path, index=False, sep=separator, decimal=decimal, lineterminator="\r\n")
     given = {"decimal": ","} if (separator, decimal) == (",", ",") else {}
-    found = read_file(path, "y", **given)
+    found = read_source(path, "y", Reading(**given))[1]
     assert list(found.columns) == list(frame.columns)
     for name in frame.columns:
         assert plain(found[name]) == plain(frame[name])

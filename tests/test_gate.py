@@ -7,7 +7,7 @@ import pytest
 
 from kd_mlflow.errors import RegistryError, Unavailable
 from kd_mlflow.evaluation.case import Examined
-from kd_mlflow.evaluation.checks import Limits
+from kd_mlflow.evaluation.checks import GateLimits
 from kd_mlflow.evaluation.gate import CHECKS, gate, verdict
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import RowScores
@@ -30,7 +30,7 @@ GOOD = {
     "gain_over_boosting_high": 0.02,
     "log_loss_gain_over_boosting_high": 0.02,
 }
-LIMITS = Limits(
+LIMITS = GateLimits(
     gate_metric="accuracy",
     max_accuracy_gap=0.02,
     max_log_loss_gap=0.005,

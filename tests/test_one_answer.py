@@ -20,7 +20,7 @@ from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.table.scored_rows import read_rows
+from kd_mlflow.table.scored import read_rows
 
 HANDLE = scoring_server.invocations
 

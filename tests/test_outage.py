@@ -30,7 +30,7 @@ from proxies import (
 )
 
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
 from kd_mlflow.tracking import failures, patience
@@ -332,7 +332,7 @@ def test_promotion_fails_closed(proxy, direct, monkeypatch, fault, fault_kind):
     proxy.mode = PASS
     (version,) = direct.search_model_versions(f"name='{name}'")
     assert direct.get_registered_model(name).aliases == {"candidate": version.version}
-    assert pipeline.run_promote(pipeline.PromoteConfig(model_name=name, **PASSING)).promoted
+    assert pipeline.run_promote(PromoteConfig(model_name=name, **PASSING)).promoted
     fault(
         "main",
         "a server that is away before the gate",

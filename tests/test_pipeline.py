@@ -425,7 +425,7 @@ def test_a_failure_in_main_fails_every_open_run(store):
     """A learning rate that diverges fails the teachers and the pipeline above them."""
     config = SMALL | {"learning_rate": 1e30}
     with pytest.raises(TrainingError, match="learning_rate"):
-        pipeline.run_main(pipeline.MainConfig(**config, data="wine"))
+        pipeline.run_main(MainConfig(**config, data="wine"))
     runs = [run for some in runs_by_kind(store).values() for run in some]
     assert {run.info.status for run in runs} == {"FAILED"}
     assert store.search_registered_models() == []

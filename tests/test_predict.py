@@ -26,15 +26,14 @@ from kd_mlflow.models.addresses import named_model
 from kd_mlflow.models.student_model import PROFILE, _add_pyfunc
 from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import encode, reads_texts
-from kd_mlflow.table import parts
+from kd_mlflow.table import scored
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.delimited import read_delimited
 from kd_mlflow.table.delimited_parts import DelimitedParts
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
-from kd_mlflow.table.parts import table_parts
 from kd_mlflow.table.profile import fit_profile
-from kd_mlflow.table.scored_file import scored_file
+from kd_mlflow.table.scored import scored_file, table_parts
 from kd_mlflow.tracking.runs import Tracker
 
 ANSWERS = ["prediction", "probability_0", "probability_1"]
@@ -43,12 +42,12 @@ ANSWERS = ["prediction", "probability_0", "probability_1"]
 @pytest.fixture
 def short_parts(monkeypatch):
     """Parts of 2,048 rows, the fewest there are."""
-    monkeypatch.setattr(parts, "PART_ROWS", 1)
+    monkeypatch.setattr(scored, "PART_ROWS", 1)
 
 
 def synthetic(rows=5000):
     """Rows of the table that ``main`` was run on, and a column to keep."""
-    features, _ = parts.BUILT_IN["synthetic"]()
+    features, _ = scored.BUILT_IN["synthetic"]()
     return features.head(rows).assign(customer=[f"{i:05d}" for i in range(rows)])
 
 
@@ -305,7 +304,7 @@ def test_a_killed_process_leaves_no_half_file(tmp_path):
     """Under the name stands what was there, until all of the new file is."""
     script = (
         "import os, sys, pathlib, pyarrow as pa\n"
-        "from kd_mlflow.table.scored_file import scored_file\n"
+        "from kd_mlflow.table.scored import scored_file\n"
         "with scored_file(pathlib.Path(sys.argv[1])) as write:\n"
         "    write(pa.table({'a': [1]}))\n"
         "    os._exit(9)\n"

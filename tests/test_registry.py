@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -191,7 +192,9 @@ def test_accuracy_gap_is_measured_on_the_registered_student(gap, promoted):
         "registered_test_accuracy": 0.80,
         "distilled_test_accuracy": 0.90,
     }
-    assert gate._accuracy_check(figures, "accuracy", gap).passed is promoted
+    limits = SimpleNamespace(gate_metric="accuracy", max_accuracy_gap=gap)
+    case = SimpleNamespace(metrics=figures, limits=limits)
+    assert gate._accuracy_check(case).passed is promoted
 
 
 @pytest.mark.slow
@@ -445,7 +448,7 @@ def test_the_only_registered_model_is_meant_by_default(store, name):
     """Where nobody gives a name and there is one model, that is meant; locks are none."""
     store.create_registered_model("churn")
     store.create_registered_model("churn.lock-1", tags={KIND: "lock"})
-    assert versions.meant_model(store, name) == ("churn" if name == "kd-student" else name)
+    assert versions.resolve_name(store, name) == ("churn" if name == "kd-student" else name)
     with pytest.raises(RegistryError, match="nothing is in production under 'churn'"):
         pipeline.load_production("kd-student")
 

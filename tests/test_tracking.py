@@ -17,8 +17,8 @@ from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking import curves as curve_module
 from kd_mlflow.tracking import patience
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.failures import REGISTRY, TRACKING
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import run_page, ui_command
 

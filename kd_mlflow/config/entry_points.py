@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from kd_mlflow.config.groups import (
-    ColumnOptions,
-    DataOptions,
-    DelimitedOptions,
-    EnsembleOptions,
-    GateOptions,
-    ModelOptions,
-    RegistryOptions,
-    Source,
-    SourceOptions,
-    StudentRecipe,
-    TableOptions,
-    TeacherChoice,
-    TrainingOptions,
-    WorkerOptions,
-)
+from kd_mlflow.config import groups, rules
 from kd_mlflow.config.options import Options, option, option_group
-from kd_mlflow.config.rules import (
-    ADDRESS,
-    AT_LEAST_ONE,
-    NATURAL,
-    NOT_NEGATIVE,
-    OTHER_NAME,
-    REASON,
-    SCORED_FILE,
-    SHARE,
-    SHARES,
-    SIZE_LISTS,
-    STORED_TEXT,
-    TEMPERATURES,
-    size_lists,
-)
 
 
 @option_group
-class TeachersConfig(EnsembleOptions, TrainingOptions, WorkerOptions, DataOptions):
+class TeachersConfig(
+    groups.EnsembleOptions, groups.TrainingOptions, groups.WorkerOptions, groups.DataOptions
+):
     """Options of the entry point ``teachers``."""
 
     force: bool = option(False, "Train anew even where the same ensemble is finished.")
 
 
 @option_group
-class DistillConfig(ModelOptions, TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
+class DistillConfig(
+    groups.ModelOptions,
+    groups.TeacherChoice,
+    groups.StudentRecipe,
+    groups.WorkerOptions,
+    groups.DataOptions,
+):
     """Options of the entry point ``distill``."""
 
     from_sweep: str = option(
@@ -53,32 +31,36 @@ class DistillConfig(ModelOptions, TeacherChoice, StudentRecipe, WorkerOptions, D
 
 
 @option_group
-class SweepConfig(TeacherChoice, StudentRecipe, WorkerOptions, DataOptions):
+class SweepConfig(
+    groups.TeacherChoice, groups.StudentRecipe, groups.WorkerOptions, groups.DataOptions
+):
     """Options of the entry point ``sweep``."""
 
     temperatures: tuple[float, ...] = option(
-        (1.0, 2.0, 3.0, 5.0, 10.0), "Temperatures of the grid, with commas.", TEMPERATURES
+        (1.0, 2.0, 3.0, 5.0, 10.0), "Temperatures of the grid, with commas.", rules.TEMPERATURES
     )
     alphas: tuple[float, ...] = option(
-        (0.3, 0.5, 0.7, 0.9, 1.0), "Alphas of the grid, with commas.", SHARES
+        (0.3, 0.5, 0.7, 0.9, 1.0), "Alphas of the grid, with commas.", rules.SHARES
     )
     sizes: str = option(
         "64,32;32,16;24,12;16,8;8,4",
         "Hidden layer widths to compare at the chosen setting, with commas and semicolons; "
         "empty for none.",
-        SIZE_LISTS,
+        rules.SIZE_LISTS,
     )
     tolerance: float = option(
-        0.005, "How much validation accuracy the smallest student may lose to the ensemble.", SHARE
+        0.005,
+        "How much validation accuracy the smallest student may lose to the ensemble.",
+        rules.SHARE,
     )
 
     def size_list(self) -> list[tuple[int, ...]]:
         """The widths of each size to compare."""
-        return size_lists(self.sizes)
+        return rules.size_lists(self.sizes)
 
 
 @option_group
-class PromoteConfig(GateOptions, RegistryOptions):
+class PromoteConfig(groups.GateOptions, groups.RegistryOptions):
     """Options of the entry point ``promote``."""
 
     version: str = option(
@@ -90,101 +72,107 @@ class PromoteConfig(GateOptions, RegistryOptions):
         "",
         "Another registered model, such as prod.churn: the version is copied there, gated against "
         "what is in production there, and promoted there.",
-        OTHER_NAME,
+        rules.OTHER_NAME,
     )
     to_uri: str = option(
         "",
         "Address of another tracking server with a registry: the version is copied there, gated "
         "and promoted there, under the name in to, or the same; here nothing is written.",
-        ADDRESS,
+        rules.ADDRESS,
     )
-    data: Source = option(
+    data: groups.Source = option(
         "", "Where the version's table lies now, if no longer where it was; it must be the same."
     )
     dry_run: bool = option(False, "Say what the gate answers; record and move nothing.")
 
 
 @option_group
-class RollbackConfig(RegistryOptions):
+class RollbackConfig(groups.RegistryOptions):
     """Options of the entry point ``rollback``."""
 
     version: str = option(
         "previous", "Where to go back to: previous, or a version's number that was in production."
     )
-    reason: str = option("", "Why, for the record.", REASON)
+    reason: str = option("", "Why, for the record.", rules.REASON)
 
 
 @option_group
-class HistoryConfig(RegistryOptions):
+class HistoryConfig(groups.RegistryOptions):
     """Options of the command ``history``, which only reads."""
 
 
 @option_group
-class ColumnsConfig(TableOptions, ColumnOptions):
+class ColumnsConfig(groups.TableOptions, groups.ColumnOptions):
     """Options of the command ``columns``, which only reads."""
 
     max_categories: int = option(
-        64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
+        64,
+        "Categories kept of a text column, the most frequent; the rest share one.",
+        rules.AT_LEAST_ONE,
     )
 
 
 @option_group
-class EvaluateConfig(TableOptions):
+class EvaluateConfig(groups.TableOptions):
     """Options of the entry point ``evaluate``."""
 
     target: str = option(
-        "", "Name of the label column; none: the table has no labels to compare with.", STORED_TEXT
+        "",
+        "Name of the label column; none: the table has no labels to compare with.",
+        rules.STORED_TEXT,
     )
     model: str = option(
         "models:/kd-student@production",
         "The model: a version models:/name/3, an alias models:/name@candidate, any other URI of an "
         "MLflow model, or the bare name of a registered model, whose production is meant.",
-        STORED_TEXT,
+        rules.STORED_TEXT,
     )
     against: str = option(
         "auto",
         "A model to compare it with on the same rows; auto: the version in production, or for "
         "that one the candidate, where there is one; none: no other.",
-        STORED_TEXT,
+        rules.STORED_TEXT,
     )
     max_psi: float = option(
         0.0,
         "Largest population stability index that a column may have, unless chance alone makes as "
         "much of so few rows; 0 for no limit.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     min_accuracy: float = option(
-        0.0, "Least accuracy on the table's labels; 0 for no limit.", SHARE
+        0.0, "Least accuracy on the table's labels; 0 for no limit.", rules.SHARE
     )
     strict: bool = option(False, "Exit with 1 when max_psi or min_accuracy is not kept.")
 
 
 @option_group
-class PredictConfig(RegistryOptions, DelimitedOptions, SourceOptions):
+class PredictConfig(groups.RegistryOptions, groups.DelimitedOptions, groups.SourceOptions):
     """Options of the entry point ``predict``."""
 
     model: str = option(
         "",
         "The model, as evaluate takes it: the name of a registered model, whose production is "
         "meant, or models:/name/3, models:/name@candidate; empty: production of model_name.",
-        STORED_TEXT,
+        rules.STORED_TEXT,
     )
     out: str = option(
         "",
         "The file to write: .csv, .parquet or .pq; one that is there is replaced at the end.",
-        SCORED_FILE,
+        rules.SCORED_FILE,
     )
-    keep: str = option("", "Columns of the table that the file has too, with commas.", STORED_TEXT)
+    keep: str = option(
+        "", "Columns of the table that the file has too, with commas.", rules.STORED_TEXT
+    )
     reasons: int = option(
         0,
         "So many columns per row that moved its answer most: the student is asked again with each "
         "at its training median or most frequent category.",
-        NATURAL,
+        rules.NATURAL,
     )
 
 
 @option_group
-class MainConfig(GateOptions, ModelOptions, StudentRecipe, TeachersConfig):
+class MainConfig(groups.GateOptions, groups.ModelOptions, groups.StudentRecipe, TeachersConfig):
     """Options of the entry point ``main``: those of its three steps."""
 
     def for_distill(self, teachers: str) -> DistillConfig:

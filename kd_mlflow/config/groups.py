@@ -7,32 +7,11 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from kd_mlflow.config import rules
 from kd_mlflow.config.options import Options, by_recipe, option, option_group
 from kd_mlflow.config.recipes import RECIPES
-from kd_mlflow.config.rules import (
-    AT_LEAST_ONE,
-    AT_LEAST_TWO,
-    COLUMNS,
-    DECIMAL,
-    FAMILIES,
-    MODELS,
-    NAME,
-    NATURAL,
-    NOT_NEGATIVE,
-    OPEN_SHARE,
-    POSITIVE,
-    RATE,
-    SEPARATOR,
-    SHARE,
-    SHORT_TEXT,
-    SIZES,
-    STORED_TEXT,
-    TEACHER_FAMILIES,
-    THRESHOLD,
-    one_of,
-)
 
-KINDS = ", ".join(f"{name} ({address.words})" for name, address in FAMILIES.items())
+KINDS = ", ".join(f"{name} ({address.words})" for name, address in rules.FAMILIES.items())
 
 Source: TypeAlias = Any
 """Where a table comes from: a name, a path, or a DataFrame or another table in memory."""
@@ -54,13 +33,13 @@ class LabelOptions(Options):
     """Which label, which rows belong together."""
 
     target: str = option(
-        "", "Name of the label column; needed for all but a built-in table.", STORED_TEXT
+        "", "Name of the label column; needed for all but a built-in table.", rules.STORED_TEXT
     )
     group: str = option(
         "",
         "Column, or several with commas, that says who or what a row is about: rows of one group "
         "stay on one side of the split, intervals are by groups, and it is no input.",
-        STORED_TEXT,
+        rules.STORED_TEXT,
     )
 
 
@@ -69,10 +48,12 @@ class DelimitedOptions(Options):
     """How a CSV file is written."""
 
     separator: str = option(
-        "", "Separator of a CSV file's cells; found in the file where none is given.", SEPARATOR
+        "",
+        "Separator of a CSV file's cells; found in the file where none is given.",
+        rules.SEPARATOR,
     )
     decimal: str = option(
-        "", "Decimal mark of a CSV file; found in its columns where none is given.", DECIMAL
+        "", "Decimal mark of a CSV file; found in its columns where none is given.", rules.DECIMAL
     )
 
 
@@ -90,7 +71,7 @@ class ColumnOptions(Options):
         "What a column holds, whatever it looks like: name=number, category (NA is a text), date "
         "(or date:%d.%m.%Y), truth, text (keeps 007) or leave_out; several with semicolons, or "
         "the option again. What does not fit is a gap.",
-        COLUMNS,
+        rules.COLUMNS,
         several=";",
     )
 
@@ -103,10 +84,12 @@ class DataOptions(ColumnOptions, TableOptions):
         "",
         "Column of dates or numbers that says when a row was: the latest rows are test rows, those "
         "before them validation rows, and it is no input.",
-        STORED_TEXT,
+        rules.STORED_TEXT,
     )
     val_fraction: float = option(
-        0.1, "Share of the rows that are not test rows kept for curves and choices.", OPEN_SHARE
+        0.1,
+        "Share of the rows that are not test rows kept for curves and choices.",
+        rules.OPEN_SHARE,
     )
     drop_rare_classes: bool = option(
         False, "Leave out the rows of classes with fewer than 3 different rows, not refuse them."
@@ -121,23 +104,23 @@ class TrainingOptions(Options):
         "best",
         "Where options left to the recipe come from: reference (constant rate, no augmentation) "
         "or best; an option that is given wins.",
-        one_of(*RECIPES),
+        rules.one_of(*RECIPES),
     )
-    learning_rate: float = by_recipe("Adam's learning rate.", POSITIVE)
+    learning_rate: float = by_recipe("Adam's learning rate.", rules.POSITIVE)
     schedule: str = by_recipe(
         "Course of the learning rate: constant, or cosine (falls to 0 at the end).",
-        one_of("constant", "cosine"),
+        rules.one_of("constant", "cosine"),
     )
-    batch_size: int = by_recipe("Rows per training step of networks.", AT_LEAST_ONE)
-    seed: int = option(42, "Seed of initialisation, shuffling and dropout.", NATURAL)
+    batch_size: int = by_recipe("Rows per training step of networks.", rules.AT_LEAST_ONE)
+    seed: int = option(42, "Seed of initialisation, shuffling and dropout.", rules.NATURAL)
     averaging: str = by_recipe(
         "What the ensemble averages over its members: logits or probabilities.",
-        one_of("logits", "probabilities"),
+        rules.one_of("logits", "probabilities"),
     )
     weighting: str = by_recipe(
         "How much each family of teachers, or each of your own models, counts: equal, or greedy: "
         "chosen by log loss on rows that it was not trained on.",
-        one_of("equal", "greedy"),
+        rules.one_of("equal", "greedy"),
     )
 
 
@@ -149,7 +132,9 @@ class WorkerOptions(Options):
     """
 
     workers: int = option(
-        0, "Models trained side by side, on one core each; 0 for as many as usable cores.", NATURAL
+        0,
+        "Models trained side by side, on one core each; 0 for as many as usable cores.",
+        rules.NATURAL,
     )
     dask_scheduler: str = option(
         "", "Address of a Dask scheduler, such as tcp://host:8786, whose workers are to train."
@@ -158,13 +143,13 @@ class WorkerOptions(Options):
         30.0,
         "Seconds between checkpoints, from which the next run of the same data and options goes on "
         "where one was interrupted; 0 for none.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     store_patience_s: float = option(
         900.0,
         "Seconds that a write waits for a tracking server that does not answer, while training "
         "goes on; after them the command ends, and the next of the same data and options goes on.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
 
 
@@ -175,54 +160,55 @@ class EnsembleOptions(Options):
     teacher_families: str = by_recipe(
         f"What the teachers are, with commas: {KINDS}, module:function (a function of "
         "yours that returns an unfitted scikit-learn classifier).",
-        TEACHER_FAMILIES,
+        rules.TEACHER_FAMILIES,
     )
-    n_teachers: int = by_recipe("Number of networks in the ensemble.", MODELS)
-    teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", AT_LEAST_ONE)
+    n_teachers: int = by_recipe("Number of networks in the ensemble.", rules.MODELS)
+    teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", rules.AT_LEAST_ONE)
     teacher_patience: int = by_recipe(
         "Each network leaves out a fold of the training rows, keeps the weights of its best epoch "
         "on it and ends after so many epochs without a better one; 0: no rows are left out.",
-        NATURAL,
+        rules.NATURAL,
     )
     teacher_bins: int = by_recipe(
         "Bins of the numbers in the inputs of every second network, piecewise linear; 0 for none.",
-        NATURAL,
+        rules.NATURAL,
     )
-    n_boosted: int = by_recipe("Number of boosted models in the ensemble.", MODELS)
+    n_boosted: int = by_recipe("Number of boosted models in the ensemble.", rules.MODELS)
     n_own: int = option(
         5,
         "Models of each family that is neither mlp nor boosting; each leaves out a fold of the "
         "training rows, with fewer than 5 a fifth.",
-        MODELS,
+        rules.MODELS,
     )
     own_pickle: bool = option(
-        False,
-        "Store models of your functions as pickles where MLflow has no other form for them.",
+        False, "Store models of your functions as pickles where MLflow has no other form for them."
     )
     boosting_rounds: int = by_recipe(
         "Rounds of each boosted model, at most; it stops by the fold that it leaves out.",
-        AT_LEAST_ONE,
+        rules.AT_LEAST_ONE,
     )
-    boosting_rate: float = by_recipe("Learning rate of the boosted models.", POSITIVE)
-    boosting_leaves: int = by_recipe("Leaves of each tree of a boosted model.", AT_LEAST_TWO)
+    boosting_rate: float = by_recipe("Learning rate of the boosted models.", rules.POSITIVE)
+    boosting_leaves: int = by_recipe("Leaves of each tree of a boosted model.", rules.AT_LEAST_TWO)
     teacher_hidden: tuple[int, ...] = option(
-        (256, 128, 64), "Hidden layer widths of a network that teaches, with commas.", SIZES
+        (256, 128, 64), "Hidden layer widths of a network that teaches, with commas.", rules.SIZES
     )
-    dropout: float = by_recipe("Dropout rate of their hidden layers.", RATE)
+    dropout: float = by_recipe("Dropout rate of their hidden layers.", rules.RATE)
     teacher_mixup: float = by_recipe(
-        "Beta parameter of the networks' mixup on labels; 0 for none.", NOT_NEGATIVE
+        "Beta parameter of the networks' mixup on labels; 0 for none.", rules.NOT_NEGATIVE
     )
     max_categories: int = option(
-        64, "Categories kept of a text column, the most frequent; the rest share one.", AT_LEAST_ONE
+        64,
+        "Categories kept of a text column, the most frequent; the rest share one.",
+        rules.AT_LEAST_ONE,
     )
     scaling: str = option(
         "auto",
         "Scale of numbers: each column's own, one common to all, or auto: common where the "
         "columns' deviations are within a factor of ten.",
-        one_of("auto", "each", "common"),
+        rules.one_of("auto", "each", "common"),
     )
     teacher_weight_decay: float = by_recipe(
-        "L2 weight decay of the networks that teach.", NOT_NEGATIVE
+        "L2 weight decay of the networks that teach.", rules.NOT_NEGATIVE
     )
 
 
@@ -230,47 +216,49 @@ class EnsembleOptions(Options):
 class StudentOptions(Options):
     """The students, distilled and baseline."""
 
-    temperature: float = by_recipe("Temperature T of both sides' logits.", POSITIVE)
-    alpha: float = by_recipe("Weight of the soft loss; the hard loss has the rest.", SHARE)
+    temperature: float = by_recipe("Temperature T of both sides' logits.", rules.POSITIVE)
+    alpha: float = by_recipe("Weight of the soft loss; the hard loss has the rest.", rules.SHARE)
     student_hidden: tuple[int, ...] = by_recipe(
-        "Hidden layer widths of a student, with commas.", SIZES
+        "Hidden layer widths of a student, with commas.", rules.SIZES
     )
     student_bins: int = by_recipe(
-        "Bins of the numbers in a student's inputs, piecewise linear; 0 for none.", NATURAL
+        "Bins of the numbers in a student's inputs, piecewise linear; 0 for none.", rules.NATURAL
     )
     menu_tolerance: float = option(
         0.0005,
         "Where several students may be chosen, the smallest is whose divergence from the ensemble "
         "on validation rows is so much above the least, in nats.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     student_epochs: int = by_recipe(
-        "Epochs each student is trained, counted in training rows of the table.", AT_LEAST_ONE
+        "Epochs each student is trained, counted in training rows of the table.", rules.AT_LEAST_ONE
     )
     student_patience: int = by_recipe(
         "Each student keeps the weights of its best epoch on validation rows and ends after so "
         "many epochs without a better one; 0: it keeps the last.",
-        NATURAL,
+        rules.NATURAL,
     )
     n_students: int = by_recipe(
-        "Seeds: so many distilled students and so many of each baseline.", MODELS
+        "Seeds: so many distilled students and so many of each baseline.", rules.MODELS
     )
     student_weight_decay: float = by_recipe(
-        "L2 weight decay of the distilled students.", NOT_NEGATIVE
+        "L2 weight decay of the distilled students.", rules.NOT_NEGATIVE
     )
-    baseline_weight_decay: float = by_recipe("L2 weight decay of the baselines.", NOT_NEGATIVE)
+    baseline_weight_decay: float = by_recipe(
+        "L2 weight decay of the baselines.", rules.NOT_NEGATIVE
+    )
     augment: str = by_recipe(
         "New rows that the ensemble labels for the distilled students: none, mixup (between any "
         "two rows), neighbours (between near rows), or auto (mixup where networks on plain inputs "
         "have a fifth of the ensemble's weight, else neighbours).",
-        one_of("none", "auto", "mixup", "neighbours"),
+        rules.one_of("none", "auto", "mixup", "neighbours"),
     )
     augment_factor: int = by_recipe(
-        "New rows per training row, where there is augmentation.", AT_LEAST_ONE
+        "New rows per training row, where there is augmentation.", rules.AT_LEAST_ONE
     )
     student_mixup: float = by_recipe(
         "Beta parameter of the strong baselines' mixup on labels; 0 for no strong baselines.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     calibrate: bool = option(
         False, "Scale each student's logits by one temperature fitted on validation rows."
@@ -291,7 +279,7 @@ class StudentFit(StudentRecipe, WorkerOptions):
 class RegistryOptions(Options):
     """Which registered model."""
 
-    model_name: str = option("kd-student", "Name of the registered model.", NAME)
+    model_name: str = option("kd-student", "Name of the registered model.", rules.NAME)
 
 
 @option_group
@@ -302,7 +290,7 @@ class ModelOptions(RegistryOptions):
         "none",
         "A form of the student besides MLflow's own: none, or onnx: model.onnx, which needs the "
         "package's extra onnx.",
-        one_of("none", "onnx"),
+        rules.one_of("none", "onnx"),
     )
     decision_threshold: str = option(
         "none",
@@ -310,20 +298,22 @@ class ModelOptions(RegistryOptions):
         "is), the registered student's best on validation rows by balanced_accuracy or f1, or a "
         "number. Of more classes the rules choose one weight per class, f1 by its mean over "
         "classes. All models of the comparison are asked so.",
-        THRESHOLD,
+        rules.THRESHOLD,
     )
-    owner: str = option("", "Who answers for the model, for its card and the report.", SHORT_TEXT)
-    licence: str = option("", "The model's licence, for its card and the report.", SHORT_TEXT)
+    owner: str = option(
+        "", "Who answers for the model, for its card and the report.", rules.SHORT_TEXT
+    )
+    licence: str = option("", "The model's licence, for its card and the report.", rules.SHORT_TEXT)
     registered_seed: str = by_recipe(
         "Which of the distilled students is registered: first, or nearest: that of least "
         "divergence from the ensemble on validation rows.",
-        one_of("first", "nearest"),
+        rules.one_of("first", "nearest"),
     )
     example_rows: str = option(
         "made",
         "Example rows in the registered model and in report.html: made from medians and "
         "categories, or real: the first training rows.",
-        one_of("made", "real"),
+        rules.one_of("made", "real"),
     )
 
 
@@ -335,23 +325,23 @@ class GateOptions(Options):
         "accuracy",
         "Test metric that the gate compares with the ensemble's; production is compared in log "
         "loss where this is log_loss, else in accuracy.",
-        one_of("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision"),
+        rules.one_of("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision"),
     )
     max_accuracy_gap: float = option(
-        0.02, "How much of that metric the student may lose to the ensemble.", SHARE
+        0.02, "How much of that metric the student may lose to the ensemble.", rules.SHARE
     )
     max_log_loss_gap: float = option(
         0.005,
         "How much log loss students may lose to the ensemble, in parts of that of a guess among "
         "the classes, the logarithm of their number; more than that with its whole interval is "
         "refused. 0 for no such check.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     min_compression: float = option(
         10.0,
         "Smallest ratio of ensemble parameters to student parameters, or of the times that one "
         "row takes them: one is enough.",
-        POSITIVE,
+        rules.POSITIVE,
     )
     allow_worse_than_baseline: bool = option(
         False, "Promote a student even where a baseline, trained without teachers, beats it."
@@ -360,27 +350,29 @@ class GateOptions(Options):
         "non_inferior",
         "What the student must be on its own test rows, compared with production: non_inferior "
         "(the difference's lower bound is above -margin), better (above 0) or any (not compared).",
-        one_of("non_inferior", "better", "any"),
+        rules.one_of("non_inferior", "better", "any"),
     )
     margin: float = option(
         0.005,
         "How much worse than production a non-inferior student may be: a share of the rows, with "
         "log_loss nats.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     allow_schema_change: bool = option(
         False, "Promote a student that reads columns which production does not read."
     )
     max_ece: float = option(
-        0.0, "Largest expected calibration error on the test rows; 0 for no such check.", SHARE
+        0.0,
+        "Largest expected calibration error on the test rows; 0 for no such check.",
+        rules.SHARE,
     )
     max_latency_ms: float = option(
         0.0,
         "Longest median time to score one row in process, in milliseconds; 0 for no such check.",
-        NOT_NEGATIVE,
+        rules.NOT_NEGATIVE,
     )
     min_class_recall: float = option(
-        0.0, "Least recall of any class on the test rows; 0 for no such check.", SHARE
+        0.0, "Least recall of any class on the test rows; 0 for no such check.", rules.SHARE
     )
     strict: bool = option(False, "Exit with 1 when the candidate is rejected.")
 

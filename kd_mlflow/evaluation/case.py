@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from kd_mlflow.evaluation.checks import Check, Limits
+from kd_mlflow.evaluation.checks import Check, GateLimits
 from kd_mlflow.evaluation.reproduction import Reproduced
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask
 
@@ -34,7 +34,7 @@ class Case:
 
     findings: Examined
     incumbent: Incumbent | None
-    limits: Limits
+    limits: GateLimits
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:

@@ -28,7 +28,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class GateLimits:
     """What a candidate must reach: the thresholds of all checks, as the options of that name."""
 
     gate_metric: str

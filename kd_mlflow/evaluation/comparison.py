@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.intervals import (
-    Interval,
-    knowledge_recovered,
-    row_worth,
-    standard_error,
-)
-from kd_mlflow.evaluation.metrics import Counts, Floats, class_recalls, probability_metrics
+from kd_mlflow.evaluation.intervals import Interval, knowledge_recovered, row_worth, standard_error
+from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 from kd_mlflow.evaluation.thresholds import Cutoff, logged_as
 
@@ -178,29 +173,22 @@ def evaluate_students(
     }
     distilled, baseline = students["distilled"], students["baseline"]
     gap, loss_gap = ensemble.over(distilled)
-    gains = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    over, gains = _gains(students, boosting, registered)
+    over_boosting = over.pop("boosting", None)
+    answers = distilled.predicted[registered]
     recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
     )
     summary = _means(by_kind, ensemble.metrics[0], registered) | {
-        **_with_bounds("accuracy_gap", gap),
-        **_with_bounds("log_loss_gap", loss_gap),
-        **(_with_bounds("knowledge_recovered", recovery) if recovery else {}),
+        **gap.named("accuracy_gap"),
+        **loss_gap.named("log_loss_gap"),
+        **(recovery.named("knowledge_recovered") if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
         "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble, registered),
+        **_compression(ensemble_parameters, student_parameters),
+        **gains,
     }
-    if ensemble_parameters is not None:
-        summary["ensemble_parameters"] = ensemble_parameters
-        summary["compression_ratio"] = ensemble_parameters / student_parameters
-    for kind, gain in gains.items():
-        summary |= _gains(kind, gain)
-        summary[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
-    over_boosting = None
-    if boosting is not None:
-        over_boosting = distilled.over(boosting)
-        summary |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
-        summary |= _gains("boosting", over_boosting)
     if threshold is not None:
         summary |= logged_as(threshold)
     return Comparison(
@@ -208,21 +196,22 @@ def evaluate_students(
         summary=summary,
         recovery=recovery,
         gap=gap,
-        gains={kind: accuracy for kind, (accuracy, _) in gains.items()},
+        gains={kind: accuracy for kind, (accuracy, _) in over.items()},
         loss_gap=loss_gap,
-        loss_gains={kind: loss for kind, (_, loss) in gains.items()},
+        loss_gains={kind: loss for kind, (_, loss) in over.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
         row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
         registered=registered,
-        constant=_constant(distilled.predicted[registered], list(class_rows)),
+        constant=list(class_rows)[answers[0]] if (answers == answers[0]).all() else None,
     )
 
 
-def _constant(predicted: Counts, classes: Sequence[str]) -> str | None:
-    """The class of all rows, None where they have several.  Shape: (n,)."""
-    return classes[predicted[0]] if (predicted == predicted[0]).all() else None
+def _compression(ensemble: int | None, student: int) -> Metrics:
+    if ensemble is None:
+        return {}
+    return {"ensemble_parameters": ensemble, "compression_ratio": ensemble / student}
 
 
 def _recalls(
@@ -257,13 +246,22 @@ def _means(
     return summary
 
 
-def _with_bounds(name: str, interval: Interval) -> Metrics:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _gains(
+    students: Mapping[str, SeedScores], boosting: SeedScores | None, registered: int
+) -> tuple[dict[str, tuple[Interval, Interval]], Metrics]:
+    """Gains of the distilled students over each kind of baseline and boosted trees; as metrics."""
+    distilled, found = students["distilled"], Metrics()
+    over = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
+    for kind, gains in over.items():
+        found |= _named(kind, gains)
+        found[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
+    if boosting:
+        over["boosting"] = distilled.over(boosting)
+        found |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
+        found |= _named("boosting", over["boosting"])
+    return over, found
 
 
-def _gains(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
+def _named(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
     accuracy, loss = gains
-    return {
-        **_with_bounds(f"gain_over_{kind}", accuracy),
-        **_with_bounds(f"log_loss_gain_over_{kind}", loss),
-    }
+    return accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")

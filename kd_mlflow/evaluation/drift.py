@@ -81,22 +81,26 @@ def column_drift(name: str, kind: str, before: Counts, now: Counts, *, binned: b
     ``before`` is empty where these are not known. ``binned``: the first and the last bin of numbers
     and dates lie beyond the training rows.  Shape: (1 + bins,) each.
     """
-    rows, known = int(now.sum()), bool(before.sum())
-    shares = now / rows
-    trained = before / before.sum() if known else None
-    category = kind == "category"
-    ends = category or not binned or kind == "boolean"
-    return ColumnDrift(
+    shares, category = now / now.sum(), kind == "category"
+    ends = binned and kind not in ("category", "boolean")
+    found = ColumnDrift(
         name=name,
         kind=kind,
-        psi=population_stability_index(before, now) if known else None,
-        chance=chance_bound(before, now) if known else None,
         gaps=float(shares[0]),
-        gaps_before=None if trained is None else float(trained[0]),
         unseen=float(shares[1]) if category else None,
-        unseen_before=float(trained[1]) if category and trained is not None else None,
-        outside=None if ends else float(shares[1] + shares[-1]),
-        move=None if trained is None else _largest_move(trained, shares),
+        outside=float(shares[1] + shares[-1]) if ends else None,
+    )
+    if not before.sum():
+        return found
+    trained = before / before.sum()
+    place = int(np.abs(shares - trained).argmax())
+    return replace(
+        found,
+        psi=population_stability_index(before, now),
+        chance=chance_bound(before, now),
+        gaps_before=float(trained[0]),
+        unseen_before=float(trained[1]) if category else None,
+        move=BinChange(place, float(trained[place]), float(shares[place])),
     )
 
 
@@ -141,8 +145,3 @@ def most_moved_first(columns: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
 def _smoothed(counts: Counts) -> Floats:
     shares: Floats = (counts + HALF) / (counts + HALF).sum()
     return shares
-
-
-def _largest_move(before: Floats, now: Floats) -> BinChange:
-    place = int(np.abs(now - before).argmax())
-    return BinChange(place, float(before[place]), float(now[place]))

@@ -99,9 +99,9 @@ class Findings:
     def logged(self) -> dict[str, float]:
         """The numbers that the run logs, by name."""
         found: dict[str, float] = {"rows": self.rows, "mean_confidence": self.estimate.value}
-        found |= _with_bounds("estimated_accuracy", self.estimate)
+        found |= _bounded("estimated_accuracy", self.estimate)
         for name, interval in self.metrics.items():
-            found |= _with_bounds(name, interval)
+            found |= _bounded(name, interval)
         if self.metrics:
             found["labelled_rows"] = self.labelled_rows
             found["unknown_labels"] = self.unknown_labels
@@ -164,11 +164,9 @@ class Findings:
             found["against_accuracy"] = self.pair.accuracy
         if self.pair.mcnemar_p is not None:
             found["mcnemar_p"] = self.pair.mcnemar_p
-        for name, gain in (
-            ("accuracy_gain", self.pair.accuracy_gain),
-            ("log_loss_gain", self.pair.loss_gain),
-        ):
-            found |= _with_bounds(name, gain) if gain else {}
+        gains = {"accuracy_gain": self.pair.accuracy_gain, "log_loss_gain": self.pair.loss_gain}
+        for name, gain in gains.items():
+            found |= _bounded(name, gain) if gain else {}
         return found
 
 
@@ -178,7 +176,6 @@ def predicted_shares(scores: RowScores) -> list[float]:
     return [float(count) / len(scores) for count in counts]
 
 
-def _with_bounds(name: str, interval: Interval) -> dict[str, float]:
+def _bounded(name: str, interval: Interval) -> dict[str, float]:
     """A number with its bounds; of a single row's loss there are none."""
-    found = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return {each: value for each, value in found.items() if np.isfinite(value)}
+    return {each: value for each, value in interval.named(name).items() if np.isfinite(value)}

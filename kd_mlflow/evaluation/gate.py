@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.case import Asked, Case, Examined
-from kd_mlflow.evaluation.checks import Check, Limits, failed, unasked
+from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
 from kd_mlflow.evaluation.differences import LOG_LOSS, difference, reverse
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.reproduction import reproduction_check
@@ -33,69 +33,8 @@ IN_POINTS = ("accuracy", "balanced_accuracy")
 RATIOS = {"compression_ratio": "", "latency_ratio": " in time"}
 """What a student may have less of than its ensemble: a tree's thresholds are no weights."""
 
-CHECKS: tuple[Asked, ...] = (
-    Asked(
-        name="accuracy",
-        question="Is it nearly as good as its ensemble?",
-        answer=lambda case: _accuracy_check(
-            case.metrics, case.limits.gate_metric, case.limits.max_accuracy_gap
-        ),
-    ),
-    Asked(
-        name="log_loss",
-        question="Is little of its ensemble's log loss lost?",
-        answer=lambda case: _log_loss_check(
-            case.metrics, case.limits.max_log_loss_gap, case.findings.task.classes
-        ),
-    ),
-    Asked(
-        name="baseline",
-        question="Is no baseline, trained without teachers, measurably better?",
-        answer=lambda case: _baseline_check(case.metrics, case.limits.allow_worse_than_baseline),
-    ),
-    Asked(
-        name="compression",
-        question="Is it so much smaller, or faster, than its ensemble?",
-        answer=lambda case: _compression_check(case.metrics, case.limits.min_compression),
-    ),
-    Asked(
-        name="reproduction",
-        question="Does the registered artifact, in a clean process, answer as was logged?",
-        answer=lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
-    ),
-    Asked(
-        name="task",
-        question="Does it predict what production predicts, from columns that callers send "
-        "already?",
-        answer=lambda case: task_check(
-            case.findings.task, case.incumbent, case.limits.allow_schema_change
-        ),
-    ),
-    Asked(
-        name="production",
-        question="Is it good enough beside production, on the same rows?",
-        answer=lambda case: production_check(case.incumbent, case.limits),
-    ),
-    Asked(
-        name="max_ece",
-        question="Are its probabilities calibrated?",
-        answer=lambda case: _ece_check(case.metrics, case.limits.max_ece),
-    ),
-    Asked(
-        name="max_latency_ms",
-        question="Does it answer one row in time?",
-        answer=lambda case: _latency_check(case.findings.latency_ms, case.limits.max_latency_ms),
-    ),
-    Asked(
-        name="min_class_recall",
-        question="Does it find enough rows of every class?",
-        answer=lambda case: _recall_check(case.findings.least_recall, case.limits.min_class_recall),
-    ),
-)
-"""Every check, in the order in which decisions show them: each new one has its line here."""
 
-
-def gate(findings: Examined, incumbent: Incumbent | None, limits: Limits) -> tuple[Check, ...]:
+def gate(findings: Examined, incumbent: Incumbent | None, limits: GateLimits) -> tuple[Check, ...]:
     """Ask every check of a candidate; ``incumbent`` is None where nothing is in production.
 
     What its artifact was measured to be worth counts, not what its run says of that.
@@ -118,40 +57,35 @@ def verdict(checks: Sequence[Check]) -> tuple[bool, str]:
     return passed, "; ".join(reasons)
 
 
-def _accuracy_check(metrics: Mapping[str, float], metric: str, max_accuracy_gap: float) -> Check:
+def _accuracy_check(case: Case) -> Check:
+    metrics, metric, allowed = case.metrics, case.limits.gate_metric, case.limits.max_accuracy_gap
     ours, theirs = f"registered_test_{metric}", f"ensemble_test_{metric}"
     if ours not in metrics:
         raise RegistryError(f"gate_metric {metric} needs two classes; this run has no {ours}")
     ensemble, student = metrics[theirs], metrics[ours]
     gap = student - ensemble if metric == "log_loss" else ensemble - student
-    size, most = f"{abs(gap):.4f}", f"{max_accuracy_gap:g}"
+    size, most = f"{abs(gap):.4f}", f"{allowed:g}"
     if metric in IN_POINTS:
-        size, most = f"{100 * abs(gap):.2f} points", f"{100 * max_accuracy_gap:g}"
+        size, most = f"{100 * abs(gap):.2f} points", f"{100 * allowed:g}"
     return Check(
         name="accuracy",
-        passed=gap <= max_accuracy_gap + TOLERANCE,
+        passed=gap <= allowed + TOLERANCE,
         reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
         f"{size} {'below' if student <= ensemble else 'above'}, at most {most} allowed",
-        threshold=max_accuracy_gap,
-        metrics={
-            theirs: ensemble,
-            ours: student,
-            "accuracy_gap": gap,
-            "max_accuracy_gap": max_accuracy_gap,
-        },
+        threshold=allowed,
+        metrics={theirs: ensemble, ours: student, "accuracy_gap": gap, "max_accuracy_gap": allowed},
     )
 
 
-def _log_loss_check(
-    metrics: Mapping[str, float], most: float, classes: Sequence[str] | None
-) -> Check | None:
+def _log_loss_check(case: Case) -> Check | None:
     """Whether students lose more log loss than is allowed, beyond noise."""
-    if not most:
+    metrics, classes = case.metrics, case.findings.task.classes
+    if not case.limits.max_log_loss_gap:
         return None
     if "log_loss_gap_low" not in metrics or not classes:
         return unasked("log_loss", "the run has no interval of the gap, or no classes")
     gap, low, high = (metrics[f"log_loss_gap{bound}"] for bound in ("", "_low", "_high"))
-    allowed = most * math.log(len(classes))
+    allowed = case.limits.max_log_loss_gap * math.log(len(classes))
     said = difference(
         reverse(Interval(value=gap, low=low, high=high)), LOG_LOSS, than="the ensemble's"
     )
@@ -164,8 +98,9 @@ def _log_loss_check(
     )
 
 
-def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
+def _baseline_check(case: Case) -> Check:
     """Whether plain training on the labels beats distillation beyond noise."""
+    metrics, allowed = case.metrics, case.limits.allow_worse_than_baseline
     compared = {
         f"{measure}{kind}_high": f"{words} {who}"
         for kind, who in BASELINES.items()
@@ -185,26 +120,27 @@ def _baseline_check(metrics: Mapping[str, float], allowed: bool) -> Check:
     )
 
 
-def _compression_check(metrics: Mapping[str, float], min_compression: float) -> Check:
+def _compression_check(case: Case) -> Check:
     """Whether a student has so many fewer numbers, or answers one row in so much less time."""
-    known = {name: metrics[name] for name in RATIOS if name in metrics}
-    passed = any(ratio >= min_compression for ratio in known.values())
+    known = {name: case.metrics[name] for name in RATIOS if name in case.metrics}
+    least = case.limits.min_compression
+    passed = any(ratio >= least for ratio in known.values())
     if not passed and "compression_ratio" not in known:
         return unasked("compression", "the teachers' parameters cannot be counted")
     said = ", ".join(f"{ratio:.1f}x{RATIOS[name]}" for name, ratio in known.items())
     return Check(
         name="compression",
         passed=passed,
-        reason=f"compression {said}, at least {min_compression:g}x required",
-        threshold=min_compression,
-        metrics={**known, "min_compression": min_compression},
+        reason=f"compression {said}, at least {least:g}x required",
+        threshold=least,
+        metrics={**known, "min_compression": least},
     )
 
 
-def _ece_check(metrics: Mapping[str, float], most: float) -> Check | None:
-    if not most:
+def _ece_check(case: Case) -> Check | None:
+    if not (most := case.limits.max_ece):
         return None
-    ece = metrics["registered_test_ece"]
+    ece = case.metrics["registered_test_ece"]
     return Check(
         name="max_ece",
         passed=ece <= most,
@@ -214,10 +150,10 @@ def _ece_check(metrics: Mapping[str, float], most: float) -> Check | None:
     )
 
 
-def _latency_check(latency_ms: float | None, most: float) -> Check | None:
-    if not most:
+def _latency_check(case: Case) -> Check | None:
+    if not (most := case.limits.max_latency_ms):
         return None
-    if latency_ms is None:
+    if (latency_ms := case.findings.latency_ms) is None:
         return failed("max_latency_ms", "latency not measured: the model does not score")
     return Check(
         name="max_latency_ms",
@@ -228,10 +164,10 @@ def _latency_check(latency_ms: float | None, most: float) -> Check | None:
     )
 
 
-def _recall_check(recall: float | None, least: float) -> Check | None:
-    if not least:
+def _recall_check(case: Case) -> Check | None:
+    if not (least := case.limits.min_class_recall):
         return None
-    if recall is None:
+    if (recall := case.findings.least_recall) is None:
         return failed("min_class_recall", "recall not measured: the model does not score")
     return Check(
         name="min_class_recall",
@@ -240,3 +176,51 @@ def _recall_check(recall: float | None, least: float) -> Check | None:
         threshold=least,
         metrics={"least_class_recall": recall},
     )
+
+
+CHECKS: tuple[Asked, ...] = (
+    Asked(
+        name="accuracy", question="Is it nearly as good as its ensemble?", answer=_accuracy_check
+    ),
+    Asked(
+        name="log_loss",
+        question="Is little of its ensemble's log loss lost?",
+        answer=_log_loss_check,
+    ),
+    Asked(
+        name="baseline",
+        question="Is no baseline, trained without teachers, measurably better?",
+        answer=_baseline_check,
+    ),
+    Asked(
+        name="compression",
+        question="Is it so much smaller, or faster, than its ensemble?",
+        answer=_compression_check,
+    ),
+    Asked(
+        name="reproduction",
+        question="Does the registered artifact, in a clean process, answer as was logged?",
+        answer=lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
+    ),
+    Asked(
+        name="task",
+        question="Does it predict what production predicts, from columns that callers send "
+        "already?",
+        answer=lambda case: task_check(
+            case.findings.task, case.incumbent, case.limits.allow_schema_change
+        ),
+    ),
+    Asked(
+        name="production",
+        question="Is it good enough beside production, on the same rows?",
+        answer=lambda case: production_check(case.incumbent, case.limits),
+    ),
+    Asked(name="max_ece", question="Are its probabilities calibrated?", answer=_ece_check),
+    Asked(name="max_latency_ms", question="Does it answer one row in time?", answer=_latency_check),
+    Asked(
+        name="min_class_recall",
+        question="Does it find enough rows of every class?",
+        answer=_recall_check,
+    ),
+)
+"""Every check, in the order in which decisions show them: each new one has its line here."""

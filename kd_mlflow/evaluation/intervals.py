@@ -55,14 +55,13 @@ class Interval:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 
+    def named(self, name: str) -> dict[str, float]:
+        """The number and its bounds as metrics."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def knowledge_recovered(
-    distilled: Hits,
-    baseline: Hits,
-    ensemble: Hits,
-    *,
-    groups: Counts | None = None,
-    seed: int = 0,
+    distilled: Hits, baseline: Hits, ensemble: Hits, *, groups: Counts | None = None, seed: int = 0
 ) -> Interval | None:
     """(distilled - baseline) / (ensemble - baseline), bootstrapped over seeds and test rows.
 

@@ -24,9 +24,7 @@ ROUNDING = 1e-6
 
 
 def probability_metrics(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
+    probabilities: Floats, labels: Counts, predicted: Counts | None = None
 ) -> dict[str, float]:
     """Accuracy, balanced accuracy, log loss (nats) and ECE; of two classes also the areas.
 
@@ -56,7 +54,7 @@ def probability_metrics(
     return metrics
 
 
-def majority_metrics(train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, float]:
+def majority_metrics(train: Counts, test: Counts) -> dict[str, float]:
     """What it is worth to answer every row with the training rows' shares of the classes.
 
     Shape: class numbers, (rows,) each.
@@ -71,9 +69,7 @@ def majority_metrics(train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[
 
 
 def expected_calibration_error(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
+    probabilities: Floats, labels: Counts, predicted: Counts | None = None
 ) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
 
@@ -85,10 +81,8 @@ def expected_calibration_error(
 
 
 def by_confidence(
-    probabilities: Floats,
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64] | None = None,
-) -> tuple[Floats, Hits, NDArray[np.int64]]:
+    probabilities: Floats, labels: Counts, predicted: Counts | None = None
+) -> tuple[Floats, Hits, Counts]:
     """The probability of each row's predicted class, whether it is right, its bin of the ECE.
 
     The likeliest class is predicted where none are given.
@@ -104,7 +98,7 @@ def by_confidence(
     return confidence, hits, confidence_bins(confidence)
 
 
-def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
+def confidence_bins(confidence: Floats) -> Counts:
     """The bin of the ECE that each row is in.  Shape: (n,) -> (n,).
 
     A round probability such as 0.6 lies on an edge, and in the bin above it however it is rounded.
@@ -113,9 +107,7 @@ def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
     return np.minimum(places, ECE_BINS - 1)
 
 
-def class_recalls(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
-) -> NDArray[np.float64]:
+def class_recalls(predicted: Counts, labels: Counts, classes: int) -> NDArray[np.float64]:
     """Share of each class's rows that each member predicts; NaN for a class without a row.
 
     Shape: predicted (k, n), labels (n,) -> (k, classes).

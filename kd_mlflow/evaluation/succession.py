@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
-from kd_mlflow.evaluation.checks import Check, Limits, unasked
+from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
 from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, Measure, difference
-from kd_mlflow.evaluation.intervals import (
-    Interval,
-    accuracy_difference,
-    group_count,
-    loss_difference,
-)
+from kd_mlflow.evaluation.intervals import accuracy_difference, group_count, loss_difference
 from kd_mlflow.evaluation.scores import RowScores
 
 
@@ -54,12 +49,10 @@ def task_check(
         return unasked("task", "nothing is in production")
     theirs = incumbent.task
     if other := _other_task(task, theirs):
-        return Check(
-            name="task",
-            passed=False,
-            reason=f"another task than version {incumbent.version}, in production: {other}; "
-            "give each task a model_name of its own",
-            metrics={},
+        return failed(
+            "task",
+            f"another task than version {incumbent.version}, in production: {other}; give each "
+            "task a model_name of its own",
         )
     unknown = theirs.columns is None or task.columns is None
     new = [] if unknown else sorted(set(task.columns or ()) - set(theirs.columns or ()))
@@ -96,7 +89,7 @@ def _known_text(theirs: PredictionTask) -> str:
     return f"same {same}{f' (its {missing} is not known)' if missing else ''}"
 
 
-def production_check(incumbent: Incumbent | None, limits: Limits) -> Check:
+def production_check(incumbent: Incumbent | None, limits: GateLimits) -> Check:
     """Whether the candidate is as good as production on its own test rows."""
     if incumbent is None:
         return unasked("production", "nothing is in production")
@@ -105,25 +98,29 @@ def production_check(incumbent: Incumbent | None, limits: Limits) -> Check:
     if incumbent.scores is None:
         return unasked("production", f"version {incumbent.version} has another task")
     if isinstance(incumbent.scores, Unavailable):
-        return Check(name="production", passed=False, reason=incumbent.scores.reason, metrics={})
+        return failed("production", incumbent.scores.reason)
     return _advantage_check(incumbent, *incumbent.scores, limits)
 
 
 def _advantage_check(
-    incumbent: Incumbent, candidate: RowScores, production: RowScores, limits: Limits
+    incumbent: Incumbent, candidate: RowScores, production: RowScores, limits: GateLimits
 ) -> Check:
-    measure = "log_loss" if limits.gate_metric == "log_loss" else "accuracy"
     version, left_out, rows = incumbent.version, incumbent.left_out, len(candidate)
-    better = _advantage(candidate, production, measure)
+    groups, ours, theirs = candidate.groups, _means(candidate), _means(production)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
-    ours, theirs = _means(candidate), _means(production)
-    said = LOG_LOSS if measure == "log_loss" else ACCURACY
+    if limits.gate_metric == "log_loss":
+        measure, said = "log_loss", LOG_LOSS
+        better = loss_difference(production.losses[None], candidate.losses[None], groups)
+    else:
+        measure, said = "accuracy", ACCURACY
+        better = accuracy_difference(candidate.hits[None], production.hits[None], groups)
+    of_groups = "" if groups is None else f" of {group_count(groups):,} groups"
     levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
         name="production",
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
-        f"{rows:,} rows{_groups_text(candidate)}: {difference(better, said)}; "
+        f"{rows:,} rows{of_groups}: {difference(better, said)}; "
         f"{_needs_text(limits, said)}{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
@@ -138,7 +135,7 @@ def _advantage_check(
     )
 
 
-def _needs_text(limits: Limits, measure: Measure) -> str:
+def _needs_text(limits: GateLimits, measure: Measure) -> str:
     """What the policy asks of the interval of the difference to production."""
     if limits.policy == "better":
         return f"policy better needs all of the interval {measure.better}"
@@ -146,19 +143,8 @@ def _needs_text(limits: Limits, measure: Measure) -> str:
     return f"policy non-inferior allows none of the interval {most}"
 
 
-def _advantage(candidate: RowScores, production: RowScores, measure: str) -> Interval:
-    """How much better the candidate is than production, in accuracy or in nats."""
-    if measure == "accuracy":
-        return accuracy_difference(candidate.hits[None], production.hits[None], candidate.groups)
-    return loss_difference(production.losses[None], candidate.losses[None], candidate.groups)
-
-
 def _means(scores: RowScores) -> dict[str, float]:
     return {"accuracy": float(scores.hits.mean()), "log_loss": float(scores.losses.mean())}
-
-
-def _groups_text(scores: RowScores) -> str:
-    return "" if scores.groups is None else f" of {group_count(scores.groups):,} groups"
 
 
 def _seen_text(left_out: int | None) -> str:

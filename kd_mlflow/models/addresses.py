@@ -1,4 +1,4 @@
-"""MLflow models by their addresses: found, fetched, loaded; and the one in production."""
+"""MLflow models by their addresses: found, fetched, loaded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
-import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
-from numpy.typing import NDArray
 
 from kd_mlflow.errors import RegistryError, RunError, StoreError, Unavailable, listed
 from kd_mlflow.evaluation.succession import PredictionTask
@@ -24,7 +21,7 @@ from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, known_models, meant_model, pull
+from kd_mlflow.registry.versions import aliased, known_models, pull, resolve_name
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Tracker
@@ -78,7 +75,7 @@ def named_model(tracker: Tracker, given: str) -> AnyModel:
         raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
     uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
     if (named := VERSION.fullmatch(uri)) is not None:
-        uri = uri.replace(named[1], meant_model(tracker.client, named[1]), 1)
+        uri = uri.replace(named[1], resolve_name(tracker.client, named[1]), 1)
         version = absent_ok(lambda: _version(tracker.client, uri))
         if version is None:
             raise RegistryError(_no_version_text(tracker.client, uri, named[1]))
@@ -123,42 +120,6 @@ def task_of(version: ModelVersion, description: Model) -> PredictionTask:
         classes=tuple(classes) or None,
         columns=tuple(map(str, inputs.input_names())) if named else None,
     )
-
-
-def load_standing(version: ModelVersion, folder: Path, features: pd.DataFrame) -> AnyModel:
-    """Load the version in production from its pulled files, to ask it about rows like ``features``.
-
-    Raises RegistryError where it does not load.
-    """
-    name = f"{version.version} of {version.name!r}, in production,"
-    try:
-        return load(folder, name, tuple(features.columns), role=SCORED._replace(noun="version"))
-    except Exception as error:  # unpickling may raise anything
-        raise RegistryError(
-            f"version {name} does not load: {masked(error_text(error))}; nothing was moved: roll "
-            "back to a version that does, or promote with policy=any"
-        ) from None
-
-
-def ask_standing(
-    version: ModelVersion, model: AnyModel, features: pd.DataFrame, classes: Sequence[str]
-) -> NDArray[np.float64] | Unavailable:
-    """Score rows with the model in production.  Shape: n rows -> (n, classes).
-
-    Unavailable where the rows lack columns that it reads. Raises RegistryError where it fails.
-    """
-    if missing := [c for c in model.respondent.columns if c not in features.columns]:
-        return Unavailable(
-            f"cannot be compared with version {version.version}, in production, which reads "
-            f"columns that these rows do not have: {listed(missing)}; policy=any does not compare"
-        )
-    try:
-        return model.respondent.probabilities(features, classes)
-    except RunError as error:
-        raise RegistryError(
-            f"{masked(str(error))}; nothing was moved: roll back to a version that scores, or "
-            "promote with policy=any"
-        ) from None
 
 
 def _version(client: MlflowClient, uri: str) -> ModelVersion | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from mlflow.models import Model
 from mlflow.types import DataType
 from numpy.typing import NDArray
 
+from kd_mlflow.distillation.families import read_json
 from kd_mlflow.errors import RunError, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.evaluation.thresholds import Cutoff
@@ -67,13 +67,13 @@ class AnyModel:
     def encoding(self) -> Encoding | None:
         """What a student was taught of the columns; None where the model is none of ours."""
         ours = (self.folder / ENCODING).is_file() and (self.folder / "scoring.py").is_file()
-        return Encoding.from_dict(_json(self.folder / ENCODING)) if ours else None
+        return Encoding.from_dict(read_json(self.folder / ENCODING)) if ours else None
 
     @cached_property
     def profile(self) -> Profile | None:
         """What its training rows looked like; None for early students and models of others."""
         path = self.folder / PROFILE
-        return Profile.from_dict(_json(path)) if path.is_file() else None
+        return Profile.from_dict(read_json(path)) if path.is_file() else None
 
     @property
     def threshold(self) -> Cutoff | None:
@@ -199,10 +199,6 @@ def _native(folder: Path, description: Model) -> Any | None:
             model = importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
             return model if flavour == "sklearn" or hasattr(model, "predict_proba") else None
     return None
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[np.int64]:

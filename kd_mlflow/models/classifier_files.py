@@ -54,21 +54,19 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
     Raises TrainingError where it would have to be and is not allowed.
     """
     flavour = flavour_of(model)
-    save = importlib.import_module(f"mlflow.{flavour}").save_model
+    module = importlib.import_module(f"mlflow.{flavour}")
+
+    @quiet()
+    def save(**form: Any) -> None:
+        module.save_model(model, str(folder), pip_requirements=[], **form)
+
     if flavour != SKLEARN:
-        with quiet():
-            save(model, str(folder), pip_requirements=[])
+        save()
         return
     try:
         types = get_untrusted_types(data=dumps(model))
-        with quiet():
-            save(
-                model,
-                str(folder),
-                pip_requirements=[],
-                serialization_format="skops",
-                skops_trusted_types=[t for t in types if t.partition(".")[0] in TRUSTED],
-            )
+        trusted = [name for name in types if name.partition(".")[0] in TRUSTED]
+        save(serialization_format="skops", skops_trusted_types=trusted)
         return
     except (MlflowException, UnsupportedTypeException) as error:
         if not pickle:
@@ -76,14 +74,7 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
                 f"models of {name} can only be stored as pickles: {PICKLE_HINT}"
             ) from error
     shutil.rmtree(folder, ignore_errors=True)
-    with quiet():
-        save(
-            model,
-            str(folder),
-            pip_requirements=[],
-            serialization_format="cloudpickle",
-            code_paths=_own_files(model) or None,
-        )
+    save(serialization_format="cloudpickle", code_paths=_own_files(model) or None)
 
 
 def load(folder: Path, flavour: str) -> Any:
@@ -91,24 +82,14 @@ def load(folder: Path, flavour: str) -> Any:
     return importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
 
 
-def _parts(model: Any) -> Iterator[Any]:
-    """A classifier and what it is made of, as far as its parameters say."""
-    yield model
-    if hasattr(model, "get_params"):
-        yield from model.get_params(deep=True).values()
-
-
 def packages(model: Any) -> Iterator[str]:
-    """Packages of a classifier and its parts."""
-    for part in _parts(model):
-        root = _module_of(part).partition(".")[0]
+    """Packages of a classifier and what it is made of, as far as its parameters say."""
+    parts = model.get_params(deep=True).values() if hasattr(model, "get_params") else ()
+    for part in (model, *parts):
+        named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+        root = str(named.__module__).partition(".")[0]
         if root not in sys.stdlib_module_names:
             yield root
-
-
-def _module_of(part: Any) -> str:
-    named = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
-    return str(named.__module__)
 
 
 def _own_files(model: Any) -> list[str]:

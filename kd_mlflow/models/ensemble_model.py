@@ -44,13 +44,14 @@ def save_ensemble(
     The code has no torch: each family of networks gets its scaler as arrays.
     """
     described, code = Model(), Path(ensemble_scoring.__file__)
+    used = (name for family in ensemble.used.families for name in family.requirements)
     with quiet():
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(code),
             mlflow_model=described,
             signature=signature(ensemble.encoding),
-            pip_requirements=_requirements(ensemble),
+            pip_requirements=requirements((*SCORING, *dict.fromkeys(used))),
             model_config={"averaging": averaging},
             uv_project_path=str(folder),  # or the lock of a project at hand would be copied
         )
@@ -59,9 +60,3 @@ def save_ensemble(
     described.save(str(folder / MLMODEL))
     add_code(folder)
     ensemble.save(folder)
-
-
-def _requirements(ensemble: Ensemble) -> list[str]:
-    """What scoring takes, and what families that count do."""
-    used = (name for family in ensemble.used.families for name in family.requirements)
-    return requirements((*SCORING, *dict.fromkeys(used)))

@@ -23,13 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kd_mlflow.distillation.families import (
-    ENCODING,
-    Family,
-    Kind,
-    read_json,
-    write_json,
-)
+from kd_mlflow.distillation.families import ENCODING, Family, Kind, read_json, write_json
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.one_shot import Arrays, Fold, FoldTraining, fold_training
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
@@ -96,12 +90,9 @@ class Estimators:
         owners = packages_distributions()
         roots = dict.fromkeys(packages(self.models[0].model))
         made_of = [owners[root][0] for root in roots if root in owners]
-        reader = ["cloudpickle" if self.pickled else "skops"] if self._sklearn else []
+        sklearn = flavour_of(self.models[0].model) == SKLEARN
+        reader = ["cloudpickle" if self.pickled else "skops"] if sklearn else []
         return tuple(dict.fromkeys(made_of + reader))
-
-    @property
-    def _sklearn(self) -> bool:
-        return flavour_of(self.models[0].model) == SKLEARN
 
     def members(self, members: slice) -> Estimators:
         """Some members as a family of their own."""
@@ -135,16 +126,14 @@ class Estimators:
     def load(cls, folder: Path) -> Estimators:
         """Load what ``save`` wrote, which runs its code where it is pickled."""
         described = read_json(folder / DESCRIPTION)
-        paths = sorted(folder.glob("model-*"))
-        models = [load(path, described["flavour"]) for path in paths]
+        paths = zip(sorted(folder.glob("model-*")), described["known"], strict=True)
+        flavour = described["flavour"]
+        models = tuple(Fitted(load(path, flavour), tuple(known)) for path, known in paths)
         return cls(
             name=described["name"],
             encoding=Encoding.from_dict(read_json(folder / ENCODING)),
             dtypes=described["dtypes"],
-            models=tuple(
-                Fitted(model, tuple(known))
-                for model, known in zip(models, described["known"], strict=True)
-            ),
+            models=models,
             licence=described["licence"],
             pickle=described["pickled"],
             pickled=described["pickled"],
@@ -195,11 +184,8 @@ class EstimatorRecipe:
                 f"predict_proba; received {type(model).__name__}"
             )
         given = model.get_params() if hasattr(model, "get_params") else {}
-        free = [
-            name
-            for name, value in given.items()
-            if name.rpartition("__")[2] == "random_state" and value is None
-        ]
+        seeds = {name for name in given if name.rpartition("__")[2] == "random_state"}
+        free = [name for name in given if name in seeds and given[name] is None]
         return model.set_params(**dict.fromkeys(free, seed % MOST_SEED)) if free else model
 
     def logits(self, model: Fitted, features: pd.DataFrame) -> Floats:
@@ -296,15 +282,14 @@ def function_of(name: str) -> Callable[[], Any]:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function: Callable[[], Any] = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a stranger's code: it may raise anything
         raise ConfigError(
             f"teacher_families names {name}, which cannot be imported: {first_line(error)}; give "
             "module:function, of a module in this folder or one that is installed"
         ) from error
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"teacher_families names {name}, which is no function")
-    function: Callable[[], Any] = found
     return function
 
 
@@ -325,10 +310,6 @@ def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
     return [fold_training(given, name, f"models of {name}", recipe)]
 
 
-def _rehearse(name: str, given: TeacherInputs) -> None:
-    _recipe(name, given).rehearse(given.dataset)
-
-
 def _digest(name: str) -> str:
     """SHA-256 of the file that a function is written in."""
     source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
@@ -342,6 +323,6 @@ def kind(name: str) -> Kind:
         runs=name.rpartition(":")[2],
         trainings=partial(_trainings, name),
         load=Estimators.load,
-        rehearse=partial(_rehearse, name),
+        rehearse=lambda given: _recipe(name, given).rehearse(given.dataset),
         digest=partial(_digest, name),
     )

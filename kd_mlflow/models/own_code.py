@@ -13,37 +13,20 @@ from typing import Any
 
 from mlflow.models import Model
 
-from kd_mlflow.models.student_model import ENCODING, WEIGHTS
+from kd_mlflow.models.student_model import ARTIFACTS
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 
 FLAVOURS = {"python_function", "pytorch", "onnx"}
 LOADERS = {"mlflow.pyfunc.model", "mlflow.pyfunc.loaders.code_model"}
 FIELDS = {
-    "artifacts",
-    "cloudpickle_version",
-    "code",
-    "config",
-    "env",
-    "loader_module",
-    "model_code_path",
-    "python_version",
-    "streamable",
+    *("artifacts", "cloudpickle_version", "code", "config", "env", "loader_module"),
+    *("model_code_path", "python_version", "streamable"),
 }
 """What the pyfunc flavour of our models says of itself."""
 
-ARTIFACTS = {"encoding": ENCODING, "weights": WEIGHTS}
-
 RUN = (
-    ".py",
-    ".pyc",
-    ".pyd",
-    ".so",
-    ".dylib",
-    ".pkl",
-    ".pickle",
-    ".joblib",
-    ".cloudpickle",
-    ".dill",
+    *(".py", ".pyc", ".pyd", ".so", ".dylib"),
+    *(".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill"),
 )
 """How files end that may be run."""
 
@@ -70,9 +53,8 @@ def _odd_file(folder: Path) -> str | None:
         name = path.relative_to(folder).as_posix()
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         if path.is_symlink() or (digest, name) not in known:
-            return (
-                f"its file {name[:100]!r} is no code of a release of kd_mlflow that is known here"
-            )
+            which = "is no code of a release of kd_mlflow that is known here"
+            return f"its file {name[:100]!r} {which}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A pulled model's answers, in a process of its own: run as a script by ``clean_process``.
+"""A pulled model's answers, in a process of its own: run as a script by ``processes``.
 
 It imports nothing of the package, and nothing that it loads can: a model that would need the
 package is not self-contained.
@@ -61,15 +61,17 @@ def answer(model_folder: Path, given: bytes, *, timed: bool) -> bytes:
     places = pd.Index(names).get_indexer(PROBABILITY + answers["prediction"].map(str))
     classes = [str(name).removeprefix(PROBABILITY) for name in names]
     latency_ms = median_ms(model, frame.head(1)) if timed else None
-    document = json.dumps({"classes": classes, "latency_ms": latency_ms}).encode()
+    about = {"classes": classes, "latency_ms": latency_ms}
+    return as_npz(about, probabilities=answers[names].to_numpy(np.float64), places=places)
+
+
+def as_npz(about: Any, **arrays: Any) -> bytes:
+    """Arrays and a JSON document, ``about``, as npz without a pickle."""
+    import numpy as np
+
     written = io.BytesIO()
-    np.savez(
-        written,
-        allow_pickle=False,
-        probabilities=answers[names].to_numpy(np.float64),
-        places=places,
-        about=np.frombuffer(document, dtype=np.uint8),
-    )
+    document = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    np.savez(written, allow_pickle=False, about=document, **arrays)
     return written.getvalue()
 
 

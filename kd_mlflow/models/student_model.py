@@ -41,6 +41,9 @@ ENCODING, WEIGHTS = "encoding.json", "weights.npz"
 """Files of a student's model that it reads to score: what it was taught of the columns, and its
 numbers."""
 
+ARTIFACTS = {"encoding": ENCODING, "weights": WEIGHTS}
+"""What MLflow calls each."""
+
 PROFILE, SCHEMA = "training_profile.json", "schema.json"
 """What its training rows looked like, which only ``evaluate`` reads; and what a caller must send,
 which nothing here reads."""
@@ -119,6 +122,7 @@ def _write_graph(
     folder: Path, mlflow_model: Model, module: StudentModule, encoded: NDArray[np.float32]
 ) -> None:
     """Make the folder, with the exported graph and the files of its environment."""
+    width, classes = encoded.shape[1], len(module.encoding.classes)
     with quiet():
         mlflow.pytorch.save_model(
             module.eval(),
@@ -126,10 +130,8 @@ def _write_graph(
             mlflow_model=mlflow_model,
             input_example=encoded,
             signature=ModelSignature(
-                inputs=Schema([TensorSpec(np.dtype("float32"), (-1, encoded.shape[1]))]),
-                outputs=Schema(
-                    [TensorSpec(np.dtype("float32"), (-1, len(module.encoding.classes)))]
-                ),
+                inputs=Schema([TensorSpec(np.dtype("float32"), (-1, width))]),
+                outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
             ),
             serialization_format="pt2",
             pip_requirements=requirements(),
@@ -160,10 +162,7 @@ def _add_pyfunc(
         mlflow_model,
         loader_module="mlflow.pyfunc.model",
         model_code_path=Path(student.__file__).name,
-        artifacts={
-            name: {"path": file, "uri": file}
-            for name, file in (("encoding", ENCODING), ("weights", WEIGHTS))
-        },
+        artifacts={name: {"path": file, "uri": file} for name, file in ARTIFACTS.items()},
         **environment,
     )
     mlflow_model.save(str(folder / MLMODEL))

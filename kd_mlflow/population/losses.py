@@ -45,10 +45,7 @@ class Average(Protocol):
         """Shape: (k, batch, classes), (k,) -> (batch, classes)."""
 
 
-AVERAGES: dict[str, Average] = {
-    "logits": average_logits,
-    "probabilities": average_probabilities,
-}
+AVERAGES: dict[str, Average] = {"logits": average_logits, "probabilities": average_probabilities}
 """How an ensemble's logits come from its members', by the option ``averaging``."""
 
 

@@ -27,14 +27,7 @@ from kd_mlflow.population.checkpoints import (
     joined,
 )
 from kd_mlflow.population.epochs import Judge, Means, fill, numbered
-from kd_mlflow.population.history import (
-    History,
-    OnEpoch,
-    Watch,
-    ignore_epoch,
-    replay,
-    side_by_side,
-)
+from kd_mlflow.population.history import History, OnEpoch, Watch, ignore_epoch, replay, side_by_side
 from kd_mlflow.population.losses import Loss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Batches, Document, Inputs, Sampling

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from joblib import cpu_count
 
@@ -48,23 +48,8 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function with its arguments, as ``joblib.delayed`` makes them."""
 
 
-class Pool(Protocol):
-    """Open workers: they make calls, and give results as they come."""
-
-    @property
-    def count(self) -> int:
-        """How many."""
-
-    @property
-    def remote(self) -> bool:
-        """Whether they are other processes, which hear of nothing until their call is made."""
-
-    def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
-        """Make the calls; a call's error is raised here."""
-
-
 class Threads:
-    """Threads of this process.
+    """Threads of this process, which make calls and give results as they come.
 
     The caller's own thread only waits: an interrupt, which Python raises there, meets no step half
     done. Leaving the block waits for the calls that have begun.
@@ -89,7 +74,7 @@ class Threads:
 
 
 class Cluster:
-    """The threads of a Dask cluster's workers, ``count`` of them or more.
+    """The same of a Dask cluster's workers, ``count`` threads or more; they hear nothing meanwhile.
 
     ``shared``, an argument of every call, is sent to each worker once. Dask makes a lost worker's
     calls again. Where that worker held the last copy of ``shared``, Dask cannot: the calls that are
@@ -118,6 +103,9 @@ class Cluster:
     def _submit(self, sent: Future, call: Any, given: tuple[Any, ...], named: Any) -> Future:
         given = tuple(sent if each is self._shared else each for each in given)
         return self._client.submit(call, *given, **named, pure=False)
+
+
+Pool = Threads | Cluster
 
 
 @contextmanager

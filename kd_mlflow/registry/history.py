@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 
 from kd_mlflow.registry.moves import read_aliases
-from kd_mlflow.registry.records import Move, recorded
+from kd_mlflow.registry.records import Move, confirmed_moves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Period:
 def periods(client: MlflowClient, model_name: str) -> tuple[Period, ...]:
     """Every time in production, the oldest first.  Raises RegistryError for an unknown model."""
     aliases = read_aliases(client, model_name)
-    return _periods(recorded(client, aliases.model), aliases.production)
+    return _periods(confirmed_moves(client, aliases.model), aliases.production)
 
 
 def _periods(made: Sequence[Move], production: str | None) -> tuple[Period, ...]:

@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
-from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, store_error
+from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok, store_error
 from kd_mlflow.tracking.patience import impatient
 
 LEASE_S = 30.0
@@ -90,24 +90,26 @@ def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
         try:
             yield lease
         finally:
-            with suppress(*FAILURES):  # a lock that stays is taken over
-                client.delete_registered_model(lease.name)
+            _delete(client, lease.name)  # a lock that stays is taken over
 
 
 def is_locked(client: MlflowClient, model_name: str) -> bool:
     """Whether somebody, alive or dead, holds the lock of a registered model."""
-    _, holder = _newest(client, model_name, _last_number(client, model_name))
+    _, holder = _newest_lock(client, model_name, _last_number(client, model_name))
     return holder is not None
 
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     """The registered model of a name, if there is one."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if absent(error):
-            return None
-        raise store_error(error) from None
+    return absent_ok(lambda: client.get_registered_model(name))
+
+
+def known_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model of a name.  Raises RegistryError where there is none."""
+    model = find_model(client, name)
+    if model is None:
+        raise RegistryError(f"no registered model {name!r}")
+    return model
 
 
 def lock_name(model_name: str, number: int) -> str:
@@ -122,14 +124,15 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
     pause = POLL_S
     while time.monotonic() < deadline:
         last = _last_number(client, model_name)
-        newest, holder = _newest(client, model_name, last)
+        newest, holder = _newest_lock(client, model_name, last)
         if holder is not None and (mark := f"{newest} {holder.creation_timestamp}") != seen:
             seen, since = mark, time.monotonic()
         if holder is None or time.monotonic() - since > LEASE_S:
             lease = _take(client, model_name, newest + 1)
             if lease is not None:
-                if holder is not None:
-                    _clear(client, model_name, last, newest)
+                if holder is not None:  # delete what the dead have left
+                    for number in range(max(1, last - 1), newest + 1):
+                        _delete(client, lock_name(model_name, number))
                 return lease
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(1.5 * pause, LONGEST_POLL_S)
@@ -139,10 +142,7 @@ def _acquire(client: MlflowClient, model_name: str) -> Lease:
 
 
 def _last_number(client: MlflowClient, model_name: str) -> int:
-    model = find_model(client, model_name)
-    if model is None:
-        raise RegistryError(f"no registered model {model_name!r}")
-    text = str(model.tags.get(NUMBER, 0))
+    text = str(known_model(client, model_name).tags.get(NUMBER, 0))
     if SHORT.fullmatch(text):
         return int(text)
     _warn(f"{model_name}: the tag {NUMBER} is {text[:40]!r}, no number, and is passed over")
@@ -156,8 +156,10 @@ def _warn(text: str) -> None:
     _log.warning(text)
 
 
-def _newest(client: MlflowClient, model_name: str, last: int) -> tuple[int, RegisteredModel | None]:
-    """The newest lock from the last known number on, and the model that it is where it is held."""
+def _newest_lock(
+    client: MlflowClient, model_name: str, last: int
+) -> tuple[int, RegisteredModel | None]:
+    """The number of the newest lock, ``last`` or more, and the lock itself where it is held."""
     number, holder = last, find_model(client, lock_name(model_name, last)) if last else None
     while (found := find_model(client, lock_name(model_name, number + 1))) is not None:
         number, holder = number + 1, found
@@ -191,12 +193,6 @@ def _is_ours(client: MlflowClient, name: str, nonce: str) -> bool:
     """Whether a lock is there, and the one that was made with this nonce."""
     found = find_model(client, name)
     return found is not None and found.tags.get(NONCE) == nonce
-
-
-def _clear(client: MlflowClient, model_name: str, last: int, newest: int) -> None:
-    """Delete the locks of the dead, and what one of them may have left of another."""
-    for number in range(max(1, last - 1), newest + 1):
-        _delete(client, lock_name(model_name, number))
 
 
 def _delete(client: MlflowClient, name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 from mlflow.entities.model_registry import RegisteredModel
 
-from kd_mlflow.errors import RegistryError
-from kd_mlflow.registry.lock import Lease, find_model, is_locked, locked
+from kd_mlflow.registry.lock import Lease, is_locked, known_model, locked
 from kd_mlflow.registry.records import (
     FILES,
     INTENTION,
@@ -67,9 +66,7 @@ def now() -> str:
 
 def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
     """Read a registered model's aliases, all at once.  Raises RegistryError where there is none."""
-    model = find_model(client, model_name)
-    if model is None:
-        raise RegistryError(f"no registered model {model_name!r}")
+    model = known_model(client, model_name)
     found: Mapping[str, Any] = model.aliases
     candidate, production, previous = (
         str(found[alias]) if alias in found else None for alias in (CANDIDATE, PRODUCTION, PREVIOUS)
@@ -77,7 +74,9 @@ def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
     return Aliases(candidate, production, previous, model)
 
 
-def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id: str) -> Move:
+def new_move(
+    kind: str, *, origin: str | None, version: str, reason: str, run_id: str, digest: str = ""
+) -> Move:
     """A move that this user is about to make."""
     return Move(
         kind=kind,
@@ -85,6 +84,7 @@ def new_move(kind: str, *, origin: str | None, version: str, reason: str, run_id
         version=version,
         reason=reason,
         run_id=run_id,
+        digest=digest,
         by=getpass.getuser(),
         time=now(),
     )
@@ -106,7 +106,7 @@ def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
         aliases = read_aliases(client, model_name)
         if aliases.production != move.origin:
             return aliases
-        numbered = Move(**{**asdict(move), "number": lease.number, "time": now()})
+        numbered = replace(move, number=lease.number, time=now())
         client.set_registered_model_tag(model_name, INTENTION, numbered.written())
         if move.digest:  # before the move: who loads by the alias checks by it
             client.set_model_version_tag(model_name, move.version, f"kd.{FILES}", move.digest)

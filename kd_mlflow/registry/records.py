@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.exceptions import MlflowException
 
-from kd_mlflow.tracking.failures import absent, store_error
+from kd_mlflow.tracking.failures import absent_ok
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
             return
 
 
-def recorded(client: MlflowClient, model: RegisteredModel) -> list[Move]:
+def confirmed_moves(client: MlflowClient, model: RegisteredModel) -> list[Move]:
     """The moves of a registered model that a run confirms, in their order; others are named."""
     found, odd = [], []
     for version in versions(client, model.name):
@@ -125,7 +124,9 @@ def recorded(client: MlflowClient, model: RegisteredModel) -> list[Move]:
                 found.append(_believed(client, model, version, key))
             except ValueError as error:
                 odd.append(f"{key} of version {version.version} ({error})")
-    _name_odd(model.name, odd)
+    if odd:
+        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+        _log.warning("%s: passed over %s%s", model.name, ", ".join(odd[:NAMED]), more)
     return sorted(found, key=lambda move: move.number)
 
 
@@ -142,12 +143,6 @@ def _believed(
 def record_key(move: Move) -> str:
     """The tag that a move is recorded in."""
     return f"{RECORD}{move.number:06d}"
-
-
-def _name_odd(model_name: str, odd: Sequence[str]) -> None:
-    if odd:
-        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
-        _log.warning("%s: passed over %s%s", model_name, ", ".join(odd[:NAMED]), more)
 
 
 def intended(client: MlflowClient, model: RegisteredModel) -> Move:
@@ -168,7 +163,7 @@ def confirm(client: MlflowClient, model: RegisteredModel, move: Move) -> Run:
     """The run that asked for a move.  Raises ValueError where it does not say the same."""
     run = _run(client, move.run_id)
     tags = run.data.tags
-    if tags.get("kd.kind") != RUN_KINDS[move.kind] or not _of(run, model):
+    if tags.get("kd.kind") != RUN_KINDS[move.kind] or not _is_of(run, model):
         raise ValueError(f"its run {move.run_id} is of something else")
     if tags.get("kd.model_version") != move.version:
         raise ValueError(f"its run {move.run_id} is of another version")
@@ -190,10 +185,10 @@ def decided(client: MlflowClient, model: RegisteredModel, version: ModelVersion)
         run = _run(client, version.tags.get("kd.promotion_run_id", ""))
     except ValueError:
         return None
-    return state if _of(run, model) and run.data.tags.get(about, number) == number else None
+    return state if _is_of(run, model) and run.data.tags.get(about, number) == number else None
 
 
-def _of(run: Run, model: RegisteredModel) -> bool:
+def _is_of(run: Run, model: RegisteredModel) -> bool:
     """Whether a run is of a registered model; runs of before have its name alone."""
     made = run.data.tags.get(f"kd.{MODEL_MADE}")
     if made is None:
@@ -203,9 +198,7 @@ def _of(run: Run, model: RegisteredModel) -> bool:
 
 def _run(client: MlflowClient, run_id: str) -> Run:
     """A run.  Raises ValueError where there is none."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if RUN_ID.fullmatch(run_id) and not absent(error):
-            raise store_error(error) from None
-        raise ValueError(f"its run {run_id[:40]!r} is not there") from None
+    run = absent_ok(lambda: client.get_run(run_id)) if RUN_ID.fullmatch(run_id) else None
+    if run is None:
+        raise ValueError(f"its run {run_id[:40]!r} is not there")
+    return run

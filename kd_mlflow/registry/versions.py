@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kd_mlflow.registry.lock import KIND, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
 from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, decided, versions
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.failures import absent, fetch_error, masked, store_error, unreachable
+from kd_mlflow.tracking.failures import absent_ok, fetch_error, masked, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Run, Tracker
@@ -145,11 +145,8 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
     """The version that a run, or the distillation of a pipeline's run, registered last."""
     if not RUN_ID.fullmatch(run_id):
         return None
-    try:
-        run_id = client.get_run(run_id).data.tags.get(DISTILL_RUN, run_id)
-    except MlflowException as error:
-        if not absent(error):
-            raise store_error(error) from None
+    if (run := absent_ok(lambda: client.get_run(run_id))) is not None:
+        run_id = run.data.tags.get(DISTILL_RUN, run_id)
     found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
     return max(found, key=lambda version: int(version.version), default=None)
 
@@ -184,12 +181,7 @@ def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersi
     """The version of a number, if there is one."""
     if not NUMBER.fullmatch(version):
         return None
-    try:
-        return client.get_model_version(model_name, version)
-    except MlflowException as error:
-        if absent(error):
-            return None
-        raise store_error(error) from None
+    return absent_ok(lambda: client.get_model_version(model_name, version))
 
 
 def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion | None:
@@ -376,20 +368,10 @@ def require_model(client: MlflowClient, model_name: str) -> None:
         )
 
 
-def redescribe(
-    client: MlflowClient, model_name: str, version: str, rewrite: Callable[[str], str]
-) -> None:
-    """Rewrite the description of a version, where that makes another one."""
-    before = client.get_model_version(model_name, version).description or ""
-    after = rewrite(before)
-    if after != before:
-        client.update_model_version(model_name, version, after)
+def resolve_name(client: MlflowClient, model_name: str) -> str:
+    """The registered model that an option names.
 
-
-def meant_model(client: MlflowClient, model_name: str) -> str:
-    """The registered model that a name means: of the default one, where it is absent, the only one.
-
-    A name that is absent otherwise is itself.
+    The default name stands for the only registered model where none is called so.
     """
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name

@@ -18,13 +18,7 @@ from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_fir
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
-from kd_mlflow.evaluation.scores import (
-    Paired,
-    RowScores,
-    class_scores,
-    expected_accuracy,
-    paired,
-)
+from kd_mlflow.evaluation.scores import Paired, RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import picture
 from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
@@ -38,10 +32,10 @@ from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
-from kd_mlflow.table.scored_rows import ScoredRows, read_rows
-from kd_mlflow.tracking.data_sets import scored_input
+from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import scored_input
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
@@ -61,15 +55,20 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     if config.strict and not (config.max_psi or config.min_accuracy):
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
     model = named_model(tracker, config.model)
-    _check_limits(config, model)
+    if config.max_psi and model.profile is None:
+        raise ConfigError(
+            f"max_psi needs a model with a profile of its training rows; {model.title} has none: "
+            "distil it again, or leave max_psi out"
+        )
     rows = read_rows(config, model.encoding)
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
+    scene = _Scene(config, tracker, model, rows)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
-        findings = _findings(config, model, other, rows, tracker)
+        findings = _findings(scene, other)
         digest = rows.digest(model.respondent.columns)
         findings = _with_origin(findings, model, digest)
-        _describe(run, config, model, rows, digest)
+        _describe(run, scene, digest)
         logged = logged_here(tracker, model)
         run.data_set(scored_input(rows, digest), *([logged] if logged else []))
         _log_findings(run, findings, model)
@@ -80,15 +79,6 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         pickles=model.pickles + (other.pickles if isinstance(other, AnyModel) else ()),
         page=page_of(tracker, run),
     )
-
-
-def _check_limits(config: EvaluateConfig, model: AnyModel) -> None:
-    """Refuse a limit that could never be held to, before a table is read."""
-    if config.max_psi and model.profile is None:
-        raise ConfigError(
-            f"max_psi needs a model with a profile of its training rows; {model.title} has none: "
-            "distil it again, or leave max_psi out"
-        )
 
 
 def _other(
@@ -103,20 +93,25 @@ def _other(
     return None if uri is None else try_model(tracker, uri)
 
 
-def _findings(
-    config: EvaluateConfig,
-    model: AnyModel,
-    other: AnyModel | Unavailable | None,
-    rows: ScoredRows,
-    tracker: Tracker,
-) -> Findings:
+class _Scene(NamedTuple):
+    """A model that is asked about a table, and what was asked for."""
+
+    config: EvaluateConfig
+    tracker: Tracker
+    model: AnyModel
+    rows: ScoredRows
+
+
+def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
+    config, _, model, rows = scene
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
-    groups = _groups(tracker, config, model, rows)
+    groups = _groups(scene)
     scores = groups.of(model.score(rows.features, labels, classes))
     _check_labels(config, rows, scores, classes)
     drift, histograms = _table_drift(model, rows, groups.numbers)
-    pair = _pair(config, other, rows, classes, lambda theirs: paired(scores, groups.of(theirs)))
+    pair = _pair(scene, other, classes, lambda theirs: paired(scores, groups.of(theirs)))
+    apart = (f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else ()
     trained = model.profile.classes if model.profile else ()
     found = Findings(
         model=model.title,
@@ -132,10 +127,7 @@ def _findings(
         against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
-        notes=(
-            *groups.notes,
-            *([f"not compared: {pair.reason}"] if isinstance(pair, Unavailable) else []),
-        ),
+        notes=(*groups.notes, *apart),
     )
     return replace(found, limits=_limits(config, found))
 
@@ -155,11 +147,12 @@ class Groups(NamedTuple):
         return replace(scores, groups=self.numbers).some(self.judged)
 
 
-def _groups(tracker: Tracker, config: EvaluateConfig, model: AnyModel, rows: ScoredRows) -> Groups:
+def _groups(scene: _Scene) -> Groups:
     """Find the rows' groups; those that the model was trained on are not judged.
 
     Where there are no others all are, which the notes say.
     """
+    config, tracker, model, rows = scene
     everyone = np.ones(len(rows.features), dtype=bool)
     names = column_names(config.group, rows.features.columns)
     if not names:
@@ -202,21 +195,20 @@ def _check_labels(
 
 
 def _pair(
-    config: EvaluateConfig,
+    scene: _Scene,
     other: AnyModel | Unavailable | None,
-    rows: ScoredRows,
     classes: tuple[str, ...],
     compare: Callable[[RowScores], Paired],
 ) -> Paired | Unavailable | None:
     """Compare with another model; where nobody named it, it may not be able to score the rows."""
     if other is None or isinstance(other, Unavailable):
         return other
-    other = other.taking(rows.features)
+    rows = scene.rows
     try:
-        theirs = other.score(rows.features, rows.label_texts(), classes)
-        return compare(theirs)
+        asked = other.taking(rows.features)
+        return compare(asked.score(rows.features, rows.label_texts(), classes))
     except RunError as error:
-        if config.against != AUTO:
+        if scene.config.against != AUTO:
             raise
         return Unavailable(str(error))
 
@@ -230,7 +222,9 @@ def _table_drift(
     origin gaps alone are known, and no counts.
     """
     if model.encoding is None:
-        return _gaps_alone(model, rows), {}
+        gaps = rows.features[list(model.respondent.columns)].isna().mean()
+        alone = (ColumnDrift(name=str(n), kind="unknown", gaps=float(g)) for n, g in gaps.items())
+        return most_moved_first(alone), {}
     profile = model.profile or unknown_profile(model.encoding)
     found, histograms = [], {}
     for column, trained in zip(model.encoding.columns, profile.columns, strict=True):
@@ -247,26 +241,15 @@ def _table_drift(
     return most_moved_first(found), histograms
 
 
-def _gaps_alone(model: AnyModel, rows: ScoredRows) -> tuple[ColumnDrift, ...]:
-    """The share of gaps in each column that a model of another origin takes."""
-    return most_moved_first(
-        ColumnDrift(name=name, kind="unknown", gaps=float(rows.features[name].isna().mean()))
-        for name in model.respondent.columns
-    )
-
-
 def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     """What was asked for, and whether it is so."""
     limits = []
     if config.max_psi:
         above = [column.name for column in findings.drift if column.above(config.max_psi)]
         most = max(column.psi or 0.0 for column in findings.drift)
-        reason = f"the largest index is {most:.4f}, {config.max_psi:g} allowed; "
-        reason += (
-            f"above it, and above chance: {listed(above)}"
-            if above
-            else "no column is above it by more than chance"
-        )
+        which = f"above it, and above chance: {listed(above)}"
+        which = which if above else "no column is above it by more than chance"
+        reason = f"the largest index is {most:.4f}, {config.max_psi:g} allowed; {which}"
         limits.append(Check(name="max_psi", passed=not above, reason=reason))
     if config.min_accuracy:
         accuracy = findings.metrics["accuracy"].value
@@ -299,19 +282,16 @@ def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
     return replace(findings, notes=tuple(notes))
 
 
-def _describe(
-    run: TrackedRun, config: EvaluateConfig, model: AnyModel, rows: ScoredRows, digest: str
-) -> None:
+def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:
     """Log what every run has, and which model was scored."""
+    config, _, model, rows = scene
     params = {**config.as_text(), "data": rows.source, "target": rows.target}
-    mark = fingerprint(
-        Identity(digest, ""), {**config.as_text(), "data": "", "model": model.digest}
-    )
+    own = {**config.as_text(), "data": "", "model": model.digest}
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
     run.log(
         params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
         tags={
-            "kd.fingerprint": mark,
+            "kd.fingerprint": fingerprint(Identity(digest, ""), own),
             "kd.data_digest": digest,
             "kd.model": model.resolved[:PARAM_LENGTH],
             "kd.model_digest": model.digest,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import Unavailable
 from kd_mlflow.evaluation.case import Examined
-from kd_mlflow.evaluation.checks import Check, Limits
+from kd_mlflow.evaluation.checks import Check, GateLimits
 from kd_mlflow.evaluation.gate import gate
 from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metrics
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
@@ -22,10 +22,9 @@ from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.addresses import task_of
-from kd_mlflow.models.clean_process import CleanProcess, PulledAnswers
 from kd_mlflow.models.own_code import foreign
+from kd_mlflow.models.processes import CleanProcess, PulledAnswers, ask_production
 from kd_mlflow.models.respondent import FLOOR, fault
-from kd_mlflow.models.standing import ask_production
 from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
@@ -174,7 +173,7 @@ def ask_gate(
     """Ask the gate about a candidate and what is in production now; return that version too."""
     standing = versions.aliased(tracker.client, config.model_name, PRODUCTION)
     known = _incumbent(config, candidate, standing, tracker) if standing else None
-    limits = Limits(**{f.name: getattr(config, f.name) for f in fields(Limits)})
+    limits = GateLimits(**{f.name: getattr(config, f.name) for f in fields(GateLimits)})
     return gate(candidate.findings, known, limits), known.version if known else None
 
 

@@ -22,8 +22,7 @@ from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.steps.work import Listener
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.files import is_csv
-from kd_mlflow.table.parts import Part, TableParts, table_parts
-from kd_mlflow.table.scored_file import scored_file
+from kd_mlflow.table.scored import Part, scored_file, table_parts
 from kd_mlflow.tracking.runs import Tracker
 
 PREDICTION, NAME, VERSION = "prediction", "model_name", "model_version"
@@ -47,11 +46,11 @@ def predict_step(config: PredictConfig, tracker: Tracker, listener: Listener) ->
         separator=config.separator,
         decimal=config.decimal,
     )
-    _check_names(table, scorer)
-    with (
-        scored_file(out) as write,
-        listener.rows(f"scoring {table.name}", table.rows) as on_rows,
-    ):
+    if both := [name for name in table.kept if name in scorer.names]:
+        raise ConfigError(
+            f"keep names {both[0]!r}, which the answers have too: rename it in the table"
+        )
+    with scored_file(out) as write, listener.rows(f"scoring {table.name}", table.rows) as on_rows:
         for part in table.read():
             scored = scorer.scored(part)
             write(scored)
@@ -83,14 +82,6 @@ def _out(config: PredictConfig) -> Path:
     if given and out.exists() and out.samefile(Path(config.data).expanduser()):
         raise ConfigError(f"out is the table itself: {out}; name another file")
     return out
-
-
-def _check_names(table: TableParts, scorer: _Scorer) -> None:
-    """Refuse a kept column whose name is one of those that are written."""
-    if both := [name for name in table.kept if name in scorer.names]:
-        raise ConfigError(
-            f"keep names {both[0]!r}, which the answers have too: rename it in the table"
-        )
 
 
 class _Scorer:
@@ -134,10 +125,7 @@ class _Scorer:
         return pa.table(columns)
 
     def _reasons(
-        self,
-        encoded: NDArray[np.float32],
-        predicted: NDArray[np.int64],
-        usual: NDArray[np.float32],
+        self, encoded: NDArray[np.float32], predicted: NDArray[np.int64], usual: NDArray[np.float32]
     ) -> dict[str, pa.Array]:
         """Which columns moved the answers to encoded rows, and how far; nothing where none did."""
         found = reasons(network_of(self.model), encoded, usual, predicted, self.count)

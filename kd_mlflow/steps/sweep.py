@@ -97,6 +97,8 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
         setting = [(chosen.temperature, chosen.alpha)]
         sizes = [cell for size in config.size_list() for cell in _train_cells(scene, setting, size)]
         level = _ensemble_metrics(scene, ensemble.parameters)
+        least = level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
+        near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= least]
         result = SweepResult(
             run_id=work.run.id,
             taught_by=ensemble.source,
@@ -104,9 +106,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
             cells=tuple(cells),
             chosen=chosen,
             sizes=tuple(sizes),
-            smallest=_smallest(
-                sizes, level=level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
-            ),
+            smallest=min(near, key=lambda cell: cell.parameters, default=None),
             together=together(dataset),
             table=_named_table(config),
             page=page_of(session.tracker, work.run),
@@ -153,40 +153,23 @@ def _train_cells(
         for seed in scene.seeds
     ]
     task = student_task(work.config, scene.lessons, members, scene.encoding, hidden)
-    widths = "-".join(map(str, hidden))
-    label = f"{len(settings)} settings of {widths}"
-    history = work.fit(task, label)
+    widths, text = "-".join(map(str, hidden)), text_value(hidden)
+    history = work.fit(task, f"{len(settings)} settings of {widths}")
     population = calibrated(work.config, task, scene.lessons)
     val, test = (
         torch.split(population.logits(x).cpu(), k) for x in (task.rows.val, scene.test_inputs)
     )
-    cells = [
-        Cell(
-            temperature=t,
-            alpha=alpha,
-            hidden=hidden,
-            metrics=_cell_metrics(
-                scene, val[i], test[i][:, scene.test_rows], population.parameters_per_member
-            ),
-        )
-        for i, (t, alpha) in enumerate(settings)
-    ]
+    cells = []
+    for (t, alpha), own_val, own_test in zip(settings, val, test, strict=True):
+        tested = own_test[:, scene.test_rows]
+        metrics = _cell_metrics(scene, own_val, tested, population.parameters_per_member)
+        cells.append(Cell(temperature=t, alpha=alpha, hidden=hidden, metrics=metrics))
     names = [f"T{cell.temperature:g}-alpha{cell.alpha:g}-{widths}" for cell in cells]
     with work.children("student", names) as runs:
         for run, cell in zip(runs, cells, strict=True):
-            own = {
-                "temperature": cell.temperature,
-                "alpha": cell.alpha,
-                "student_hidden": text_value(hidden),
-            }
-            note = notes.cell_note(
-                work.dataset.table.name,
-                seeds=k,
-                hidden=text_value(hidden),
-                temperature=cell.temperature,
-                alpha=cell.alpha,
-            )
-            work.describe(run, note=note, **own)
+            own = {"temperature": cell.temperature, "alpha": cell.alpha}
+            note = notes.cell_note(work.dataset.table.name, seeds=k, hidden=text, **own)
+            work.describe(run, note=note, **own, student_hidden=text)
         _write_curves(runs, history, k)
         for run, cell in zip(runs, cells, strict=True):
             run.log(metrics={n: v for n, v in cell.metrics.items() if n not in history})
@@ -239,50 +222,34 @@ def _ensemble_metrics(scene: _Scene, parameters: int | None) -> Metrics:
     }
 
 
-def _smallest(sizes: Sequence[Cell], *, level: float) -> Cell | None:
-    near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= level]
-    return min(near, key=lambda cell: cell.parameters, default=None)
-
-
 def _log(work: Work[SweepConfig], result: SweepResult) -> None:
     run, config, dataset = work.run, work.config, work.dataset
     chosen, smallest = result.chosen, result.smallest
     choice: dict[str, object] = {"temperature": chosen.temperature, "alpha": chosen.alpha}
     if smallest:
         choice["student_hidden"] = text_value(smallest.hidden)
+    seeds, small = config.n_students, smallest.metrics if smallest else {}
     best = {f"chosen_{name}": value for name, value in chosen.metrics.items()}
-    small = smallest.metrics if smallest else {}
+    best |= {f"smallest_{name}": value for name, value in small.items()}
     run.log(
         params={f"chosen_{name}": value for name, value in choice.items()},
-        metrics={
-            **result.ensemble,
-            **best,
-            **{f"smallest_{name}": value for name, value in small.items()},
-        },
-        note=notes.sweep_note(
-            dataset.table.name, result, seeds=config.n_students, tolerance=config.tolerance
-        ),
+        metrics={**result.ensemble, **best},
+        note=notes.sweep_note(dataset.table.name, result, seeds=seeds, tolerance=config.tolerance),
     )
-    grid = png(
-        accuracy.heat_map(
-            {(cell.temperature, cell.alpha): cell.metrics[CRITERION] for cell in result.cells},
-            chosen=(chosen.temperature, chosen.alpha),
-            seeds=config.n_students,
-            rows=len(dataset.split.val),
-        )
+    grid = accuracy.heat_map(
+        {(cell.temperature, cell.alpha): cell.metrics[CRITERION] for cell in result.cells},
+        chosen=(chosen.temperature, chosen.alpha),
+        seeds=seeds,
+        rows=len(dataset.split.val),
     )
-    run.file(grid, "sweep_grid.png")
+    run.file(png(grid), "sweep_grid.png")
     if result.sizes:
-        curve = png(
-            accuracy.size_curve(
-                [
-                    (c.parameters, c.metrics["test_accuracy"], c.metrics["test_accuracy_sem"])
-                    for c in result.sizes
-                ],
-                ensemble=result.ensemble["ensemble_test_accuracy"],
-                smallest=smallest.parameters if smallest else None,
-                seeds=config.n_students,
-                rows=len(dataset.split.test),
-            )
+        each = [(c.parameters, c.metrics) for c in result.sizes]
+        curve = accuracy.size_curve(
+            [(own, found["test_accuracy"], found["test_accuracy_sem"]) for own, found in each],
+            ensemble=result.ensemble["ensemble_test_accuracy"],
+            smallest=smallest.parameters if smallest else None,
+            seeds=seeds,
+            rows=len(dataset.split.test),
         )
-        run.file(curve, "sweep_sizes.png")
+        run.file(png(curve), "sweep_sizes.png")

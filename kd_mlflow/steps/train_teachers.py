@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -14,15 +15,8 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
-from kd_mlflow.distillation.teachers import (
-    Ensemble,
-    assembled,
-    evaluated,
-    teacher_trainings,
-)
-from kd_mlflow.evaluation.comparison import (
-    IMBALANCED_SHARE,
-)
+from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
+from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.ensemble_model import log_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
@@ -60,19 +54,15 @@ def teachers_step(config: TeachersConfig, session: Session) -> TeachersResult:
 
 def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
     run_id = run.info.run_id
-    ensemble = load_ensemble(tracker, run_id)
+    ensemble, children = load_ensemble(tracker, run_id), tracker.children_of(run_id)
+    metrics = [child.data.metrics for child in children]
     return TeachersResult(
         run_id=run_id,
         reused=True,
         ensemble=ensemble,
         teachers=tuple(
-            TeacherResult(
-                child.info.run_name,
-                child.data.metrics["test_accuracy"],
-                weight,
-                dict(child.data.metrics),
-            )
-            for child, weight in zip(tracker.children_of(run_id), ensemble.weights, strict=True)
+            TeacherResult(child.info.run_name, found["test_accuracy"], weight, dict(found))
+            for child, found, weight in zip(children, metrics, ensemble.weights, strict=True)
         ),
         metrics=dict(run.data.metrics),
         imbalanced=_imbalanced(dataset),
@@ -97,35 +87,34 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
         work.describe()
         run = work.run
         with work.children("teacher", names) as members:
-            _describe_each(work, trainings, members)
+            rest = iter(members)
+            own_runs = [list(islice(rest, len(training.seeds))) for training in trainings]
+            for training, runs in zip(trainings, own_runs, strict=True):
+                _describe_each(work, training, runs, teachers=len(members))
             trained = [
                 work.fit(training, training.label, runs)
-                for training, runs in _own_runs(trainings, members)
+                for training, runs in zip(trainings, own_runs, strict=True)
             ]
-            times = [
-                work.times[each.label] / len(each.seeds) for each in trainings for _ in each.seeds
-            ]
+            times = [work.times[t.label] / len(t.seeds) for t in trainings for _ in t.seeds]
             ensemble = assembled(config, dataset, trained, run_id=run.id)
             metrics = evaluated(ensemble, dataset, config.averaging)
             best = [int(epoch) for each in trained for epoch in each.best]
-            for member, final, weight, epoch in zip(
-                members, metrics.members, ensemble.weights, best, strict=True
-            ):
+            each = zip(members, metrics.members, ensemble.weights, best, strict=True)
+            for member, final, weight, epoch in each:
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         run.document(dataset.split.balance(dataset.table), BALANCE)
         run.document(columns_document(dataset.table.columns), COLUMNS)
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
         run.file(_curves(config, dataset, ensemble, histories), CURVES)
         _log_ensemble(work, ensemble, example, metrics.ensemble)
+    every = zip(names, metrics.members, ensemble.weights, times, strict=True)
     return TeachersResult(
         run_id=run.id,
         reused=False,
         ensemble=ensemble,
         teachers=tuple(
             TeacherResult(name, final["test_accuracy"], weight, final, fit_s)
-            for name, final, weight, fit_s in zip(
-                names, metrics.members, ensemble.weights, times, strict=True
-            )
+            for name, final, weight, fit_s in every
         ),
         metrics=metrics.ensemble,
         imbalanced=_imbalanced(dataset),
@@ -139,27 +128,15 @@ def _names(trainings: Sequence[Training]) -> list[str]:
     return [name for runs, k in kinds.items() for name in numbered(runs, k)]
 
 
-def _own_runs(
-    trainings: Sequence[Training], members: Sequence[TrackedRun]
-) -> Iterator[tuple[Training, Sequence[TrackedRun]]]:
-    """Each family's training with its members' runs."""
-    start = 0
-    for training in trainings:
-        end = start + len(training.seeds)
-        yield training, members[start:end]
-        start = end
-
-
 def _describe_each(
-    work: Work[TeachersConfig], trainings: Sequence[Training], members: Sequence[TrackedRun]
+    work: Work[TeachersConfig], training: Training, runs: Sequence[TrackedRun], *, teachers: int
 ) -> None:
-    """Describe the runs of each family's members."""
+    """Describe the runs of a family's members."""
     name = work.dataset.table.name
-    for training, runs in _own_runs(trainings, members):
-        for member, seed in zip(runs, training.seeds, strict=True):
-            note = notes.teacher_note(name, training.label, teachers=len(members), seed=seed)
-            work.describe(member, note=note, member_seed=seed)
-            member.log(tags={"kd.family": training.name})
+    for member, seed in zip(runs, training.seeds, strict=True):
+        note = notes.teacher_note(name, training.label, teachers=teachers, seed=seed)
+        work.describe(member, note=note, member_seed=seed)
+        member.log(tags={"kd.family": training.name})
 
 
 def _log_ensemble(

@@ -11,20 +11,18 @@ from typing import NamedTuple
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.local_state import scratch
-from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.steps.decision_run import decision_run
+from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
 from kd_mlflow.steps.examine import Submitted, examine
-from kd_mlflow.steps.promote import promote_step, rehearsed
-from kd_mlflow.steps.rollback import settle_step
 from kd_mlflow.steps.run_table import dataset_of, identity_of
-from kd_mlflow.tracking.elsewhere import on_server
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun
 from kd_mlflow.tracking.runs import ATTACHED, Run, Tracker
 from kd_mlflow.tracking.saved_model import STAMP, files_digest
+from kd_mlflow.tracking.store import on_server
 
 OF_ONE_SERVER = {OPENED, "kd.fingerprint"}
 """Tags of a distill run that its copy has not: by them runs are found again."""
@@ -58,7 +56,9 @@ def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
             candidate = examine(config, Submitted(version, run, data), tracker, clean=clean)
             with on_server(uri):
                 return rehearsed(there, candidate, Tracker())
-        parcel = _fetched(tracker, version, run, folder)
+        model = versions.pull(version, folder)
+        files = tracker.download(run.info.run_id, "")
+        parcel = Parcel(version, run, model, files, files_digest(model))
         with on_server(uri):
             other = Tracker()
             copy = _delivered(other, parcel, there)
@@ -79,13 +79,6 @@ def _check_other(version: ModelVersion, uri: str) -> None:
                 f"{version.name!r} already: it is the server in use, or a copy of it ({source}); "
                 "leave to_uri out, and name another registered model in to"
             )
-
-
-def _fetched(tracker: Tracker, version: ModelVersion, run: Run, folder: Path) -> Parcel:
-    """Fetch what is to be copied into a folder."""
-    model = versions.pull(version, folder)
-    digest, files = files_digest(model), tracker.download(run.info.run_id, "")
-    return Parcel(version, run, model, files, digest)
 
 
 def _delivered(other: Tracker, parcel: Parcel, config: PromoteConfig) -> ModelVersion:

@@ -25,9 +25,9 @@ from kd_mlflow.report.closing import Page
 from kd_mlflow.report.words import one_line
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.failures import stores_in_use
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import ui_command
 
@@ -61,31 +61,18 @@ T_co = TypeVar("T_co", covariant=True)
 _log = logging.getLogger(__name__)
 
 
-class Listener(Protocol):
-    """Hears how the work goes on."""
+class Listener:
+    """Hears how the work goes on; this one drops what it hears."""
 
     def say(self, text: str) -> None:
         """Take one line."""
 
     def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
         """Follow a training; the block gets a function that takes each epoch's metrics."""
-
-    def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
-        """Follow rows; the block gets a function that takes how many more are done."""
-
-
-class Silence:
-    """The null listener."""
-
-    def say(self, text: str) -> None:
-        """Drop the line."""
-
-    def training(self, label: str, members: int, epochs: int) -> AbstractContextManager[OnEpoch]:
-        """Follow nothing."""
         return nullcontext(ignore_epoch)
 
     def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
-        """Follow nothing."""
+        """Follow rows; the block gets a function that takes how many more are done."""
         return nullcontext(lambda rows: None)
 
 
@@ -132,11 +119,6 @@ class Work(Session, Generic[C]):
             dataset=self.dataset, tracker=self.tracker, listener=self.listener, parent=self.run
         )
 
-    @property
-    def workers(self) -> Workers:
-        """The workers that the configuration names."""
-        return workers_of(self.config)
-
     def children(self, kind: str, names: Sequence[str]) -> AbstractContextManager[list[TrackedRun]]:
         """Open one run per name below this one; all end as the block ends."""
         return self.tracker.children(kind, names, parent=self.run)
@@ -173,7 +155,7 @@ class Work(Session, Generic[C]):
                     each(some, epoch, values)
 
             start = time.perf_counter()
-            trained = training.fit(self.workers, on_epoch, self.checkpoints.below(label))
+            trained = training.fit(workers_of(self.config), on_epoch, self.checkpoints.below(label))
             self.times[label] = time.perf_counter() - start
             return trained
 
@@ -206,26 +188,17 @@ def workers_of(options: WorkerOptions) -> Workers:
 @contextmanager
 def begun(step: str, config: C, session: Session, fingerprint: str) -> Iterator[Work[C]]:
     """Open a step's run, and go on from where an interrupted one of the same fingerprint ended."""
-    with (
-        held_checkpoints(config, fingerprint, session.listener) as checkpoints,
-        session.tracker.run(step, _run_name(step, config, session), parent=session.parent) as run,
-    ):
-        work = Work(
-            **vars(session),
-            config=config,
-            run=run,
-            fingerprint=fingerprint,
-            checkpoints=checkpoints,
-        )
-        work.take_up()
-        yield work
-
-
-def _run_name(step: str, config: WorkerOptions, session: Session) -> str:
-    """What a step's run is called: for which model by which recipe, where it has them, on what."""
     named = [getattr(config, name, None) for name in ("model_name", "recipe")]
     words = " ".join([step, *filter(None, named)])
-    return one_line(f"{words}, {session.dataset.table.name}", RUN_NAME_LENGTH)
+    name = one_line(f"{words}, {session.dataset.table.name}", RUN_NAME_LENGTH)
+    with (
+        held_checkpoints(config, fingerprint, session.listener) as checkpoints,
+        session.tracker.run(step, name, parent=session.parent) as run,
+    ):
+        shared = vars(session) | {"fingerprint": fingerprint, "checkpoints": checkpoints}
+        work = Work(**shared, config=config, run=run)
+        work.take_up()
+        yield work
 
 
 @contextmanager

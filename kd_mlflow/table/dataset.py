@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,10 @@ from sklearn.model_selection import train_test_split
 
 from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.hashing import SPLIT_SEED, mix_bits
+from kd_mlflow.table.hashing import SPLIT_SEED, Codes, mix_bits
+from kd_mlflow.table.kinds import Ints
 from kd_mlflow.table.labels import NAMED_CLASSES, named_classes
-from kd_mlflow.table.loading import (
-    ROWS_PER_CLASS,
-    Table,
-    load_table,
-    rare_classes,
-    without_classes,
-)
+from kd_mlflow.table.loading import ROWS_PER_CLASS, Table, load_table, rare_classes, without_classes
 from kd_mlflow.table.sources import Reading
 from kd_mlflow.table.suspects import suspects
 
@@ -32,19 +27,18 @@ _log = logging.getLogger(__name__)
 TEST_FRACTION = 0.2
 SIDES = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
-SEARCH_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Row numbers of each side, ascending; every row is on one side."""
 
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    test: NDArray[np.int64]
+    train: Ints
+    val: Ints
+    test: Ints
 
     @classmethod
-    def of(cls, sides: NDArray[np.int64]) -> Split:
+    def of(cls, sides: Ints) -> Split:
         """Collect the rows of each side.  Shape: (n,), TRAIN, VAL or TEST each."""
         return cls(**{name: np.flatnonzero(sides == i) for i, name in enumerate(SIDES)})
 
@@ -59,17 +53,11 @@ class Split:
 
     def balance(self, table: Table) -> dict[str, dict[str, int]]:
         """Rows per class on each side, by side and label."""
+        names = list(map(str, table.classes))
+        rows = {side: table.labels[getattr(self, side)] for side in SIDES}
         return {
-            side: dict(
-                zip(
-                    map(str, table.classes),
-                    np.bincount(
-                        table.labels[getattr(self, side)], minlength=len(table.classes)
-                    ).tolist(),
-                    strict=True,
-                )
-            )
-            for side in SIDES
+            side: dict(zip(names, np.bincount(own, minlength=len(names)).tolist(), strict=True))
+            for side, own in rows.items()
         }
 
 
@@ -96,19 +84,12 @@ def split_rows(table: Table, val_fraction: float) -> Split:
             f"and test on: {named_classes(rare)}; add rows of them, merge them with others, or "
             "leave them out: drop_rare_classes=true"
         )
-    sides = _hash_sides(table.units, val_fraction)
-    if table.groups is not None:
-        _test_two_groups(sides, table.groups)
-    return Split.of(_with_every_class(sides, table, table.units, val_fraction))
-
-
-def _test_two_groups(sides: NDArray[np.int64], groups: NDArray[np.uint64]) -> None:
-    """Put the two groups that are nearest to the test side there, if they are not there already.
-
-    One group alone would have no interval.
-    """
-    known = np.unique(groups)
-    sides[np.isin(groups, known[np.argsort(_places(known))[:2]])] = TEST
+    places, end = _places(table.units), TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
+    sides = np.select([places < TEST_FRACTION, places < end], [TEST, VAL], TRAIN)
+    if table.groups is not None:  # the two nearest groups are tested on: one has no interval
+        known = np.unique(table.groups)
+        sides[np.isin(table.groups, known[np.argsort(_places(known))[:2]])] = TEST
+    return Split.of(_with_every_class(sides, table, table.units, end))
 
 
 def _time_split(table: Table, times: NDArray[np.float64], val_fraction: float) -> Split:
@@ -147,22 +128,17 @@ def _reference_split(table: Table, val_fraction: float) -> Split:
     return Split(train=np.sort(train), val=np.sort(val), test=np.sort(test))
 
 
-def _places(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+def _places(hashes: Codes) -> NDArray[np.float64]:
     """Where on the line from 0 to 1 a row lies: test rows first, then validation, then train."""
     return mix_bits(hashes).astype(np.float64) / 2.0**64
 
 
-def _hash_sides(hashes: NDArray[np.uint64], val_fraction: float) -> NDArray[np.int64]:
+def _with_every_class(sides: Ints, table: Table, hashes: Codes, end: float) -> Ints:
+    """Move the nearest rows to sides on which their class has none, equal rows together.
+
+    ``end`` is where on the line of ``_places`` the validation rows do.
+    """
     places = _places(hashes)
-    end = TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
-    return np.select([places < TEST_FRACTION, places < end], [TEST, VAL], TRAIN)
-
-
-def _with_every_class(
-    sides: NDArray[np.int64], table: Table, hashes: NDArray[np.uint64], val_fraction: float
-) -> NDArray[np.int64]:
-    """Move the nearest rows to sides on which their class has none, equal rows together."""
-    places, end = _places(hashes), TEST_FRACTION + (1 - TEST_FRACTION) * val_fraction
     away = {
         TEST: places,
         VAL: np.where(places < TEST_FRACTION, TEST_FRACTION - places, places - end),
@@ -191,14 +167,7 @@ class _Seats:
     Shape: sides (n,), counts (classes, sides).
     """
 
-    def __init__(
-        self,
-        sides: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        hashes: NDArray[np.uint64],
-        *,
-        classes: int,
-    ) -> None:
+    def __init__(self, sides: Ints, labels: Ints, hashes: Codes, *, classes: int) -> None:
         self.sides, self._labels = sides, labels
         self.counts = np.zeros((classes, len(SIDES)), dtype=np.int64)
         np.add.at(self.counts, (labels, sides), 1)
@@ -207,7 +176,8 @@ class _Seats:
 
     def move(self, row: np.int64, side: np.int64) -> bool:
         """Move a row and its equals, unless that takes a class's last row from a side."""
-        first, end = (np.searchsorted(self._sorted, self._hashes[row], s) for s in SEARCH_SIDES)
+        own = self._hashes[row]
+        first, end = self._sorted.searchsorted(own), self._sorted.searchsorted(own, side="right")
         equals = self._order[first:end]
         moved = np.bincount(self._labels[equals], minlength=len(self.counts))
         before = self.sides[row]
@@ -272,27 +242,23 @@ class Dataset:
         aside = self.table.aside
         return rows if aside.empty else rows.join(aside)
 
-    def groups(self, side: str) -> NDArray[np.int64] | None:
+    def groups(self, side: str) -> Ints | None:
         """The number of each row's group on one side, from 0.  Shape: (n,)."""
         if self.table.groups is None:
             return None
         _, numbers = np.unique(self.table.groups[getattr(self.split, side)], return_inverse=True)
         return numbers
 
-    def labels(self, side: str) -> NDArray[np.int64]:
+    def labels(self, side: str) -> Ints:
         """Class numbers of one side.  Shape: (n,)."""
-        labels: NDArray[np.int64] = self.table.labels[getattr(self.split, side)]
+        labels: Ints = self.table.labels[getattr(self.split, side)]
         return labels
 
     def sides(self) -> Sides:
         """The rows of each side as tables of their own."""
-        classes = np.array(self.table.classes)
-        return Sides(
-            *(
-                self.features(side).assign(**{self.table.target: classes[self.labels(side)]})
-                for side in Sides._fields
-            )
-        )
+        target, classes = self.table.target, np.array(self.table.classes)
+        labels = {side: classes[self.labels(side)] for side in SIDES}
+        return Sides(**{s: self.features(s).assign(**{target: labels[s]}) for s in SIDES})
 
 
 def read_dataset(config: DataOptions) -> Dataset:

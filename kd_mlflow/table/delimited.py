@@ -16,21 +16,13 @@ import pyarrow as pa
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.table import numerals
 from kd_mlflow.table.layout import (
     Layout,
     TextEncoding,
     find_layout,
     first_encoding,
     guessed_encoding,
-)
-from kd_mlflow.table.numerals import (
-    Marks,
-    decimal_commas,
-    is_number,
-    may_be_rounded,
-    read_texts,
-    whole_numbers,
-    with_fractions,
 )
 
 _log = logging.getLogger(__name__)
@@ -126,7 +118,8 @@ def read_delimited(
 def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T]) -> T:
     """Use a CSV file whose encoding is found, which takes a reading of all of it.
 
-    Raises DataError for a file that is no text, or that has rows longer than its header.
+    A line in the log says which one where it is no UTF-8. Raises DataError for a file that is no
+    text, or that has rows longer than its header.
     """
 
     def read(encoding: TextEncoding) -> T:
@@ -143,22 +136,17 @@ def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T
         found = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
-    _say_what_was_guessed(path.name, encoding, lost)
-    return found
-
-
-def _say_what_was_guessed(file: str, encoding: TextEncoding, lost: int) -> None:
-    """Log one line about a file that is no UTF-8."""
     told = f"; {lost:,} of its characters are lost" if lost else ""
     if encoding.errors == "replace":
-        _log.warning("%s: read as UTF-8 with mistakes in it%s", file, told)
+        _log.warning("%s: read as UTF-8 with mistakes in it%s", path.name, told)
     else:
         _log.warning(
             "%s: no UTF-8, its encoding was guessed: %s%s; save it as UTF-8 if texts look wrong",
-            file,
+            path.name,
             GUESSES[encoding.name],
             told,
         )
+    return found
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -171,36 +159,39 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _read(file: DelimitedFile, separator: str, decimal: str) -> pd.DataFrame:
-    marks = Marks()
+    marks = numerals.Marks()
     if decimal:
         frame = file.frame(decimal)
-        marks = read_texts(frame, decimal, given=True)
+        marks = numerals.read_texts(frame, decimal, given=True)
     elif file.layout.separator == ",":
         frame = file.frame(".")
     else:
         frame, certain = _with_mark_found(file)
-        commas = with_fractions(frame, certain) if certain else []
-        marks = read_texts(frame, "," if certain else ".", given=False)
+        commas = numerals.with_fractions(frame, certain) if certain else []
+        marks = numerals.read_texts(frame, "," if certain else ".", given=False)
         marks.decimal_comma += commas
     _read_large(frame, file)
     say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
     return frame
 
 
-def say_what_was_found(file: str, separator: str, marks: Marks) -> None:
+def say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> None:
     """Log a line about a file that is not commas between cells and points in numbers.
 
     Another about each column of numbers that stays text.
     """
-    _say_marks(
-        file,
-        separator,
-        {
-            "decimal comma": marks.decimal_comma,
-            "thousands comma": marks.thousands[","],
-            "thousands point": marks.thousands["."],
-        },
-    )
+    words = {mark: word for word, mark in SEPARATORS.items()}
+    found = [] if separator == "," else [f"separator {words[separator]}"]
+    for mark, names in (
+        ("decimal comma", marks.decimal_comma),
+        ("thousands comma", marks.thousands[","]),
+        ("thousands point", marks.thousands["."]),
+    ):
+        found += [f"{mark} in {', '.join(map(repr, names))}"] if names else []
+    if found:
+        _log.warning(
+            "%s: found %s; the options separator and decimal overrule it", file, "; ".join(found)
+        )
     for name, text in marks.left.items():
         _log.warning(
             "column %r stays text: nearly all of it are numbers with commas, %r is none", name, text
@@ -256,13 +247,13 @@ def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
     These hold numbers such as 3,14, which no point explains. One is enough: then every column is
     read with a comma, and 1,234 is 1.234. Without such a column the mark is a point.
     """
-    if certain := decimal_commas(file.frame(".", rows=FIRST_ROWS)):
+    if certain := numerals.decimal_commas(file.frame(".", rows=FIRST_ROWS)):
         frame = file.frame(",")
-        if any(is_number(frame[name], ",") for name in certain):
+        if any(numerals.is_number(frame[name], ",") for name in certain):
             return frame, certain
         del frame  # two of a large one are more than memory
     frame = file.frame(".")
-    if certain := decimal_commas(frame):
+    if certain := numerals.decimal_commas(frame):
         del frame
         frame = file.frame(",")
     return frame, certain
@@ -270,21 +261,10 @@ def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
 
 def _read_large(frame: pd.DataFrame, file: DelimitedFile) -> None:
     """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
-    names = [name for name in frame.columns if may_be_rounded(frame[name])]
+    names = [name for name in frame.columns if numerals.may_be_rounded(frame[name])]
     if not names:
         return
     texts = file.texts(names)
     for name in names:
-        if (whole := whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
+        if (whole := numerals.whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
             frame[name] = whole
-
-
-def _say_marks(file: str, separator: str, marks: dict[str, list[str]]) -> None:
-    """Log one line about a file that is not commas between cells and points in numbers."""
-    words = {mark: word for word, mark in SEPARATORS.items()}
-    found = [] if separator == "," else [f"separator {words[separator]}"]
-    found += [f"{mark} in {', '.join(map(repr, names))}" for mark, names in marks.items() if names]
-    if found:
-        _log.warning(
-            "%s: found %s; the options separator and decimal overrule it", file, "; ".join(found)
-        )

@@ -11,12 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from kd_mlflow.serving.scoring import GAP_TEXTS
-from kd_mlflow.table.delimited import (
-    ONLY_EMPTY,
-    DelimitedFile,
-    in_its_encoding,
-    say_what_was_found,
-)
+from kd_mlflow.table.delimited import ONLY_EMPTY, DelimitedFile, in_its_encoding, say_what_was_found
 from kd_mlflow.table.numerals import (
     TEXT,
     Marks,
@@ -99,7 +94,8 @@ class DelimitedParts:
             rows += len(part)
             for name, held in kinds.items():
                 if not part[name].isna().all():
-                    held.add(_kind(part[name].dtype))
+                    dtype = part[name].dtype
+                    held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
         texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
         marks, alone = Marks(), not decimal and file.layout.separator == ","
         if texts and not alone:
@@ -118,17 +114,10 @@ class DelimitedParts:
         for part in self._parts(file, usecols=names, dtype=str):
             for name in names:
                 seen = kinds[name]
-                for kind, (text, count) in cells_by_kind(_texts(part[name])).items():
+                cells = pa.array(part[name], pa.string(), from_pandas=True)
+                for kind, (text, count) in cells_by_kind(cells).items():
                     first, before = seen.get(kind, (text, 0))
                     seen[kind] = first, before + count
         columns = {name: pa.array(column_in_small(kinds[name]), pa.string()) for name in names}
         series = {name: texts.to_pandas(types_mapper=TEXT) for name, texts in columns.items()}
         return pd.DataFrame(series, columns=list(names))
-
-
-def _kind(dtype: Any) -> str:
-    return "text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind]
-
-
-def _texts(series: pd.Series) -> pa.Array:
-    return pa.array(series, pa.string(), from_pandas=True)

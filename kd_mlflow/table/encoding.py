@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -19,6 +20,15 @@ from kd_mlflow.evaluation.thresholds import Cutoff, cutoff_of
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.kinds import Label, kind_of
+
+
+@contextmanager
+def column_errors() -> Iterator[None]:
+    """Raise what ``scoring`` finds wrong with a column, in the decorated function, as DataError."""
+    try:
+        yield
+    except scoring.ColumnError as error:
+        raise DataError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,28 +73,25 @@ class Encoding:
     columns: tuple[Column, ...]
     threshold: Cutoff | None = None
 
+    @column_errors()
     def encode(self, features: pd.DataFrame) -> NDArray[np.float32]:
         """Encode a table.  Shape: (n, len(columns)).
 
         Raises DataError where a column is missing or holds what it cannot.
         """
-        try:
-            return scoring.encode(features, self._described)
-        except scoring.ColumnError as error:
-            raise DataError(str(error)) from None
+        return scoring.encode(features, self._described)
 
-    def inputs(self, features: pd.DataFrame, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Encode and scale a table, or some of its rows, as a network receives it.
+    def inputs(self, features: pd.DataFrame) -> Tensor:
+        """Encode and scale a table as a network receives it.
 
         Shape: (n, d_in). Raises DataError where a column is missing or holds what it cannot.
         """
-        scaler, n = Scaler(self), len(features) if rows is None else len(rows)
-        inputs = torch.empty(n, scaler.width)
+        scaler = Scaler(self)
+        inputs = torch.empty(len(features), scaler.width)
         at_once = min(ENCODED_ROWS, max(1, ENCODED_VALUES // max(1, scaler.width)))
-        for start in range(0, n, at_once):
+        for start in range(0, len(features), at_once):
             part = slice(start, start + at_once)
-            some = features.iloc[part if rows is None else rows[part]]
-            inputs[part] = scaler(torch.from_numpy(self.encode(some)))
+            inputs[part] = scaler(torch.from_numpy(self.encode(features.iloc[part])))
         return inputs
 
     @cached_property
@@ -132,11 +139,11 @@ SOFT = 3.0
 HEAVY, CLIP = 50.0, 10.0
 """A column with a value beyond HEAVY robust deviations is cut at CLIP and scaled by one of them."""
 
-
 OUTSIDE = 10.0
 """Other columns are cut at so many of their training ranges beyond it: no network knows farther."""
 
 
+@column_errors()
 def fit_encoding(
     features: pd.DataFrame,
     *,
@@ -158,20 +165,15 @@ def fit_encoding(
 
     Raises DataError where a column has a type that no model takes.
     """
-    known = {str(name): kinds[str(name)] if kinds else kind_of(features[name]) for name in features}
-    columns = [
-        _fit_column(
-            features[name],
-            Column(
-                name=str(name),
-                kind=known[str(name)],
-                gap_texts=tuple((gap_texts or {}).get(name, ())),
-                form=(forms or {}).get(name, PLAIN),
-            ),
-            max_categories,
+    columns = []
+    for name, series in features.items():
+        blank = Column(
+            name=str(name),
+            kind=kinds[str(name)] if kinds else kind_of(series),
+            gap_texts=tuple((gap_texts or {}).get(str(name), ())),
+            form=(forms or {}).get(str(name), PLAIN),
         )
-        for name in features.columns
-    ]
+        columns.append(_fit_column(series, blank, max_categories))
     varied = [column.scale for column in columns if column.kind == "numeric" and column.scale]
     alike = bool(varied) and max(varied) <= COMMENSURABLE * min(varied)
     if varied and (scaling == "common" or (scaling == "auto" and alike)):
@@ -232,8 +234,8 @@ def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column
         middle = stamps.sort_values().iloc[len(stamps) // 2] if len(stamps) else pd.Timestamp(0)
         blank = replace(blank, origin=middle.isoformat())
     elif blank.kind == "numeric":
-        blank = replace(blank, offset=_offset(_read_numbers(series, blank)))
-    values = _encoded(series, asdict(blank)).astype(np.float64)
+        blank = replace(blank, offset=_offset(scoring.numbers(series, asdict(blank))))
+    values = scoring.encode_column(series, asdict(blank)).astype(np.float64)
     present = values[~np.isnan(values)]
     if not len(present):
         return blank
@@ -279,27 +281,13 @@ def _tight_bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | 
 
 def _fit_category(series: pd.Series, blank: Column, max_categories: int) -> Column:
     """Keep the most frequent categories, ties in alphabetical order; the rest share one code."""
-    _encoded(series, asdict(blank))
+    scoring.encode_column(series, asdict(blank))
     texts = pd.Series(series.dropna().astype(object).map(scoring.text_of), dtype=object)
     counts = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     categories = tuple(sorted(counts.index[:max_categories]))
     column = replace(blank, categories=categories)
-    codes = np.unique(_encoded(series, asdict(column)))
+    codes = np.unique(scoring.encode_column(series, asdict(column)))
     return replace(column, codes=tuple(int(code) for code in codes))
-
-
-def _read_numbers(series: pd.Series, column: Column) -> NDArray[np.float64]:
-    try:
-        return scoring.numbers(series, asdict(column))
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
-
-
-def _encoded(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
-    try:
-        return scoring.encode_column(series, column)
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
 
 
 class Scaler(nn.Module):
@@ -333,11 +321,8 @@ class Scaler(nn.Module):
         places = list(enumerate(encoding.columns))
         numbers = [(i, c) for i, c in places if c.kind != "category"]
         self._keep("numbers", [i for i, _ in numbers], torch.int64)
-        self._keep("median", [c.median for _, c in numbers])
-        self._keep("mean", [c.mean for _, c in numbers])
-        self._keep("scale", [c.scale for _, c in numbers])
-        self._keep("low", [c.low for _, c in numbers])
-        self._keep("high", [c.high for _, c in numbers])
+        for name in ("median", "mean", "scale", "low", "high"):
+            self._keep(name, [getattr(c, name) for _, c in numbers])
         self._keep("soft", [1 / SOFT if c.edges else 0.0 for _, c in numbers])
         self.bent = any(c.edges for _, c in numbers)
         self._keep("indicators", [i for i, c in numbers if c.indicator], torch.int64)

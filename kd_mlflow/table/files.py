@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 import pyarrow
 
 from kd_mlflow.config.groups import Source
-from kd_mlflow.errors import DataError, first_line, listed
+from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.table.delimited import read_delimited
 from kd_mlflow.table.frames import with_named_index
 
@@ -60,48 +58,8 @@ def refuse_csv_options(what: str, separator: str, decimal: str) -> None:
             )
 
 
-def read_file(
-    path: Path,
-    target: str,
-    *,
-    separator: str = "",
-    decimal: str = "",
-    told: Mapping[str, str] = MappingProxyType({}),
-) -> pd.DataFrame:
-    """Read a CSV or Parquet file, all of it before types are decided.
-
-    ``told`` is what columns hold: texts stay as a CSV file writes them, categories with NA too.
-    Raises DataError for an unreadable file, one without rows or features, doubled columns, a target
-    that is none of them, or labels that read as gaps.
-    """
-    texts = [name for name, what in told.items() if what not in ("number", "leave_out")]
-    literal = [name for name in texts if told[name] == "category"]
-    frame = read_columns(path, separator=separator, decimal=decimal, texts=texts, literal=literal)
-    check_columns(frame, path.name, target)
-    if is_csv(path) and target not in told and (gaps := frame[target].isna()).any():
-        written = read_columns(path, separator=separator, decimal=decimal, literal=[target])
-        _refuse_gap_texts(written[target][gaps].dropna(), target)
-    return frame
-
-
-def _refuse_gap_texts(labels: pd.Series, target: str) -> None:
-    """Raise DataError where missing labels of a CSV file are texts such as None."""
-    if len(labels):
-        texts = listed(sorted(labels.unique()))
-        raise DataError(
-            f"target {target!r} has {len(labels):,} labels written as {texts}, which reads as a "
-            f"gap; if it is a class give --column {shlex.quote(f'{target}=category')}, else remove "
-            "those rows"
-        )
-
-
 def read_columns(
-    path: Path,
-    *,
-    separator: str = "",
-    decimal: str = "",
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
+    path: Path, separator: str, decimal: str, texts: Collection[str], literal: Collection[str]
 ) -> pd.DataFrame:
     """Read a CSV or Parquet file whatever its columns are.
 
@@ -110,16 +68,14 @@ def read_columns(
     Raises DataError for an unreadable file.
     """
     if is_csv(path):
-        frame = read_delimited(path, separator, decimal, texts, literal)
-    elif path.suffix.lower() in PARQUET:
+        return read_delimited(path, separator, decimal, texts, literal)
+    if path.suffix.lower() in PARQUET:
         refuse_csv_options(path.name, separator, decimal)
-        frame = _read_parquet(path)
-    else:
-        raise DataError(
-            f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
-            "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
-        )
-    return frame
+        return _read_parquet(path)
+    raise DataError(
+        f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
+        "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
+    )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.kinds import Ints
 
 LEAST_FOLDS = 5
 """A single teacher leaves out a fifth of the rows, not all of them."""
@@ -30,7 +31,7 @@ def held_out_rows(dataset: Dataset, teachers: int, seed: int) -> tuple[NDArray[n
     return tuple(np.flatnonzero(fold == i % count).astype(np.int32) for i in range(teachers))
 
 
-def folds(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
+def folds(dataset: Dataset, count: int, seed: int) -> Ints:
     """A fold for each training row, each with nearly as many rows of a class as the others.
 
     Equal rows are in one fold, and so are those of a group: what a model learnt by heart tells
@@ -61,7 +62,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
     return fold[place]
 
 
-def _stretches(times: NDArray[np.float64], count: int) -> NDArray[np.int64] | None:
+def _stretches(times: NDArray[np.float64], count: int) -> Ints | None:
     """Cut rows by time into at most so many stretches of nearly equal sizes, ties together.
 
     None where they are too few or too unequal.  Shape: (n,).

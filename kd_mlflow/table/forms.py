@@ -25,6 +25,7 @@ LONGEST = 40
 SOME = 0.5
 """Share of a column's cells from which on it is worth a line that they are numbers or dates."""
 
+BARE = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 CODE = re.compile(r"\D*0\d", re.ASCII)
 """A text whose zeros a number would not keep, such as 007."""
 
@@ -146,12 +147,15 @@ def _numbers(counts: pd.Series, first: pd.Series) -> Found | None:
         candidates = [form for form in candidates if fits[form] == max(fits.values())]
     whole = [form for form in candidates if not (np.nan_to_num(read[form]) % 1).any()]
     form = (whole if whole and _is_currency(unit) else candidates)[0]
-    bare = [_is_bare(text) for text in counts.index]
+    bare = [BARE.fullmatch(text) is not None for text in counts.index]
     if form.decimal == "." and all(np.array(bare) | np.isnan(read[form])):
         return None
     fitting = fits[form] - (int(counts[bare].sum()) if unit == "%" else 0)  # 0.45 beside 45 %
     share = float(fitting / counts.sum())
-    return Found("numeric", _simplest(form, counts.index, read[form]), share)
+    simple = replace(form, thousands="")  # where no number has marks between thousands
+    if form.unit and np.array_equal(_read(counts.index, simple), read[form], equal_nan=True):
+        form = simple
+    return Found("numeric", form, share)
 
 
 def _unit(counts: pd.Series) -> str | None:
@@ -167,21 +171,10 @@ def _unit(counts: pd.Series) -> str | None:
     return max((unit for unit in units if unit), key=lambda unit: units[unit], default="")
 
 
-def _simplest(form: Form, texts: Any, values: np.ndarray[Any, np.dtype[np.float64]]) -> Form:
-    """The form without marks between thousands where no number has one."""
-    simple = replace(form, thousands="")
-    same = np.array_equal(_read(texts, simple), values, equal_nan=True)
-    return simple if same and form.unit else form
-
-
 def _read(texts: Any, form: Form) -> np.ndarray[Any, np.dtype[np.float64]]:
     parts = {name: getattr(form, name) for name in ("unit", "thousands", "decimal")}
     pattern, marks = scoring.number_pattern(**parts)
     return np.array([scoring.undressed(str(text), pattern, marks) for text in texts])
-
-
-def _is_bare(text: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text, re.ASCII) is not None
 
 
 def _is_currency(unit: str) -> bool:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
 from kd_mlflow.serving.scoring import GAP_TEXTS, ISO_DATE
-from kd_mlflow.table.kinds import NUMBER, Label
+from kd_mlflow.table.kinds import NUMBER, Ints, Label
 
 SPLIT_SEED = 42
 """The split never follows the training seed: metrics of two trainings compare on the same rows."""
@@ -94,7 +94,7 @@ def distinct_rows(features: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.
 def table_digest(
     features: pd.DataFrame,
     readings: Mapping[str, str],
-    labels: NDArray[np.int64],
+    labels: Ints,
     classes: tuple[Label, ...],
     target: str,
 ) -> str:
@@ -168,7 +168,7 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
                 codes[i] = GAP
                 continue
             if NUMBER.fullmatch(text) or text.lower() in TRUTH:
-                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else number_of(text)
+                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else _number_of(text)
                 continue
             if ISO_DATE.match(text):
                 moments[i] = text
@@ -204,6 +204,6 @@ def _text_code(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(digest, "little")) ^ TEXT
 
 
-def number_of(text: str) -> float | int:
+def _number_of(text: str) -> float | int:
     """The number that a text says: an int where it is whole and written so."""
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)

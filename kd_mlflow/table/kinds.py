@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving import scoring
@@ -18,6 +20,9 @@ from kd_mlflow.table.numerals import NEARLY_ALL
 
 Label = str | int | bool
 """A class as it stands in the table."""
+
+Ints = NDArray[np.int64]
+"""Numbers of rows, classes, sides or groups."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """A text that is a number."""

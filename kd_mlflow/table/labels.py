@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.kinds import Label
+from kd_mlflow.table.kinds import Ints, Label
 
 _log = logging.getLogger(__name__)
 
 NAMED_CLASSES = 50
 
 
-def numbered_labels(column: pd.Series) -> tuple[NDArray[np.int64], tuple[Label, ...]]:
+def numbered_labels(column: pd.Series) -> tuple[Ints, tuple[Label, ...]]:
     """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
 
     Raises DataError for gaps, fractions, bytes, lists and fewer than two classes.

@@ -25,8 +25,8 @@ from kd_mlflow.table.groups import (
     latest_of_group,
     row_times,
 )
-from kd_mlflow.table.hashing import split_hashes, table_digest
-from kd_mlflow.table.kinds import Label, Typed, readings, typed
+from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
+from kd_mlflow.table.kinds import Ints, Label, Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels, tell_alike
 from kd_mlflow.table.sources import AS_IT_COMES, BUILT_IN, Origin, Reading, Told, read_source
 
@@ -38,7 +38,7 @@ ROWS_PER_CLASS = 3
 LEAVE_OUT, AS_TOLD = "leave_out", "as it was told"
 
 SAVED_INDEX = re.compile(r"Unnamed: \d+")
-"""What a column without a name is called."""
+"""What a column without a name is called; of whole numbers it is an index that pandas saved."""
 
 IDENTIFIER_SHARE = 0.95
 IDENTIFIER_ROWS = 20
@@ -62,22 +62,22 @@ class Table:
     source: str
     target: str
     features: pd.DataFrame
-    labels: NDArray[np.int64]
+    labels: Ints
     classes: tuple[Label, ...]
     digest: str
     kinds: Mapping[str, str]
     gap_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forms: Mapping[str, Form] = field(default_factory=dict)
     columns: tuple[ColumnReport, ...] = ()
-    row_hashes: NDArray[np.uint64] | None = None
-    groups: NDArray[np.uint64] | None = None
+    row_hashes: Codes | None = None
+    groups: Codes | None = None
     times: NDArray[np.float64] | None = None
     group_columns: tuple[str, ...] = ()
     time_column: str = ""
     aside: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
-    def units(self) -> NDArray[np.uint64] | None:
+    def units(self) -> Codes | None:
         """Which rows stay together, equal ones or those of a group; None: each is alone."""
         return self.row_hashes if self.groups is None else self.groups
 
@@ -121,7 +121,9 @@ def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
     hashes = None
     if origin.source not in BUILT_IN:
         said = features.drop(columns=_told_to_leave(columns, told))
-        hashes = split_hashes(said.assign(**_read_otherwise(columns, said.columns)))
+        # cells say something else than they look like: 12.5 and $12.50 are one
+        otherwise = {n: columns[n].values for n in said.columns if columns[n].form != PLAIN}
+        hashes = split_hashes(said.assign(**otherwise))
     groups = times = None
     if group:
         groups = group_hashes(frame[group], split_hashes(features) if hashes is None else hashes)
@@ -197,11 +199,6 @@ def _check_told(told: Told, names: pd.Index, origin: Origin) -> None:
         raise DataError(f"the target {origin.target!r} holds classes; tell it category or text")
 
 
-def _read_otherwise(columns: Mapping[str, Typed], names: Collection[str]) -> dict[str, pd.Series]:
-    """Columns whose cells say something else than they look like: 12.5 and $12.50 are one."""
-    return {name: columns[name].values for name in names if columns[name].form != PLAIN}
-
-
 def _aside(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str) -> list[str]:
     """The columns that say which rows belong together and when each was.  Raises DataError."""
     names = list(map(str, frame.columns))
@@ -253,18 +250,14 @@ def _useless(columns: Mapping[str, Typed], told: Told) -> dict[str, str]:
     """Why columns teach nothing: they name rows, which none does that is told, or never vary."""
     found = {}
     for name, column in columns.items():
-        if name not in told and _is_saved_index(name, column):
+        whole = pd.api.types.is_integer_dtype(column.values)
+        if name not in told and whole and SAVED_INDEX.fullmatch(name):
             found[name] = "a saved index"
         elif name not in told and _is_identifier(column):
             found[name] = "unique in nearly every row"
         elif told.get(name) != LEAVE_OUT and _is_constant(column.values):
             found[name] = "the same in every row"
     return found
-
-
-def _is_saved_index(name: str, column: Typed) -> bool:
-    """Whether a column is what ``to_csv`` writes of an index without a name: whole numbers."""
-    return SAVED_INDEX.fullmatch(name) is not None and pd.api.types.is_integer_dtype(column.values)
 
 
 def _is_constant(series: pd.Series) -> bool:

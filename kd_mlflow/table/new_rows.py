@@ -14,6 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from kd_mlflow.table.kinds import Ints
+from kd_mlflow.table.numerals import EXACT
+
 NEIGHBOURS = 50
 REFERENCE_ROWS = 8192
 """Near rows are looked for among so many: work grows with the rows, not with their square."""
@@ -21,16 +24,13 @@ REFERENCE_ROWS = 8192
 CHUNK_ROWS, CHUNK_VALUES = 65_536, 2**24
 """Most rows made at once, and most values."""
 
-EXACT = 2.0**53
-"""Whole numbers below this have a float each."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
     """Two rows each, and the first one's share of the row between them.  Shape of each: (n,)."""
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
+    first: Ints
+    second: Ints
     share: NDArray[np.float64]
 
 
@@ -79,18 +79,14 @@ def rows_between(
         yield pd.DataFrame(columns)
 
 
-def _in_turn(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _in_turn(n: int, count: int, rng: np.random.Generator) -> Ints:
     """Row numbers, each as often as any other.  Shape: (count,)."""
     turns = [rng.permutation(n) for _ in range(-(-count // n))]
     return np.concatenate(turns)[:count]
 
 
 def _interpolated(
-    source: pd.Series,
-    taken: pd.Series,
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    share: NDArray[np.float64],
+    source: pd.Series, taken: pd.Series, first: Ints, second: Ints, share: NDArray[np.float64]
 ) -> pd.Series:
     """Interpolate where both sides are present; elsewhere keep what was taken.
 

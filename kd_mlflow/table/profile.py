@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
-from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.encoding import Column, Encoding, column_errors
 
 Counts = NDArray[np.int64]
 
@@ -65,9 +64,7 @@ class Profile:
             classes=tuple(document["classes"]),
             columns=tuple(
                 ColumnProfile(
-                    name=each["name"],
-                    edges=tuple(each["edges"]),
-                    counts=tuple(each["counts"]),
+                    name=each["name"], edges=tuple(each["edges"]), counts=tuple(each["counts"])
                 )
                 for each in document["columns"]
             ),
@@ -95,10 +92,7 @@ def column_counts(series: pd.Series, column: Column, edges: tuple[float, ...]) -
 
     Raises DataError where it holds what its kind cannot.
     """
-    try:
-        places, bins = _places(series, column, edges)
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
+    places, bins = _places(series, column, edges)
     return np.bincount(places, minlength=FIRST_BIN + bins).astype(np.int64)
 
 
@@ -151,12 +145,10 @@ def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> C
 
     Raises DataError where the column holds what its kind cannot.
     """
-    try:
-        return _places(series, column, edges)[0]
-    except scoring.ColumnError as error:
-        raise DataError(str(error)) from None
+    return _places(series, column, edges)[0]
 
 
+@column_errors()
 def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tuple[Counts, int]:
     """Each value's place among a column's counts, and how many bins there are."""
     if column.kind == "category":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,8 +13,14 @@ from sklearn import datasets
 
 from kd_mlflow.config.groups import DataOptions, EnsembleOptions, Source
 from kd_mlflow.config.rules import told_columns
-from kd_mlflow.errors import DataError
-from kd_mlflow.table.files import check_columns, existing_file, read_file, refuse_csv_options
+from kd_mlflow.errors import DataError, listed
+from kd_mlflow.table.files import (
+    check_columns,
+    existing_file,
+    is_csv,
+    read_columns,
+    refuse_csv_options,
+)
 from kd_mlflow.table.frames import as_frame
 
 if TYPE_CHECKING:
@@ -91,28 +98,58 @@ def read_source(
 ) -> tuple[Origin, pd.DataFrame]:
     """What a table is called and where it lies, and all its columns as they are written.
 
-    Raises DataError for whatever is wrong with the name, the file or its columns.
+    What columns are told to hold decides how those of a CSV file are written: texts stay as they
+    are, categories with NA too. Raises DataError for whatever is wrong with the name, the file or
+    its columns, and for labels that read as gaps.
     """
-    if isinstance(data, str) and data in BUILT_IN:
-        refuse_csv_options(f"the built-in table {data}", how.separator, how.decimal)
-        frame, target = _built_in(data, target)
-        return Origin(data, data, target), frame
+    texts = [name for name, what in how.told.items() if what not in ("number", "leave_out")]
+    literal = [name for name in texts if how.told[name] == "category"]
+    origin, frame = open_source(data, how.separator, how.decimal, texts, literal)
+    if origin.target:
+        if target not in ("", origin.target):
+            raise DataError(
+                f"the built-in table {data!r} has the target {origin.target!r}; received target "
+                f"{target!r}: leave it out, or give the path of a table of your own"
+            )
+        return origin, frame
+    check_columns(frame, "the DataFrame" if origin.source == FRAME else origin.name, target)
+    if is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
+        _, written = open_source(data, how.separator, how.decimal, literal=[target])
+        _refuse_gap_texts(written[target][gaps].dropna(), target)
+    return origin._replace(target=target), frame
+
+
+def open_source(
+    data: Source,
+    separator: str,
+    decimal: str,
+    texts: Collection[str] = (),
+    literal: Collection[str] = (),
+) -> tuple[Origin, pd.DataFrame]:
+    """Read a table, whatever its columns are; its origin has the target of a built-in one alone.
+
+    ``texts`` and ``literal`` are as of ``read_columns``. Raises DataError for what cannot be read.
+    """
     if not isinstance(data, str | Path):
         frame = as_frame(data)
-        refuse_csv_options("a DataFrame", how.separator, how.decimal)
-        check_columns(frame, "the DataFrame", target)
-        return Origin(FRAME, FRAME, target), frame
+        refuse_csv_options("a DataFrame", separator, decimal)
+        return Origin(FRAME, FRAME, ""), frame
+    if data in BUILT_IN:
+        refuse_csv_options(f"the built-in table {data}", separator, decimal)
+        features, labels = BUILT_IN[str(data)]()
+        target = str(labels.name)
+        return Origin(str(data), str(data), target), features.assign(**{target: labels})
     path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    frame = read_file(path, target, separator=how.separator, decimal=how.decimal, told=how.told)
-    return Origin(path.name, str(path.resolve()), target), frame
+    frame = read_columns(path, separator, decimal, texts, literal)
+    return Origin(path.name, str(path.resolve()), ""), frame
 
 
-def _built_in(name: str, target: str) -> tuple[pd.DataFrame, str]:
-    """A built-in table with its label, and what that is called."""
-    features, column = BUILT_IN[name]()
-    if target not in ("", column.name):
+def _refuse_gap_texts(labels: pd.Series, target: str) -> None:
+    """Raise DataError where missing labels of a CSV file are texts such as None."""
+    if len(labels):
+        texts = listed(sorted(labels.unique()))
         raise DataError(
-            f"the built-in table {name!r} has the target {column.name!r}; received target "
-            f"{target!r}: leave it out, or give the path of a table of your own"
+            f"target {target!r} has {len(labels):,} labels written as {texts}, which reads as a "
+            f"gap; if it is a class give --column {shlex.quote(f'{target}=category')}, else remove "
+            "those rows"
         )
-    return features.assign(**{str(column.name): column}), str(column.name)

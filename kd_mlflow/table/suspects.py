@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.groups import LEAST_GROUPS
 from kd_mlflow.table.hashing import NAMES_ROWS
+from kd_mlflow.table.kinds import Ints
 from kd_mlflow.table.loading import Table
 
 NAMES_WHOM = re.compile(
@@ -39,7 +39,7 @@ STRETCHES, LEAST_ROWS, MOST_CLASSES = 10, 50, 10
 LEVEL = 1e-4
 
 
-def suspects(table: Table, train: NDArray[np.int64], test: NDArray[np.int64]) -> Iterator[str]:
+def suspects(table: Table, train: Ints, test: Ints) -> Iterator[str]:
     """Say, a line each, which column may need the option ``group`` or ``time``.
 
     Asked of what the table is not split by.  Shape: row numbers of two sides.
@@ -62,7 +62,7 @@ def suspects(table: Table, train: NDArray[np.int64], test: NDArray[np.int64]) ->
             )
 
 
-def _codes(column: pd.Series, kind: str) -> NDArray[np.int64] | None:
+def _codes(column: pd.Series, kind: str) -> Ints | None:
     """A column's values by number, ascending where they are numbers, -1 for gaps.
 
     None where it has fractions.  Shape: (n,).
@@ -75,13 +75,7 @@ def _codes(column: pd.Series, kind: str) -> NDArray[np.int64] | None:
     return pd.factorize(values, sort=True)[0]
 
 
-def _is_group(
-    name: str,
-    codes: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    train: NDArray[np.int64],
-    test: NDArray[np.int64],
-) -> bool:
+def _is_group(name: str, codes: Ints, labels: Ints, train: Ints, test: Ints) -> bool:
     """Whether a column says who or what rows are about, and both sides have rows of the same."""
     known = codes >= 0
     values = int(codes.max(initial=-1)) + 1
@@ -97,7 +91,7 @@ def _is_group(
     return few and _alike(codes[known], labels[known])
 
 
-def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
+def _alike(codes: Ints, labels: Ints) -> bool:
     """Whether rows of one value have one label more often than rows of the next value do.
 
     What only measures something has like labels at neighbouring values too.  Shape: (n,) each.
@@ -112,7 +106,7 @@ def _alike(codes: NDArray[np.int64], labels: NDArray[np.int64]) -> bool:
     return bool(more > max(MORE_ALIKE, BEYOND_CHANCE * error))
 
 
-def _label_moves(column: pd.Series, labels: NDArray[np.int64]) -> bool:
+def _label_moves(column: pd.Series, labels: Ints) -> bool:
     """Whether the classes' shares differ between stretches of a column of dates beyond chance."""
     stamps = scoring.timestamps(column)
     known = stamps.notna().to_numpy()

@@ -1,16 +1,22 @@
-"""Curves of many runs to MLflow while they are trained, in few requests."""
+"""Curves of many runs to MLflow while they are trained, in few requests; its system metrics too.
+
+What collects those is the one thing of MLflow that this package uses and its documentation does not
+name. A release that has it no longer, or elsewhere, logs none.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
+from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from numpy.typing import NDArray
 
-from kd_mlflow.errors import StoreError
+from kd_mlflow.errors import StoreError, first_line
 from kd_mlflow.tracking.failures import PATIENCE_S
 from kd_mlflow.tracking.open_run import Point, TrackedRun, now_ms
 
@@ -20,6 +26,11 @@ METRICS_A_BATCH = 1000
 
 MOST_WAITING = 1_000_000
 """Values that wait for a store that is away, at most: some 200 MB."""
+
+TRAINED_KINDS = ("teachers", "distill", "sweep")
+"""Kinds of runs in which something is trained, and system metrics may be logged."""
+
+_log = logging.getLogger(__name__)
 
 
 class CurveWriter:
@@ -64,12 +75,7 @@ class CurveWriter:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._stop.set()
         if error is None:
             self._thread.join()
@@ -97,3 +103,55 @@ class CurveWriter:
                 run.curves(batch)
                 with self._lock:
                     self._waiting -= len(batch)
+
+
+@contextmanager
+def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
+    """Log processor, memory, disk and network of a training as long as the block, if asked to.
+
+    They go the way of curves: they wait for a store that is away.
+    """
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINED_KINDS:
+        yield
+        return
+    ended = threading.Event()
+    with CurveWriter([run]) as curves:
+        thread = threading.Thread(target=_log_samples, args=(run, curves, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _log_samples(run: TrackedRun, curves: CurveWriter, ended: threading.Event) -> None:
+    """Log until the training ends; what fails ends the metrics, with one warning."""
+    try:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        _sample(SystemMetricsMonitor(run.id), curves, ended)
+    except Exception as error:  # no psutil, another MLflow: a training is worth more than these
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "psutil"
+        _log.warning(
+            "no system metrics: %s", "pip install psutil" if missing else first_line(error)
+        )
+
+
+def _sample(monitor: Any, curves: CurveWriter, ended: threading.Event) -> None:
+    """Collect as MLflow does; one sample at least, however short the training is.
+
+    MLflow's own thread would ask the store before each value, and its end may wait for it.
+    """
+    prefix, step = f"system/{monitor.node_id}/" if monitor.node_id else "system/", 0
+    while step == 0 or not ended.is_set():
+        for _ in range(monitor.samples_before_logging):
+            monitor.collect_metrics()
+            ended.wait(monitor.sampling_interval)
+        values = {
+            f"{prefix}{name}": np.array([v]) for name, v in monitor.aggregate_metrics().items()
+        }
+        curves.on_epoch(slice(0, 1), step, values)
+        for each in monitor.monitors:
+            each.clear_metrics()
+        step += 1

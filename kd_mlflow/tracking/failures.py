@@ -12,13 +12,8 @@ from typing import TypeVar
 import mlflow
 from mlflow.exceptions import MlflowException
 from requests.exceptions import InvalidURL, RequestException, Timeout
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy import exc
+from sqlalchemy.exc import DBAPIError
 
 from kd_mlflow.errors import StoreError, first_line
 
@@ -32,7 +27,7 @@ TRACKING, REGISTRY = "tracking store", "registry"
 ADDRESS_SETTINGS = {TRACKING: "MLFLOW_TRACKING_URI", REGISTRY: "MLFLOW_REGISTRY_URI"}
 """Where MLflow is told of each."""
 
-FAILURES = (MlflowException, RequestException, SQLAlchemyError)
+FAILURES = (MlflowException, RequestException, exc.SQLAlchemyError)
 """What MLflow's calls raise."""
 
 DENIED = "PERMISSION_DENIED"
@@ -107,8 +102,7 @@ def store_error(error: BaseException, uri: str | None = None) -> StoreError:
     answer = "does not permit this user to do that" if code == DENIED else "answers with an error"
     fault = "cannot be reached" if away else answer
     return StoreError(
-        f"{stores} {fault}: {masked(reason)}; check {', '.join(settings)}",
-        unreachable=away,
+        f"{stores} {fault}: {masked(reason)}; check {', '.join(settings)}", unreachable=away
     )
 
 
@@ -136,7 +130,9 @@ def absent(error: MlflowException) -> bool:
 def passing(error: BaseException) -> bool:
     """Whether to try again may help: the network, a database, a disk or a login failed."""
     for link in _chain(error):
-        if isinstance(link, IntegrityError | DataError | ProgrammingError | PermissionError):
+        if isinstance(link, (exc.IntegrityError, exc.DataError, exc.ProgrammingError)):
+            return False
+        if isinstance(link, PermissionError):
             return False
         if isinstance(link, DBAPIError) and "syntax error" in str(link.orig):
             return False  # MLflow writes the folder into its SQL as it is: with ' and " it is none

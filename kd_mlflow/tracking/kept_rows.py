@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,12 +112,8 @@ def trained_groups(tracker: Tracker, tags: Mapping[str, str]) -> TrainedGroups |
 
     None where its table had none, or nobody knows.
     """
-    run_id = tags.get("kd.run_id")
-    if not run_id:
-        return None
-    try:
-        path = tracker.download(run_id, TRAINED_GROUPS)
-    except RunError:
+    path = _file_of(tracker, tags, TRAINED_GROUPS)
+    if path is None:
         return None
     with np.load(path, allow_pickle=False) as kept:
         return TrainedGroups(kept["hashes"], tuple(map(str, kept["columns"])))
@@ -132,15 +129,16 @@ def trained_rows(
     theirs = Identity(tags.get("kd.data_digest", ""), tags.get("kd.split", ""))
     if theirs == identity:
         return np.empty(0, dtype=np.uint64)
-    run_id = tags.get("kd.run_id")
-    if not run_id:
-        return None
+    path = _file_of(tracker, tags, TRAINED_ROWS)
+    return None if path is None else np.asarray(np.load(path, allow_pickle=False), np.uint64)
+
+
+def _file_of(tracker: Tracker, tags: Mapping[str, str], name: str) -> Path | None:
+    """What the run of a version with these tags kept; None of an early run, or one that is gone."""
     try:
-        path = tracker.download(run_id, TRAINED_ROWS)
-    except RunError:  # an early run, or one that is gone
+        return tracker.download(run_id, name) if (run_id := tags.get("kd.run_id")) else None
+    except RunError:
         return None
-    hashes: NDArray[np.uint64] = np.load(path, allow_pickle=False)
-    return hashes
 
 
 def _record(classes: int) -> np.dtype[np.void]:

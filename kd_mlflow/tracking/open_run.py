@@ -79,7 +79,9 @@ class TrackedRun:
         """
         now, data = now_ms(), self._dataset
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        first, *more = _batched([Param(f"kd.{name}", str(v)) for name, v in params.items()])
+        all_params = [Param(f"kd.{name}", str(v)) for name, v in params.items()]
+        starts = range(0, max(1, len(all_params)), PARAMS_A_BATCH)
+        first, *more = (all_params[start : start + PARAMS_A_BATCH] for start in starts)
         values = [
             Metric(name, float(value), now, 0, model_id, *data) for name, value in metrics.items()
         ]
@@ -216,12 +218,6 @@ def _filled(write: Callable[[Path], object]) -> Iterator[Path]:
         folder.mkdir()
         write(folder)
         yield folder
-
-
-def _batched(params: list[Param]) -> list[list[Param]]:
-    """Parameters in the portions that one request takes; at least one portion."""
-    ends = range(PARAMS_A_BATCH, len(params) + PARAMS_A_BATCH, PARAMS_A_BATCH)
-    return [params[end - PARAMS_A_BATCH : end] for end in ends] or [[]]
 
 
 def now_ms() -> int:

@@ -1,18 +1,33 @@
-"""What made a run: the versions of what computes, and the commit of a checkout."""
+"""What made a run: versions of what computes, the commit of a checkout, its table."""
 
 from __future__ import annotations
 
 import getpass
 import importlib.metadata
+import json
 import subprocess
+from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from kd_mlflow.table.dataset import Split
+from kd_mlflow.table.loading import Table
+from kd_mlflow.table.scored import ScoredRows
 from kd_mlflow.tracking.failures import masked
 from kd_mlflow.version import __version__
 
 CHECKOUT = Path(__file__).parents[2]
 """The repository, where the package is used from one; a folder of packages otherwise."""
+
+SCHEMA_LENGTH = 65_535
+"""Most characters of a data set's schema, as the smallest text of a database; it lists the first
+columns."""
+
+DIGEST_LENGTH = 36
+"""MLflow keeps so many characters of a data set's digest; the tag kd.data_digest has all."""
 
 
 @cache
@@ -49,3 +64,38 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
+
+
+def data_set_input(table: Table, split: Split) -> DatasetInput:
+    """Describe a table as MLflow shows data sets, with our own digest of every value."""
+    train, val, test = len(split.train), len(split.val), len(split.test)
+    sides = {"train_rows": train, "validation_rows": val, "test_rows": test}
+    entity = _entity(table, table.digest, sides)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+
+
+def scored_input(rows: ScoredRows, digest: str) -> DatasetInput:
+    """Describe a table that is scored as MLflow shows data sets."""
+    entity = _entity(rows, digest, {})
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])
+
+
+def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) -> Dataset:
+    features = table.features
+    columns = [
+        {"type": str(features[name].dtype), "name": str(name), "required": True}
+        for name in features.columns
+    ]
+    ends = accumulate(len(json.dumps(column)) + 2 for column in columns)
+    fitting = sum(end <= SCHEMA_LENGTH - len('{"mlflow_colspec": []}') for end in ends)
+    rows, width = features.shape
+    labelled = table.labels is not None
+    sizes = {"num_rows": rows, "num_elements": rows * (width + labelled)}
+    return Dataset(
+        name=table.name,
+        digest=digest[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": table.source}),
+        schema=json.dumps({"mlflow_colspec": columns[:fitting]}),
+        profile=json.dumps({**sizes, **sides}),
+    )

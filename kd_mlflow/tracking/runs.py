@@ -17,20 +17,19 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.local_state import folder_till_exit
+from kd_mlflow.tracking.curves import system_metrics
 from kd_mlflow.tracking.failures import (
     FAILURES,
-    absent,
     absent_ok,
     fetch_error,
     masked,
-    store_error,
+    store_errors,
     unreachable,
 )
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.patience import FETCH_RETRIES, SHORT_S, Patience, impatient
 from kd_mlflow.tracking.provenance import source, user, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
-from kd_mlflow.tracking.system_metrics import system_metrics
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 VIEW, PIPELINES = "mlflow.sharedViewState.", "kd-pipelines"
@@ -109,17 +108,12 @@ class Tracker:
     def experiment_id(self) -> str:
         """The experiment that runs are opened in; made where it is missing."""
         if self._known_experiment() is None:
-            self._experiment = self._create_experiment()
+            try:
+                self._experiment = str(self.client.create_experiment(_experiment_name()))
+            except MlflowException:
+                if self._known_experiment() is None:  # no other process has made it meanwhile
+                    raise
         return str(self._experiment)
-
-    def _create_experiment(self) -> str:
-        """Make the experiment, unless another process has made it since it was looked for."""
-        try:
-            return str(self.client.create_experiment(_experiment_name()))
-        except MlflowException:
-            if (found := self._find_experiment()) is None:
-                raise
-            return found
 
     def _known_experiment(self) -> str | None:
         """The experiment, where it is there already."""
@@ -230,7 +224,9 @@ class Tracker:
         shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
         for run in runs:
             try:
-                self.close(run, status, links=shown)
+                ended = partial(self.client.set_terminated, run.id, status, now_ms())
+                with without_links(shown):
+                    self.patience.make(ended)
             except StoreError as failure:  # the others are to be ended all the same
                 failures[run.id] = failure
         return failures
@@ -255,14 +251,11 @@ class Tracker:
         if parent:
             given["mlflow.parentRunId"] = parent.id
         given |= {"mlflow.user": user(), **source()}
-        return self.opened(
-            self.patience.make(
-                lambda: self.client.create_run(
-                    self.experiment_id, start_time=begun, tags=given, run_name=name
-                ),
-                find=lambda: self._opened(opened),
-            )
+        made = self.patience.make(
+            lambda: self.client.create_run(self.experiment_id, begun, given, run_name=name),
+            find=lambda: self._opened(opened),
         )
+        return self.opened(made)
 
     def _opened(self, opened: str) -> Run | None:
         """The run with this tag ``kd.opened``, if the store has made it."""
@@ -283,12 +276,6 @@ class Tracker:
     def opened(self, run: Run) -> TrackedRun:
         """A run that is there already, to write to it."""
         return TrackedRun(self.client, self.patience, run.info.run_id, run.info.experiment_id)
-
-    def close(self, run: TrackedRun, status: str, *, links: bool = False) -> None:
-        """End a run that this tracker opened."""
-        ended = now_ms()
-        with without_links(links):
-            self.patience.make(lambda: self.client.set_terminated(run.id, status, ended))
 
     def introduce(self) -> None:
         """Give the experiment a description and a view of its pipelines, where it has none."""
@@ -315,14 +302,13 @@ class Tracker:
         """The address of a run's page or of a file there, without credentials, if it has one."""
         return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
+    @store_errors()
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
-        try:
-            return self.client.get_run(run_id)
-        except MlflowException as error:
-            if not absent(error):
-                raise store_error(error) from None
-            raise RunError(f"no run {run_id!r} in this tracking store") from None
+        run = absent_ok(lambda: self.client.get_run(run_id))
+        if run is None:
+            raise RunError(f"no run {run_id!r} in this tracking store")
+        return run
 
     def newest(self, kind: str, **tags: str) -> list[Run]:
         """Finished runs of a kind with these ``kd.`` tags, newest first."""
@@ -336,17 +322,11 @@ class Tracker:
         return self._search(f"tags.`mlflow.parentRunId` = '{run_id}'", "ASC", max_results=1000)
 
     def _search(self, clause: str, order: str, *, max_results: int) -> list[Run]:
-        experiment = self._known_experiment()
-        if experiment is None:
+        if (experiment := self._known_experiment()) is None:
             return []
-        return list(
-            self.client.search_runs(
-                [experiment],
-                clause,
-                max_results=max_results,
-                order_by=[f"attributes.start_time {order}"],
-            )
-        )
+        by = [f"attributes.start_time {order}"]
+        found = self.client.search_runs([experiment], clause, max_results=max_results, order_by=by)
+        return list(found)
 
     def download(self, run_id: str, path: str) -> Path:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
@@ -361,10 +341,8 @@ class Tracker:
         what = f"the artifact {path!r} of run {run_id}"
         if unreachable(failure):
             raise fetch_error(failure, what) from None
-        try:
+        with store_errors():
             listed = self.client.list_artifacts(run_id, path)
-        except FAILURES as error:
-            raise store_error(error) from None
         if listed:
             raise fetch_error(failure, what) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None

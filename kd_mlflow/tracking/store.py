@@ -1,4 +1,4 @@
-"""MLflow's stores: whether they answer, and a new one made whole."""
+"""MLflow's stores: whether they answer, a new one made whole, another one for a while."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, make_url
 
 from kd_mlflow.tracking.failures import (
+    ADDRESS_SETTINGS,
     NO_ANSWER,
     PATIENCE_S,
     REGISTRY,
     TRACKING,
+    elsewhere,
     masked,
     store_error,
+    store_errors,
     stores_in_use,
 )
 from kd_mlflow.tracking.patience import impatient
@@ -44,6 +48,10 @@ MAKING_S = 120
 
 MLFLOW_DATABASES = "mlflow.store.db.utils"
 """MLflow's logger of errors that it raises too: its lines have the SQL and all values."""
+
+
+SERVER = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
+"""What MLflow knows its server by, and what is of one server alone."""
 
 
 def check_stores() -> None:
@@ -168,18 +176,16 @@ def ui_command(stores: Mapping[str, str]) -> str | None:
     ``mlflow ui`` alone would open a new store of the folder it is in. An address with a password is
     not printed: the variable that has it is named instead.
     """
-    options = {TRACKING: ("backend", "MLFLOW_TRACKING_URI")}
-    options[REGISTRY] = ("registry", "MLFLOW_REGISTRY_URI")
+    options = {TRACKING: "backend", REGISTRY: "registry"}
     words = ["mlflow ui"]
     for uri, name in stores.items():
         scheme = urlsplit(uri).scheme.partition("+")[0]
         if scheme not in ("sqlite", *DATABASES):
             return None
-        option, variable = options[name]
         file = sqlite_file(uri)
         whole = f"sqlite:///{file.resolve().as_posix()}" if file else uri
-        known = shlex.quote(whole) if masked(whole) == whole else f'"${variable}"'
-        words.append(f"--{option}-store-uri {known}")
+        known = shlex.quote(whole) if masked(whole) == whole else f'"${ADDRESS_SETTINGS[name]}"'
+        words.append(f"--{options[name]}-store-uri {known}")
     return " ".join(words)
 
 
@@ -197,3 +203,30 @@ def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str |
     shown = f"/artifacts/{file}" if file else ""
     page = f"/experiments/{experiment_id}/runs/{run_id}{shown}?{VIEW}"
     return urlunsplit((parts.scheme, host, path, "", page))
+
+
+@contextmanager
+def on_server(uri: str) -> Iterator[None]:
+    """Let MLflow's tracking and registry be those of an address, for the whole process.
+
+    What it answers with an error is raised as StoreError, which names ``to_uri``.
+    """
+    before = {name: os.environ.pop(name, None) for name in SERVER}
+    _use(uri)
+    token = elsewhere.set(True)
+    try:
+        with store_errors():
+            yield
+    finally:
+        elsewhere.reset(token)
+        _use(None)
+        for name, text in before.items():
+            if text is not None:
+                os.environ[name] = text
+
+
+def _use(uri: str | None) -> None:
+    """None is the server of the environment; MLflow writes there which one it was told to use."""
+    mlflow.set_registry_uri(uri)
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop("MLFLOW_REGISTRY_URI", None)

@@ -1,30 +1,38 @@
-"""The last step: gate a version and move production to it where it passes."""
+"""Decisions about production: a version gated and promoted, a way back, who was there when."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from kd_mlflow.config.entry_points import PromoteConfig
+from kd_mlflow.config.entry_points import PromoteConfig, RollbackConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
-from kd_mlflow.models.clean_process import CleanProcess
+from kd_mlflow.local_state import clear_scratch, held, state_folder
+from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
-from kd_mlflow.registry.records import GATE, PROMOTE, cut
+from kd_mlflow.registry.history import periods
+from kd_mlflow.registry.moves import Settled
+from kd_mlflow.registry.records import GATE, PROMOTE, ROLLBACK, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.decision import Decision, decision_page
+from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.model_card import decided_card, rejection_text
-from kd_mlflow.steps.decision_run import decision_run
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
 from kd_mlflow.steps.run_table import identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.data_sets import data_set_input
 from kd_mlflow.tracking.failures import FAILURES, masked
 from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Run, Tracker
 
 _log = logging.getLogger(__name__)
@@ -152,8 +160,8 @@ def _moved(
         version=decision.version,
         reason=decision.reason,
         run_id=run.id,
+        digest=digest,
     )
-    move = replace(move, digest=digest)
     return moves.make(tracker.client, decision.model_name, move) is None
 
 
@@ -177,9 +185,10 @@ def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
     """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
     page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
     said = "" if decision.promoted else rejection_text(decision.reason, page)
-    versions.redescribe(
-        tracker.client, decision.model_name, decision.version, lambda card: decided_card(card, said)
-    )
+    client, name, number = tracker.client, decision.model_name, decision.version
+    before = client.get_model_version(name, number).description or ""
+    if (after := decided_card(before, said)) != before:
+        client.update_model_version(name, number, after)
 
 
 def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
@@ -192,9 +201,111 @@ def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> 
         tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
     except RunError:
         return
-    except (
-        *FAILURES,
-        StoreError,
-        OSError,
-    ) as error:  # the decision stands, whoever may write the report or not
+    except (*FAILURES, StoreError, OSError) as error:  # the decision stands all the same
         _log.warning("the report does not show the decision: %s", masked(first_line(error)))
+
+
+def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
+    """Move production back, in a run that says why; errors before it need no run."""
+    client, model_name = tracker.client, config.model_name
+    settle_step(model_name, tracker)
+    restored, replaced, digest = versions.find_rollback(client, model_name, config.version)
+    found = Rollback(model_name=model_name, restored=restored, replaced=replaced)
+    reason = config.reason or "no reason given"
+    with decision_run(tracker, "rollback", f"rollback to v{found.restored}") as run:
+        model = moves.read_aliases(client, model_name).model
+        about = {"model_version": found.restored, **moves.about(model, found.replaced, digest)}
+        run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in about.items()})
+        move = moves.new_move(
+            ROLLBACK,
+            origin=found.replaced,
+            version=found.restored,
+            reason=reason,
+            run_id=run.id,
+            digest=digest,
+        )
+        meanwhile = moves.make(client, model_name, move)
+        if meanwhile is not None:
+            raise RegistryError(
+                f"production of {model_name!r} moved meanwhile, from version {found.replaced} to "
+                f"{meanwhile.production}; nothing was changed: roll back again if that is meant"
+            )
+        note = notes.rollback_note(
+            model_name, restored=found.restored, replaced=found.replaced, reason=config.reason
+        )
+        run.log(tags={"kd.promotion": "rolled_back", "kd.promotion_reason": reason}, note=note)
+    return found
+
+
+def settle_step(model_name: str, tracker: Tracker) -> str | None:
+    """Finish or undo a move that was left half done; say which, None where there was none."""
+    versions.require_model(tracker.client, model_name)
+    settled = moves.settle(tracker.client, model_name)
+    try:
+        end_dead(tracker)
+    except OSError as error:  # another user's folder
+        _log.warning("runs of killed processes are not looked for: %s", error)
+    if settled is None:
+        return None
+    said = _settled_text(settled)
+    _log.warning("%s: %s", model_name, said)
+    return said
+
+
+def _settled_text(settled: Settled) -> str:
+    if (move := settled.move) is None:
+        return f"the tag kd.moving told of no move and is gone: {settled.doubt}"
+    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
+    done = "finished" if settled.finished else "undone: production had not moved"
+    return f"{what} was left half done and is {done}"
+
+
+def history_step(model_name: str, tracker: Tracker) -> History:
+    """Read who was in production, once nothing is half done."""
+    settled = settle_step(model_name, tracker)
+    return History(
+        model_name=model_name,
+        production=moves.read_aliases(tracker.client, model_name).production,
+        periods=periods(tracker.client, model_name),
+        settled=settled,
+    )
+
+
+@contextmanager
+def decision_run(
+    tracker: Tracker, kind: str, name: str, parent: TrackedRun | None = None
+) -> Iterator[TrackedRun]:
+    """A run of a decision, which this machine can tell from one whose process has died.
+
+    Its tag ``kd.opened`` names a lock that is held as long as the process lives.
+    """
+    opened = uuid.uuid4().hex
+    place = _folder(tracker) / opened
+    with ExitStack() as holding:
+        try:
+            end_dead(tracker)
+            holding.enter_context(held(place))
+        except OSError as error:
+            _log.warning("a run that is killed will stay RUNNING: %s", error)
+        with tracker.run(kind, name, parent=parent, opened=opened) as run:
+            yield run
+        with suppress(OSError):  # another user's folder
+            place.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def end_dead(tracker: Tracker) -> None:
+    """End the runs of decisions whose processes died on this machine, as KILLED.
+
+    The files that they left go too.
+    """
+    clear_scratch()
+    for lock in _folder(tracker).glob("*.lock"):
+        with held(lock.with_suffix("")) as ours:
+            if ours:
+                tracker.end_dead(lock.stem)
+                lock.unlink(missing_ok=True)
+
+
+def _folder(tracker: Tracker) -> Path:
+    """Where locks of decisions in this store and experiment lie."""
+    return state_folder("decisions") / hashlib.sha256(tracker.place.encode()).hexdigest()[:16]
