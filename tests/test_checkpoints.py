@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kd_mlflow.population import training
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot
 from kd_mlflow.population.losses import DistillationLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, RowOrders, Sampling
@@ -36,6 +36,7 @@ KINDS = {
     "mixup": (MIXED, SCHEDULE),
     "pools": (SMALL_POOLS, SCHEDULE),
     "held out": (LEFT_OUT, replace(SCHEDULE, patience=1, learning_rate=0.2)),
+    "own decays": (WHOLE, replace(SCHEDULE, weight_decay=(0.0, 1e-3, 0.0, 1e-2, 1e-4))),
 }
 """Trainings that differ in what they must remember."""
 
@@ -233,3 +234,15 @@ def test_row_orders_go_on_from_their_state(pool, epoch_rows, drawn):
     other.state = json.loads(json.dumps(one.state))
     for _ in range(7):
         np.testing.assert_array_equal(next(one), next(other))
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_of_several_files_the_farthest_counts(tmp_path, first):
+    """Of a member that chunks of two runs hold, whichever of their files is read first."""
+    checkpoints = Checkpoints(tmp_path / "t").owned_by(seeds=[1, 2])
+    for members, epochs in ((slice(0, 1), first), (slice(0, 2), 4 - first)):
+        k = members.stop - members.start
+        snapshot = Snapshot(epochs=epochs, arrays={"a": np.zeros((k, 1))}, documents=({},) * k)
+        checkpoints.write(members, snapshot)
+    found = checkpoints.found(2)
+    assert [one.epochs for one in found] == [3, 4 - first]

@@ -1,6 +1,7 @@
 """Counts of training rows by bin, and how far later rows have moved from them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,13 @@ def test_a_column_has_moved_from_an_index_of_a_tenth(moved, shifted):
     assert drift.shifted is shifted
     assert drift.above(0.099)
     assert not drift.above(0.101)
+
+
+def test_groups_widen_what_chance_explains():
+    """Where shares vary three times as much, the bound is three times as far; if there is one."""
+    drift = column_drift("x", "boolean", np.array([0, 50, 50]), np.array([0, 20, 30]), binned=False)
+    assert drift.inflated(3).chance == pytest.approx(3 * drift.chance)
+    assert replace(drift, chance=None).inflated(3).chance is None
 
 
 def test_few_rows_have_a_large_index_and_no_shift():

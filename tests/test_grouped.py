@@ -5,7 +5,14 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from kd_mlflow.evaluation.grouped import MOST_GROUPS, group_error, mcnemar_by_groups, mean_error
+from kd_mlflow.evaluation import grouped
+from kd_mlflow.evaluation.grouped import (
+    MOST_GROUPS,
+    deviate,
+    group_error,
+    mcnemar_by_groups,
+    mean_error,
+)
 from kd_mlflow.evaluation.intervals import (
     accuracy_difference,
     knowledge_recovered,
@@ -21,7 +28,7 @@ from kd_mlflow.evaluation.metric_intervals import (
 )
 from kd_mlflow.evaluation.scores import RowScores, class_scores, expected_accuracy, paired
 
-GROUPS, TABLES, AS_ROWS = 120, 500, 100
+GROUPS, TABLES = 120, 500
 """Groups of test rows of each simulated table, and how many tables: a fifth of 600 customers."""
 
 
@@ -66,17 +73,16 @@ def test_intervals_of_groups_hold_the_truth_in_95_of_100_tables():
     truth = {name: each.value for name, each in found(labels, models, of).items()}
     held = dict.fromkeys(truth, 0)
     as_rows = 0
-    for table in range(TABLES):
+    for _ in range(TABLES):
         labels, models, of = simulated(GROUPS, rng)
         for name, each in found(labels, models, of).items():
             held[name] += each.low <= truth[name] <= each.high
-        if table < AS_ROWS:
-            rows = metrics_with_intervals(scored(labels, models[0]))["accuracy"]
-            as_rows += rows.low <= truth["accuracy"] <= rows.high
-    print({name: count / TABLES for name, count in held.items()}, as_rows / AS_ROWS)
+        rows = mean_share(scored(labels, models[0]).hits)
+        as_rows += rows.low <= truth["accuracy"] <= rows.high
+    print({name: count / TABLES for name, count in held.items()}, as_rows / TABLES)
     assert all(0.93 <= held[name] / TABLES <= 0.975 for name in held if name != "ece"), held
     assert held["ece"] / TABLES >= 0.93
-    assert as_rows / AS_ROWS < 0.9
+    assert as_rows / TABLES < 0.9
 
 
 def tables():
@@ -142,6 +148,23 @@ def test_mcnemars_test_of_single_rows_is_the_test_of_groups_of_one():
     assert mcnemar_p(first, first, alone) == 1
 
 
+def test_two_groups_have_one_degree_of_freedom():
+    """Student's t of as many groups less one; of one group nothing is known."""
+    assert deviate(2) == pytest.approx(12.7062, abs=1e-4)
+    assert deviate(1) == np.inf
+
+
+def test_of_very_many_rows_mcnemars_test_is_normal(monkeypatch):
+    """Where the exact distribution takes too long its normal limit gives nearly the same."""
+    rng = np.random.default_rng(5)
+    groups = np.arange(4000) // 4
+    first, second = rng.random((2, 4000)) < np.array([[0.8], [0.79]])
+    exact = mcnemar_by_groups(first, second, groups)
+    monkeypatch.setattr(grouped, "MOST_DISCORDANT", 0)
+    assert 0.001 < exact < 0.999
+    assert mcnemar_by_groups(first, second, groups) == pytest.approx(exact, abs=0.01)
+
+
 def test_many_groups_are_drawn_together():
     """Beyond some thousand groups the bootstrap's interval is as wide, at a bounded cost."""
     rng = np.random.default_rng(2)
@@ -160,6 +183,7 @@ def test_one_group_says_nothing_of_others():
     for name, each in every.items():
         assert each.low <= 0 or name in ("accuracy", "balanced_accuracy", "recall", "precision")
         assert each.high - each.low >= 0.7, name
+    assert (every["ece"].low, every["ece"].high) == (0, 1)
     one = scored(labels, models[0], same)
     assert expected_accuracy(one).high == 1
     assert group_error(np.array([1.0, -1.0]), np.zeros(2, dtype=int)) == np.inf

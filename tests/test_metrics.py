@@ -443,12 +443,15 @@ def test_a_student_that_answers_one_class_for_every_row_is_known():
     students = {"distilled": [[0, 0, 0], [0, 1, 2]], "baseline": [[2, 2, 2], [2, 2, 2]]}
     assert compared([0, 0, 2], **students).constant == "0"
     assert compared([0, 0, 2], registered=1, **students).constant is None
+    last = students | {"distilled": [[2, 2, 2], [0, 1, 2]]}
+    assert compared([0, 0, 2], **last).constant == "2"
 
 
 def test_log_loss_gains_are_positive_where_students_are_better():
     """A gain is the other's log loss minus the students', in the summary with its bounds."""
     comparison = weighed(3, 1, boosting=2)
     summary = comparison.summary
+    assert list(comparison.gains) == list(comparison.loss_gains) == ["baseline"]
     gain = comparison.loss_gains["baseline"]
     assert gain.low > 0
     expected = summary["baseline_test_log_loss"] - summary["distilled_test_log_loss"]

@@ -66,6 +66,8 @@ def test_a_student_of_one_epoch_does_not_replace_a_trained_one(own_main):
     assert check.metrics["gain_over_production_high"] < 0
     assert check.metrics["compared_rows"] == 1000
     assert f"against {check.metrics['production_test_accuracy']:.4f} of version 1" in check.reason
+    lost, kept = (check.metrics[f"{who}_test_log_loss"] for who in ("candidate", "production"))
+    assert lost > kept > 0
     assert aliases(own_main.client) == {"production": "1"}
 
 

@@ -155,3 +155,16 @@ def test_without_labels_models_are_compared_by_agreement():
     assert {field.name for field in fields(found) if getattr(found, field.name) is not None} == {
         "agreement"
     }
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_equal_rows_answer_is_taken_whole(classes):
+    """Class, confidence and, of two classes, the second one's probability; not the label."""
+    probabilities, labels = answers(4, classes)
+    scores = RowScores.of(probabilities, labels)
+    alike = scores.alike(np.array([0, 0, 2, 2]))
+    assert list(alike.predicted) == list(scores.predicted[[0, 0, 2, 2]])
+    assert list(alike.confidence) == list(scores.confidence[[0, 0, 2, 2]])
+    second = probabilities[[0, 0, 2, 2], 1] if classes == 2 else []
+    np.testing.assert_allclose(alike.second, second)
+    assert list(alike.labels) == list(labels)

@@ -287,3 +287,13 @@ def test_teachers_that_trained_on_validation_rows_are_not_taken(store):
     config = DistillConfig(data="wine", val_fraction=0.5, teachers=run_id, **STUDENTS)
     with pytest.raises(RunError, match="another split of this data"):
         pipeline.run_distill(config)
+
+
+def test_the_digest_tells_what_the_split_does_not():
+    """A text that says a gap and a gap are one to the split, two to whoever asks what was read."""
+    said, left = (
+        pd.DataFrame({"a": pd.Series([cell, "x"], dtype=object)}) for cell in ("NA", None)
+    )
+    assert list(row_hashes(said)) == list(row_hashes(left))
+    given = {"readings": {}, "labels": np.arange(2), "classes": (0, 1), "target": "y"}
+    assert table_digest(said, **given) != table_digest(left, **given)

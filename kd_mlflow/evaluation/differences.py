@@ -28,6 +28,8 @@ def bounds(gain: Interval, measure: Measure) -> str:
     '95 % interval 0.20 points worse to 0.40 better'
     >>> bounds(Interval(value=-0.003, low=-0.004, high=-0.002), ACCURACY)
     '95 % interval 0.20 to 0.40'
+    >>> bounds(Interval(value=0.004, low=0.001, high=0.006), LOG_LOSS)
+    '95 % interval 0.0010 to 0.0060'
     """
     factor, decimals, unit, better, worse = measure
     low, high = (f"{abs(factor * end):.{decimals}f}" for end in (gain.low, gain.high))
