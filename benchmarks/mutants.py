@@ -348,8 +348,8 @@ def room_of(text: str) -> str:
     return text
 
 
-def main() -> None:
-    """Ask about every mutant, print who is alive and the share of those killed."""
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What is asked for, by the command line where no words are given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rooms", nargs="*", type=room_of, default=[*ROOMS], help=", ".join(ROOMS))
     parser.add_argument("--sample", type=int, help="mutants of a room; all where none are given")
@@ -357,7 +357,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
     parser.add_argument("--again", action="store_true", help="ask about those alive once more")
-    given = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Ask about every mutant, print who is alive and the share of those killed."""
+    given = options()
     import_libraries()
     end = time.monotonic() + 60 * given.minutes
     given.out.parent.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ import kd_mlflow as kd
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
+from kd_mlflow.figures.style import canvas
 from kd_mlflow.models import any_model
 from kd_mlflow.models.respondent import Respondent
 from kd_mlflow.models.student_model import PROFILE
@@ -60,7 +61,8 @@ def unpainted(request, monkeypatch):
     """Drawing takes a second: only what looks at pictures does it."""
     if "painted" not in request.fixturenames:
         monkeypatch.setattr(
-            "kd_mlflow.steps.evaluate.draw", lambda findings: dict.fromkeys(PICTURES)
+            "kd_mlflow.steps.evaluate.draw",
+            lambda findings: {name: canvas(1.0)[0] for name in PICTURES},
         )
 
 
