@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,14 +195,15 @@ def copied_store(database: Path, folder: Path) -> Iterator[str]:
         forget_store()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests come first: no process is left alone with one at the end.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Of what is asked for, files with most slow tests come first: none is left at the end.
 
     Of the fast ones one that needs the shared ``main`` begins, and those that do not follow: the
     other processes have something to do while it is made.
     """
     mark_slow_cases(items)
+    yield
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     needing = {item.path for item in items if "finished_main" in getattr(item, "fixturenames", ())}
     first = next(
@@ -244,18 +246,24 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def empty_database(made_once: Callable[..., Path]) -> Path:
-    """An sqlite store without runs; made once, for making one takes seconds."""
-    return made_once("empty", _empty)
+def empty_database(made_once: Callable[..., Path], pytestconfig: pytest.Config) -> Path:
+    """An sqlite store without runs; making one takes seconds: once for a release of MLflow."""
+    kept = pytestconfig.cache and pytestconfig.cache.mkdir(f"mlflow-{version('mlflow')}")
+    return made_once("empty", lambda folder: _empty(folder, kept and kept / "mlflow.db"))
 
 
-def _empty(folder: Path) -> Path:
+def _empty(folder: Path, kept: Path | None) -> Path:
     from mlflow import MlflowClient
 
     path = folder / "mlflow.db"
+    if kept and kept.exists():
+        return Path(shutil.copy(kept, path))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         MlflowClient(f"sqlite:///{path}").search_experiments()
+    if kept:
+        shutil.copy(path, half := kept.with_suffix(".half"))
+        half.replace(kept)
     return path
 
 

@@ -140,6 +140,7 @@ def test_the_majority_answers_as_the_training_rows_do():
     assert found["majority_test_log_loss"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_slow_call_is_timed_few_times():
     """A time is a median of calls; who takes long is not asked twenty times."""
     calls = []

@@ -105,7 +105,7 @@ def roots(path, *, anywhere):
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"kd_mlflow"}
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("anywhere", [False, True], ids=["as loaded", "anywhere"])
 def test_what_the_package_imports_is_declared_by_name(anywhere):
     """Nothing is imported that is here only because something else asked for it."""

@@ -452,6 +452,7 @@ def test_a_locked_database(store, quick, tmp_path, monkeypatch, fault):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_artifacts(store, quick, monkeypatch, fault):
     """Artifacts that cannot be written are written once there is room, as they were."""
     original, full = MlflowClient.log_artifacts, [True, True, True]

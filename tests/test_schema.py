@@ -77,6 +77,7 @@ def test_many_categories_are_counted():
     assert max(map(len, shown.split(", "))) <= 10
 
 
+@pytest.mark.slow
 def test_the_cards_table_is_bounded():
     """However many columns there are and whatever they are called, the table fits its part."""
     frame = pd.DataFrame({"|<b>`" * 40 + str(i): ["|" * 99, "<i>" * 33, "x"] for i in range(300)})

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from test_drift import ENCODING, PROFILE, table
 
 from kd_mlflow.distillation.segments import LEAST_ROWS, PER_COLUMN, weakest_segments
@@ -43,6 +44,7 @@ def test_planted_weak_rows_are_found():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_chance_is_not_taken_for_weakness():
     """Of 80 models without a weak spot few are said to have one, though all have a worst one.
 
