@@ -3,6 +3,7 @@
 import json
 import logging
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def many_columns():
 
 def too_long(path):
     """Columns of a database that declare a length, and hold longer texts; SQLite lets them."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master")]
         found = {}
         for table in tables:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sqlite3
+from contextlib import closing
 
 import mlflow
 import numpy as np
@@ -219,7 +220,7 @@ def test_a_registry_that_refuses_moves_nothing(own_main, monkeypatch, call, code
 def test_an_alias_that_points_nowhere_is_one_line(own_main):
     """Production of a version that is not there stops promote, rollback and loading."""
     registered_again(own_main.client)
-    with sqlite3.connect(own_main.folder / "mlflow.db") as database:
+    with closing(sqlite3.connect(own_main.folder / "mlflow.db")) as database, database:
         database.execute(
             "UPDATE registered_model_aliases SET version = 77 WHERE alias = 'production'"
         )

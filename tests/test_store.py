@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import mlflow
@@ -318,7 +318,7 @@ def test_a_failed_write_shows_no_value(store, tmp_path, caplog, capfd):
     """What was to be written is in no message and no log: a database's error has it all."""
     client = Tracker().client
     run = client.create_run(client.create_experiment("runs")).info.run_id
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON tags "
             "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
