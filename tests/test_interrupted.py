@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,7 +136,8 @@ def story(empty_database, tmp_path_factory):
     for folder in folders:
         table(folder)
         shutil.copy(empty_database, folder / "mlflow.db")
-        clients.append(MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"))
+        with chdir(folder):  # where MLflow first opens a store it puts files, of any later run too
+            clients.append(MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"))
     folder, whole = folders
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, f"sqlite:///{whole / 'mlflow.db'}", whole)
