@@ -21,6 +21,8 @@ from kd_mlflow.config.entry_points import MainConfig, TeachersConfig
 from kd_mlflow.config.rules import Address
 from kd_mlflow.distillation import catboost_models
 from kd_mlflow.distillation.families import kind_of, teachers_fingerprint
+from kd_mlflow.distillation.inputs import teachers_encoding
+from kd_mlflow.distillation.one_shot import ArrayFamily
 from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_ensemble
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.evaluation import gate as gates
@@ -154,6 +156,16 @@ def test_the_family_of_the_page_is_one_file_and_a_line(tmp_path, monkeypatch, da
     np.testing.assert_allclose(shares(model.predict(rows)), expected, atol=1e-6)
     again = Ensemble.load(tmp_path / "model")
     assert torch.equal(again.score(rows, "probabilities"), ensemble.score(rows, "probabilities"))
+
+
+@pytest.mark.parametrize("missing", ["fit_arrays", "score"])
+def test_a_family_of_half_a_model_is_refused_at_once(missing, dataset):
+    """Before anything is trained: a subclass says how a model is fitted and how it is asked."""
+    given = {"fit_arrays": staticmethod(lambda *given: {}), "score": staticmethod(lambda *given: 0)}
+    del given[missing]
+    half = type("Half", (ArrayFamily,), {"name": "half", "words": "halves", **given})
+    with pytest.raises(TypeError, match=missing):
+        half(encoding=teachers_encoding(config(), dataset))
 
 
 def test_the_check_of_the_page_is_one_file_and_a_line(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kd_mlflow.config.recipes import HUGE
 from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
-from kd_mlflow.distillation.identity import BOOSTING_STREAM
+from kd_mlflow.distillation.identity import BOOSTING_STREAM, MOST_SEED
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
@@ -74,9 +74,6 @@ SIDES = {"train": "train_loss", "held_out": HELD_OUT, "val": "val_loss"}
 
 TEXT = "text"
 """What a checkpoint calls a model that LightGBM wrote."""
-
-MOST_SEED = 2**31 - 1
-"""LightGBM's seeds are 32-bit integers with a sign."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.families import Kind
+from kd_mlflow.distillation.identity import MOST_SEED
 from kd_mlflow.distillation.inputs import TeacherInputs
-from kd_mlflow.distillation.one_shot import ArrayFamily, Arrays, Fold
+from kd_mlflow.distillation.one_shot import Arrays, Fold, FoldFamily
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
 from kd_mlflow.evaluation.metrics import Floats
 
@@ -36,10 +37,8 @@ MANY_CATEGORIES, COMBINED = 10, 2
 """With more columns of categories than this, so many are combined at most instead of four: it
 takes half the time and was as good."""
 
-MOST_SEED = 2**31 - 1
 
-
-class CatBoostModels(ArrayFamily):
+class CatBoostModels(FoldFamily):
     """A model is its file's bytes, the places of its categories, the count of its numbers."""
 
     name, words = NAME, "CatBoost models"

@@ -29,6 +29,9 @@ TORCH = ".".join(torch.__version__.split(".")[:2])
 TEACHER_STREAM, STUDENT_STREAM, NEW_ROWS_STREAM, BOOSTING_STREAM, FOLDS_STREAM = range(5)
 """Spawn keys of the option ``seed``; a sweep's students have the seeds of those of ``distill``."""
 
+MOST_SEED = 2**31 - 1
+"""Other libraries' seeds are 32-bit integers with a sign."""
+
 
 def member_seeds(seed: int, stream: int, k: int) -> list[int]:
     """Draw the seeds of a population's members; the first do not depend on how many follow.

@@ -168,7 +168,7 @@ def _snapshot(arrays: Arrays, history: History) -> Snapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayFamily(ABC):
+class FoldFamily(ABC):
     """A family whose models are arrays; a subclass says how one is fitted and how it is asked.
 
     ``name`` is that under which it is registered, ``words`` are for people, in the plural.
@@ -180,15 +180,9 @@ class ArrayFamily(ABC):
     name: ClassVar[str]
     words: ClassVar[str]
 
+    @abstractmethod
     def fit_fold(self, fold: Fold, seed: int) -> Arrays:
-        """Fit one model; a subclass that stops by the rows left out has its own."""
-        x, classes = self.encoding.encode(fold.features), len(self.encoding.classes)
-        return self.fit_arrays(x, fold.labels, classes, seed)
-
-    @staticmethod
-    def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
-        """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
-        raise NotImplementedError
+        """Fit one model, which may stop by the rows that it leaves out."""
 
     @staticmethod
     @abstractmethod
@@ -247,11 +241,25 @@ class ArrayFamily(ABC):
         return [fold_training(given, cls.name, cls.words, _OfArrays(empty))]
 
 
+class ArrayFamily(FoldFamily):
+    """A family whose models are fitted to encoded rows and look at no others."""
+
+    def fit_fold(self, fold: Fold, seed: int) -> Arrays:
+        """Fit one model to the rows that it does not leave out."""
+        x, classes = self.encoding.encode(fold.features), len(self.encoding.classes)
+        return self.fit_arrays(x, fold.labels, classes, seed)
+
+    @staticmethod
+    @abstractmethod
+    def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
+        """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
+
+
 @dataclass(frozen=True)
 class _OfArrays:
     """How a family of arrays is made of its subclass's two functions."""
 
-    empty: ArrayFamily
+    empty: FoldFamily
 
     def fit(self, fold: Fold, seed: int) -> Arrays:
         return self.empty.fit_fold(fold, seed)

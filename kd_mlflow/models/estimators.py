@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kd_mlflow.distillation.families import ENCODING, Family, Kind, read_json, write_json
+from kd_mlflow.distillation.identity import MOST_SEED
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.one_shot import Arrays, Fold, FoldTraining, fold_training
 from kd_mlflow.errors import ConfigError, TrainingError, first_line
@@ -46,8 +47,6 @@ DESCRIPTION = "estimators.json"
 
 TRIED_ROWS = 20
 """Rows per class that a family is tried with before anything is trained."""
-
-MOST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
