@@ -109,28 +109,14 @@ def distill_step(
     """
     dataset = session.dataset
     _check_early(config, dataset, ensemble, rehearsed=rehearsed)
-    seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
+    (seed,) = member_seeds(config.seed, STUDENT_STREAM, 1)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with begun("distill", config, session, mark) as work:
         run, lessons = work.run, transfer_set(config, dataset, ensemble)
-        work, trials = choose(work, lessons, seeds[0])
+        work, trials = choose(work, lessons, seed)
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
-        groups = student_groups(work.config, seeds)
-        with _student_runs(work, groups) as runs:
-            trained = _train(work, lessons, groups, trials, runs)
-            boosting = _boosting_alone(work, ensemble)
-            evidence = compare(
-                work.config,
-                dataset,
-                ensemble,
-                trained,
-                boosting=boosting,
-                teacher_accuracies=teacher_accuracies,
-            )
-            finals = chain(*evidence.comparison.students.values())
-            for member_run, final in zip(runs, finals, strict=True):
-                member_run.log(metrics=final)
+        evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
         note = notes.distill_note(
             dataset.table.name,
             evidence.comparison,
@@ -138,8 +124,6 @@ def distill_step(
             alpha=work.config.alpha,
             trials=trials,
         )
-        student = replace(trained, encoding=evidence.encoding).registered
-        beside = {**_beside(evidence, ensemble, boosting, student), **_fit_times(work, groups)}
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
     return DistillResult(
         run_id=run.id,
@@ -158,6 +142,38 @@ def distill_step(
         beside=beside,
         never=never_text(evidence.class_scores[STUDENT]),
     )
+
+
+def _compared(
+    work: Work[DistillConfig],
+    ensemble: Teacher,
+    lessons: TransferSet,
+    trials: Sequence[Trial],
+    teacher_accuracies: Sequence[float],
+) -> tuple[Evidence, StudentModule, Metrics]:
+    """Train students of all kinds and compare them; the registered one, and what is asked beside.
+
+    Each student's run has its final metrics when it ends.
+    """
+    config = work.config
+    groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
+    with _student_runs(work, groups) as runs:
+        trained = _train(work, lessons, groups, trials, runs)
+        boosting = _boosting_alone(work, ensemble)
+        evidence = compare(
+            config,
+            work.dataset,
+            ensemble,
+            trained,
+            boosting=boosting,
+            teacher_accuracies=teacher_accuracies,
+        )
+        finals = chain(*evidence.comparison.students.values())
+        for run, final in zip(runs, finals, strict=True):
+            run.log(metrics=final)
+    student = replace(trained, encoding=evidence.encoding).registered
+    beside = {**_beside(evidence, ensemble, boosting, student), **_fit_times(work, groups)}
+    return evidence, student, beside
 
 
 def _beside(
