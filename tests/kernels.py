@@ -19,7 +19,14 @@ TIMEOUT_S = 240
 SMALLER = """
 import dataclasses
 
+import conftest
+import pytest
+
 from kd_mlflow import pipeline
+
+pipeline.CleanProcess = conftest.OwnProcess
+conftest.leave_undrawn(pytest.MonkeyPatch())
+conftest.leave_unrehearsed(pytest.MonkeyPatch())
 
 def smaller(step):
     def run(config):
@@ -31,7 +38,10 @@ def smaller(step):
 for name in ("run_teachers", "run_distill", "run_promote"):
     setattr(pipeline, name, smaller(getattr(pipeline, name)))
 """
-"""What a kernel does first where a notebook's steps are to take other options than it says."""
+"""What a kernel does first where a notebook's steps are to take other options than it says.
+
+Pages' figures and the clean process of a promotion have tests of their own.
+"""
 
 
 def execute(
@@ -51,7 +61,7 @@ def execute(
         "IPYTHONDIR": str(folder / ".ipython"),
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONPATH": str(FOLDER.parent),
+        "PYTHONPATH": os.pathsep.join(map(str, (FOLDER.parent, Path(__file__).parent))),
     }
     client = NotebookClient(
         notebook,

@@ -23,6 +23,9 @@ TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 LEAST_COMPRESSION = 10
 """How much smaller than its ensemble a student must be, where one of the menu can be."""
 
+IN_PLAY = 2.0
+"""Inputs whose divergence is at most so many times the least are tried with wider layers."""
+
 C = TypeVar("C", bound=StudentRecipe)
 
 Size = tuple[int, tuple[int, ...]]
@@ -45,6 +48,11 @@ class Trial:
     parameters: int
     divergence: float
 
+    @property
+    def size(self) -> Size:
+        """Its bins and hidden layers."""
+        return self.bins, self.hidden
+
 
 def choose_student(
     recipe: StudentRecipe,
@@ -55,34 +63,38 @@ def choose_student(
 ) -> tuple[Trial, ...]:
     """Try sizes of a resolved recipe's menu; the last one is to be kept.
 
-    Finer bins are tried with the smallest layers as long as they help, then wider layers with the
-    best of these bins. Nothing follows a student whose divergence is within ``menu_tolerance`` of
-    0, and no size above a tenth of the ensemble's is tried, if any is below. Temperatures are tried
-    with the smallest. Kept is the smallest within ``menu_tolerance`` of the least divergence.
-    Empty where the recipe leaves nothing to choose.
+    Each kind of inputs is tried with the smallest layers; those that come within ``IN_PLAY`` of the
+    least divergence so, with the widest; the best of all inputs, with layers between. Nothing
+    follows a student whose divergence is within ``menu_tolerance`` of 0, and no size above a tenth
+    of the ensemble's is tried, if any is below. Temperatures are tried with the smallest. Kept is
+    the smallest within ``menu_tolerance`` of the least divergence. Empty where the recipe leaves
+    nothing to choose.
     """
-    n, tolerance = lessons.labelled_rows, recipe.menu_tolerance
+    n, tolerance, alpha = lessons.labelled_rows, recipe.menu_tolerance, recipe.alpha
     temperatures, layers = recipe.menu("temperature", n), recipe.menu("student_hidden", n)
     encodings = _different_inputs(recipe, lessons)
     if len(encodings) * len(layers) * len(temperatures) == 1:
         return ()
-    small, trials = _small_enough(lessons, encodings, layers), list[Trial]()
+    sizes, trials = _small_enough(lessons, encodings, layers), list[Trial]()
 
-    def climb(sizes: Iterable[Size]) -> Trial:
-        for size in filter(small, sizes):
-            tried = [trials[0].temperature] if trials else temperatures
-            settings = [StudentSetting(seed=seed, temperature=t, alpha=recipe.alpha) for t in tried]
-            trials.append(_try(recipe, lessons, settings, size, fit))
-            least = min(trial.divergence for trial in trials)
-            if least <= tolerance or trials[-1].divergence > least:
+    def try_all(wanted: Iterable[Size]) -> list[Trial]:
+        """Try sizes one after the other; give all trials so far, the nearest first."""
+        for size in wanted:
+            if any(trial.divergence <= tolerance for trial in trials):
                 break
-        least = min(trial.divergence for trial in trials)
-        near = [trial for trial in trials if trial.divergence <= least + tolerance]
-        return min(near, key=lambda trial: trial.parameters)
+            if size in sizes and size not in [trial.size for trial in trials]:
+                tried = [trials[0].temperature] if trials else temperatures
+                settings = [StudentSetting(seed=seed, temperature=t, alpha=alpha) for t in tried]
+                trials.append(_try(recipe, lessons, settings, size, fit))
+        return sorted(trials, key=lambda trial: trial.divergence)
 
-    kept = climb((bins, layers[0]) for bins in encodings)
-    if kept.divergence > tolerance:
-        kept = climb((kept.bins, hidden) for hidden in layers[1:])
+    nearest = try_all((bins, layers[0]) for bins in encodings)
+    in_play = [t.bins for t in nearest if t.divergence <= IN_PLAY * nearest[0].divergence]
+    widest = dict(sizes)  # of the same bins the last one stays
+    nearest = try_all((bins, widest[bins]) for bins in in_play)
+    nearest = try_all((nearest[0].bins, hidden) for hidden in layers)
+    near = [trial for trial in nearest if trial.divergence <= nearest[0].divergence + tolerance]
+    kept = min(near, key=lambda trial: trial.parameters)
     return (*(trial for trial in trials if trial is not kept), kept)
 
 
@@ -115,16 +127,16 @@ def _different_inputs(recipe: StudentRecipe, lessons: TransferSet) -> dict[int, 
 
 def _small_enough(
     lessons: TransferSet, encodings: Mapping[int, Encoding], layers: Sequence[tuple[int, ...]]
-) -> Callable[[Size], bool]:
-    """Whether a size is a tenth of the ensemble's at most; any is where none of these is."""
+) -> list[Size]:
+    """Sizes of a tenth of the ensemble's at most, or all where none is; the widest layers last."""
     most = math.inf
     if lessons.ensemble_parameters is not None:
         most = lessons.ensemble_parameters / LEAST_COMPRESSION
     sizes = {
-        (bins, hidden): student_parameters(encoding, hidden)
-        for (bins, encoding), hidden in product(encodings.items(), layers)
+        (bins, hidden): student_parameters(encodings[bins], hidden)
+        for hidden, bins in product(layers, encodings)
     }
-    return lambda size: sizes[size] <= most or min(sizes.values()) > most
+    return [size for size, n in sizes.items() if n <= most] or list(sizes)
 
 
 def shortened(task: Task) -> Task:
