@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.kinds import Ints
 
-LEAST_FOLDS = 5
-"""A single teacher leaves out a fifth of the rows, not all of them."""
+LEAST_FOLDS, MOST_FOLDS, FOLD_ROWS = 5, 20, 1_000
+"""A single teacher leaves out a fifth of the rows, not all of them, and of many rows fewer: a fold
+is of so many at least where it is less than a fifth.
+"""
 
 ALWAYS_TRAINED = -1
 """The fold of rows that nobody leaves out."""
@@ -26,7 +28,8 @@ def held_out_rows(dataset: Dataset, teachers: int, seed: int) -> tuple[NDArray[n
     Where there are fewer folds than teachers, several leave out the same. Row numbers count within
     the train side.
     """
-    fold = folds(dataset, max(teachers, LEAST_FOLDS), seed)
+    by_rows = min(MOST_FOLDS, len(dataset.split.train) // FOLD_ROWS)
+    fold = folds(dataset, max(teachers, LEAST_FOLDS, by_rows), seed)
     count = int(fold.max()) + 1
     return tuple(np.flatnonzero(fold == i % count).astype(np.int32) for i in range(teachers))
 
