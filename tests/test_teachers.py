@@ -93,6 +93,16 @@ def test_one_teacher_leaves_out_a_fifth(dataset):
     assert len(rows) == pytest.approx(len(dataset.split.train) / 5, abs=3)
 
 
+@pytest.mark.parametrize(("rows", "left_out"), [(4_000, 800), (8_000, 1_000), (40_000, 2_000)])
+def test_of_many_rows_fewer_are_left_out(rows, left_out):
+    """A fifth, or a thousand where that is less, or a twentieth; equal rows count once."""
+    (found,) = held_out_rows(with_labels(np.arange(rows) % 2), 1, seed=3)
+    assert len(found) == pytest.approx(left_out, abs=3)
+    equal = with_labels(np.arange(rows) % 2, hashes=np.arange(rows).astype(np.uint64) // 20)
+    (found,) = held_out_rows(equal, 1, seed=3)
+    assert len(found) == pytest.approx(rows / 5, abs=60)
+
+
 def test_families_are_those_of_the_option(dataset):
     """Networks of two kinds of inputs and boosted models; networks alone; trees alone."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,8 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.kinds import Ints
 
 LEAST_FOLDS, MOST_FOLDS, FOLD_ROWS = 5, 20, 1_000
-"""A single teacher leaves out a fifth of the rows, not all of them, and of many rows fewer: a fold
-is of so many at least where it is less than a fifth.
+"""A single teacher leaves out a fifth of the rows, not all of them. Of many rows it leaves out
+fewer, but a thousand different ones, or groups, at least.
 """
 
 ALWAYS_TRAINED = -1
@@ -28,7 +30,7 @@ def held_out_rows(dataset: Dataset, teachers: int, seed: int) -> tuple[NDArray[n
     Where there are fewer folds than teachers, several leave out the same. Row numbers count within
     the train side.
     """
-    by_rows = min(MOST_FOLDS, len(dataset.split.train) // FOLD_ROWS)
+    by_rows = min(MOST_FOLDS, len(np.unique(_units(dataset))) // FOLD_ROWS)
     fold = folds(dataset, max(teachers, LEAST_FOLDS, by_rows), seed)
     count = int(fold.max()) + 1
     return tuple(np.flatnonzero(fold == i % count).astype(np.int32) for i in range(teachers))
@@ -44,9 +46,8 @@ def folds(dataset: Dataset, count: int, seed: int) -> Ints:
     Shape: (n,), from 0, or ALWAYS_TRAINED.
     """
     labels, train, table = dataset.labels("train"), dataset.split.train, dataset.table
-    units = train if table.units is None else table.units[train]
     _, first, place, sizes = np.unique(
-        units, return_index=True, return_inverse=True, return_counts=True
+        _units(dataset), return_index=True, return_inverse=True, return_counts=True
     )
     classes = labels[first]
     order = np.random.default_rng(seed).permutation(len(first))
@@ -63,6 +64,12 @@ def folds(dataset: Dataset, count: int, seed: int) -> Ints:
     else:
         _, fold[order] = np.unique(stretch[first][order], return_inverse=True)
     return fold[place]
+
+
+def _units(dataset: Dataset) -> NDArray[np.integer[Any]]:
+    """What is left out together with each training row.  Shape: (n,)."""
+    train, units = dataset.split.train, dataset.table.units
+    return train if units is None else units[train]
 
 
 def _stretches(times: NDArray[np.float64], count: int) -> Ints | None:
