@@ -20,6 +20,11 @@ Arrays = dict[str, NDArray[Any]]
 KEPT, SUM, COUNT, WAITING = "kept.", "sum.", "count.", "waiting."
 """Beginnings of the names of arrays in a snapshot; a number or the name of a loss follows."""
 
+MOST_OF_A_ROW = 20.0
+"""Nats of a row's loss that count, at most, when weights are judged: what networks say of one row
+far from all others, a hundred nats and more, would say when training ends.
+"""
+
 
 class Judge:
     """Scores members on the rows that they hold out, keeps their best weights, ends them.
@@ -84,12 +89,15 @@ class Judge:
             self.ended = state["ended"].copy()
 
     def _loss_of(self, population: Population, i: int) -> float:
-        """Mean loss of one member on its rows, scored alone: the same bits whoever is beside it."""
+        """Mean loss of one member on its rows, scored alone: the same bits whoever is beside it.
+
+        A row counts ``MOST_OF_A_ROW`` at most.
+        """
         member, loss, total = population.members(slice(i, i + 1)), self._losses[i], 0.0
         rows = torch.from_numpy(self._held_out[i])[None].to(self._table.values.device)
         for some in torch.split(rows, EVALUATION_ROWS, dim=1):
             losses = loss(member(self._table.take(some)), some, None).values["train_loss"]
-            total += float(losses.double().sum())
+            total += float(losses.double().clamp(max=MOST_OF_A_ROW).sum())
         return total / rows.shape[1]
 
 
