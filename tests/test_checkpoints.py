@@ -119,7 +119,7 @@ def killed(kind, checkpoints, batches, *, workers=1):
 @pytest.fixture(autouse=True)
 def several_chunks(monkeypatch):
     """Small members are worth a thread too."""
-    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    monkeypatch.setattr(training, "THREAD_WORK", 1)
 
 
 @pytest.mark.slow

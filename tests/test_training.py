@@ -109,7 +109,7 @@ def test_distilled_members_keep_their_own_alpha_and_temperature():
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
 def test_chunks_give_the_same_bits(monkeypatch, sizes, workers):
     """However a population is shared out, its members learn the same, to the last bit."""
-    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    monkeypatch.setattr(training, "THREAD_WORK", 1)
     seeds = [1, 2, 3, 4, 5]
     whole, curves = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=1)})
     cut, again = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=workers)})
@@ -292,7 +292,7 @@ def test_threads_are_given_back_after_an_error(three_threads):
 
 def test_an_error_ends_the_other_chunks(monkeypatch):
     """An error in one chunk reaches the caller, and the others stop long before their end."""
-    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    monkeypatch.setattr(training, "THREAD_WORK", 1)
     epochs = 2000
     heard = []
 
@@ -430,7 +430,7 @@ def test_a_member_ends_when_its_patience_does():
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_stopped_members_are_as_if_alone(monkeypatch, workers):
     """Whoever is trained beside it, a member stops at the same epoch with the same bits."""
-    monkeypatch.setattr(training, "THREAD_PARAMETERS", 1)
+    monkeypatch.setattr(training, "THREAD_WORK", 1)
     together, curves = stopping(patience=2, fit={"workers": Workers(count=workers)})
     for i, seed in enumerate([1, 2, 3]):
         alone, own = trained(

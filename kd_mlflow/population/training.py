@@ -42,8 +42,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 CHUNK_PARAMETERS = 300_000
 """Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
 
-THREAD_PARAMETERS = 150_000
-"""Fewest weights that are worth a thread: with less, threads wait for Python's lock."""
+THREAD_WORK = 9_600_000
+"""Fewest products of weights and rows in a step that are worth a thread: with less, threads wait
+for Python's lock.
+"""
 
 
 Evaluate = Callable[[Tensor], dict[str, Tensor]]
@@ -129,7 +131,7 @@ class Task:
             here = NOWHERE if pool.remote else own
             calls = (
                 delayed(_fit_chunk)(self, some, watch, Keeper(here, some), joined(found[some]))
-                for chunk in _chunks(self.population, pool)
+                for chunk in _chunks(self, pool)
                 for some in equally_far(chunk, found)
             )
             for members, trained in pool(calls):
@@ -293,10 +295,12 @@ def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: fl
         )
 
 
-def _chunks(population: Population, pool: Pool) -> list[slice]:
+def _chunks(task: Task, pool: Pool) -> list[slice]:
     """Split members into runs of nearly equal length, as many for each worker."""
+    population = task.population
     size = population.k * population.parameters_per_member
-    workers = pool.count if pool.remote else min(pool.count, max(1, size // THREAD_PARAMETERS))
+    worth = max(1, size * task.schedule.batch_size // THREAD_WORK)
+    workers = pool.count if pool.remote else min(pool.count, worth)
     rounds = math.ceil(size / (workers * CHUNK_PARAMETERS))
     edges = np.linspace(0, population.k, min(population.k, workers * rounds) + 1)
     return [slice(int(a), int(b)) for a, b in pairwise(edges.round().astype(int))]
