@@ -10,6 +10,7 @@ from torch import nn
 from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.population import training
+from kd_mlflow.population.epochs import MOST_OF_A_ROW
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
 from kd_mlflow.population.network import Population
@@ -425,6 +426,26 @@ def test_a_member_ends_when_its_patience_does():
         np.testing.assert_array_equal(
             values[: ended.min()], history[name][: ended.min()], err_msg=name
         )
+
+
+def test_one_far_row_does_not_say_when_training_ends():
+    """A held-out row far from all others, which a network is the more wrong of the more it learns.
+
+    Its loss is in the hundreds throughout; the member learns from epoch to epoch all the same.
+    """
+    x, labels = X.clone(), (X[:, 0] > 0).long()
+    x[0], labels[0] = 1e4, 2  # a class that no other row has
+    schedule = Schedule(epochs=20, batch_size=16, learning_rate=0.02, patience=4)
+    held_out = (np.arange(0, N, 3, dtype=np.int32),)
+    _, history = trained(
+        [1],
+        rows=Rows(train=Inputs(x), val=Inputs(VAL_X)),
+        loss=LabelLoss(labels),
+        schedule=schedule,
+        sampling=Sampling.leaving_out(N, held_out),
+    )
+    assert len(history[HELD_OUT]) > 8
+    assert history[HELD_OUT].max() < 2 + MOST_OF_A_ROW / len(held_out[0])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
