@@ -32,10 +32,10 @@ class Falling:
 
 
 FROM_40 = Falling(40, least=6, above=30_000)
-FROM_120 = Falling(120, least=8, above=20_000)
+FROM_120 = Falling(120, least=8, above=33_000)
 T_1_TO_3 = [1.0, 2.0, 3.0]
 SMALL = [(64, 32), (128, 64)]
-WIDER = [*SMALL, (256, 128)]
+WIDER = [*SMALL, (192, 96), (256, 128)]
 
 # An option's row: `reference`, then `best` at each size, or one value of `best` for all sizes.
 # A list is a menu: students are tried with its values, and validation rows choose one.
