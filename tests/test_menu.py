@@ -66,6 +66,7 @@ FREE = {"student_bins": None, "student_hidden": None}
     [
         ({(0, SMALL): 0.0004}, (0, SMALL)),
         ({(0, SMALL): 0.0100, (16, SMALL): 0.0004}, (16, SMALL)),
+        ({(0, SMALL): 0.0100, (16, SMALL): 0.0300, (0, WIDE): 0.0050}, (0, WIDE)),
         (
             {(0, SMALL): 0.01, (16, SMALL): 0.005, (64, SMALL): 0.004}
             | {(64, WIDE): 0.0045, (16, WIDE): 0.0047},
@@ -88,7 +89,7 @@ FREE = {"student_bins": None, "student_hidden": None}
     ],
 )
 def test_the_smallest_within_tolerance_is_kept(monkeypatch, many, divergences, kept):
-    """All inputs are tried, the better ones with wide layers; nothing after what is near enough.
+    """Bins are tried, the better ones with wide layers; nothing after what is near enough.
 
     Whatever else is tried has no divergence here, and fails.
     """

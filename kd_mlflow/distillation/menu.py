@@ -63,8 +63,8 @@ def choose_student(
 ) -> tuple[Trial, ...]:
     """Try sizes of a resolved recipe's menu; the last one is to be kept.
 
-    Each kind of inputs is tried with the smallest layers; those that come within ``IN_PLAY`` of the
-    least divergence so, with the widest; the best of all inputs, with layers between. Nothing
+    Ever finer bins are tried with the smallest layers, until some are not within ``IN_PLAY`` of the
+    least divergence; those that are, with the widest; the best of all, with layers between. Nothing
     follows a student whose divergence is within ``menu_tolerance`` of 0, and no size above a tenth
     of the ensemble's is tried, if any is below. Temperatures are tried with the smallest. Kept is
     the smallest within ``menu_tolerance`` of the least divergence. Empty where the recipe leaves
@@ -88,7 +88,10 @@ def choose_student(
                 trials.append(_try(recipe, lessons, settings, size, fit))
         return sorted(trials, key=lambda trial: trial.divergence)
 
-    nearest = try_all((bins, layers[0]) for bins in encodings)
+    for bins in encodings:
+        nearest = try_all([(bins, layers[0])])
+        if trials[-1].divergence > IN_PLAY * nearest[0].divergence:
+            break
     in_play = [t.bins for t in nearest if t.divergence <= IN_PLAY * nearest[0].divergence]
     widest = dict(sizes)  # of the same bins the last one stays
     nearest = try_all((bins, widest[bins]) for bins in in_play)

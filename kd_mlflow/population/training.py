@@ -42,7 +42,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 CHUNK_PARAMETERS = 300_000
 """Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
 
-THREAD_WORK = 9_600_000
+THREAD_WORK = 8_000_000
 """Fewest products of weights and rows in a step that are worth a thread: with less, threads wait
 for Python's lock.
 """
