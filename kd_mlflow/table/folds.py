@@ -27,11 +27,13 @@ group of more."""
 def held_out_rows(dataset: Dataset, teachers: int, seed: int) -> tuple[NDArray[np.int32], ...]:
     """The training rows that each of so many teachers leaves out: one fold each.
 
-    Where there are fewer folds than teachers, several leave out the same. Row numbers count within
-    the train side.
+    Where there are fewer folds than teachers, several leave out the same. Of a table with times
+    the first stretches are left out, each a fifth however many rows there are. Row numbers count
+    within the train side.
     """
     by_rows = min(MOST_FOLDS, len(np.unique(_units(dataset))) // FOLD_ROWS)
-    fold = folds(dataset, max(teachers, LEAST_FOLDS, by_rows), seed)
+    least = LEAST_FOLDS if dataset.table.times is not None else max(LEAST_FOLDS, by_rows)
+    fold = folds(dataset, max(teachers, least), seed)
     count = int(fold.max()) + 1
     return tuple(np.flatnonzero(fold == i % count).astype(np.int32) for i in range(teachers))
 
