@@ -56,7 +56,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "boosting_rounds": (400, 400),
     "boosting_rate": (0.06, 0.06, 0.06, 0.06, 0.1, 0.1),
     "boosting_leaves": (15, 15, 15, 15, 31, 31),
-    "dropout": (0.3, 0.1),
+    "dropout": (0.3, 0.1, 0.1, 0.1, 0.1, 0.0),
     "teacher_mixup": (0.0, 0.4, 0.4, 0.0, 0.0, 0.0),
     "teacher_weight_decay": (0.0, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
     "temperature": (3.0, T_1_TO_3, T_1_TO_3, 2.0, 2.0, 2.0),
