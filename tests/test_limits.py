@@ -17,7 +17,7 @@ from kd_mlflow.models.model_teachers import TAG_LENGTH, ModelTeachers
 from kd_mlflow.table.dataset import split_rows
 from kd_mlflow.table.loading import load_table
 
-CLASSES, COLUMNS = 1000, 600
+CLASSES, COLUMNS = 1000, 2000
 ROWS = 20 * CLASSES // 3
 LONG = "a long name with | and ` in it " * 6
 QUICK = {
@@ -52,7 +52,7 @@ def many_classes():
 
 
 def many_columns():
-    """600 columns with long names and two classes."""
+    """2,000 columns with long names and two classes."""
     rng = np.random.default_rng(0)
     names = [f"{LONG} {i}" for i in range(COLUMNS)]
     frame = pd.DataFrame(rng.normal(size=(60, COLUMNS)), columns=names)
@@ -77,7 +77,7 @@ def too_long(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [many_classes, many_columns])
 def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, monkeypatch, make):
-    """A main on 1,000 classes or 600 columns ends, and no text is cut or too long to be kept."""
+    """A main on 1,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
     monkeypatch.setattr(boosting, "MOST_TREES_ALONE", CLASSES)  # a round of them, not fifteen
     caplog.set_level(logging.WARNING, "mlflow")
     result = pipeline.run_main(MainConfig(data=make(), target=LONG, model_name="m" * 256, **QUICK))

@@ -177,7 +177,7 @@ class EnsembleOptions(Options):
     n_own: int = option(
         5,
         "Models of each family that is neither mlp nor boosting; each leaves out a fold of the "
-        "training rows, with fewer than 5 a fifth.",
+        "training rows, a fifth at most.",
         rules.MODELS,
     )
     own_pickle: bool = option(

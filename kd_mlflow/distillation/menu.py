@@ -24,7 +24,9 @@ LEAST_COMPRESSION = 10
 """How much smaller than its ensemble a student must be, where one of the menu can be."""
 
 IN_PLAY = 2.0
-"""Inputs whose divergence is at most so many times the least are tried with wider layers."""
+"""Inputs whose divergence is at most so many times the least are tried with wider layers, and finer
+bins after them.
+"""
 
 C = TypeVar("C", bound=StudentRecipe)
 
