@@ -1,6 +1,7 @@
 """Encoding: columns to numbers, the same in training and in a served model."""
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,52 @@ def test_one_row_is_encoded_as_it_is_among_others():
     whole = inputs(encoding, mixed())
     for i in range(len(whole)):
         np.testing.assert_array_equal(inputs(encoding, mixed().iloc[[i]]), whole[[i]])
+
+
+ODD_COLUMNS = {
+    "number": [
+        pd.array([1, None, 7], dtype="Int64"),
+        np.array([1.5, np.nan, 1e29], dtype=np.float32),
+        np.array([True, False, True]),
+        [3, 2**60 + 1, 10**22],
+        [Decimal("2.50"), np.int8(3), None],
+        ["4", " 5 ", "NA"],
+        [np.float64(2), "", np.nan],
+        pd.Categorical([2.0, 3.5, None]),
+    ],
+    "flag": [
+        ["Yes", "no", None],
+        [1, 0.0, np.nan],
+        [np.True_, "TRUE", pd.NA],
+        ["NA", True, 0],
+        pd.array([True, None, False], dtype="boolean"),
+    ],
+    "colour": [
+        ["red", "violet", None],
+        ["NA", "<NA>", "red"],
+        pd.Categorical(["green", None, "red"]),
+        [3, "3.0", 3.0],
+        [pd.NA, np.nan, "blue"],
+        [np.str_("red"), True, ("red", "blue")],
+        [4.5, np.float32(4.5), Decimal(3)],
+    ],
+}
+"""Values of many types that the columns of ``mixed`` may come as."""
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [(n, c) for n, kinds in ODD_COLUMNS.items() for c in kinds]
+)
+def test_few_rows_are_encoded_as_many(name, cells):
+    """However few or many rows come, and whatever the types of their cells, each has its codes."""
+    trained = mixed().assign(colour=["red", "3", None, "4.5", "green"])
+    columns = fitted(trained).to_dict()["columns"]
+    rows = trained.head(3).drop(columns=name).assign(**{name: cells})
+    many = pd.concat([rows] * scoring.FEW_ROWS, ignore_index=True)
+    together = scoring.encode(many, columns)[:3]
+    np.testing.assert_array_equal(scoring.encode(rows, columns), together)
+    for i in range(3):
+        np.testing.assert_array_equal(scoring.encode(rows.iloc[[i]], columns), together[[i]])
 
 
 def test_width_is_what_forward_gives():

@@ -5,7 +5,7 @@ from importlib import metadata
 from test_drift import ENCODING, TRAIN
 
 from kd_mlflow.distillation import footprint
-from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms
+from kd_mlflow.distillation.footprint import Footprint, Speed, environment_bytes, served, speed
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.encoding import Scaler
@@ -23,16 +23,22 @@ def test_an_environment_is_its_packages_and_what_they_require():
 
 
 def test_how_much_faster_is_a_metric_too():
-    """Both times and their ratio, by the names that are logged."""
+    """Both speeds and their ratios, by the names that are logged."""
     costs = Footprint(
-        latency_ms=0.2, ensemble_latency_ms=5.0, model_bytes=10, environment_bytes=100
+        speed=Speed(latency_ms=0.2, rows_per_s=4e5),
+        ensemble=Speed(latency_ms=5.0, rows_per_s=1e4),
+        model_bytes=10,
+        environment_bytes=100,
     )
     assert costs.metrics == {
         "registered_latency_ms": 0.2,
+        "registered_rows_per_s": 4e5,
         "registered_model_bytes": 10,
         "registered_environment_bytes": 100,
         "ensemble_latency_ms": 5.0,
+        "ensemble_rows_per_s": 1e4,
         "latency_ratio": 25.0,
+        "throughput_ratio": 40.0,
     }
 
 
@@ -44,8 +50,17 @@ def test_a_slow_answer_is_not_asked_for_long(monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_row_takes_time():
-    """One row of any kinds of columns is timed, and no more than a second."""
+def test_rows_take_time():
+    """Rows of any kinds of columns are timed: one takes less than a second, many are cheaper."""
     sizes = (Scaler(ENCODING).width, 4, 2)
     module = StudentModule(ENCODING, Population.initialised(sizes, seeds=[0]).member(0)).eval()
-    assert 0 < latency_ms(module, TRAIN.head(1)) < 1000
+    found = speed(served(module), TRAIN.head(5))
+    assert 0 < found.latency_ms < 1000
+    assert found.rows_per_s > 1000 / found.latency_ms
+
+
+def test_many_rows_are_as_many_for_any_table():
+    """Few test rows are taken again, so that models of small tables are comparable too."""
+    seen = []
+    speed(lambda rows: seen.append(len(rows)), TRAIN.head(3))
+    assert set(seen) == {1, footprint.MANY_ROWS}

@@ -26,7 +26,7 @@ def lessons():
     dataset = read_dataset(config)
     config = config.resolved(len(dataset.split.train))
     taught = transfer_set(RECIPE, dataset, train_ensemble(config, dataset))
-    return dataclasses.replace(taught, ensemble_parameters=None)
+    return dataclasses.replace(taught, ensemble_work=None)
 
 
 def chosen(lessons, recipe):
@@ -118,7 +118,7 @@ def test_a_student_is_ten_times_smaller_than_its_ensemble(monkeypatch, many, ens
     """Larger sizes of the menu are not tried, unless all are larger."""
     sizes = [(0, SMALL), (16, SMALL), (64, SMALL), (64, WIDE)]
     scripted(monkeypatch, dict(zip(sizes, (0.05, 0.045, 0.02, 0.01), strict=True)))
-    counted = dataclasses.replace(many, ensemble_parameters=ensemble)
+    counted = dataclasses.replace(many, ensemble_work=ensemble)
     trials = chosen(counted, dataclasses.replace(RECIPE, **FREE))
     assert len(trials) == tried
     assert ensemble == 100 or all(t.parameters * 10 <= ensemble for t in trials)

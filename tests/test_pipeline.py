@@ -46,16 +46,19 @@ CURVES["strong_baseline"] = CURVES["student"] - {"soft_loss"}
 TWO_CLASS = ("accuracy", "balanced_accuracy", "log_loss", "ece", "roc_auc", "average_precision")
 """Figures of every model on a table of two classes."""
 
+SPEEDS = ("latency_ms", "rows_per_s")
+
 COSTS = {
-    *(f"registered_{cost}" for cost in ("latency_ms", "model_bytes", "environment_bytes")),
-    "ensemble_latency_ms",
-    "latency_ratio",
+    *(f"registered_{cost}" for cost in ("model_bytes", "environment_bytes")),
+    *(f"{who}_{speed}" for who in ("registered", "ensemble") for speed in SPEEDS),
+    *("latency_ratio", "throughput_ratio"),
 }
 """What the registered student costs to run, which is no metric of the comparison."""
 
 BESIDE = {
     *(f"majority_test_{name}" for name in ("accuracy", "balanced_accuracy", "log_loss")),
-    *("ensemble_latency_ms", "boosting_latency_ms", "boosting_parameters"),
+    *(f"{who}_{speed}" for who in ("ensemble", "boosting") for speed in SPEEDS),
+    "boosting_parameters",
     *(f"{who}_fit_s" for who in ("distilled", "baseline", "strong_baseline", "boosting")),
 }
 """What readers ask beside a comparison: the majority class, what the other models cost."""

@@ -17,7 +17,7 @@ import torch
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
-from kd_mlflow.distillation.footprint import Footprint
+from kd_mlflow.distillation.footprint import Footprint, Speed
 from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.logits import Logits, compared, second_class
 from kd_mlflow.distillation.review import ENSEMBLE, STUDENT
@@ -55,7 +55,10 @@ VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
 PICTURES = dict.fromkeys(FIGURES, Picture(b"no picture", b"no narrow one"))
 SURE, UNSURE = Interval(value=0.2, low=0.1, high=0.3), Interval(value=0.0, low=-0.1, high=0.1)
 COSTS = Footprint(
-    latency_ms=0.2, ensemble_latency_ms=5.0, model_bytes=100_000, environment_bytes=10**9
+    speed=Speed(latency_ms=0.2, rows_per_s=4e5),
+    ensemble=Speed(latency_ms=5.0, rows_per_s=1e4),
+    model_bytes=100_000,
+    environment_bytes=10**9,
 )
 HOSTILE = ("<script>alert(1)</script>", "a & b", "\"quoted\" 'twice'")
 

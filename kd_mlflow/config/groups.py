@@ -339,8 +339,8 @@ class GateOptions(Options):
     )
     min_compression: float = option(
         10.0,
-        "Smallest ratio of ensemble parameters to student parameters, or of the times that one "
-        "row takes them: one is enough.",
+        "Smallest ratio of ensemble parameters to student parameters, of the times that one row "
+        "takes them, or of their times for a thousand: one is enough.",
         rules.POSITIVE,
     )
     allow_worse_than_baseline: bool = option(

@@ -47,6 +47,10 @@ class Family(Protocol):
         """Fitted numbers of each member, None where they cannot be counted.  Length: k."""
 
     @property
+    def work(self) -> int:
+        """How many weights of a network cost as much time per row as one of its numbers."""
+
+    @property
     def requirements(self) -> tuple[str, ...]:
         """Packages that its pulled models need besides numpy and pandas."""
 

@@ -5,63 +5,112 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.serving import scoring
 
 CALLS, WARM_UP = 100, 10
+"""Calls that a median is of; one of so many more goes before, and does not count."""
+
 TIMED_S = 0.5
 """Seconds that a median is measured for, at most: an ensemble may be slow."""
 
+MANY_ROWS, CALLS_OF_MANY = 1_000, 10
+"""Rows that are scored at once to tell how many a second takes, and how often."""
 
-class Footprint(NamedTuple):
-    """What a student costs to run.
+Answer = Callable[[pd.DataFrame], object]
+"""Encodes and scores raw rows."""
 
-    ``latency_ms`` is of one row, encoded and scored without MLflow, ``ensemble_latency_ms`` the
-    ensemble's in the same process; ``environment_bytes`` are of the packages that the model
-    requires, as they are installed where it was trained.
+
+class Speed(NamedTuple):
+    """How fast a model encodes and scores rows, in one process and without MLflow.
+
+    ``latency_ms`` is the time of one row alone; ``rows_per_s`` counts rows that come by thousands.
     """
 
     latency_ms: float
-    ensemble_latency_ms: float
+    rows_per_s: float
+
+    @classmethod
+    def names(cls, model: str) -> list[str]:
+        """What its numbers are called as metrics of a model."""
+        return [f"{model}_{name}" for name in cls._fields]
+
+    @classmethod
+    def of(cls, model: str, metrics: Mapping[str, float]) -> Speed:
+        """Find it among metrics."""
+        return cls(*(metrics[name] for name in cls.names(model)))
+
+    def metrics(self, model: str) -> dict[str, float]:
+        """Its numbers by the names under which they are logged."""
+        return dict(zip(self.names(model), self, strict=True))
+
+
+class Footprint(NamedTuple):
+    """What a student costs to run, and how fast its ensemble is as it would be served.
+
+    ``environment_bytes`` are of the packages that the model requires, as they are installed where
+    it was trained.
+    """
+
+    speed: Speed
+    ensemble: Speed
     model_bytes: int
     environment_bytes: int
 
     @property
     def metrics(self) -> dict[str, float]:
         """Its numbers by the names under which they are logged."""
-        beside = {"ensemble_latency_ms": self.ensemble_latency_ms, "latency_ratio": self.faster}
-        own = {f"registered_{n}": v for n, v in self._asdict().items() if n not in beside}
-        return own | beside
+        return {
+            **self.speed.metrics("registered"),
+            "registered_model_bytes": self.model_bytes,
+            "registered_environment_bytes": self.environment_bytes,
+            **self.ensemble.metrics("ensemble"),
+            "latency_ratio": self.latency_ratio,
+            "throughput_ratio": self.throughput_ratio,
+        }
 
     @property
-    def faster(self) -> float:
-        """How many times longer one row takes the ensemble."""
-        return self.ensemble_latency_ms / self.latency_ms
+    def latency_ratio(self) -> float:
+        """How many times longer one row alone takes the ensemble."""
+        return self.ensemble.latency_ms / self.speed.latency_ms
+
+    @property
+    def throughput_ratio(self) -> float:
+        """How many times fewer rows the ensemble scores in a second, of rows by thousands."""
+        return self.speed.rows_per_s / self.ensemble.rows_per_s
 
 
-def latency_ms(module: StudentModule, row: pd.DataFrame) -> float:
-    """Median time to encode and score one row in this process, without MLflow."""
+def served(module: StudentModule) -> Answer:
+    """What a student answers as it is served, without MLflow."""
     columns = [asdict(column) for column in module.encoding.columns]
     network = scoring.Network(module.arrays)
-    return median_ms(lambda: network.probabilities(scoring.encode(row, columns)))
+    return lambda rows: network.probabilities(scoring.encode(rows, columns))
 
 
-def median_ms(answer: Callable[[], object]) -> float:
+def speed(answer: Answer, rows: pd.DataFrame) -> Speed:
+    """Time a model on the first of some rows, and on all of them, taken again up to a thousand."""
+    one, many = rows.head(1), rows.iloc[np.resize(np.arange(len(rows)), MANY_ROWS)]
+    many_ms = median_ms(lambda: answer(many), CALLS_OF_MANY)
+    return Speed(median_ms(lambda: answer(one), CALLS), 1e3 * MANY_ROWS / many_ms)
+
+
+def median_ms(answer: Callable[[], object], calls: int = CALLS) -> float:
     """Median time of a call, of so many as there is time for, after some that do not count."""
     times: list[float] = []
-    until = time.perf_counter() + TIMED_S
-    while len(times) < WARM_UP + CALLS and (len(times) < 2 or time.perf_counter() < until):
+    warm_up, until = calls // WARM_UP, time.perf_counter() + TIMED_S
+    while len(times) < warm_up + calls and (len(times) < 2 or time.perf_counter() < until):
         start = time.perf_counter()
         answer()
         times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[min(WARM_UP, len(times) // 2) :])
+    return 1e3 * statistics.median(times[min(warm_up, len(times) // 2) :])
 
 
 def environment_bytes(requirements: Iterable[str]) -> int:

@@ -21,7 +21,9 @@ TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 """Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
 
 LEAST_COMPRESSION = 10
-"""How much smaller than its ensemble a student must be, where one of the menu can be."""
+"""How many times less work than its ensemble a student must be, where one of the menu can be: in
+weights of a network, of which a number of a tree costs several.
+"""
 
 IN_PLAY = 2.0
 """Inputs whose divergence is at most so many times the least are tried with wider layers, and finer
@@ -67,10 +69,10 @@ def choose_student(
 
     Ever finer bins are tried with the smallest layers, until some are not within ``IN_PLAY`` of the
     least divergence; those that are, with the widest; the best of all, with layers between. Nothing
-    follows a student whose divergence is within ``menu_tolerance`` of 0, and no size above a tenth
-    of the ensemble's is tried, if any is below. Temperatures are tried with the smallest. Kept is
-    the smallest within ``menu_tolerance`` of the least divergence. Empty where the recipe leaves
-    nothing to choose.
+    follows a student whose divergence is within ``menu_tolerance`` of 0, and no size is tried that
+    is more work than a tenth of the ensemble's, if any is less. Temperatures are tried with the
+    smallest. Kept is the smallest within ``menu_tolerance`` of the least divergence. Empty where
+    the recipe leaves nothing to choose.
     """
     n, tolerance, alpha = lessons.labelled_rows, recipe.menu_tolerance, recipe.alpha
     temperatures, layers = recipe.menu("temperature", n), recipe.menu("student_hidden", n)
@@ -133,10 +135,10 @@ def _different_inputs(recipe: StudentRecipe, lessons: TransferSet) -> dict[int, 
 def _small_enough(
     lessons: TransferSet, encodings: Mapping[int, Encoding], layers: Sequence[tuple[int, ...]]
 ) -> list[Size]:
-    """Sizes of a tenth of the ensemble's at most, or all where none is; the widest layers last."""
+    """Sizes of a tenth of the ensemble's work at most, or all where none is; the widest last."""
     most = math.inf
-    if lessons.ensemble_parameters is not None:
-        most = lessons.ensemble_parameters / LEAST_COMPRESSION
+    if lessons.ensemble_work is not None:
+        most = lessons.ensemble_work / LEAST_COMPRESSION
     sizes = {
         (bins, hidden): student_parameters(encodings[bins], hidden)
         for hidden, bins in product(layers, encodings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,7 @@ class Networks:
     encoding: Encoding
     population: Population
     name: str = MLP
+    work: ClassVar[int] = 1
 
     @property
     def words(self) -> str:

@@ -179,6 +179,7 @@ class FoldFamily(ABC):
 
     name: ClassVar[str]
     words: ClassVar[str]
+    work: ClassVar[int] = 1
 
     @abstractmethod
     def fit_fold(self, fold: Fold, seed: int) -> Arrays:

@@ -61,6 +61,10 @@ class Teacher(Protocol):
         """Trained values of all its members; None where they cannot be counted."""
 
     @property
+    def work(self) -> int | None:
+        """What a row costs all its members, in weights of a network; None where not known."""
+
+    @property
     def source(self) -> str:
         """Where it comes from, for people."""
 
@@ -108,8 +112,13 @@ class Ensemble:
     @property
     def parameters(self) -> int | None:
         """Fitted numbers of all members that count; None where those of one are not known."""
-        each = [number for family in self.families for number in family.parameters]
-        return total(n for n, weight in zip(each, self.weights, strict=True) if weight)
+        return total(number for family in self.used.families for number in family.parameters)
+
+    @property
+    def work(self) -> int | None:
+        """What a row costs all members that count, in weights of a network; None if not known."""
+        counted = [(total(family.parameters), family.work) for family in self.used.families]
+        return total(None if number is None else number * work for number, work in counted)
 
     @property
     def parts(self) -> tuple[Part, ...]:

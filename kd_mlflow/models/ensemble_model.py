@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
 from mlflow.models import Model
 
-from kd_mlflow.distillation.teachers import Ensemble
+from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.models.student_model import SCORING, add_code, quiet, requirements, signature
-from kd_mlflow.serving import ensemble_scoring
+from kd_mlflow.serving import ensemble_scoring, scoring
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
@@ -34,6 +36,20 @@ def log_ensemble(
         save_ensemble(folder, ensemble, averaging=averaging, example=example)
 
     return run.model(write, name=ENSEMBLE, params=dict(params))
+
+
+def served_teacher(teacher: Teacher, averaging: str) -> Callable[[pd.DataFrame], object]:
+    """What a teacher answers as it is served, without MLflow: our own ensembles by their own code.
+
+    Others answer as they did when they taught.
+    """
+    if not isinstance(teacher, Ensemble):
+        return lambda rows: teacher.score(rows, averaging)
+    with TemporaryDirectory() as folder:
+        teacher.save(Path(folder))
+        members = ensemble_scoring.Members(Path(folder), averaging)
+    columns = [asdict(column) for column in teacher.encoding.columns]
+    return lambda rows: members.probabilities(scoring.encode(rows, columns), rows)
 
 
 def save_ensemble(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,7 @@ class Estimators:
     licence: str = ""
     pickle: bool = False
     pickled: bool = False
+    work: ClassVar[int] = 1
 
     @property
     def words(self) -> str:

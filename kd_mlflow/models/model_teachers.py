@@ -14,7 +14,7 @@ from mlflow.models import Model
 from torch import Tensor
 
 from kd_mlflow.distillation.logits import row_losses
-from kd_mlflow.distillation.teachers import Ensemble, Part
+from kd_mlflow.distillation.teachers import Ensemble, Part, total
 from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import Floats
@@ -62,11 +62,17 @@ class ModelTeachers:
     @property
     def parameters(self) -> int | None:
         """Trained values of all that count; None where one's are unknown."""
-        own = [self.ours.parameters] if self.ours else []
-        every = [*own, *(member.parameters for member in self.members)]
-        counts = [count for count, share in zip(every, self.shares, strict=True) if share]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        return self._total(self.ours.parameters if self.ours else None)
+
+    @property
+    def work(self) -> int | None:
+        """What a row costs all that count, in weights of a network; None where one is unknown."""
+        return self._total(self.ours.work if self.ours else None)
+
+    def _total(self, own: int | None) -> int | None:
+        """A number of our ensemble, if there is one, and those of the models that count."""
+        every = [*([own] if self.ours else []), *(member.parameters for member in self.members)]
+        return total(count for count, share in zip(every, self.shares, strict=True) if share)
 
     @property
     def parts(self) -> tuple[Part, ...]:

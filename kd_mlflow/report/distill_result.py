@@ -138,12 +138,15 @@ def distill_rows(result: DistillResult) -> list[Row]:
 
 
 def _compression_text(metrics: Metrics, beside: Metrics) -> str:
-    ratio, own = metrics.get("compression_ratio"), beside.get("registered_latency_ms")
+    ratio = metrics.get("compression_ratio")
     numbers = (
         "unknown: the teachers' parameters cannot be counted" if ratio is None else f"{ratio:.1f}x"
     )
-    faster = f"; one row {beside['ensemble_latency_ms'] / own:.1f} times faster" if own else ""
-    return f"{numbers}{faster}"
+    if "registered_latency_ms" not in beside:
+        return numbers
+    one = beside["ensemble_latency_ms"] / beside["registered_latency_ms"]
+    many = beside["registered_rows_per_s"] / beside["ensemble_rows_per_s"]
+    return f"{numbers}; one row {one:.1f}, many {many:.1f} times faster"
 
 
 def imbalance_rows(result: DistillResult) -> list[Row]:

@@ -24,6 +24,15 @@ DAY_US = 86_400_000_000
 ROWS_AT_ONCE = 2048
 """Rows that the network scores at once."""
 
+LOOKED_UP_BYTES = 2**22
+"""Bound of what is looked up at once for piecewise-linear columns: it stays in a core's cache."""
+
+FEW_ROWS = 32
+"""Rows that are read value by value: up to so many that is faster than pandas' columns."""
+
+PLAIN_TYPES, FAR = frozenset([str, int, float, bool, type(None)]), 1e30
+"""Types and size of values that need no look at their whole column."""
+
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 """How a date starts in ISO 8601."""
 
@@ -72,14 +81,15 @@ def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
         raise ColumnError(f"missing columns: {', '.join(map(repr, absent))}")
     matrix = np.empty((len(frame), len(columns)), dtype=np.float32)
     plain = [i for i, column in enumerate(columns) if column["kind"] == "numeric"]
-    block = _block(frame, [columns[i] for i in plain])
-    if block is not None and len(plain) == len(columns):
-        return block
+    if len(plain) < len(columns) and len(frame) <= FEW_ROWS:
+        read = _few(frame, columns, matrix)
+    elif (block := _block(frame, [columns[i] for i in plain])) is not None:
+        matrix[:, plain], read = block, plain
+    else:
+        read = []
     for i, column in enumerate(columns):
-        if block is None or column["kind"] != "numeric":
+        if i not in read:
             matrix[:, i] = encode_column(frame[names[i]], column)
-    if block is not None:
-        matrix[:, plain] = block
     return matrix
 
 
@@ -116,6 +126,43 @@ def _block(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
     with np.errstate(over="ignore"):
         narrow: NDArray[np.float32] = values.astype(np.float32)
     return None if np.isinf(narrow).any() else narrow
+
+
+def _few(
+    frame: pd.DataFrame, columns: list[dict[str, Any]], matrix: NDArray[np.float32]
+) -> list[int]:
+    """Encode columns of plain values, value by value; return which columns these are."""
+    values, place = frame.to_numpy(object), {name: i for i, name in enumerate(frame.columns)}
+    of_kind = {"numeric": _plain_number, "boolean": _plain_truth, "category": _plain_code}
+    read = []
+    for i, column in enumerate(columns):
+        cells = values[:, place[column["name"]]]
+        if column["kind"] in of_kind and {type(cell) for cell in cells} <= PLAIN_TYPES:
+            found = [of_kind[column["kind"]](cell, column) for cell in cells]
+            if None not in found:
+                matrix[:, i] = found
+                read.append(i)
+    return read
+
+
+def _plain_number(value: Any, column: dict[str, Any]) -> float | None:
+    """What ``_numbers`` makes of a value, None where it is for ``_numbers`` to say."""
+    if isinstance(value, (int, float)) and not abs(value) > FAR:
+        return float(value) - float(column["offset"])
+    return None
+
+
+def _plain_truth(value: Any, column: dict[str, Any]) -> float | None:
+    """What ``_truth_values`` makes of a value, None where it is for ``_truth_values`` to say."""
+    return TRUTH.get(str(value).strip().lower())
+
+
+def _plain_code(value: Any, column: dict[str, Any]) -> int | None:
+    """What ``_codes`` makes of a value, None where it is for ``_codes`` to say."""
+    if value is None or value != value:
+        return MISSING
+    places, text = column["categories"], text_of(value)
+    return FIRST_CATEGORY + places.index(text) if text in places else None
 
 
 def encode_column(series: pd.Series, column: dict[str, Any]) -> NDArray[np.float32]:
@@ -344,7 +391,7 @@ class Network:
     Shape: encoded columns (n, columns) -> logits (n, classes).
     """
 
-    rows_at_once = ROWS_AT_ONCE
+    rows_at_once: int = ROWS_AT_ONCE
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         parts: dict[str, dict[str, NDArray[Any]]] = {"scaler": {}, "lookup": {}, "network": {}}
@@ -357,6 +404,9 @@ class Network:
         self.layers = [
             (np.ascontiguousarray(network[f"{i}.weight"].T), network[f"{i}.bias"]) for i in places
         ]
+        if self.lookup:
+            row_bytes = 2 * len(self.lookup["edges"]) * self.lookup["at_edges"][0].nbytes
+            self.rows_at_once = min(ROWS_AT_ONCE, max(1, LOOKED_UP_BYTES // row_bytes))
 
     def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Score encoded rows, some at a time: bounds memory and keeps them in the caches."""

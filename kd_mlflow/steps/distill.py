@@ -17,7 +17,14 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.footprint import Footprint, environment_bytes, latency_ms, median_ms
+from kd_mlflow.distillation.footprint import (
+    MANY_ROWS,
+    Footprint,
+    Speed,
+    environment_bytes,
+    served,
+    speed,
+)
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, chosen
@@ -30,10 +37,11 @@ from kd_mlflow.distillation.students import (
     student_groups,
     transfer_set,
 )
-from kd_mlflow.distillation.teachers import Teacher
+from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
+from kd_mlflow.models.ensemble_model import served_teacher
 from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
@@ -181,17 +189,22 @@ def _beside(
 ) -> Metrics:
     """What a reader asks beside the comparison: the majority class, and what each model costs.
 
-    Times are measured while nothing else is done.
+    Times are measured while nothing else is done, of the code that pulled models run.
     """
-    dataset, row = evidence.dataset, evidence.dataset.features("test").head(1)
-    (parameters,) = boosting.parameters
-    return {
-        **majority_metrics(dataset.labels("train"), dataset.labels("test")),
-        **({"boosting_parameters": parameters} if parameters else {}),
-        "registered_latency_ms": latency_ms(student, evidence.example.head(1)),
-        "ensemble_latency_ms": median_ms(lambda: ensemble.score(row, evidence.config.averaging)),
-        "boosting_latency_ms": median_ms(lambda: boosting.logits(row)),
+    dataset, averaging = evidence.dataset, evidence.config.averaging
+    alone = Ensemble(encoding=ensemble.encoding, families=(boosting,))
+    answers = {
+        "registered": served(student),
+        "ensemble": served_teacher(ensemble, averaging),
+        "boosting": served_teacher(alone, averaging),
     }
+    rows, (parameters,) = dataset.features("test").head(MANY_ROWS), boosting.parameters
+    beside = majority_metrics(dataset.labels("train"), dataset.labels("test"))
+    if parameters:
+        beside |= {"boosting_parameters": parameters}
+    for name, answer in answers.items():
+        beside |= speed(answer, rows).metrics(name)
+    return beside
 
 
 def _fit_times(
@@ -337,8 +350,8 @@ def _log_model(
     params = StudentRecipe.part_of(config).as_text()
     model_id, model_bytes = log_student(run, content, params=params)
     costs = Footprint(
-        latency_ms=beside["registered_latency_ms"],
-        ensemble_latency_ms=beside["ensemble_latency_ms"],
+        speed=Speed.of("registered", beside),
+        ensemble=Speed.of("ensemble", beside),
         model_bytes=model_bytes,
         environment_bytes=environment_bytes(requirements()),
     )
@@ -366,7 +379,7 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
     tested, scored = row_hashes(evidence.dataset.features("test"), exact=True), evidence.logits
     keep_answers(run, tested, class_probabilities(scored.students["distilled"][scored.registered]))
     found = {**comparison.summary, **beside}
-    own = (OF_MODEL, "ensemble_latency_ms")  # logged with the model
+    own = (OF_MODEL, *Speed.names("ensemble"))  # logged with the model
     metrics = {name: value for name, value in found.items() if not name.startswith(own)}
     run.log(metrics=metrics, note=note)
 
