@@ -14,7 +14,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.models.addresses import named_model
-from kd_mlflow.models.ensemble_model import save_ensemble
+from kd_mlflow.models.ensemble_model import save_ensemble, served_teacher
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.population.selection import Mixture
 from kd_mlflow.serving.ensemble_scoring import Members
@@ -79,6 +79,24 @@ def test_numpy_averages_as_torch_does(tmp_path, ensemble, dataset, averaging, mi
     found = Members(tmp_path, averaging).probabilities(own.encoding.encode(features))
     expected = own.score(features, averaging).double().softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class Others:
+    """A teacher that is no ensemble of ours."""
+
+    def score(self, rows, averaging):
+        """Tell what it was asked."""
+        return len(rows), averaging
+
+
+def test_a_teacher_is_timed_as_it_is_served(ensemble, dataset, monkeypatch):
+    """What is timed gives an ensemble's answers from raw rows, without torch; others are asked."""
+    features = dataset.features("test")
+    expected = ensemble.score(features, "logits").double().softmax(dim=1).numpy()
+    answer = served_teacher(ensemble, "logits")
+    monkeypatch.setattr(type(ensemble), "score", None)
+    np.testing.assert_allclose(answer(features), expected, atol=1e-6)
+    assert served_teacher(Others(), "logits")(features) == (len(features), "logits")
 
 
 def test_many_rows_are_scored_as_few_are(tmp_path, ensemble, dataset, monkeypatch):

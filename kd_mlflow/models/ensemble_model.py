@@ -41,9 +41,9 @@ def log_ensemble(
 def served_teacher(teacher: Teacher, averaging: str) -> Callable[[pd.DataFrame], object]:
     """What a teacher answers as it is served, without MLflow: our own ensembles by their own code.
 
-    Others answer as they did when they taught.
+    Models of others answer as they did when they taught: to store them again may take minutes.
     """
-    if not isinstance(teacher, Ensemble):
+    if not isinstance(teacher, Ensemble) or any(":" in f.name for f in teacher.used.families):
         return lambda rows: teacher.score(rows, averaging)
     with TemporaryDirectory() as folder:
         teacher.save(Path(folder))
