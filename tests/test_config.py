@@ -167,9 +167,9 @@ def test_a_given_option_wins_over_the_recipe(recipe):
 
 
 def test_epochs_of_best_fall_as_rows_grow():
-    """Work stays level above 33,000 rows, down to the least number of epochs."""
-    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 33_000, 66_000, 10**6)]
-    assert epochs == [240, 120, 60, 8]
+    """Work stays level above 20,000 rows, down to the least number of epochs."""
+    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 20_000, 40_000, 10**6)]
+    assert epochs == [240, 200, 100, 8]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_as_text_names_every_option():
         ),
         (
             "student_epochs",
-            "reference 50; best 240, from 5,000 rows 120, above 33,000 rows fewer, at least 8",
+            "reference 50; best 240, from 5,000 rows 200, above 20,000 rows fewer, at least 8",
         ),
         (
             "temperature",
