@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 from scipy.stats import binomtest
 
-from kd_mlflow.evaluation import bins as confidence_bins
 from kd_mlflow.evaluation import intervals
+from kd_mlflow.evaluation import metrics as confidence_bins
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import expected_calibration_error
 from kd_mlflow.figures import accuracy, probabilities, style, training_curves

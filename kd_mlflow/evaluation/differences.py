@@ -50,5 +50,5 @@ def difference(gain: Interval, measure: Measure, than: str = "") -> str:
 
 
 def reverse(difference: Interval) -> Interval:
-    """The same difference seen from the other side: a gap is a gain of the ensemble."""
-    return Interval(value=-difference.value, low=-difference.high, high=-difference.low)
+    """The same difference seen from the other side: a gap is a gain of the ensemble; 0 is no -0."""
+    return Interval(value=0 - difference.value, low=0 - difference.high, high=0 - difference.low)

@@ -179,48 +179,35 @@ def _recall_check(case: Case) -> Check | None:
 
 
 CHECKS: tuple[Asked, ...] = (
+    Asked("accuracy", "Is it nearly as good as its ensemble?", _accuracy_check),
+    Asked("log_loss", "Is little of its ensemble's log loss lost?", _log_loss_check),
     Asked(
-        name="accuracy", question="Is it nearly as good as its ensemble?", answer=_accuracy_check
+        "baseline",
+        "Is no baseline, trained without teachers, measurably better?",
+        _baseline_check,
     ),
     Asked(
-        name="log_loss",
-        question="Is little of its ensemble's log loss lost?",
-        answer=_log_loss_check,
+        "compression", "Is it so much smaller, or faster, than its ensemble?", _compression_check
     ),
     Asked(
-        name="baseline",
-        question="Is no baseline, trained without teachers, measurably better?",
-        answer=_baseline_check,
+        "reproduction",
+        "Does the registered artifact, in a clean process, answer as was logged?",
+        lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
     ),
     Asked(
-        name="compression",
-        question="Is it so much smaller, or faster, than its ensemble?",
-        answer=_compression_check,
-    ),
-    Asked(
-        name="reproduction",
-        question="Does the registered artifact, in a clean process, answer as was logged?",
-        answer=lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
-    ),
-    Asked(
-        name="task",
-        question="Does it predict what production predicts, from columns that callers send "
-        "already?",
-        answer=lambda case: task_check(
+        "task",
+        "Does it predict what production predicts, from columns that callers send already?",
+        lambda case: task_check(
             case.findings.task, case.incumbent, case.limits.allow_schema_change
         ),
     ),
     Asked(
-        name="production",
-        question="Is it good enough beside production, on the same rows?",
-        answer=lambda case: production_check(case.incumbent, case.limits),
+        "production",
+        "Is it good enough beside production, on the same rows?",
+        lambda case: production_check(case.incumbent, case.limits),
     ),
-    Asked(name="max_ece", question="Are its probabilities calibrated?", answer=_ece_check),
-    Asked(name="max_latency_ms", question="Does it answer one row in time?", answer=_latency_check),
-    Asked(
-        name="min_class_recall",
-        question="Does it find enough rows of every class?",
-        answer=_recall_check,
-    ),
+    Asked("max_ece", "Are its probabilities calibrated?", _ece_check),
+    Asked("max_latency_ms", "Does it answer one row in time?", _latency_check),
+    Asked("min_class_recall", "Does it find enough rows of every class?", _recall_check),
 )
 """Every check, in the order in which decisions show them: each new one has its line here."""

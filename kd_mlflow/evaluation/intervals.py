@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from kd_mlflow.evaluation import grouped
-from kd_mlflow.evaluation.grouped import CONFIDENCE, Counts
-from kd_mlflow.evaluation.metrics import Floats, Hits
+from kd_mlflow.evaluation.grouped import CONFIDENCE
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 REPLICATES = 2000
 """Bootstrap replicates of an interval."""

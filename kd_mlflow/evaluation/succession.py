@@ -126,9 +126,7 @@ def _advantage_check(
         metrics={
             **{f"candidate_test_{name}": value for name, value in ours.items()},
             **{f"production_test_{name}": value for name, value in theirs.items()},
-            "gain_over_production": better.value,
-            "gain_over_production_low": better.low,
-            "gain_over_production_high": better.high,
+            **better.named("gain_over_production"),
             "compared_rows": rows,
             **({} if left_out is None else {"left_out_rows": left_out}),
         },

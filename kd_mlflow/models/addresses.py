@@ -20,8 +20,9 @@ from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.models.respondent import SCORED, Role, error_text
+from kd_mlflow.registry.lock import known_models
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, known_models, pull, resolve_name
+from kd_mlflow.registry.versions import aliased, pull, resolve_name
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Tracker

@@ -16,11 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.config.groups import RegistryOptions
-from kd_mlflow.errors import RegistryError, RunError, first_line, listed
+from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.local_state import folder_till_exit, scratch
-from kd_mlflow.registry.history import periods
-from kd_mlflow.registry.lock import KIND, find_model
-from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
+from kd_mlflow.registry.lock import find_model, known_model, known_models
+from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods, read_aliases
 from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, decided, versions
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import absent_ok, fetch_error, masked, unreachable
@@ -125,7 +124,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     Raises RegistryError for an unknown model or version, where nothing waits, and where the version
     is in production; for one that was rolled back too, unless it is asked for by its number.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
@@ -209,7 +208,7 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     the version never was in production, or its files are gone or are not those that were promoted;
     for ``previous`` too where that was itself rolled back.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     production = aliased(client, model_name, PRODUCTION)
     if production is None:
         raise RegistryError(
@@ -349,23 +348,13 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
     Raises RegistryError where there is none, or its files are not those that were promoted.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     version = aliased(client, model_name, PRODUCTION)
     if version is None:
         raise RegistryError(
             f"nothing is in production under {model_name!r}; promote a version first"
         )
     return mlflow.pyfunc.load_model(str(pull(version, folder_till_exit())))
-
-
-def require_model(client: MlflowClient, model_name: str) -> None:
-    """Raise RegistryError where there is no registered model of a name; name those there are."""
-    if find_model(client, model_name) is None:
-        known = known_models(client)
-        raise RegistryError(
-            f"no registered model {model_name!r}; the registry has: "
-            f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
-        )
 
 
 def resolve_name(client: MlflowClient, model_name: str) -> str:
@@ -377,9 +366,3 @@ def resolve_name(client: MlflowClient, model_name: str) -> str:
         return model_name
     known = known_models(client)
     return known[0] if len(known) == 1 else model_name
-
-
-def known_models(client: MlflowClient) -> list[str]:
-    """Names of the registered models; a lock is none."""
-    found = client.search_registered_models()
-    return [model.name for model in found if model.tags.get(KIND) != "lock"]

@@ -9,19 +9,9 @@ from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report import words
 from kd_mlflow.report.sweep_result import SweepResult
-from kd_mlflow.report.words import (
-    composition,
-    metrics_table,
-    percent,
-    safe,
-    sides,
-    size_text,
-    threshold_text,
-    trial_text,
-    warning_text,
-    whole_blocks,
-)
+from kd_mlflow.report.words import safe
 from kd_mlflow.table.dataset import Dataset
 
 NOTE_LENGTH = 8000
@@ -41,14 +31,16 @@ def teachers_note(
     """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
     widths = ", ".join(map(str, hidden))
     name = safe(dataset.table.name)
-    balanced = f"balanced accuracy **{percent(metrics['ensemble_test_balanced_accuracy'])}**, "
+    balanced = (
+        f"balanced accuracy **{words.percent(metrics['ensemble_test_balanced_accuracy'])}**, "
+    )
     return (
-        f"An ensemble on **{name}** ({sides(dataset.split)}): {composition(parts)}; "
+        f"An ensemble on **{name}** ({words.sides(dataset.split)}): {words.composition(parts)}; "
         f"networks of {widths}.\n\n"
         f"Ensemble {balanced if imbalanced else ''}"
-        f"accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
-        f"teachers {percent(metrics['mean_teacher_test_accuracy'])} on average, "
-        f"{percent(metrics['best_teacher_test_accuracy'])} at best.\n"
+        f"accuracy **{words.percent(metrics['ensemble_test_accuracy'])}** on test rows; "
+        f"teachers {words.percent(metrics['mean_teacher_test_accuracy'])} on average, "
+        f"{words.percent(metrics['best_teacher_test_accuracy'])} at best.\n"
     )
 
 
@@ -108,16 +100,16 @@ def distill_note(
 ) -> str:
     """Describe a comparison's run; a baseline that is better comes first."""
     seeds = len(comparison.students["distilled"])
-    warning, decided = warning_text(comparison), threshold_text(comparison)
+    warning, decided = words.warning_text(comparison), words.threshold_text(comparison)
     blocks = [
-        *([f"**Warning:** {warning}."] if warning else []),
+        f"**Warning:** {warning}." if warning else "",
         f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
         f"alpha {alpha:g}, against {seeds} baselines of the same seeds"
         f"{decided and f'; {decided}'}.",
-        f"{metrics_table(comparison)}\n{size_text(comparison)}",
-        *([f"Chosen of {len(trials)} sizes: {trial_text(trials[-1])}."] if trials else []),
+        f"{words.metrics_table(comparison)}\n\n{words.size_text(comparison)}",
+        f"Chosen of {len(trials)} sizes: {words.trial_text(trials[-1])}." if trials else "",
     ]
-    return whole_blocks(blocks, NOTE_LENGTH)
+    return words.whole_blocks(blocks, NOTE_LENGTH)
 
 
 def promotion_note(
@@ -134,7 +126,7 @@ def promotion_note(
 
 def pipeline_note(distilled: str, promoted: str) -> str:
     """Describe a whole line by the descriptions of its last two steps, the decision first."""
-    return whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
+    return words.whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
 
 
 def rollback_note(model_name: str, *, restored: str, replaced: str, reason: str) -> str:

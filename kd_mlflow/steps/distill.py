@@ -34,13 +34,13 @@ from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
+from kd_mlflow.models.own_models import ONNX, StudentContent, log_student, requirements
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.review_words import never_text
+from kd_mlflow.report.review import never_text
+from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import (
@@ -57,12 +57,7 @@ from kd_mlflow.steps.work import (
 from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
-from kd_mlflow.tracking.kept_rows import (
-    TrainedGroups,
-    keep_answers,
-    keep_trained_groups,
-    keep_trained_rows,
-)
+from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.provenance import source, user, versions
 
@@ -159,7 +154,8 @@ def _compared(
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
     with _student_runs(work, groups) as runs:
         trained = _train(work, lessons, groups, trials, runs)
-        boosting = _boosting_alone(work, ensemble)
+        alone = boosting_alone(work.dataset, ensemble.encoding, config.seed)
+        boosting = work.fit(alone, BOOSTED).family
         evidence = compare(
             config,
             work.dataset,
@@ -236,12 +232,6 @@ def _train(
     place = trained.nearest() if work.config.registered_seed == "nearest" else 0
     runs[place].log(tags={"kd.registered": "true"})
     return replace(trained, place=place)
-
-
-def _boosting_alone(work: Work[DistillConfig], ensemble: Teacher) -> Family:
-    """Train the boosted model that students are compared with."""
-    training = boosting_alone(work.dataset, ensemble.encoding, work.config.seed)
-    return work.fit(training, BOOSTED).family
 
 
 @contextmanager
@@ -360,11 +350,15 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
         run.document([asdict(trial) for trial in evidence.trials], MENU)
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
-    keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
+    kept_rows.keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     if table.groups is not None:
-        keep_trained_groups(run, TrainedGroups(table.groups[seen], table.group_columns))
+        kept_rows.keep_trained_groups(
+            run, kept_rows.TrainedGroups(table.groups[seen], table.group_columns)
+        )
     tested, scored = row_hashes(evidence.dataset.features("test"), exact=True), evidence.logits
-    keep_answers(run, tested, class_probabilities(scored.students["distilled"][scored.registered]))
+    kept_rows.keep_answers(
+        run, tested, class_probabilities(scored.students["distilled"][scored.registered])
+    )
     found = {**comparison.summary, **beside}
     own = (OF_MODEL, "ensemble_latency_ms")  # logged with the model
     metrics = {name: value for name, value in found.items() if not name.startswith(own)}

@@ -24,8 +24,7 @@ from kd_mlflow.figures.style import picture
 from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
 from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
-from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.evaluation_words import evaluation_note
+from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
 from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
@@ -65,9 +64,10 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     other = _other(config, tracker, model)
     scene = _Scene(config, tracker, model, rows)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
-        findings = _findings(scene, other)
         digest = rows.digest(model.respondent.columns)
-        findings = _with_origin(findings, model, digest)
+        findings = _findings(scene, other, digest)
+        for note in findings.notes:
+            _log.info("%s", note)
         _describe(run, scene, digest)
         logged = logged_here(tracker, model)
         run.data_set(scored_input(rows, digest), *([logged] if logged else []))
@@ -102,7 +102,7 @@ class _Scene(NamedTuple):
     rows: ScoredRows
 
 
-def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
+def _findings(scene: _Scene, other: AnyModel | Unavailable | None, digest: str) -> Findings:
     config, _, model, rows = scene
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
@@ -127,7 +127,7 @@ def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
         against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
-        notes=(*groups.notes, *apart),
+        notes=(*groups.notes, *apart, *_of_origin(model, digest)),
     )
     return replace(found, limits=_limits(config, found))
 
@@ -259,9 +259,9 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     return tuple(limits)
 
 
-def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
-    """Say what a reader must know of where the model and the table come from."""
-    notes = list(findings.notes)
+def _of_origin(model: AnyModel, digest: str) -> list[str]:
+    """What a reader must know of where the model and the table, of this digest, come from."""
+    notes = []
     if model.version and model.version.tags.get("kd.data_digest") == digest:
         notes.append(
             "this is the table that the model was trained on: most rows taught it, so the numbers "
@@ -277,9 +277,7 @@ def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
             "the model came without a profile of its training rows, so columns have no index; "
             "students that are distilled from now on have one"
         )
-    for note in notes:
-        _log.info("%s", note)
-    return replace(findings, notes=tuple(notes))
+    return notes
 
 
 def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:

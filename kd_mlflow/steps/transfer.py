@@ -16,8 +16,7 @@ from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
-from kd_mlflow.steps.examine import Submitted, examine
-from kd_mlflow.steps.run_table import dataset_of, identity_of
+from kd_mlflow.steps.examine import Submitted, dataset_of, examine, identity_of
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun
 from kd_mlflow.tracking.runs import ATTACHED, Run, Tracker
