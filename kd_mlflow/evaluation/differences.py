@@ -49,6 +49,13 @@ def difference(gain: Interval, measure: Measure, than: str = "") -> str:
     return f"{size} {direction}{than and f' than {than}'} ({bounds(gain, measure)})"
 
 
+def known_difference(gain: Interval, measure: Measure, nothing: str, than: str = "") -> str:
+    """The same where the interval leaves 0 out; where it does not, ``nothing`` and the interval."""
+    if gain.decided:
+        return difference(gain, measure, than)
+    return f"{nothing} ({bounds(gain, measure)})"
+
+
 def reverse(difference: Interval) -> Interval:
     """The same difference seen from the other side: a gap is a gain of the ensemble; 0 is no -0."""
     return Interval(value=0 - difference.value, low=0 - difference.high, high=0 - difference.low)

@@ -182,9 +182,7 @@ CHECKS: tuple[Asked, ...] = (
     Asked("accuracy", "Is it nearly as good as its ensemble?", _accuracy_check),
     Asked("log_loss", "Is little of its ensemble's log loss lost?", _log_loss_check),
     Asked(
-        "baseline",
-        "Is no baseline, trained without teachers, measurably better?",
-        _baseline_check,
+        "baseline", "Is no baseline, trained without teachers, measurably better?", _baseline_check
     ),
     Asked(
         "compression", "Is it so much smaller, or faster, than its ensemble?", _compression_check

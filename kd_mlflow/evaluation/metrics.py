@@ -137,17 +137,11 @@ class Bins(NamedTuple):
     worth: float = 1.0
 
 
-def reliability(probabilities: Floats, labels: Counts, predicted: Counts | None = None) -> Bins:
-    """Accuracy by confidence, in the bins of the ECE.  Shape: (n, classes), (n,), (n,).
+def reliability(confidence: Floats, hits: Hits) -> Bins:
+    """Accuracy by confidence, in the bins of the ECE.
 
-    ``predicted`` are the classes that are answered, the likeliest ones where none are given.
+    By the predicted classes' probabilities and whether they are right.  Shape: (n,) each.
     """
-    confidence, hits, _ = by_confidence(probabilities, labels, predicted)
-    return reliability_of(confidence, hits)
-
-
-def reliability_of(confidence: Floats, hits: Hits) -> Bins:
-    """The same of the predicted classes' probabilities and whether they are right.  Shape: (n,)."""
     return _binned(confidence, hits[None].astype(float), confidence_bins(confidence))
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from kd_mlflow.evaluation.drift import LARGE, MODERATE, ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.intervals import row_worth
-from kd_mlflow.evaluation.metrics import Floats, confusion, reliability_of
+from kd_mlflow.evaluation.metrics import Floats, confusion, reliability
 from kd_mlflow.figures import style
 from kd_mlflow.figures.probabilities import Calibration, confusion_matrices, reliability_diagram
 from kd_mlflow.figures.style import LOOKS
@@ -46,7 +46,7 @@ def _of_labels(findings: Findings) -> dict[str, Figure]:
     """Calibration and confusions on the rows with labels."""
     classes, side = findings.scores.classes, "labelled rows"
     labelled, known = findings.scores.labelled, findings.scores.known
-    bins = reliability_of(labelled.confidence, labelled.hits)
+    bins = reliability(labelled.confidence, labelled.hits)
     bins = bins._replace(worth=row_worth(labelled.hits, labelled.groups))
     model = Calibration("distilled", "the model", bins, findings.metrics["ece"].value)
     counts = confusion(known.labels, known.predicted, classes)

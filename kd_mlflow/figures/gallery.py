@@ -15,6 +15,7 @@ from kd_mlflow.evaluation.metrics import (
     Bins,
     Counts,
     agreement_by_confidence,
+    by_confidence,
     confusion,
     reliability,
 )
@@ -118,8 +119,8 @@ def _reliability(evidence: Evidence) -> Figure:
     }
 
     def bins(logits: Tensor, predicted: Counts) -> Bins:
-        found = reliability(class_probabilities(logits), scored.labels, predicted)
-        return found._replace(worth=comparison.row_worth)
+        confidence, hits, _ = by_confidence(class_probabilities(logits), scored.labels, predicted)
+        return reliability(confidence, hits)._replace(worth=comparison.row_worth)
 
     of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
     models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.differences import ACCURACY, bounds, difference, reverse
+from kd_mlflow.evaluation.differences import ACCURACY, known_difference, reverse
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import html_table, numbers
 
@@ -77,17 +77,11 @@ def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
 
 
 def _model(name: str, known: Mapping[str, float]) -> Model:
-    of_rows = {
-        metric: known[f"{name}_test_{metric}"]
-        for metric in METRICS
-        if f"{name}_test_{metric}" in known
-    }
-    seeds = f"{name}_test_accuracy_sem" in known
-    accuracy = (
-        words.accuracy_with_error(known, f"{name}_test_accuracy")
-        if seeds
-        else words.percent(of_rows["accuracy"])
-    )
+    named = {metric: f"{name}_test_{metric}" for metric in METRICS}
+    of_rows = {metric: known[key] for metric, key in named.items() if key in known}
+    accuracy, seeds = words.percent(of_rows["accuracy"]), f"{named['accuracy']}_sem" in known
+    if seeds:
+        accuracy = words.accuracy_with_error(known, named["accuracy"])
     size = "student_parameters" if seeds else f"{name}_parameters"
     latency = "registered_latency_ms" if name == "distilled" else f"{name}_latency_ms"
     return Model(name, name_of(name), accuracy, of_rows, known.get(size), known.get(latency))
@@ -105,13 +99,10 @@ def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
     """
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
     alone = "the same network without a teacher"
+    same = "not measurably different from its ensemble"
     said = [
-        difference(gap, ACCURACY, "its ensemble")
-        if gap.decided
-        else f"not measurably different from its ensemble ({bounds(gap, ACCURACY)})",
-        difference(gain, ACCURACY, alone)
-        if gain.decided
-        else f"no measurable gain over {alone} ({bounds(gain, ACCURACY)})",
+        known_difference(gap, ACCURACY, same, than="its ensemble"),
+        known_difference(gain, ACCURACY, f"no measurable gain over {alone}", than=alone),
     ]
     if "compression_ratio" in summary:
         said.append(f"{summary['compression_ratio']:,.1f} times smaller")

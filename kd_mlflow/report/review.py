@@ -280,13 +280,7 @@ def importances(evidence: Evidence) -> dict[str, Any]:
 def sent(schema: CallerSchema) -> dict[str, Any]:
     """What a caller must send: a line per column, the first ones of many unfolded."""
     rows = [
-        (
-            column.name,
-            KINDS[column.kind],
-            range_text(column),
-            gaps_text(column),
-            column.filled,
-        )
+        (column.name, KINDS[column.kind], range_text(column), gaps_text(column), column.filled)
         for column in schema.columns[:LISTED_COLUMNS]
     ]
     return {

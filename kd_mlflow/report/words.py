@@ -11,7 +11,13 @@ import numpy as np
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
-from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, bounds, difference, reverse
+from kd_mlflow.evaluation.differences import (
+    ACCURACY,
+    LOG_LOSS,
+    difference,
+    known_difference,
+    reverse,
+)
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.table.dataset import Dataset, Split
@@ -143,9 +149,7 @@ def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
 
 def gain_text(gain: Interval) -> str:
     """Say what distillation gained: nothing measurable where the interval holds 0."""
-    if gain.decided:
-        return difference(gain, ACCURACY)
-    return f"no measurable gain ({bounds(gain, ACCURACY)})"
+    return known_difference(gain, ACCURACY, "no measurable gain")
 
 
 def both_gains_text(accuracy: Interval, loss: Interval) -> str:
@@ -166,9 +170,7 @@ def loss_text(gain: Interval) -> str:
     >>> loss_text(Interval(value=0.001, low=-0.002, high=0.004))
     'not measurably different (95 % interval 0.0020 higher to 0.0040 lower)'
     """
-    if gain.decided:
-        return difference(gain, LOG_LOSS)
-    return f"not measurably different ({bounds(gain, LOG_LOSS)})"
+    return known_difference(gain, LOG_LOSS, "not measurably different")
 
 
 def warning_text(comparison: Comparison) -> str:
@@ -228,9 +230,7 @@ def recovered_text(comparison: Comparison) -> str:
 
 def gap_text(gap: Interval) -> str:
     """Say whether students are as good as the ensemble, as far as these rows can tell."""
-    if not gap.decided:
-        return f"no measurable difference ({bounds(reverse(gap), ACCURACY)})"
-    return difference(reverse(gap), ACCURACY)
+    return known_difference(reverse(gap), ACCURACY, "no measurable difference")
 
 
 def gains_text(gains: Mapping[str, Interval]) -> str:

@@ -55,7 +55,6 @@ from kd_mlflow.steps.work import (
     page_of,
 )
 from kd_mlflow.table.columns import columns_document
-from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -81,11 +80,7 @@ REVIEW = "review.json"
 OF_MODEL = "registered_"
 """How the names of metrics begin that are the registered student's."""
 
-RUN_KINDS = {
-    "distilled": "student",
-    "baseline": "baseline",
-    "strong_baseline": "strong_baseline",
-}
+RUN_KINDS = {"distilled": "student", "baseline": "baseline", "strong_baseline": "strong_baseline"}
 """What each kind of student is called as a kind of run."""
 
 
@@ -103,7 +98,12 @@ def distill_step(
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
     dataset = session.dataset
-    _check_early(config, dataset, ensemble, rehearsed=rehearsed)
+    check_decision(config, dataset.table)  # what would fail after training
+    widths, models = config.menu("student_hidden", len(dataset.split.train)), len(RUN_KINDS)
+    members = models * config.n_students
+    check_memory(dataset, ensemble.encoding, members=members, hidden=max(widths))
+    if not rehearsed:
+        rehearse_student(dataset, ensemble.encoding)
     (seed,) = member_seeds(config.seed, STUDENT_STREAM, 1)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with begun("distill", config, session, mark) as work:
@@ -112,14 +112,11 @@ def distill_step(
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
-        note = notes.distill_note(
-            dataset.table.name,
-            evidence.comparison,
-            temperature=work.config.temperature,
-            alpha=work.config.alpha,
-            trials=trials,
-        )
+        setting = {name: getattr(work.config, name) for name in ("temperature", "alpha")}
+        name, comparison = dataset.table.name, evidence.comparison
+        note = notes.distill_note(name, comparison, trials=trials, **setting)
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
+    shown = page_of(session.tracker, run, REPORT)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,
@@ -131,9 +128,7 @@ def distill_step(
         note=note,
         test_rows=len(dataset.split.test),
         together=together(dataset),
-        page=page_of(session.tracker, run, REPORT)._replace(
-            models=session.tracker.models_page(run)
-        ),
+        page=shown._replace(models=session.tracker.models_page(run)),
         beside=beside,
         never=never_text(evidence.class_scores[STUDENT]),
     )
@@ -197,18 +192,6 @@ def _fit_times(
     every = sum(map(len, groups.values()))
     parts = {kind: work.times["students"] * len(some) / every for kind, some in groups.items()}
     return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTED]}.items()}
-
-
-def _check_early(
-    config: DistillConfig, dataset: Dataset, ensemble: Teacher, *, rehearsed: bool
-) -> None:
-    """Raise DataError or ConfigError for what would fail after training."""
-    check_decision(config, dataset.table)
-    widths = config.menu("student_hidden", len(dataset.split.train))
-    models = len(RUN_KINDS) * config.n_students
-    check_memory(dataset, ensemble.encoding, members=models, hidden=max(widths))
-    if not rehearsed:
-        rehearse_student(dataset, ensemble.encoding)
 
 
 def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
