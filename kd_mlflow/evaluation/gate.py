@@ -86,15 +86,14 @@ def _log_loss_check(case: Case) -> Check | None:
         return unasked("log_loss", "the run has no interval of the gap, or no classes")
     gap, low, high = (metrics[f"log_loss_gap{bound}"] for bound in ("", "_low", "_high"))
     allowed = case.limits.max_log_loss_gap * math.log(len(classes))
-    said = difference(
-        reverse(Interval(value=gap, low=low, high=high)), LOG_LOSS, than="the ensemble's"
-    )
+    lost = Interval(value=gap, low=low, high=high)
+    said = difference(reverse(lost), LOG_LOSS, than="the ensemble's")
     return Check(
         name="log_loss",
         passed=low <= allowed,
         reason=f"log loss {said}, {allowed:.4f} allowed",
         threshold=allowed,
-        metrics={"log_loss_gap": gap, "log_loss_gap_low": low, "log_loss_gap_high": high},
+        metrics=lost.named("log_loss_gap"),
     )
 
 

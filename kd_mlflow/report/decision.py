@@ -59,13 +59,13 @@ class Decision(Shown):
         """What came of it, why, and what the gate said."""
         uri = f"models:/{self.model_name}@production" if self.promoted else None
         links = next_steps(self.page, uri)
-        return "\n".join([decision_text(self), "", gate_text(self)]) + links
+        return "\n".join([outcome_text(self), "", gate_text(self)]) + links
 
     def _repr_html_(self) -> str:
         return decision_html(self)
 
 
-def decision_text(decision: Decision) -> str:
+def outcome_text(decision: Decision) -> str:
     """What came of it and, of a rejection, why."""
     why = [] if decision.passed else wrapped(f"because {decision.reason}")
     return "\n".join([decision_line(decision), *why])

@@ -88,6 +88,7 @@ def model_card(
     metrics, name = comparison.summary, safe(table.name)
     registered = comparison.students["distilled"][comparison.registered]
     together = "".join(f"; {n}: {safe(t, 200)}" for n, t in words.together(evidence.dataset))
+    decides = review.decides(evidence)
     about_limits = " ".join(limits(table, split, comparison))
     warning, commands = words.warning_text(comparison), _ways_to_ask(config.model_name)
     sent = (
@@ -103,7 +104,7 @@ def model_card(
         f"{words.both_gaps_text(comparison.gap, comparison.loss_gap)}.",
         unseen,
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
-        f"{_decides(evidence)}.{_said(' Owner:', config.owner, 100)}"
+        f"{safe(decides, len(decides))}.{_said(' Owner:', config.owner, 100)}"
         f"{_said(' Licence:', config.licence, 100)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",
@@ -148,12 +149,6 @@ def rejection_text(reason: str, run: str) -> str:
 def _said(title: str, text: str, length: int) -> str:
     """A text behind its title, as a sentence of Markdown; nothing of an empty one."""
     return f"{title} {safe(text, length)}." if text else ""
-
-
-def _decides(evidence: Evidence) -> str:
-    rule = str(evidence.config.decision_threshold)
-    text = review.decision_text(evidence.encoding.threshold, evidence.dataset.table.classes, rule)
-    return safe(text, len(text))
 
 
 def _details(evidence: Evidence) -> list[str]:

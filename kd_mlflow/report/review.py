@@ -11,7 +11,7 @@ from kd_mlflow.distillation.importance import MOST_ROWS, Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
-from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES, Cutoff
+from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
 from kd_mlflow.report.words import markdown_table, one_line, percent, safe
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.schema import CallerSchema, SentColumn
@@ -31,6 +31,11 @@ CARD_COLUMNS, CARD_CATEGORIES = 8, 3
 CARD_CLASSES, CARD_SEGMENTS, CARD_IMPORTANCES = 4, 2, 5
 CARD_TABLE = 900
 """Characters of the card's table of columns, at most: the rest of the card must fit beside it."""
+
+LISTED_CLASSES = 40
+OPEN_IMPORTANCES = 10
+OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
+"""Columns of the report's table of what to send that are seen at once, and those that unfold."""
 
 
 def bounded_share(share: Interval | None) -> str:
@@ -93,17 +98,6 @@ def importance_text(importances: Sequence[Importance]) -> str:
         "Rise of the student's log loss on validation rows where one column's values are "
         f"shuffled: {named}"
     )
-
-
-def decision_text(threshold: Cutoff | None, classes: Sequence[object], rule: str) -> str:
-    """Say which class is predicted."""
-    if threshold is None:
-        return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
-    how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
-    if isinstance(threshold, tuple):
-        return f"The class of the greatest probability times weight is predicted ({how})"
-    positive = one_line(str(classes[1]), 30)
-    return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
 
 
 def bytes_text(size: float) -> str:
@@ -204,12 +198,6 @@ def sent_table(schema: CallerSchema) -> str:
     return "\n".join([*lines, *([rest] if more else [])])
 
 
-LISTED_CLASSES = 40
-OPEN_IMPORTANCES = 10
-OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
-"""Columns of the table of what to send that are seen at once, and those that unfold."""
-
-
 def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
     """What a reader wants to know at once, beside the figures; nothing of what is not known."""
     config, left_out = evidence.config, left_out_text(evidence.dataset.table.columns)
@@ -224,10 +212,16 @@ def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
 
 
 def decides(evidence: Evidence) -> str:
-    """Which class the student predicts."""
+    """Say which class the student predicts."""
+    threshold, classes = evidence.encoding.threshold, evidence.dataset.table.classes
+    if threshold is None:
+        return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
     rule = str(evidence.config.decision_threshold)
-    classes = evidence.dataset.table.classes
-    return decision_text(evidence.encoding.threshold, classes, rule)
+    how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
+    if isinstance(threshold, tuple):
+        return f"The class of the greatest probability times weight is predicted ({how})"
+    positive = one_line(str(classes[1]), 30)
+    return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
 
 
 def most_frequent(rows: Iterable[Any], rows_of: Callable[[Any], float]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from kd_mlflow.report.decision import (
     Decision,
     decision_html,
     decision_line,
-    decision_text,
     gate_text,
+    outcome_text,
 )
 from kd_mlflow.report.leaderboard import TeacherResult
 
@@ -250,7 +250,7 @@ class MainResult(Shown):
         )
         decision = self.decision
         uri = f"models:/{self.distill.model_name}@production" if decision.promoted else None
-        answer = [decision_text(decision), answer_text(self.distill), "", gate_text(decision)]
+        answer = [outcome_text(decision), answer_text(self.distill), "", gate_text(decision)]
         others = leaderboard.other_metrics_text(self.distill.comparison)
         links = next_steps(self.distill.page, uri).removeprefix("\n")  # the gate's column goes on
         return "\n".join([details, others, "", *answer]) + links
