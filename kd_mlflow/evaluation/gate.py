@@ -9,8 +9,7 @@ from dataclasses import replace
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.case import Asked, Case, Examined
 from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
-from kd_mlflow.evaluation.differences import LOG_LOSS, difference, reverse
-from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.intervals import LOG_LOSS, Interval, difference, reverse
 from kd_mlflow.evaluation.reproduction import reproduction_check
 from kd_mlflow.evaluation.succession import Incumbent, production_check, task_check
 

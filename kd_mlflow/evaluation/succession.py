@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
 from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
-from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, Measure, difference
-from kd_mlflow.evaluation.intervals import accuracy_difference, group_count, loss_difference
+from kd_mlflow.evaluation.intervals import (
+    ACCURACY,
+    LOG_LOSS,
+    Measure,
+    accuracy_difference,
+    difference,
+    group_count,
+    loss_difference,
+)
 from kd_mlflow.evaluation.scores import RowScores
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.logits import class_probabilities, validation_metrics
-from kd_mlflow.evaluation.differences import reverse
+from kd_mlflow.evaluation.intervals import reverse
 from kd_mlflow.evaluation.metrics import (
     Bins,
     Counts,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.differences import ACCURACY, known_difference, reverse
+from kd_mlflow.evaluation.intervals import ACCURACY, known_difference, reverse
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import html_table, numbers
 

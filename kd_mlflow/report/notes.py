@@ -29,18 +29,15 @@ def teachers_note(
     imbalanced: bool,
 ) -> str:
     """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
-    widths = ", ".join(map(str, hidden))
-    name = safe(dataset.table.name)
-    balanced = (
-        f"balanced accuracy **{words.percent(metrics['ensemble_test_balanced_accuracy'])}**, "
-    )
+    shares = {name: words.percent(share) for name, share in metrics.items() if "accuracy" in name}
+    balanced = f"balanced accuracy **{shares['ensemble_test_balanced_accuracy']}**, "
     return (
-        f"An ensemble on **{name}** ({words.sides(dataset.split)}): {words.composition(parts)}; "
-        f"networks of {widths}.\n\n"
-        f"Ensemble {balanced if imbalanced else ''}"
-        f"accuracy **{words.percent(metrics['ensemble_test_accuracy'])}** on test rows; "
-        f"teachers {words.percent(metrics['mean_teacher_test_accuracy'])} on average, "
-        f"{words.percent(metrics['best_teacher_test_accuracy'])} at best.\n"
+        f"An ensemble on **{safe(dataset.table.name)}** ({words.sides(dataset.split)}): "
+        f"{words.composition(parts)}; networks of {', '.join(map(str, hidden))}.\n\n"
+        f"Ensemble {balanced if imbalanced else ''}accuracy "
+        f"**{shares['ensemble_test_accuracy']}** on test rows; teachers "
+        f"{shares['mean_teacher_test_accuracy']} on average, "
+        f"{shares['best_teacher_test_accuracy']} at best.\n"
     )
 
 
@@ -56,14 +53,12 @@ def teacher_note(table: str, kind: str, *, teachers: int, seed: int) -> str:
 
 def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
     """Describe the run of one student; a baseline's alpha is 0."""
+    taught = "trained on the labels alone,"
     if student.taught:
-        taught = (
-            f"distilled from the ensemble at T {student.temperature:g}, alpha {student.alpha:g},"
-        )
+        setting = f"T {student.temperature:g}, alpha {student.alpha:g}"
+        taught = f"distilled from the ensemble at {setting},"
     elif student.mixup:
-        taught = f"trained on the labels alone, with mixup (Beta {student.mixup:g}),"
-    else:
-        taught = "trained on the labels alone,"
+        taught = f"{taught} with mixup (Beta {student.mixup:g}),"
     return f"Student {taught} on **{safe(table)}**: {epochs} epochs, seed {student.seed}.\n"
 
 
@@ -77,13 +72,12 @@ def cell_note(table: str, *, seeds: int, hidden: str, temperature: float, alpha:
 
 def sweep_note(table: str, result: SweepResult, *, seeds: int, tolerance: float) -> str:
     """Describe a sweep's run: the setting chosen, and the smallest good student."""
-    chosen, smallest = result.chosen, result.smallest
-    small = (
-        f"The smallest student within {100 * tolerance:g} points of the ensemble on "
-        f"validation rows has hidden layers {text_value(smallest.hidden)}.\n"
-        if smallest
-        else ""
-    )
+    chosen, small = result.chosen, ""
+    if result.smallest:
+        small = (
+            f"The smallest student within {100 * tolerance:g} points of the ensemble on "
+            f"validation rows has hidden layers {text_value(result.smallest.hidden)}.\n"
+        )
     return (
         f"{len(result.cells)} settings x {seeds} seeds on **{safe(table)}**; least calibrated "
         f"validation log loss: T {chosen.temperature:g}, alpha {chosen.alpha:g}.\n\n{small}"

@@ -11,14 +11,14 @@ import numpy as np
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
-from kd_mlflow.evaluation.differences import (
+from kd_mlflow.evaluation.intervals import (
     ACCURACY,
     LOG_LOSS,
+    Interval,
     difference,
     known_difference,
     reverse,
 )
-from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
@@ -38,9 +38,7 @@ MARKUP = re.compile(
 """Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
 
 BOOSTING = "boosted trees alone"
-STUDENTS = {kind: kind for kind in ("distilled", "baseline")}
-STUDENTS["strong_baseline"] = "strong baseline (mixup)"
-"""What is compared without a seed, and kinds of students, by what people call them."""
+"""What is trained beside the students, for people who read of it."""
 
 LISTED_PARTS = 6
 LISTED_GAINS = 2
@@ -323,10 +321,12 @@ def metrics_table(comparison: Comparison) -> str:
     metrics, over = comparison.summary, comparison.over
     listed = [*list(comparison.gains)[:LISTED_GAINS], *(["boosting"] if "boosting" in over else [])]
     rows = [("ensemble", percent(metrics["ensemble_test_accuracy"]))]
-    for kind, name in STUDENTS.items():
-        if kind in ("distilled", *comparison.gains):
-            mean = accuracy_with_error(metrics, f"{kind}_test_accuracy")
-            rows.append((f"{name}, mean ± standard error over seeds", mean))
+    kinds = {"distilled": "distilled", "baseline": "baseline"}
+    if "strong_baseline" in comparison.gains:
+        kinds["strong_baseline"] = "strong baseline (mixup)"
+    for kind, name in kinds.items():
+        mean = accuracy_with_error(metrics, f"{kind}_test_accuracy")
+        rows.append((f"{name}, mean ± standard error over seeds", mean))
     if "boosting" in over:
         rows.append((BOOSTING, percent(metrics["boosting_test_accuracy"])))
     rows += [
