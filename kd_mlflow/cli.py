@@ -75,7 +75,8 @@ class Reporter:
             self.say(f"{label}: {models}, {epochs:,} epochs at most")
 
         def share(done: int) -> str:
-            return f"{100 * done // total} % in {time.monotonic() - started:.0f} s"
+            taken = time.monotonic() - started
+            return f"{100 * done // total} % in {taken:.0f} s" if done < total else ""
 
         with self._bar(label, total, share) as more:
 
@@ -105,9 +106,10 @@ class Reporter:
                 with lock:
                     done += some
                     bar.update(some)
-                    if not terminal and time.monotonic() - said > LINE_EVERY_S and done < total:
+                    late = not terminal and time.monotonic() - said > LINE_EVERY_S
+                    if late and (line := text(done)):
                         said = time.monotonic()
-                        self.say(f"{label}: {text(done)}")
+                        self.say(f"{label}: {line}")
 
             yield more
             bar.update(total - done)
