@@ -271,8 +271,9 @@ def pull(version: ModelVersion, folder: Path) -> Path:
     Raises RegistryError where they cannot be had, or are not those that were promoted. A version
     from before digests were recorded has none, which one line says.
     """
+    uri = address(version)
     with _artifact_errors(version):
-        copied = mlflow.artifacts.download_artifacts(address(version), dst_path=str(folder))
+        copied = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
         path = without_caches(Path(copied))
     promoted, found = version.tags.get(f"kd.{FILES}"), files_digest(path)
     if promoted is None and version.tags.get("kd.promotion") == "promoted":
