@@ -64,9 +64,11 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     other = _other(config, tracker, model)
     scene = _Scene(config, tracker, model, rows)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
+        findings = _findings(scene, other)
         digest = rows.digest(model.respondent.columns)
-        findings = _findings(scene, other, digest)
-        for note in findings.notes:
+        notes = (*findings.notes, *_of_origin(model, digest))
+        findings = replace(findings, notes=notes)
+        for note in notes:
             _log.info("%s", note)
         _describe(run, scene, digest)
         logged = logged_here(tracker, model)
@@ -102,7 +104,7 @@ class _Scene(NamedTuple):
     rows: ScoredRows
 
 
-def _findings(scene: _Scene, other: AnyModel | Unavailable | None, digest: str) -> Findings:
+def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
     config, _, model, rows = scene
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
@@ -127,7 +129,7 @@ def _findings(scene: _Scene, other: AnyModel | Unavailable | None, digest: str) 
         against=other.title if isinstance(other, AnyModel) else None,
         pair=pair if isinstance(pair, Paired) else None,
         limits=(),
-        notes=(*groups.notes, *apart, *_of_origin(model, digest)),
+        notes=(*groups.notes, *apart),
     )
     return replace(found, limits=_limits(config, found))
 
