@@ -19,7 +19,7 @@ from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
-from kd_mlflow.models.student_model import StudentContent, save_student
+from kd_mlflow.models.own_models import StudentContent, save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding

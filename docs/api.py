@@ -21,16 +21,12 @@ from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
-from kd_mlflow.registry.history import Period
-from kd_mlflow.report.columns_result import ColumnsResult
+from kd_mlflow.registry.moves import Period
+from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.history_result import History, Rollback
-from kd_mlflow.report.main_result import MainResult
-from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import Cell, SweepResult
-from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.table.columns import ColumnReport
 from kd_mlflow.table.dataset import Sides
 from kd_mlflow.table.kinds import Note

@@ -19,14 +19,11 @@ from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.distillation import fitted
 from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
 from kd_mlflow.errors import ConfigError, listed
-from kd_mlflow.report.columns_result import ColumnsResult
+from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.history_result import History, Rollback
-from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
-from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.report.training_results import DistillResult, TeachersResult
 from kd_mlflow.steps.work import workers_of
 from kd_mlflow.table.dataset import Sides, read_dataset
 
@@ -48,42 +45,31 @@ def _check_names(make: Callable[..., Any], options: Iterable[str]) -> None:
 
 def _takes(make: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
     """Turn a function of a configuration into one of the configuration's fields."""
-
-    def decorate(step: Callable[[C], R]) -> Callable[P, R]:
-        def entry(*args: P.args, **options: P.kwargs) -> R:
-            _check_names(make, options)
-            return step(make(*args, **options))
-
-        _explain(entry, step, make)
-        return entry
-
-    return decorate
+    return functools.partial(_entry, make)
 
 
 def _takes_after(
     make: Callable[P, C],
 ) -> Callable[[Callable[[A, C], R]], Callable[Concatenate[A, P], R]]:
     """The same of a function whose first argument comes before the configuration."""
-
-    def decorate(step: Callable[[A, C], R]) -> Callable[Concatenate[A, P], R]:
-        def entry(first: A, /, *args: P.args, **options: P.kwargs) -> R:
-            _check_names(make, options)
-            return step(first, make(*args, **options))
-
-        _explain(entry, step, make)
-        return entry
-
-    return decorate
+    return functools.partial(_entry, make)
 
 
-def _explain(entry: Any, step: Callable[..., Any], make: Callable[..., Any]) -> None:
-    """Give a function the name and help of a step, options in its configuration's place."""
-    functools.update_wrapper(entry, step)
+def _entry(make: Callable[..., Any], step: Callable[..., Any]) -> Any:
+    """A function of a step's name and help, with options in its configuration's place."""
     own = inspect.signature(step)
     *before, _ = own.parameters.values()
-    options = inspect.signature(make).parameters.values()
-    entry.__signature__ = own.replace(parameters=[*before, *options])
-    entry.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
+    known = inspect.signature(make).parameters.values()
+
+    @functools.wraps(step)
+    def entry(*args: Any, **options: Any) -> Any:
+        _check_names(make, options)
+        return step(*args[: len(before)], make(*args[len(before) :], **options))
+
+    named: Any = entry
+    named.__signature__ = own.replace(parameters=[*before, *known])
+    named.__doc__ = f"{inspect.getdoc(step)}\n\n{options_text(make)}"
+    return named
 
 
 @_takes(DataOptions)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -69,47 +69,50 @@ class Reporter:
     @contextmanager
     def training(self, label: str, members: int, epochs: int) -> Iterator[OnEpoch]:
         """Show how many of the members' epochs are done."""
-        total, done, last, lock = members * epochs, 0, 0, threading.Lock()
-        started = said = time.monotonic()
-        terminal = sys.stderr.isatty()
-        if not terminal:
+        total, heard, started = members * epochs, {0}, time.monotonic()
+        if not sys.stderr.isatty():
             models = "1 model" if members == 1 else f"{members} models"
             self.say(f"{label}: {models}, {epochs:,} epochs at most")
-        with click.progressbar(
-            length=total, label=label, file=sys.stderr, hidden=not terminal
-        ) as bar:
+
+        def share(done: int) -> str:
+            taken = time.monotonic() - started
+            return f"{100 * done // total} % in {taken:.0f} s" if done < total else ""
+
+        with self._bar(label, total, share) as more:
 
             def on_epoch(chunk: slice, epoch: int, values: Any) -> None:
-                nonlocal done, last, said
-                with lock:
-                    done, last = done + chunk.stop - chunk.start, max(last, epoch)
-                    bar.update(chunk.stop - chunk.start)
-                    if not terminal and time.monotonic() - said > LINE_EVERY_S and done < total:
-                        said = time.monotonic()
-                        self.say(f"{label}: {100 * done // total} % in {said - started:.0f} s")
+                heard.add(epoch)
+                more(chunk.stop - chunk.start)
 
             yield on_epoch
-            bar.update(total - done)
+        last = max(heard)
         early = f", stopped at epoch {last:,} of {epochs:,}" if 0 < last < epochs else ""
         self.say(f"{label}: trained in {time.monotonic() - started:.1f} s{early}")
 
-    @contextmanager
-    def rows(self, label: str, total: int) -> Iterator[OnRows]:
+    def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
         """Show how many of a table's rows are done."""
-        done, said, terminal = 0, time.monotonic(), sys.stderr.isatty()
+        return self._bar(label, total, lambda done: f"{done:,} of {total:,} rows")
+
+    @contextmanager
+    def _bar(self, label: str, total: int, text: Callable[[int], str]) -> Iterator[OnRows]:
+        """Show how much is done: a bar on a terminal, else a line of text every few seconds."""
+        done, said, terminal, lock = 0, time.monotonic(), sys.stderr.isatty(), threading.Lock()
         with click.progressbar(
             length=total, label=label, file=sys.stderr, hidden=not terminal
         ) as bar:
 
-            def on_rows(rows: int) -> None:
+            def more(some: int) -> None:
                 nonlocal done, said
-                done += rows
-                bar.update(rows)
-                if not terminal and time.monotonic() - said > LINE_EVERY_S:
-                    said = time.monotonic()
-                    self.say(f"{label}: {done:,} of {total:,} rows")
+                with lock:
+                    done += some
+                    bar.update(some)
+                    late = not terminal and time.monotonic() - said > LINE_EVERY_S
+                    if late and (line := text(done)):
+                        said = time.monotonic()
+                        self.say(f"{label}: {line}")
 
-            yield on_rows
+            yield more
+            bar.update(total - done)
 
 
 def _or_recipe(kind: type) -> Callable[[str], Any]:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -68,19 +68,20 @@ def folder_till_exit() -> Path:
     return holding.enter_context(scratch())
 
 
-def clear_scratch() -> None:
-    """Remove what killed processes have left of ``scratch``."""
-    remove_dead(state_folder("scratch"))
+def remove_dead(
+    parent: Path, *, days: float = 0, bury: Callable[[str], object] = lambda name: None
+) -> None:
+    """Remove folders that nobody holds, and that nobody took up for some days.
 
-
-def remove_dead(parent: Path, older_than_s: float = 0) -> None:
-    """Remove folders that nobody holds, and that nobody took up for some time."""
-    newest = time.time() - older_than_s
+    ``bury`` gets the name of each before it is gone.
+    """
+    newest = time.time() - days * 86_400
     for lock in parent.glob("*.lock"):
-        if lock.stat().st_mtime > newest:
+        if days and lock.stat().st_mtime > newest:
             continue
         with held(folder := lock.with_suffix("")) as ours:
             if ours:
+                bury(folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
 
@@ -103,8 +104,3 @@ def held(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def forget_old(parent: Path) -> None:
-    """Remove folders that nobody holds and nobody took up again for ``KEPT_DAYS``."""
-    remove_dead(parent, KEPT_DAYS * 86_400)

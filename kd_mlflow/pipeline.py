@@ -22,20 +22,15 @@ from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
-from kd_mlflow.report.columns_result import ColumnsResult
+from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
-from kd_mlflow.report.main_result import MainResult
-from kd_mlflow.report.predict_result import PredictResult
 from kd_mlflow.report.sweep_result import SweepResult
-from kd_mlflow.report.teachers_result import TeachersResult
+from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import distill_step
-from kd_mlflow.steps.examine import Submitted
-from kd_mlflow.steps.run_table import dataset_of
+from kd_mlflow.steps.examine import Submitted, dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.transfer import transfer_step
 from kd_mlflow.steps.work import Listener, Session, begun

@@ -30,7 +30,7 @@ from kd_mlflow.config.options import Options
 if TYPE_CHECKING:  # the process that hands tests out to others needs none of these
     from mlflow import MlflowClient
 
-    from kd_mlflow.report.main_result import MainResult
+    from kd_mlflow.report.training_results import MainResult
 
 gc.disable()  # until all is imported: nothing of that is ever let go
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

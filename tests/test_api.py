@@ -25,7 +25,7 @@ from kd_mlflow.config.entry_points import (
 )
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.errors import ConfigError, DataError, RegistryError
-from kd_mlflow.steps.run_table import dataset_of
+from kd_mlflow.steps.examine import dataset_of
 from kd_mlflow.steps.work import Listener, Work
 from kd_mlflow.table.dataset import Dataset, read_dataset
 from kd_mlflow.tracking.runs import Tracker

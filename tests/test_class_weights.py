@@ -20,7 +20,7 @@ from kd_mlflow.evaluation.class_weights import WORTHS, choose_weights, weighed
 from kd_mlflow.evaluation.reproduction import repetition
 from kd_mlflow.evaluation.thresholds import logged_as, logged_cutoff
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.main_result import MainResult
+from kd_mlflow.report.training_results import MainResult
 from kd_mlflow.serving.scoring import decided
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding

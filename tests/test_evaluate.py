@@ -18,8 +18,8 @@ from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
 from kd_mlflow.figures.style import canvas
 from kd_mlflow.models import any_model
+from kd_mlflow.models.own_models import PROFILE
 from kd_mlflow.models.respondent import Respondent
-from kd_mlflow.models.student_model import PROFILE
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.evaluation import gate as gates
 from kd_mlflow.evaluation.case import Examined
 from kd_mlflow.models.any_model import pickle_files
-from kd_mlflow.models.ensemble_model import save_ensemble
+from kd_mlflow.models.own_models import save_ensemble
 from kd_mlflow.pipeline import run_main, run_teachers
 from kd_mlflow.population.checkpoints import Checkpoints
 from kd_mlflow.population.history import HELD_OUT, ignore_epoch

@@ -13,7 +13,7 @@ from test_promotion import registered_again
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import HistoryConfig, PromoteConfig, RollbackConfig
 from kd_mlflow.registry import lock, moves
-from kd_mlflow.registry.history import periods
+from kd_mlflow.registry.moves import periods
 
 NAME = "kd-student"
 PASSING = PromoteConfig(

@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 from scipy.stats import binomtest
 
-from kd_mlflow.evaluation import bins as confidence_bins
 from kd_mlflow.evaluation import intervals
+from kd_mlflow.evaluation import metrics as confidence_bins
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import expected_calibration_error
 from kd_mlflow.figures import accuracy, probabilities, style, training_curves
@@ -87,7 +87,7 @@ def sizes():
 def reliability(classes=2, n=200):
     """Two models' reliability probabilities."""
     labels, shares = answers(n, classes)
-    bins = confidence_bins.reliability(shares, labels)
+    bins = confidence_bins.reliability(*confidence_bins.by_confidence(shares, labels)[:2])
     models = [Calibration("ensemble", "ensemble", bins, 0.1), Calibration("baseline", "b", bins, 0)]
     return probabilities.reliability_diagram(models, classes=classes, rows=n)
 
@@ -343,7 +343,7 @@ def test_sizes_stand_at_their_parameters():
 def test_reliability_bins_are_the_eces(classes):
     """The bins' surplus of confidence, weighted by their rows, is the ECE that is logged."""
     labels, shares = answers(500, classes)
-    bins = confidence_bins.reliability(shares, labels)
+    bins = confidence_bins.reliability(*confidence_bins.by_confidence(shares, labels)[:2])
     ece = (np.abs(bins.confidence - bins.shares[0]) * bins.rows).sum() / bins.rows.sum()
     assert ece == pytest.approx(expected_calibration_error(shares, labels))
     figure = probabilities.reliability_diagram(

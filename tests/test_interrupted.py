@@ -23,7 +23,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.local_state import forget_old, held
+from kd_mlflow.local_state import KEPT_DAYS, held, remove_dead
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.steps.work import held_checkpoints
 
@@ -388,7 +388,7 @@ def test_what_nobody_takes_up_is_forgotten(tmp_path):
             os.utime(tmp_path / f"{name}.lock", (0, 0))
     with held(tmp_path / "in-use"):
         os.utime(tmp_path / "in-use.lock", (0, 0))
-        forget_old(tmp_path)
+        remove_dead(tmp_path, days=KEPT_DAYS)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["in-use", "new"]
 
 

@@ -15,7 +15,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions, TableOptions
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.teachers import teachers_encoding
-from kd_mlflow.models.student_model import _add_pyfunc
+from kd_mlflow.models.own_models import _add_pyfunc
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler

@@ -20,7 +20,7 @@ from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.distillation import onnx_graph
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError
-from kd_mlflow.models.student_model import StudentContent, save_student
+from kd_mlflow.models.own_models import StudentContent, save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler, fit_encoding, piecewise_linear

@@ -21,7 +21,7 @@ from mlflow.models import Model
 from mlflow.types.schema import AnyType
 
 from kd_mlflow import pipeline
-from kd_mlflow.models.student_model import PROFILE, SCHEMA
+from kd_mlflow.models.own_models import PROFILE, SCHEMA
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.saved_model import write_example

@@ -8,7 +8,7 @@ from mlflow.pyfunc import load_model
 
 from kd_mlflow.distillation.inputs import inputs_of
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.models.student_model import StudentContent, save_student
+from kd_mlflow.models.own_models import StudentContent, save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import SOFT, Encoding, Scaler, fit_encoding, piecewise_linear

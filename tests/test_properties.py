@@ -16,7 +16,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
-from kd_mlflow.models.student_model import StudentContent, save_student
+from kd_mlflow.models.own_models import StudentContent, save_student
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, Sampling

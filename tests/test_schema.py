@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_drift import ENCODING, PROFILE, TRAIN
 
-from kd_mlflow.report.review_words import gaps_text, range_text, sent_table
+from kd_mlflow.report.review import gaps_text, range_text, sent_table
 from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.table.schema import DATES, caller_schema

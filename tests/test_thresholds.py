@@ -22,8 +22,8 @@ from kd_mlflow.evaluation.thresholds import (
     tabled,
 )
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.dataset import Dataset
 

@@ -43,7 +43,7 @@ class Case:
         return {**self.findings.logged, **measured}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Asked:
     """A check as it is registered: its name, what it asks, and what answers.
 

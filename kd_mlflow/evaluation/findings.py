@@ -159,11 +159,9 @@ class Findings:
     def _logged_pair(self) -> dict[str, float]:
         if self.pair is None:
             return {}
-        found = {"agreement": self.pair.agreement}
-        if self.pair.accuracy is not None:
-            found["against_accuracy"] = self.pair.accuracy
-        if self.pair.mcnemar_p is not None:
-            found["mcnemar_p"] = self.pair.mcnemar_p
+        every = {"agreement": self.pair.agreement, "against_accuracy": self.pair.accuracy}
+        every["mcnemar_p"] = self.pair.mcnemar_p
+        found = {name: value for name, value in every.items() if value is not None}
         gains = {"accuracy_gain": self.pair.accuracy_gain, "log_loss_gain": self.pair.loss_gain}
         for name, gain in gains.items():
             found |= _bounded(name, gain) if gain else {}

@@ -9,8 +9,7 @@ from dataclasses import replace
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.case import Asked, Case, Examined
 from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
-from kd_mlflow.evaluation.differences import LOG_LOSS, difference, reverse
-from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.intervals import LOG_LOSS, Interval, difference, reverse
 from kd_mlflow.evaluation.reproduction import reproduction_check
 from kd_mlflow.evaluation.succession import Incumbent, production_check, task_check
 
@@ -90,15 +89,14 @@ def _log_loss_check(case: Case) -> Check | None:
         return unasked("log_loss", "the run has no interval of the gap, or no classes")
     gap, low, high = (metrics[f"log_loss_gap{bound}"] for bound in ("", "_low", "_high"))
     allowed = case.limits.max_log_loss_gap * math.log(len(classes))
-    said = difference(
-        reverse(Interval(value=gap, low=low, high=high)), LOG_LOSS, than="the ensemble's"
-    )
+    lost = Interval(value=gap, low=low, high=high)
+    said = difference(reverse(lost), LOG_LOSS, than="the ensemble's")
     return Check(
         name="log_loss",
         passed=low <= allowed,
         reason=f"log loss {said}, {allowed:.4f} allowed",
         threshold=allowed,
-        metrics={"log_loss_gap": gap, "log_loss_gap_low": low, "log_loss_gap_high": high},
+        metrics=lost.named("log_loss_gap"),
     )
 
 
@@ -185,48 +183,33 @@ def _recall_check(case: Case) -> Check | None:
 
 
 CHECKS: tuple[Asked, ...] = (
+    Asked("accuracy", "Is it nearly as good as its ensemble?", _accuracy_check),
+    Asked("log_loss", "Is little of its ensemble's log loss lost?", _log_loss_check),
     Asked(
-        name="accuracy", question="Is it nearly as good as its ensemble?", answer=_accuracy_check
+        "baseline", "Is no baseline, trained without teachers, measurably better?", _baseline_check
     ),
     Asked(
-        name="log_loss",
-        question="Is little of its ensemble's log loss lost?",
-        answer=_log_loss_check,
+        "compression", "Is it so much smaller, or faster, than its ensemble?", _compression_check
     ),
     Asked(
-        name="baseline",
-        question="Is no baseline, trained without teachers, measurably better?",
-        answer=_baseline_check,
+        "reproduction",
+        "Does the registered artifact, in a clean process, answer as was logged?",
+        lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
     ),
     Asked(
-        name="compression",
-        question="Is it so much smaller, or faster, than its ensemble?",
-        answer=_compression_check,
-    ),
-    Asked(
-        name="reproduction",
-        question="Does the registered artifact, in a clean process, answer as was logged?",
-        answer=lambda case: reproduction_check(case.findings.logged, case.findings.reproduced),
-    ),
-    Asked(
-        name="task",
-        question="Does it predict what production predicts, from columns that callers send "
-        "already?",
-        answer=lambda case: task_check(
+        "task",
+        "Does it predict what production predicts, from columns that callers send already?",
+        lambda case: task_check(
             case.findings.task, case.incumbent, case.limits.allow_schema_change
         ),
     ),
     Asked(
-        name="production",
-        question="Is it good enough beside production, on the same rows?",
-        answer=lambda case: production_check(case.incumbent, case.limits),
+        "production",
+        "Is it good enough beside production, on the same rows?",
+        lambda case: production_check(case.incumbent, case.limits),
     ),
-    Asked(name="max_ece", question="Are its probabilities calibrated?", answer=_ece_check),
-    Asked(name="max_latency_ms", question="Does it answer one row in time?", answer=_latency_check),
-    Asked(
-        name="min_class_recall",
-        question="Does it find enough rows of every class?",
-        answer=_recall_check,
-    ),
+    Asked("max_ece", "Are its probabilities calibrated?", _ece_check),
+    Asked("max_latency_ms", "Does it answer one row in time?", _latency_check),
+    Asked("min_class_recall", "Does it find enough rows of every class?", _recall_check),
 )
 """Every check, in the order in which decisions show them: each new one has its line here."""

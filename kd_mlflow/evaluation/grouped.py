@@ -8,13 +8,10 @@ variance (Liang & Zeger, 1986, Biometrika 73, 13-22). Few groups widen an interv
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 from scipy.stats import binom, norm, t
 
-from kd_mlflow.evaluation.metrics import Floats, Hits
-
-Counts = NDArray[np.int64]
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 CONFIDENCE = 0.95
 

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from kd_mlflow.evaluation.bins import confusion
-from kd_mlflow.evaluation.grouped import Counts, deviate, group_error, group_sums, mean_error
+from kd_mlflow.evaluation.grouped import deviate, group_error, group_sums, mean_error
 from kd_mlflow.evaluation.intervals import (
     REPLICATES,
     Interval,
@@ -18,7 +17,7 @@ from kd_mlflow.evaluation.intervals import (
     middle,
     share_of,
 )
-from kd_mlflow.evaluation.metrics import ECE_BINS, Floats, Hits, confidence_bins
+from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats, Hits, confidence_bins, confusion
 from kd_mlflow.evaluation.scores import RowScores
 
 

@@ -79,17 +79,13 @@ def metric_ranges(
         "log_loss": 0.0,
         "ece": 2 * (unsure | on_edge).mean(),
     }
-    ranges = {
-        name: Interval(value=found[name], low=found[name] - by, high=found[name] + by)
-        for name, by in slack.items()
-    }
+    bounds = {name: (found[name] - by, found[name] + by) for name, by in slack.items()}
     if "roc_auc" in found:
-        bounds = _area_bounds(probabilities[:, 1], labels)
-        ranges |= {
-            name: Interval(value=found[name], low=low, high=high)
-            for name, (low, high) in bounds.items()
-        }
-    return ranges
+        bounds |= _area_bounds(probabilities[:, 1], labels)
+    return {
+        name: Interval(value=found[name], low=low, high=high)
+        for name, (low, high) in bounds.items()
+    }
 
 
 def reproduction_check(logged: Mapping[str, float], reproduced: Reproduced) -> Check:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,9 @@ Metrics = dict[str, float]
 
 NO_LABEL, UNKNOWN = -1, -2
 """In the place of a class number: a row without a label, and one of a class that is not known."""
+
+EACH = ("predicted", "confidence", "labels", "of_label", "second")
+"""What is kept of each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +53,7 @@ class RowScores:
 
     @classmethod
     def of(
-        cls,
-        probabilities: Floats,
-        labels: Counts,
-        predicted: Counts | None = None,
+        cls, probabilities: Floats, labels: Counts, predicted: Counts | None = None
     ) -> RowScores:
         """Keep what metrics need of some rows.  Shape: (n, classes), (n,).
 
@@ -75,8 +76,7 @@ class RowScores:
     @classmethod
     def joined(cls, parts: Sequence[RowScores]) -> RowScores:
         """Put the rows of several parts, scored one after the other, together."""
-        names = ("predicted", "confidence", "labels", "of_label", "second")
-        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in EACH}
         return cls(classes=parts[0].classes, **whole)
 
     @property
@@ -111,24 +111,16 @@ class RowScores:
 
         What it says of the label stays its own, for their labels may differ.
         """
-        return replace(
-            self,
-            predicted=self.predicted[first],
-            confidence=self.confidence[first],
-            second=self.second[first] if len(self.second) else self.second,
-        )
+        return replace(self, **self._taken(("predicted", "confidence", "second"), first))
 
     def some(self, rows: Hits) -> RowScores:
         """Some of the rows.  Shape: (n,), true for those that stay."""
-        return RowScores(
-            classes=self.classes,
-            predicted=self.predicted[rows],
-            confidence=self.confidence[rows],
-            labels=self.labels[rows],
-            of_label=self.of_label[rows],
-            second=self.second[rows] if len(self.second) else self.second,
-            groups=None if self.groups is None else self.groups[rows],
-        )
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, groups=groups, **self._taken(EACH, rows))
+
+    def _taken(self, names: Sequence[str], rows: Counts | Hits) -> dict[str, Any]:
+        """Some rows of what is kept of each; of more than two classes there is no ``second``."""
+        return {name: kept[rows] for name in names if len(kept := getattr(self, name))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,10 +277,9 @@ def _right(
 def paired(first: RowScores, second: RowScores) -> Paired:
     """Compare two models of the same classes on the same rows, whose groups are the first one's."""
     agreement = float((first.predicted == second.predicted).mean())
-    one, two = first.labelled, second.labelled
+    one, two, known = first.labelled, second.labelled, first.known
     if not len(one):
         return Paired(agreement=agreement)
-    known = first.known
     losses = known.losses[None], second.known.losses[None]
     return Paired(
         agreement=agreement,

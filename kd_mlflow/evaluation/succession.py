@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
 from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
-from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, Measure, difference
-from kd_mlflow.evaluation.intervals import accuracy_difference, group_count, loss_difference
+from kd_mlflow.evaluation.intervals import (
+    ACCURACY,
+    LOG_LOSS,
+    Measure,
+    accuracy_difference,
+    difference,
+    group_count,
+    loss_difference,
+)
 from kd_mlflow.evaluation.scores import RowScores
 
 
@@ -126,9 +133,7 @@ def _advantage_check(
         metrics={
             **{f"candidate_test_{name}": value for name, value in ours.items()},
             **{f"production_test_{name}": value for name, value in theirs.items()},
-            "gain_over_production": better.value,
-            "gain_over_production_low": better.low,
-            "gain_over_production_high": better.high,
+            **better.named("gain_over_production"),
             "compared_rows": rows,
             **({} if left_out is None else {"left_out_rows": left_out}),
         },

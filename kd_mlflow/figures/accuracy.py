@@ -13,16 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kd_mlflow.evaluation.intervals import Interval, standard_error, wilson
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.figures.style import (
-    GREY,
-    LOOKS,
-    MARK,
-    canvas,
-    ensemble_level,
-    headline,
-    label,
-    legend_below,
-)
+from kd_mlflow.figures import style
+from kd_mlflow.figures.style import LOOKS
 
 
 def ladder(
@@ -38,27 +30,27 @@ def ladder(
     of what the distilled students are compared with.
     """
     heights = [len(accuracies) + 0.6, len(differences) + 0.6]
-    figure, axes = canvas(1.9 + 0.42 * sum(heights), rows=2, height_ratios=heights)
+    figure, axes = style.canvas(1.9 + 0.42 * sum(heights), rows=2, height_ratios=heights)
     steps, gains = axes[:, 0]
     for place, (kind, values) in enumerate(accuracies.items()):
         _step(steps, place, kind, 100 * np.asarray(values), rows * worth)
     names = [LOOKS[kind].name for kind in accuracies]
     _named_rows(steps, names)
     seeds = max(map(len, accuracies.values()))
-    label(
+    style.label(
         steps,
         x="test accuracy, %; thin: 95 % interval of these rows, thick: ± standard error of seeds",
         title=f"Test accuracy on {rows:,} rows, seeds: {seeds}",
     )
-    gains.axvline(0, color=GREY, linewidth=1)
+    gains.axvline(0, color=style.GREY, linewidth=1)
     for place, interval in enumerate(differences.values()):
         value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
-        colour = LOOKS["distilled"].colour if interval.decided else GREY
+        colour = LOOKS["distilled"].colour if interval.decided else style.GREY
         gains.plot([low, high], [place, place], color=colour, linewidth=2)
         gains.plot(value, place, "o", color=colour, markersize=7)
-        _beside(gains, place, f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
+        style.beside(gains, place, f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
     _named_rows(gains, list(differences))
-    label(
+    style.label(
         gains,
         x="points of test accuracy, with 95 % interval; grey where it holds 0",
         title="Difference on the same rows, bootstrapped over rows and seeds",
@@ -71,7 +63,7 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
 
     ``models``: parameters of one model and each one's accuracy (a share), by kind.
     """
-    figure, axes = canvas(4.2)
+    figure, axes = style.canvas(4.2)
     each: Axes = axes[0, 0]
     taught = [kind for kind in models if kind not in ("teacher", "ensemble")]
     for kind, (parameters, shares) in models.items():
@@ -91,9 +83,9 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
     shown = 100 * np.concatenate([shares for _, shares in models.values()])
     margin = max(0.1 * float(np.ptp(shown)), 0.05)
     each.set_ylim(shown.min() - margin, shown.max() + margin)
-    label(each, x="parameters of one model", y="test accuracy, %")
-    headline(figure, f"Test accuracy on {rows:,} rows; bars: means over seeds: {seeds}")
-    legend_below(figure, each, columns=2)
+    style.label(each, x="parameters of one model", y="test accuracy, %")
+    style.headline(figure, f"Test accuracy on {rows:,} rows; bars: means over seeds: {seeds}")
+    style.legend_below(figure, each, columns=2)
     return figure
 
 
@@ -107,7 +99,7 @@ def heat_map(
     """Validation log loss, in nats, by temperature and alpha; a frame marks the chosen cell."""
     temperatures, alphas = (list(dict.fromkeys(axis)) for axis in zip(*losses, strict=True))
     cells = np.array([[losses[t, alpha] for alpha in alphas] for t in temperatures])
-    figure, axes = canvas(1.8 + 0.6 * len(temperatures))
+    figure, axes = style.canvas(1.8 + 0.6 * len(temperatures))
     each: Axes = axes[0, 0]
     each.grid(visible=False)
     image = each.imshow(cells, cmap="cividis_r", aspect="auto")
@@ -116,14 +108,16 @@ def heat_map(
         colour = "white" if value > middle else "black"
         each.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
     i, j = temperatures.index(chosen[0]), alphas.index(chosen[1])
-    each.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=MARK, linewidth=3))
+    each.add_patch(
+        Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=style.MARK, linewidth=3)
+    )
     each.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     each.set_yticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
-    label(each, x="alpha, weight of the soft loss", y="temperature T")
+    style.label(each, x="alpha, weight of the soft loss", y="temperature T")
     bar = figure.colorbar(image)
     bar.ax.tick_params(labelsize=9)
     bar.set_label("log loss, nats", fontsize=9.5)
-    headline(
+    style.headline(
         figure, f"Calibrated validation log loss, less is better: {rows:,} rows, seeds: {seeds}"
     )
     return figure
@@ -141,23 +135,23 @@ def size_curve(
 
     ``sizes``: parameters, accuracy (a share) and its standard error.
     """
-    figure, axes = canvas(4.2)
+    figure, axes = style.canvas(4.2)
     each: Axes = axes[0, 0]
     x, y, e = np.array(sorted(sizes, key=lambda size: size[0])).T
     look = LOOKS["distilled"]
-    ensemble_level(each, 100 * ensemble)
+    style.ensemble_level(each, 100 * ensemble)
     each.errorbar(
         x, 100 * y, yerr=100 * e, color=look.colour, marker="o", capsize=3, label=look.name
     )
     if smallest is not None:
         place = list(x).index(smallest)
-        ring: dict[str, Any] = {"markersize": 14, "fillstyle": "none", "color": MARK}
+        ring: dict[str, Any] = {"markersize": 14, "fillstyle": "none", "color": style.MARK}
         text = "smallest within tolerance (on validation rows)"
         each.plot(x[place], 100 * y[place], "o", label=text, **ring)
     _parameter_axis(each, list(x))
-    label(each, x="parameters of one student", y="test accuracy, %")
-    headline(figure, f"Test accuracy on {rows:,} rows: mean ± standard error, seeds: {seeds}")
-    legend_below(figure, each)
+    style.label(each, x="parameters of one student", y="test accuracy, %")
+    style.headline(figure, f"Test accuracy on {rows:,} rows: mean ± standard error, seeds: {seeds}")
+    style.legend_below(figure, each)
     return figure
 
 
@@ -173,18 +167,13 @@ def _step(axes: Axes, place: int, kind: str, values: Floats, rows: float) -> Non
         below = 0.25 + min(0.1, 0.5 / len(values)) * equal
         axes.plot(values, place - below, look.marker, **ring)
     axes.plot(mean, place, look.marker, color=look.colour, markersize=8)
-    _beside(axes, place, f"{mean:.2f}" + (f" ± {error:.2f}" if len(values) > 1 else ""))
+    style.beside(axes, place, f"{mean:.2f}" + (f" ± {error:.2f}" if len(values) > 1 else ""))
 
 
 def _named_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.8, len(names) - 0.5)
     axes.grid(visible=False, axis="y")
-
-
-def _beside(axes: Axes, place: float, text: str) -> None:
-    """Write a row's numbers right of the axes, where they cover nothing."""
-    axes.annotate(text, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
 
 
 def _parameter_axis(axes: Axes, parameters: Sequence[float]) -> None:

@@ -10,27 +10,30 @@ from torch import Tensor
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.logits import class_probabilities, validation_metrics
-from kd_mlflow.evaluation.bins import Bins, agreement_by_confidence, confusion, reliability
-from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.metrics import Counts
+from kd_mlflow.evaluation.intervals import reverse
+from kd_mlflow.evaluation.metrics import (
+    Bins,
+    Counts,
+    agreement_by_confidence,
+    by_confidence,
+    confusion,
+    reliability,
+)
 from kd_mlflow.figures import accuracy, probabilities, training_curves
 from kd_mlflow.figures.probabilities import Calibration, TwoClasses
 from kd_mlflow.figures.style import class_names
 from kd_mlflow.population.losses import soft_targets
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 10.0)
-AREA_NAMES = {
-    "baseline": "baseline, same seed",
-    "distilled": "registered student",
-    "ensemble": "ensemble",
-}
+STUDENTS = {"distilled": "registered student", "baseline": "baseline, same seed"}
 SHOWN_VALUES = 100_000
 """Most soft targets that are drawn at one temperature: rows times classes."""
 
 
 def draw(evidence: Evidence) -> dict[str, Figure]:
     """Every figure of a comparison, by name."""
-    areas = {"roc_pr": _roc_pr(evidence)} if _areas_known(evidence) else {}
+    two = "ensemble_test_roc_auc" in evidence.comparison.summary  # classes, both with test rows
+    areas = {"roc_pr": _roc_pr(evidence)} if two else {}
     return {
         "ladder": _ladder(evidence),
         "sizes": _sizes(evidence),
@@ -56,25 +59,17 @@ def _steps(kinds: Iterable[str]) -> list[str]:
 
 def _ladder(evidence: Evidence) -> Figure:
     comparison = evidence.comparison
-    to_ensemble = _turned(comparison.gap)
-    gains = {f"distilled - {k.replace('_', ' ')}": gain for k, gain in comparison.gains.items()}
-    boosting = {}
-    if comparison.over_boosting:
-        boosting = {"boosting": [comparison.summary["boosting_test_accuracy"]]}
-        gains["distilled - boosted trees"] = comparison.over_boosting[0]
-    ensemble = {"ensemble": [comparison.summary["ensemble_test_accuracy"]]}
+    summary, others = comparison.summary, {"boosting": "boosted trees"}
+    gains = {
+        f"distilled - {others.get(kind, kind.replace('_', ' '))}": gain
+        for kind, (gain, _) in comparison.over.items()
+    }
+    alone = {"boosting": [summary["boosting_test_accuracy"]]} if comparison.over_boosting else {}
     return accuracy.ladder(
-        {**boosting, **_accuracies(evidence), **ensemble},
-        {**gains, "distilled - ensemble": to_ensemble},
+        {**alone, **_accuracies(evidence), "ensemble": [summary["ensemble_test_accuracy"]]},
+        {**gains, "distilled - ensemble": reverse(comparison.gap)},
         rows=evidence.test_rows,
         worth=comparison.row_worth,
-    )
-
-
-def _turned(difference: Interval) -> Interval:
-    """The same difference seen from the other side."""
-    return Interval(
-        value=0.0 - difference.value, low=0.0 - difference.high, high=0.0 - difference.low
     )
 
 
@@ -122,11 +117,10 @@ def _reliability(evidence: Evidence) -> Figure:
         "distilled": summary["registered_test_ece"],
         "baseline": comparison.students["baseline"][seed]["test_ece"],
     }
-    names = {"distilled": "registered student", "baseline": "baseline, same seed"}
 
     def bins(logits: Tensor, predicted: Counts) -> Bins:
-        found = reliability(class_probabilities(logits), scored.labels, predicted)
-        return found._replace(worth=comparison.row_worth)
+        confidence, hits, _ = by_confidence(class_probabilities(logits), scored.labels, predicted)
+        return reliability(confidence, hits)._replace(worth=comparison.row_worth)
 
     of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
     models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
@@ -134,7 +128,7 @@ def _reliability(evidence: Evidence) -> Figure:
         Calibration(
             kind, name, bins(scored.students[kind][seed], scored.classes(kind)[seed]), eces[kind]
         )
-        for kind, name in names.items()
+        for kind, name in STUDENTS.items()
     ]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
 
@@ -143,14 +137,11 @@ def _agreement(evidence: Evidence) -> Figure:
     scored = evidence.logits
     kinds = _steps(scored.students)
     predicted = [scored.classes(kind) for kind in kinds]
-    return probabilities.agreement_diagram(
-        kinds,
-        agreement_by_confidence(
-            class_probabilities(scored.ensemble), predicted, scored.ensemble_classes
-        )._replace(worth=evidence.comparison.row_worth),
-        rows=evidence.test_rows,
-        seeds=evidence.seeds,
-    )
+    shares = class_probabilities(scored.ensemble)
+    bins = agreement_by_confidence(shares, predicted, scored.ensemble_classes)
+    bins = bins._replace(worth=evidence.comparison.row_worth)
+    rows, seeds = evidence.test_rows, evidence.seeds
+    return probabilities.agreement_diagram(kinds, bins, rows=rows, seeds=seeds)
 
 
 def _confusion(evidence: Evidence) -> Figure:
@@ -159,31 +150,21 @@ def _confusion(evidence: Evidence) -> Figure:
     def counts(predicted: Counts) -> Counts:
         return confusion(scored.labels, predicted, len(classes))
 
-    return probabilities.confusion_matrices(
-        {
-            "ensemble": counts(scored.ensemble_classes),
-            "registered student": counts(scored.classes("distilled")[scored.registered]),
-        },
-        class_names(classes),
-    )
-
-
-def _areas_known(evidence: Evidence) -> bool:
-    """Whether there are two classes, both with test rows."""
-    return "ensemble_test_roc_auc" in evidence.comparison.summary
+    student = scored.classes("distilled")[scored.registered]
+    models = {"ensemble": counts(scored.ensemble_classes), "registered student": counts(student)}
+    return probabilities.confusion_matrices(models, class_names(classes))
 
 
 def _roc_pr(evidence: Evidence) -> Figure:
-    scored, names = evidence.logits, evidence.dataset.table.classes
-    seed = scored.registered
-    shown = {kind: scored.students[kind][seed] for kind in AREA_NAMES if kind != "ensemble"}
-    classes = {kind: scored.classes(kind)[seed] for kind in shown}
-    shown["ensemble"], classes["ensemble"] = scored.ensemble, scored.ensemble_classes
-    return probabilities.roc_and_precision_recall(
-        {
-            kind: TwoClasses(AREA_NAMES[kind], class_probabilities(logits)[:, 1], classes[kind])
-            for kind, logits in shown.items()
-        },
-        scored.labels,
-        positive=class_names(names)[1],
-    )
+    scored, seed = evidence.logits, evidence.logits.registered
+
+    def model(name: str, logits: Tensor, predicted: Counts) -> TwoClasses:
+        return TwoClasses(name, class_probabilities(logits)[:, 1], predicted)
+
+    models = {
+        kind: model(STUDENTS[kind], scored.students[kind][seed], scored.classes(kind)[seed])
+        for kind in ("baseline", "distilled")
+    }
+    models["ensemble"] = model("ensemble", scored.ensemble, scored.ensemble_classes)
+    positive = class_names(evidence.dataset.table.classes)[1]
+    return probabilities.roc_and_precision_recall(models, scored.labels, positive=positive)

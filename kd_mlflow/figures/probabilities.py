@@ -11,20 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from kd_mlflow.evaluation.bins import CONFIDENCE_EDGES, Bins, confusion
 from kd_mlflow.evaluation.intervals import wilson
-from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats
-from kd_mlflow.figures.style import (
-    GREY,
-    INK,
-    LOOKS,
-    MARK,
-    PALE,
-    canvas,
-    headline,
-    label,
-    legend_below,
-)
+from kd_mlflow.evaluation.metrics import CONFIDENCE_EDGES, ECE_BINS, Bins, Counts, Floats, confusion
+from kd_mlflow.figures import style
+from kd_mlflow.figures.style import LOOKS
 
 MATRIX_CLASSES = 20
 """More classes than these have no legible matrix: their most frequent confusions are listed."""
@@ -64,7 +54,7 @@ def reliability_diagram(
 
     ``side`` is what the rows are called.
     """
-    figure, axes = canvas(
+    figure, axes = style.canvas(
         4.3, rows=2, columns=len(models), sharex=True, sharey="row", height_ratios=[3, 1]
     )
     least = min(float(model.bins.confidence.min()) for model in models)
@@ -73,7 +63,7 @@ def reliability_diagram(
         look, bins = LOOKS[model.kind], model.bins
         x, y = 100 * bins.confidence, 100 * bins.shares[0]
         low, high = wilson(bins.shares[0], bins.rows * bins.worth)
-        upper.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1)
+        upper.plot([0, 100], [0, 100], color=style.GREY, linestyle=":", linewidth=1)
         upper.vlines(x, 100 * low, 100 * high, color=look.colour, linewidth=1)
         for few, fill in ((True, "white"), (False, look.colour)):
             held = (bins.rows < FEW_ROWS) == few
@@ -85,12 +75,12 @@ def reliability_diagram(
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         lower.yaxis.set_minor_locator(NullLocator())
         upper.set_xlim(min(100 / classes, 100 * least) - 2, 102)
-        label(upper, title=f"{model.name}\nECE {100 * model.ece:.1f} %")
-        label(lower, x="confidence, %")
+        style.label(upper, title=f"{model.name}\nECE {100 * model.ece:.1f} %")
+        style.label(lower, x="confidence, %")
     axes[0, 0].set_ylim(-4, 104)
     axes[0, 0].set_ylabel("accuracy, %", fontsize=9.5)
     axes[1, 0].set_ylabel(side, fontsize=9.5)
-    headline(
+    style.headline(
         figure,
         f"Confidence against accuracy on {rows:,} {side}, 95 % intervals; "
         f"hollow: below {FEW_ROWS} rows",
@@ -105,35 +95,35 @@ def roc_and_precision_recall(
 
     ``positive`` is what that class is called.  Shape: labels (n,).
     """
-    figure, axes = canvas(4.2, columns=2)
+    figure, axes = style.canvas(4.2, columns=2)
     roc, precision = axes[0]
     share = float(labels.mean())
     for kind, model in models.items():
         look = LOOKS[kind]
-        style: dict[str, Any] = {"color": look.colour, "linewidth": 1.5}
+        line: dict[str, Any] = {"color": look.colour, "linewidth": 1.5}
         false, true, _ = roc_curve(labels, model.second)
         caught_precision, caught, _ = precision_recall_curve(labels, model.second)
-        roc.plot(100 * false, 100 * true, label=model.name, **style)
-        precision.plot(100 * caught[:-1], 100 * caught_precision[:-1], **style)
+        roc.plot(100 * false, 100 * true, label=model.name, **line)
+        precision.plot(100 * caught[:-1], 100 * caught_precision[:-1], **line)
         mark: dict[str, Any] = {"color": look.colour, "markersize": 6}
         (other, wrong), (missed, right) = confusion(labels, model.predicted, 2)
         recall = 100 * right / (right + missed)
         roc.plot(100 * wrong / (wrong + other), recall, look.marker, **mark)
         if right + wrong:
             precision.plot(recall, 100 * right / (right + wrong), look.marker, **mark)
-    roc.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1)
-    precision.axhline(100 * share, color=GREY, linestyle=":", linewidth=1)
+    roc.plot([0, 100], [0, 100], color=style.GREY, linestyle=":", linewidth=1)
+    precision.axhline(100 * share, color=style.GREY, linestyle=":", linewidth=1)
     for each in (roc, precision):
         each.set_xlim(-2, 102)
         each.set_ylim(-2, 104)
-    label(roc, x="false positives, % of other rows", y="recall, %", title="ROC")
-    label(precision, x="recall, %", y="precision, %", title="precision and recall")
-    headline(
+    style.label(roc, x="false positives, % of other rows", y="recall, %", title="ROC")
+    style.label(precision, x="recall, %", y="precision, %", title="precision and recall")
+    style.headline(
         figure,
         f"The class {positive}: {100 * share:.1f} % of {len(labels):,} test rows; marks: where "
         "a model decides",
     )
-    legend_below(figure, roc)
+    style.legend_below(figure, roc)
     return figure
 
 
@@ -147,13 +137,13 @@ def confusion_matrices(
     rows = int(next(iter(models.values())).sum())
     if len(names) > MATRIX_CLASSES:
         return _listed_confusions(models, names, rows, side)
-    figure, axes = canvas(4.6, columns=len(models), sharey=True)
+    figure, axes = style.canvas(4.6, columns=len(models), sharey=True)
     for each, (model, counts) in zip(axes.flat, models.items(), strict=True):
         wrong = int(counts.sum() - np.trace(counts))
         _matrix(each, counts, names)
-        label(each, x="predicted class", title=f"{model}:\n{wrong:,} of {rows:,} rows wrong")
+        style.label(each, x="predicted class", title=f"{model}:\n{wrong:,} of {rows:,} rows wrong")
     axes[0, 0].set_ylabel("true class", fontsize=9.5)
-    headline(figure, f"{rows:,} {side}; colour: share of the true class's rows")
+    style.headline(figure, f"{rows:,} {side}; colour: share of the true class's rows")
     return figure
 
 
@@ -164,7 +154,7 @@ def temperature_effect(
 
     ``by_temperature``: soft targets of the same rows.  Shape of each: (n, classes).
     """
-    figure, axes = canvas(3.8, columns=2)
+    figure, axes = style.canvas(3.8, columns=2)
     spread, example = axes[0]
     temperatures = list(by_temperature)
     tops = [100 * targets.max(axis=1) for targets in by_temperature.values()]
@@ -172,21 +162,21 @@ def temperature_effect(
     for width, (low, high) in ((1.5, (5, 95)), (7.0, (25, 75))):
         bounds = [np.percentile(top, [low, high]) for top in tops]
         for place, (bottom, top_) in enumerate(bounds):
-            colour = MARK if temperatures[place] == chosen else look.colour
+            colour = style.MARK if temperatures[place] == chosen else look.colour
             spread.plot([place, place], [bottom, top_], color=colour, linewidth=width)
     medians = [float(np.median(top)) for top in tops]
-    spread.plot(medians, "o", color="white", markeredgecolor=INK, markersize=6)
+    spread.plot(medians, "o", color="white", markeredgecolor=style.INK, markersize=6)
     spread.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
     spread.set_xlim(-0.5, len(temperatures) - 0.5)
     rows = len(tops[0])
-    label(
+    style.label(
         spread,
         x=f"temperature T (orange: used, T {chosen:g})",
         y="highest probability, %",
         title=f"{rows:,} training rows:\nmedian, middle 50 % and 90 %",
     )
     _one_row(example, by_temperature, names, chosen=chosen)
-    headline(figure, "What temperature does to the ensemble's soft targets")
+    style.headline(figure, "What temperature does to the ensemble's soft targets")
     return figure
 
 
@@ -195,7 +185,7 @@ def agreement_diagram(kinds: Sequence[str], bins: Bins, *, rows: int, seeds: int
 
     Shape: bins.shares (kinds, bins).
     """
-    figure, axes = canvas(4.4, rows=2, sharex=True, height_ratios=[3, 1])
+    figure, axes = style.canvas(4.4, rows=2, sharex=True, height_ratios=[3, 1])
     upper, lower = axes[:, 0]
     places = np.arange(len(bins.rows), dtype=float)
     for i, (kind, shares) in enumerate(zip(kinds, bins.shares, strict=True)):
@@ -213,13 +203,13 @@ def agreement_diagram(kinds: Sequence[str], bins: Bins, *, rows: int, seeds: int
     lower.set_xlim(-0.6, max(len(places), 3) - 0.4)
     edges = [100 * edge for edge in CONFIDENCE_EDGES]
     lower.set_xticks(places, [f"{edges[b]:g} to {edges[b + 1]:g}" for b in bins.places])
-    label(upper, y="same class as the ensemble, %")
-    label(lower, x="ensemble's confidence, %", y="test rows")
-    headline(
+    style.label(upper, y="same class as the ensemble, %")
+    style.label(lower, x="ensemble's confidence, %", y="test rows")
+    style.headline(
         figure,
         f"Agreement on {rows:,} test rows: mean over seeds: {seeds}, the rows' 95 % interval",
     )
-    legend_below(figure, upper)
+    style.legend_below(figure, upper)
     return figure
 
 
@@ -234,7 +224,7 @@ def _matrix(axes: Axes, counts: Counts, names: Sequence[str]) -> None:
     axes.set_yticks(places, names, parse_math=False, **size)
     for (i, j), count in np.ndenumerate(counts):
         if count and (len(names) <= NUMBERED_CLASSES or i != j):
-            colour = "white" if shares[i, j] > 0.5 else INK
+            colour = "white" if shares[i, j] > 0.5 else style.INK
             weight = "normal" if i == j else "bold"
             axes.text(
                 j, i, f"{count:,}", ha="center", va="center", color=colour, weight=weight, **size
@@ -249,7 +239,7 @@ def _listed_confusions(
     total = np.sum(list(wrong.values()), axis=0)
     order = np.argsort(total, axis=None, kind="stable")[::-1][:LISTED]
     pairs = [divmod(int(flat), len(names)) for flat in order if total.flat[flat]]
-    figure, axes = canvas(1.9 + 0.33 * max(len(pairs), 2))
+    figure, axes = style.canvas(1.9 + 0.33 * max(len(pairs), 2))
     each: Axes = axes[0, 0]
     for place, (model, counts) in enumerate(wrong.items()):
         kind = "ensemble" if place == 0 else "distilled"
@@ -261,9 +251,9 @@ def _listed_confusions(
     each.set_yticks(range(len(pairs)), shown, parse_math=False)
     each.invert_yaxis()
     each.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label(each, x=side)
-    headline(figure, f"Most frequent confusions of {len(names)} classes, {rows:,} {side}")
-    legend_below(figure, each)
+    style.label(each, x=side)
+    style.headline(figure, f"Most frequent confusions of {len(names)} classes, {rows:,} {side}")
+    style.legend_below(figure, each)
     return figure
 
 
@@ -275,16 +265,16 @@ def _one_row(
     sure = by_temperature[temperatures[0]]
     row = int(np.argsort(sure.max(axis=1), kind="stable")[len(sure) // 10])
     order = np.argsort(-sure[row], kind="stable")[:EXAMPLE_CLASSES]
-    colours = dict.fromkeys(temperatures, PALE)
-    colours |= {temperatures[0]: LOOKS["ensemble"].colour, chosen: MARK}
+    colours = dict.fromkeys(temperatures, style.PALE)
+    colours |= {temperatures[0]: LOOKS["ensemble"].colour, chosen: style.MARK}
     for i, temperature in enumerate(temperatures):
         x = np.arange(len(order)) + 0.27 * (i - (len(temperatures) - 1) / 2)
         values = 100 * by_temperature[temperature][row][order]
         text = f"T {temperature:g}"
-        axes.bar(x, values, 0.25, color=colours[temperature], edgecolor=GREY, label=text)
+        axes.bar(x, values, 0.25, color=colours[temperature], edgecolor=style.GREY, label=text)
     axes.set_xticks(range(len(order)), [names[i] for i in order], parse_math=False)
     axes.tick_params(axis="x", labelrotation=30 if max(len(names[i]) for i in order) > 6 else 0)
     axes.set_ylim(0, 105)
     axes.legend(fontsize=9, frameon=False, loc="upper right")
     most = "" if len(names) <= EXAMPLE_CLASSES else f",\nits {EXAMPLE_CLASSES} likeliest classes"
-    label(axes, y="soft target, %", title=f"One of the less certain rows{most}")
+    style.label(axes, y="soft target, %", title=f"One of the less certain rows{most}")

@@ -79,6 +79,11 @@ def label(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_title(title, fontsize=10, color=INK, loc="left")
 
 
+def beside(axes: Axes, place: float, text: str) -> None:
+    """Write a row's numbers right of the axes, where they cover nothing."""
+    axes.annotate(text, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
+
+
 def headline(figure: Figure, text: str) -> None:
     """Write what the whole figure shows and on how many rows."""
     figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)

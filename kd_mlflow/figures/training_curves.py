@@ -12,15 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.figures.style import (
-    INK,
-    LOOKS,
-    canvas,
-    ensemble_level,
-    headline,
-    label,
-    legend_below,
-)
+from kd_mlflow.figures import style
+from kd_mlflow.figures.style import LOOKS
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 
 CURVES = {
@@ -39,22 +32,24 @@ def teacher_curves(
     A dot marks the epoch that a teacher was taken from.
     ``histories``: curves by kind of teacher.  Shape of each curve: (epochs, teachers).
     """
-    figure, axes = canvas(0.8 + 2.8 * len(histories), rows=len(histories), columns=2)
+    figure, axes = style.canvas(0.8 + 2.8 * len(histories), rows=len(histories), columns=2)
     look = LOOKS["teacher"]
     for row, (kind, history) in zip(axes, histories.items(), strict=True):
         for each, name in zip(row, ("val_accuracy", "val_loss"), strict=True):
             text, scale = CURVES[name]
             values = scale * np.ma.masked_invalid(history[name])
-            lines = each.plot(_epochs(values), values, color=look.colour, **_thin(values))
+            marker = "x" if len(values) == 1 else ""  # a line would have no length
+            thin: dict[str, Any] = {"color": look.colour, "linewidth": 0.9, "alpha": 0.8}
+            lines = each.plot(_epochs(values), values, marker=marker, **thin)
             lines[0].set_label("one teacher each")
             if HELD_OUT in history:
                 _mark_best(each, history, values)
-            ensemble_level(each, scale * ensemble[name])
+            style.ensemble_level(each, scale * ensemble[name])
             _zoom(each, [values], scale * ensemble[name], least=0.005 * scale)
             x = "epoch" if row is axes[-1] else ""
-            label(each, x=x, y=text, title=f"{values.shape[1]} {kind}")
-    headline(figure, f"Teachers on {rows:,} validation rows")
-    legend_below(figure, axes[0, 0])
+            style.label(each, x=x, y=text, title=f"{values.shape[1]} {kind}")
+    style.headline(figure, f"Teachers on {rows:,} validation rows")
+    style.legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -62,7 +57,9 @@ def _mark_best(axes: Axes, history: Mapping[str, Floats], values: Any) -> None:
     """Put a dot on each curve at its member's best epoch.  Shape: values (epochs, teachers)."""
     best = best_epochs(history)
     heights = values[best - 1, np.arange(values.shape[1])]
-    axes.plot(best, heights, "o", color=INK, markersize=3, label="epoch taken, by left-out rows")
+    axes.plot(
+        best, heights, "o", color=style.INK, markersize=3, label="epoch taken, by left-out rows"
+    )
 
 
 def student_curves(
@@ -72,7 +69,7 @@ def student_curves(
 
     ``histories``: curves by kind.  Shape of each curve: (epochs, seeds).
     """
-    figure, axes = canvas(3.6, columns=len(CURVES))
+    figure, axes = style.canvas(3.6, columns=len(CURVES))
     seeds = 1
     for each, (name, (text, scale)) in zip(axes.flat, CURVES.items(), strict=True):
         shown = []
@@ -86,21 +83,18 @@ def student_curves(
             each.plot(x, mean, color=look.colour, linewidth=1.3, marker=marker, label=look.name)
             shown.append(values)
         level = scale * ensemble.get(name, np.nan)
-        ensemble_level(each, level)
+        style.ensemble_level(each, level)
         _zoom(each, shown, level, least=0.005 * scale)
-        label(each, x="epoch", y=text)
-    headline(figure, f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}")
-    legend_below(figure, axes[0, 0])
+        style.label(each, x="epoch", y=text)
+    style.headline(
+        figure, f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
+    )
+    style.legend_below(figure, axes[0, 0])
     return figure
 
 
 def _epochs(values: Floats) -> NDArray[np.int64]:
     return np.arange(1, len(values) + 1)
-
-
-def _thin(values: Floats) -> dict[str, Any]:
-    """A thin line, or a point where a line would have no length."""
-    return {"linewidth": 0.9, "alpha": 0.8, "marker": "x" if len(values) == 1 else ""}
 
 
 def _zoom(axes: Axes, groups: Sequence[Any], level: float, *, least: float) -> None:

@@ -18,10 +18,12 @@ from kd_mlflow.errors import RegistryError, RunError, StoreError, Unavailable, l
 from kd_mlflow.evaluation.succession import PredictionTask
 from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
-from kd_mlflow.models.pulled import PROBABILITY
+from kd_mlflow.models.pulled import classes_of
 from kd_mlflow.models.respondent import SCORED, Role, error_text
+from kd_mlflow.registry.lock import known_models
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.versions import aliased, known_models, pull, resolve_name
+from kd_mlflow.registry.records import address
+from kd_mlflow.registry.versions import aliased, pull, resolve_name
 from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
 from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Tracker
@@ -38,7 +40,7 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
     """
     with loading(uri, role), impatient(retries=FETCH_RETRIES):
         version = _version(tracker.client, uri)
-        resolved = _address(version) if version else uri
+        resolved = address(version) if version else uri
         if version:
             folder = pull(version, folder_till_exit())
         else:
@@ -79,7 +81,7 @@ def named_model(tracker: Tracker, given: str) -> AnyModel:
         version = absent_ok(lambda: _version(tracker.client, uri))
         if version is None:
             raise RegistryError(_no_version_text(tracker.client, uri, named[1]))
-        uri = _address(version)
+        uri = address(version)
     return fetch(tracker, uri, role=SCORED)
 
 
@@ -99,7 +101,7 @@ def find_other(tracker: Tracker, model: AnyModel) -> str | None:
     for alias in (PRODUCTION, CANDIDATE):
         other = aliased(tracker.client, model.version.name, alias)
         if other is not None and str(other.version) != own:
-            return _address(other)
+            return address(other)
     return None
 
 
@@ -113,11 +115,10 @@ def task_of(version: ModelVersion, description: Model) -> PredictionTask:
     """What a version predicts and reads, as far as it says so; nothing is loaded."""
     inputs, answers = description.get_input_schema(), description.get_output_schema()
     names = answers.input_names() if answers is not None and answers.has_input_names() else []
-    classes = [str(n).removeprefix(PROBABILITY) for n in names if str(n).startswith(PROBABILITY)]
     named = inputs is not None and inputs.has_input_names()
     return PredictionTask(
         target=version.tags.get("kd.target"),
-        classes=tuple(classes) or None,
+        classes=tuple(classes_of(names)) or None,
         columns=tuple(map(str, inputs.input_names())) if named else None,
     )
 
@@ -130,10 +131,6 @@ def _version(client: MlflowClient, uri: str) -> ModelVersion | None:
     if number:
         return client.get_model_version(name, number)
     return client.get_model_version_by_alias(name, alias)
-
-
-def _address(version: ModelVersion) -> str:
-    return f"models:/{version.name}/{version.version}"
 
 
 def _no_version_text(client: MlflowClient, uri: str, name: str) -> str:

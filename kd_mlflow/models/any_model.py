@@ -21,8 +21,8 @@ from kd_mlflow.distillation.families import read_json
 from kd_mlflow.errors import RunError, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
 from kd_mlflow.evaluation.thresholds import Cutoff
+from kd_mlflow.models.own_models import ENCODING, PROFILE
 from kd_mlflow.models.respondent import Respondent, Role
-from kd_mlflow.models.student_model import ENCODING, PROFILE
 from kd_mlflow.serving.scoring import decided, text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows

@@ -17,7 +17,7 @@ from skops.io import dumps, get_untrusted_types
 from skops.io.exceptions import UnsupportedTypeException
 
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.models.student_model import quiet
+from kd_mlflow.models.own_models import quiet
 
 OWN_FORMATS = ("xgboost", "catboost")
 """Libraries whose classifiers MLflow stores in the library's own format."""

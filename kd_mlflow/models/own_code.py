@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow.models import Model
 
-from kd_mlflow.models.student_model import ARTIFACTS
+from kd_mlflow.models.own_models import ARTIFACTS
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 
 FLAVOURS = {"python_function", "pytorch", "onnx"}

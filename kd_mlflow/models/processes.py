@@ -34,6 +34,7 @@ from kd_mlflow.models.any_model import load, pickle_files
 from kd_mlflow.models.own_code import foreign
 from kd_mlflow.models.pulled import as_npz, private_output
 from kd_mlflow.models.respondent import SCORED, Respondent, error_text
+from kd_mlflow.registry.records import named
 from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.tracking.failures import masked
 
@@ -47,6 +48,9 @@ KEPT: tuple[str, ...] = (
 
 UNREADABLE = (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile)
 """What an answer raises that is not as it should be."""
+
+NOT_MOVED = "nothing was moved: roll back to a version that does, or promote with policy=any"
+"""What to do where production cannot be asked."""
 
 PATIENCE_S = 600
 """How long a model may take to load and to score the test rows."""
@@ -209,10 +213,8 @@ def ask_here(
     try:
         model = load(folder, name, tuple(rows.columns), role=SCORED._replace(noun="version"))
     except Exception as error:  # unpickling may raise anything
-        raise RegistryError(
-            f"version {name} does not load: {masked(error_text(error))}; nothing was moved: roll "
-            "back to a version that does, or promote with policy=any"
-        ) from None
+        reason = f"does not load: {masked(error_text(error))}"
+        raise RegistryError(f"version {name} {reason}; {NOT_MOVED}") from None
     own = model.own_classes()
     same = own is None or sorted(own) == sorted(classes)
     return Standing(
@@ -254,14 +256,10 @@ class StandingProcess(CleanProcess):
 
         Raises RegistryError where it does not load or score.
         """
-        name, number = version.name, str(version.version)
-        request = {"name": name, "version": number, "folder": str(folder), "classes": [*classes]}
-        answer = self.exchange(request, rows)
+        about = {"name": version.name, "version": str(version.version), "classes": [*classes]}
+        answer = self.exchange({**about, "folder": str(folder)}, rows)
         if isinstance(answer, Unavailable):
-            raise RegistryError(
-                f"version {number} of {name!r}, in production, {answer.reason}; nothing was "
-                "moved: roll back to a version that does, or promote with policy=any"
-            )
+            raise RegistryError(f"{named(version)}, in production, {answer.reason}; {NOT_MOVED}")
         return read_standing(answer)
 
 

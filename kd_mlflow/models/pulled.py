@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,12 +58,18 @@ def answer(model_folder: Path, given: bytes, *, timed: bool) -> bytes:
     model = mlflow.pyfunc.load_model(str(model_folder))
     frame = rows[model.metadata.get_input_schema().input_names()]
     answers = model.predict(frame)
-    names = [name for name in answers.columns if str(name).startswith(PROBABILITY)]
-    places = pd.Index(names).get_indexer(PROBABILITY + answers["prediction"].map(str))
-    classes = [str(name).removeprefix(PROBABILITY) for name in names]
+    classes = classes_of(answers.columns)
+    names = [f"{PROBABILITY}{name}" for name in classes]
+    places = pd.Index(classes).get_indexer(answers["prediction"].map(str))
     latency_ms = median_ms(model, frame.head(1)) if timed else None
     about = {"classes": classes, "latency_ms": latency_ms}
     return as_npz(about, probabilities=answers[names].to_numpy(np.float64), places=places)
+
+
+def classes_of(columns: Iterable[Any]) -> list[str]:
+    """Classes by the names of their columns of probabilities, which may stand among others."""
+    names = map(str, columns)
+    return [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
 
 
 def as_npz(about: Any, **arrays: Any) -> bytes:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kd_mlflow.errors import RunError, listed
-from kd_mlflow.models.pulled import PROBABILITY
+from kd_mlflow.models.pulled import PROBABILITY, classes_of
 from kd_mlflow.serving.scoring import text_of
 
 RULE = (
@@ -136,9 +136,9 @@ class Respondent:
         if with_shares:
             return answer, [text_of(label) for label in self.model.classes_]
         if isinstance(answer, pd.DataFrame):
-            named = [name for name in answer.columns if str(name).startswith(PROBABILITY)]
-            if named:
-                return answer[named], [str(name).removeprefix(PROBABILITY) for name in named]
+            own = [str(name).startswith(PROBABILITY) for name in answer.columns]
+            if any(own):
+                return answer.loc[:, own], classes_of(answer.columns)
         return answer, None
 
 

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.lock import find_model
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION, read_aliases
-from kd_mlflow.registry.records import decided, versions
+from kd_mlflow.registry.records import address, decided, named, versions
 from kd_mlflow.registry.versions import aliased, find_version
 
 COPIED_FROM = "kd.copied_from"
@@ -34,7 +34,7 @@ def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> Mode
     It waits for the gate as a version does that was distilled there. Raises RegistryError as
     ``found_copy`` does.
     """
-    source = f"models:/{version.name}/{version.version}"
+    source = address(version)
     found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:
         found = client.copy_model_version(source, model_name)
@@ -58,15 +58,10 @@ def found_copy(
     if found is None:
         return None
     aliases, number = read_aliases(client, model_name), str(found.version)
-    what = (
-        f"nothing to promote: version {number} of {model_name!r}, a copy of version "
-        f"{version.version} of {version.name!r}, "
-    )
+    what = f"nothing to promote: {named(found)}, a copy of {named(version)}, "
     if aliases.production == number:
         raise RegistryError(f"{what}is in production already")
     if decided(client, aliases.model, found) == "rolled_back":
-        way_out = f"there with model_name={model_name} version={number}"
-        raise RegistryError(
-            f"{what}was rolled back; to promote it all the same, name it: {way_out}"
-        )
+        way_out = f"name it: there with model_name={model_name} version={number}"
+        raise RegistryError(f"{what}was rolled back; to promote it all the same, {way_out}")
     return found

@@ -29,7 +29,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from kd_mlflow.errors import RegistryError
+from kd_mlflow.errors import RegistryError, listed
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
 from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok, store_error
@@ -105,11 +105,21 @@ def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def known_model(client: MlflowClient, name: str) -> RegisteredModel:
-    """The registered model of a name.  Raises RegistryError where there is none."""
+    """The registered model of a name.  Raises RegistryError where there is none; names others."""
     model = find_model(client, name)
     if model is None:
-        raise RegistryError(f"no registered model {name!r}")
+        known = known_models(client)
+        raise RegistryError(
+            f"no registered model {name!r}; the registry has: "
+            f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
+        )
     return model
+
+
+def known_models(client: MlflowClient) -> list[str]:
+    """Names of the registered models; a lock is none."""
+    found = client.search_registered_models()
+    return [model.name for model in found if model.tags.get(KIND) != "lock"]
 
 
 def lock_name(model_name: str, number: int) -> str:

@@ -103,6 +103,16 @@ def cut(reason: str) -> str:
     return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 1]}…"
 
 
+def named(version: ModelVersion) -> str:
+    """What a version is called in messages."""
+    return f"version {version.version} of {version.name!r}"
+
+
+def address(version: ModelVersion) -> str:
+    """Where MLflow finds a version."""
+    return f"models:/{version.name}/{version.version}"
+
+
 def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
     """Every version of a registered model."""
     token = None

@@ -16,12 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from kd_mlflow.config.groups import RegistryOptions
-from kd_mlflow.errors import RegistryError, RunError, first_line, listed
+from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.local_state import folder_till_exit, scratch
-from kd_mlflow.registry.history import periods
-from kd_mlflow.registry.lock import KIND, find_model
-from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, read_aliases
-from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, decided, versions
+from kd_mlflow.registry.lock import find_model, known_model, known_models
+from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods, read_aliases
+from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, address, decided, named, versions
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import absent_ok, fetch_error, masked, unreachable
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -125,7 +124,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     Raises RegistryError for an unknown model or version, where nothing waits, and where the version
     is in production; for one that was rolled back too, unless it is asked for by its number.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
@@ -134,10 +133,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
     if read_aliases(client, model_name).production == str(found.version):
-        raise RegistryError(
-            f"nothing to promote: version {found.version} of {model_name!r} "
-            "is in production already"
-        )
+        raise RegistryError(f"nothing to promote: {named(found)} is in production already")
     return found
 
 
@@ -159,8 +155,8 @@ def _rolled_back_text(version: ModelVersion, command: str) -> str:
     reason = version.tags.get("kd.promotion_reason", "")
     when = version.tags.get("kd.promotion_time", "")
     return (
-        f"version {version.version} of {version.name!r} was rolled back on {when} ({reason}); "
-        f"to {command} it all the same, name it: version={version.version}"
+        f"{named(version)} was rolled back on {when} ({reason}); to {command} it all the same, "
+        f"name it: version={version.version}"
     )
 
 
@@ -209,7 +205,7 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     the version never was in production, or its files are gone or are not those that were promoted;
     for ``previous`` too where that was itself rolled back.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     production = aliased(client, model_name, PRODUCTION)
     if production is None:
         raise RegistryError(
@@ -232,9 +228,8 @@ def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVe
     """The version under ``previous``, unless a rollback left it there."""
     found = aliased(client, model_name, PREVIOUS)
     if found is None:
-        raise RegistryError(
-            f"nothing to roll back to: production had no predecessor under {model_name!r}"
-        )
+        why = f"nothing to roll back to: production had no predecessor under {model_name!r}"
+        raise RegistryError(why)
     if _decided(client, found) == "rolled_back":
         past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
         others = [number for number in past if number not in (production, str(found.version))]
@@ -265,7 +260,7 @@ def described(version: ModelVersion) -> Model:
 
     Raises RegistryError where the artifact is missing or cannot be read.
     """
-    uri = f"models:/{version.name}/{version.version}/{MLMODEL}"
+    uri = f"{address(version)}/{MLMODEL}"
     with _artifact_errors(version), scratch() as folder:
         return Model.load(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
@@ -273,22 +268,14 @@ def described(version: ModelVersion) -> Model:
 def pull(version: ModelVersion, folder: Path) -> Path:
     """Copy a version's files into a folder, but for what Python has kept of their code.
 
-    Raises RegistryError where they cannot be had, or are not those that were promoted.
+    Raises RegistryError where they cannot be had, or are not those that were promoted. A version
+    from before digests were recorded has none, which one line says.
     """
-    uri = f"models:/{version.name}/{version.version}"
+    uri = address(version)
     with _artifact_errors(version):
         copied = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
         path = without_caches(Path(copied))
-    check_files(version, path)
-    return path
-
-
-def check_files(version: ModelVersion, folder: Path) -> None:
-    """Raise RegistryError where a version's files are not those that were promoted.
-
-    A version from before digests were recorded has none, which one line says.
-    """
-    promoted, found = version.tags.get(f"kd.{FILES}"), files_digest(folder)
+    promoted, found = version.tags.get(f"kd.{FILES}"), files_digest(path)
     if promoted is None and version.tags.get("kd.promotion") == "promoted":
         _log.warning(
             "version %s of %s was promoted before digests of files were recorded: not checked",
@@ -297,10 +284,11 @@ def check_files(version: ModelVersion, folder: Path) -> None:
         )
     elif promoted not in (None, found):
         raise RegistryError(
-            f"the files of version {version.version} of {version.name!r} are not those that were "
-            f"promoted (digest {found[:12]}, promoted {str(promoted)[:12]}); nothing was loaded: "
-            "put them back, or go back to another version by its number"
+            f"the files of {named(version)} are not those that were promoted (digest {found[:12]}, "
+            f"promoted {str(promoted)[:12]}); nothing was loaded: put them back, or go back to "
+            "another version by its number"
         )
+    return path
 
 
 @contextmanager
@@ -310,13 +298,12 @@ def _artifact_errors(version: ModelVersion) -> Iterator[None]:
         with impatient(retries=FETCH_RETRIES):
             yield
     except Exception as error:  # artifact stores raise what they like
+        what = f"the artifact of {named(version)}"
         if unreachable(error):
-            named = f"version {version.version} of {version.name!r}"
-            raise fetch_error(error, f"the artifact of {named}") from None
+            raise fetch_error(error, what) from None
         raise RegistryError(
-            f"the artifact of version {version.version} of {version.name!r} is missing or cannot "
-            f"be read: {masked(first_line(error)).rstrip(':')}; put its files back, or name "
-            "another version by its number"
+            f"{what} is missing or cannot be read: {masked(first_line(error)).rstrip(':')}; put "
+            "its files back, or name another version by its number"
         ) from None
 
 
@@ -327,19 +314,19 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
         run = tracker.get(run_id) if run_id else None
     except RunError as error:
         raise RegistryError(
-            f"version {version.version} of {version.name!r} cannot be judged: {error}; it is gone "
-            "for good: distil anew, or promote another version"
+            f"{named(version)} cannot be judged: {error}; it is gone for good: distil anew, or "
+            "promote another version"
         ) from None
     if run is not None and run.info.lifecycle_stage != "active":
         raise RegistryError(
-            f"run {run_id}, which version {version.version} of {version.name!r} came from, is "
-            f"deleted; restore it: mlflow runs restore --run-id {run_id}"
+            f"run {run_id}, which {named(version)} came from, is deleted; restore it: mlflow runs "
+            f"restore --run-id {run_id}"
         )
     needed = {"registered_test_accuracy", "ensemble_test_accuracy"}
     if run is None or not needed <= run.data.metrics.keys():
         raise RegistryError(
-            f"version {version.version} of {version.name!r} has no distill run to judge it by; "
-            "only versions that distill registered can be promoted"
+            f"{named(version)} has no distill run to judge it by; only versions that distill "
+            "registered can be promoted"
         )
     return run
 
@@ -349,23 +336,12 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
     Raises RegistryError where there is none, or its files are not those that were promoted.
     """
-    require_model(client, model_name)
+    known_model(client, model_name)
     version = aliased(client, model_name, PRODUCTION)
     if version is None:
-        raise RegistryError(
-            f"nothing is in production under {model_name!r}; promote a version first"
-        )
+        why = f"nothing is in production under {model_name!r}; promote a version first"
+        raise RegistryError(why)
     return mlflow.pyfunc.load_model(str(pull(version, folder_till_exit())))
-
-
-def require_model(client: MlflowClient, model_name: str) -> None:
-    """Raise RegistryError where there is no registered model of a name; name those there are."""
-    if find_model(client, model_name) is None:
-        known = known_models(client)
-        raise RegistryError(
-            f"no registered model {model_name!r}; the registry has: "
-            f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
-        )
 
 
 def resolve_name(client: MlflowClient, model_name: str) -> str:
@@ -377,9 +353,3 @@ def resolve_name(client: MlflowClient, model_name: str) -> str:
         return model_name
     known = known_models(client)
     return known[0] if len(known) == 1 else model_name
-
-
-def known_models(client: MlflowClient) -> list[str]:
-    """Names of the registered models; a lock is none."""
-    found = client.search_registered_models()
-    return [model.name for model in found if model.tags.get(KIND) != "lock"]

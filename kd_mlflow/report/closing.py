@@ -24,38 +24,34 @@ def wrapped(text: str, width: int = WIDTH) -> list[str]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """Put names and what they say into two columns; long texts go on below their beginning."""
-    width = min(max(len(name) for name, _ in rows), WIDTH - LEAST_TEXT)
+    """Put names and what they say into two columns; who says nothing is left out.
+
+    Long texts go on below their beginning.
+    """
+    said = [(name, text) for name, text in rows if text]
+    width = min(max(len(name) for name, _ in said), WIDTH - LEAST_TEXT)
     lines = []
-    for name, text in rows:
-        first, *more = wrapped(text, WIDTH - width - 2) if _long(width, text) else [text]
+    for name, text in said:
+        first, *more = wrapped(text, WIDTH - width - 2)
         lines += [f"{name:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in more)]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _long(width: int, text: str) -> bool:
-    return width + 2 + len(text) > WIDTH
-
-
-def aligned(lines: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
-    """Put the columns of several lines under each other."""
+def aligned(
+    lines: Sequence[tuple[str, Sequence[str]]], *, to: str = "<", gap: str = "   "
+) -> list[Row]:
+    """Put the columns of several lines under each other, flush left or to the right, ``>``."""
     widths = [max(map(len, column)) for column in zip(*(line for _, line in lines), strict=True)]
     return [
-        (name, "   ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
+        (name, gap.join(f"{text:{to}{w}}" for text, w in zip(line, widths, strict=True)).rstrip())
         for name, line in lines
     ]
 
 
 def numbers(lines: Sequence[tuple[str, Sequence[str]]]) -> str:
     """The same for cells that are numbers: flush right, as a text."""
-    names, cells = zip(*lines, strict=True)
-    first = max(map(len, names))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        f"{name:<{first}}  "
-        + "  ".join(f"{text:>{w}}" for text, w in zip(line, widths, strict=True)).rstrip()
-        for name, line in lines
-    )
+    first = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{first}}  {line}" for name, line in aligned(lines, to=">", gap="  "))
 
 
 def html_text(*texts: str) -> str:

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.evaluation.gate import verdict
-from kd_mlflow.report.closing import WIDTH, Page, Shown, html_table, html_text, next_steps, wrapped
-from kd_mlflow.report.words import safe
+from kd_mlflow.report.closing import (
+    Page,
+    Shown,
+    html_table,
+    html_text,
+    next_steps,
+    table_text,
+    wrapped,
+)
+from kd_mlflow.report.words import markdown_table, safe
 
 MARKS = {True: "ok", False: "NO", None: "--"}
 """How a check was answered, on a terminal; -- where it was not asked, or has no answer."""
@@ -50,14 +57,18 @@ class Decision(Shown):
 
     def __repr__(self) -> str:
         """What came of it, why, and what the gate said."""
-        why = [] if self.passed else wrapped(f"because {self.reason}")
         uri = f"models:/{self.model_name}@production" if self.promoted else None
-        return "\n".join([decision_line(self), *why, "", gate_text(self)]) + next_steps(
-            self.page, uri
-        )
+        links = next_steps(self.page, uri)
+        return "\n".join([outcome_text(self), "", gate_text(self)]) + links
 
     def _repr_html_(self) -> str:
         return decision_html(self)
+
+
+def outcome_text(decision: Decision) -> str:
+    """What came of it and, of a rejection, why."""
+    why = [] if decision.passed else wrapped(f"because {decision.reason}")
+    return "\n".join([decision_line(decision), *why])
 
 
 def decision_html(decision: Decision) -> str:
@@ -81,41 +92,31 @@ def decision_line(decision: Decision) -> str:
 
 def gate_text(decision: Decision) -> str:
     """Every check of a decision: a mark, what is checked, and the answer."""
-    width = max(len(check.name) for check in decision.checks)
-    lines = []
-    for i, check in enumerate(decision.checks):
-        start = f"{'' if i else 'gate':4}  {MARKS[check.passed]}  {check.name:<{width}}  "
-        reason = check.reason.removeprefix(f"{check.name} not checked: ")
-        first, *more = wrapped(reason, WIDTH - len(start))
-        lines += [start + first, *(" " * len(start) + line for line in more)]
-    return "\n".join(lines)
+    return table_text(
+        [
+            (
+                f"{'' if i else 'gate':4}  {MARKS[check.passed]}  {check.name}",
+                check.reason.removeprefix(f"{check.name} not checked: "),
+            )
+            for i, check in enumerate(decision.checks)
+        ]
+    )
 
 
-def decision_page(
-    model_name: str, version: str, standing: str | None, checks: Sequence[Check]
-) -> str:
+def decision_page(decision: Decision, standing: str | None) -> str:
     """Every check of a decision, in Markdown: question, answer, sentence, threshold, numbers."""
-    passed, _ = verdict(checks)
+    checks, said = decision.checks, "passed" if decision.passed else "rejected"
     about = f"version {standing} in production" if standing else "nothing in production"
-    lines = [
-        f"# {safe(model_name)}, version {version}: {'passed' if passed else 'rejected'}",
-        "",
+    answers = [(e.name, e.question, ANSWERS[e.passed], safe(e.reason, 1000)) for e in checks]
+    numbers = [(name, f"{value:.6g}") for name, value in _numbers(checks).items()]
+    blocks = [
+        f"# {safe(decision.model_name)}, version {decision.version}: {said}",
         f"The gate's answers, with {about}. Whether production was moved, the run's tag "
         "`kd.promotion` says.",
-        "",
-        "| check | asks | answer | because |",
-        "|---|---|---|---|",
-        *(
-            f"| {check.name} | {check.question} | {ANSWERS[check.passed]} "
-            f"| {safe(check.reason, 1000)} |"
-            for check in checks
-        ),
-        "",
-        "| number | value |",
-        "|---|---|",
-        *(f"| {name} | {value:.6g} |" for name, value in _numbers(checks).items()),
+        markdown_table(["check", "asks", "answer", "because"], answers),
+        markdown_table(["number", "value"], numbers),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(blocks) + "\n"
 
 
 def _numbers(checks: Sequence[Check]) -> dict[str, float]:

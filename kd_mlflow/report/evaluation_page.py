@@ -8,7 +8,7 @@ from typing import Any
 from kd_mlflow.evaluation.drift import LARGE, MODERATE
 from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import Picture
-from kd_mlflow.report import evaluation_words, words
+from kd_mlflow.report import evaluation_result, words
 from kd_mlflow.report.page import METRIC_ROWS, environment
 
 LISTED_COLUMNS = 60
@@ -21,37 +21,28 @@ def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri:
     ``pictures``: by the names that ``figures.drift.draw`` gives them; ``uri`` is the
     address of the model.
     """
-    return (
-        environment()
-        .get_template("evaluation.html")
-        .render(
-            words=words,
-            says=evaluation_words,
-            found=findings,
-            uri=uri,
-            metrics=findings.logged(),
-            metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
-            levels=(MODERATE, LARGE),
-            drift=_drift(findings),
-            classes=_classes(findings),
-            pictures=pictures,
-        )
+    template = environment().get_template("evaluation.html")
+    return template.render(
+        words=words,
+        says=evaluation_result,
+        found=findings,
+        uri=uri,
+        metrics=findings.logged(),
+        metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
+        levels=(MODERATE, LARGE),
+        drift=_drift(findings),
+        classes=_classes(findings),
+        pictures=pictures,
     )
 
 
 def _drift(findings: Findings) -> dict[str, Any]:
     """Cells of each column, the most shifted first."""
-    shown = findings.drift[:LISTED_COLUMNS]
+    shown, histograms = findings.drift[:LISTED_COLUMNS], findings.histograms
+    cells = [evaluation_result.drift_cells(each, histograms.get(each.name)) for each in shown]
     return {
-        "heads": evaluation_words.DRIFT_COLUMNS,
-        "rows": [
-            (
-                column.name,
-                column.shifted,
-                evaluation_words.drift_cells(column, findings.histograms.get(column.name)),
-            )
-            for column in shown
-        ],
+        "heads": evaluation_result.DRIFT_COLUMNS,
+        "rows": [(each.name, each.shifted, own) for each, own in zip(shown, cells, strict=True)],
         "more": len(findings.drift) - len(shown),
     }
 
@@ -65,10 +56,10 @@ def _classes(findings: Findings) -> dict[str, Any]:
             each.name,
             "-" if before is None else f"{100 * before:.1f} %",
             f"{100 * now:.1f} %",
-            evaluation_words.class_cells(each) if findings.metrics else [],
+            evaluation_result.class_cells(each) if findings.metrics else [],
         )
         for each, before, now in zip(findings.classes, trained, predicted, strict=True)
     ]
-    heads = evaluation_words.CLASS_COLUMNS if findings.metrics else []
+    heads = evaluation_result.CLASS_COLUMNS if findings.metrics else []
     more = max(0, len(rows) - LISTED_CLASSES)
     return {"heads": heads, "rows": rows[:LISTED_CLASSES], "more": more}

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+import pandas as pd
+
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.differences import ACCURACY, bounds, difference, reverse
+from kd_mlflow.evaluation.intervals import ACCURACY, known_difference, reverse
+from kd_mlflow.report import words
 from kd_mlflow.report.closing import html_table, numbers
-from kd_mlflow.report.teachers_result import TeacherResult
-from kd_mlflow.report.words import (
-    accuracy_with_error,
-    kind_text,
-    percent,
-    warning_text,
-)
 
 NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
 """Models whose names in metrics are not what people call them."""
@@ -35,6 +30,24 @@ HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precisi
 
 OTHERS = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
 """Metrics that only the longer table has."""
+
+
+class TeacherResult(NamedTuple):
+    """One teacher of an ensemble.
+
+    Fields:
+        name: its run's name
+        accuracy: on the test rows
+        weight: its share of the ensemble
+        metrics: those of its run, by their names there
+        fit_s: its part of its family's training in seconds, None where that was not now
+    """
+
+    name: str
+    accuracy: float
+    weight: float
+    metrics: Mapping[str, float] = MappingProxyType({})
+    fit_s: float | None = None
 
 
 class Model(NamedTuple):
@@ -64,21 +77,19 @@ def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
 
 
 def _model(name: str, known: Mapping[str, float]) -> Model:
-    of_rows = {
-        metric: known[f"{name}_test_{metric}"]
-        for metric in METRICS
-        if f"{name}_test_{metric}" in known
-    }
-    seeds = f"{name}_test_accuracy_sem" in known
-    accuracy = (
-        accuracy_with_error(known, f"{name}_test_accuracy")
-        if seeds
-        else percent(of_rows["accuracy"])
-    )
+    named = {metric: f"{name}_test_{metric}" for metric in METRICS}
+    of_rows = {metric: known[key] for metric, key in named.items() if key in known}
+    accuracy, seeds = words.percent(of_rows["accuracy"]), f"{named['accuracy']}_sem" in known
+    if seeds:
+        accuracy = words.accuracy_with_error(known, named["accuracy"])
     size = "student_parameters" if seeds else f"{name}_parameters"
     latency = "registered_latency_ms" if name == "distilled" else f"{name}_latency_ms"
-    called = NAMES.get(name, kind_text(name))
-    return Model(name, called, accuracy, of_rows, known.get(size), known.get(latency))
+    return Model(name, name_of(name), accuracy, of_rows, known.get(size), known.get(latency))
+
+
+def name_of(kind: str) -> str:
+    """What people call a model whose metrics' names begin so."""
+    return NAMES.get(kind, words.kind_text(kind))
 
 
 def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
@@ -88,13 +99,10 @@ def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
     """
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
     alone = "the same network without a teacher"
+    same = "not measurably different from its ensemble"
     said = [
-        difference(gap, ACCURACY, "its ensemble")
-        if gap.decided
-        else f"not measurably different from its ensemble ({bounds(gap, ACCURACY)})",
-        difference(gain, ACCURACY, alone)
-        if gain.decided
-        else f"no measurable gain over {alone} ({bounds(gain, ACCURACY)})",
+        known_difference(gap, ACCURACY, same, than="its ensemble"),
+        known_difference(gain, ACCURACY, f"no measurable gain over {alone}", than=alone),
     ]
     if "compression_ratio" in summary:
         said.append(f"{summary['compression_ratio']:,.1f} times smaller")
@@ -110,12 +118,6 @@ def third_metric(comparison: Comparison) -> str:
     """
     two = "ensemble_test_roc_auc" in comparison.summary
     return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
-
-
-def recommendation(comparison: Comparison) -> tuple[bool, str]:
-    """Whether the comparison speaks for an approval, and why: the gate has not been asked yet."""
-    warning = warning_text(comparison)
-    return not warning, warning
 
 
 def leaderboard_rows(
@@ -148,11 +150,8 @@ def leaderboard_rows(
 
 def leaderboard_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """The lines of a leaderboard as a CSV file, which MLflow's pages show as a table."""
-    out = io.StringIO()
-    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return out.getvalue()
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, float]:
@@ -198,11 +197,9 @@ def _cells(
 def other_metrics_text(comparison: Comparison) -> str:
     """The metrics that the leaderboard leaves out, model by model, as lines of text."""
     shown = [m for m in OTHERS if f"ensemble_test_{m}" in comparison.summary]
-    lines = [
-        (model.name, [_cell(model.metrics.get(metric)) for metric in shown])
-        for model in models(comparison, {})
-    ]
     heads = [HEADS.get(metric, metric.upper()) for metric in shown]
+    each = models(comparison, {})
+    lines = [(model.name, [_cell(model.metrics.get(m)) for m in shown]) for model in each]
     return numbers([("", heads), *lines])
 
 

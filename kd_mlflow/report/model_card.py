@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import json
 
-from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
-from kd_mlflow.report.review_words import (
-    class_table,
-    decision_text,
-    footprint_text,
-    importance_text,
-    never_text,
-    sent_table,
-    weakest_text,
-)
-from kd_mlflow.report.words import (
-    augmentation,
-    both_gaps_text,
-    composition,
-    counts_text,
-    inputs_text,
-    metrics_table,
-    one_line,
-    p_values,
-    percent,
-    production_uri,
-    registered_text,
-    safe,
-    serving_commands,
-    sides,
-    size_text,
-    together,
-    warning_text,
-    whole_blocks,
-)
+from kd_mlflow.report import review, words
+from kd_mlflow.report.words import safe
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import Table
@@ -86,13 +58,13 @@ def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
     low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows * comparison.row_worth)
     few = [label for label, n in split.balance(table)["test"].items() if n < FEW_TEST_ROWS]
     more = f" and {len(few) - NAMED_CLASSES:,} more" if len(few) > NAMED_CLASSES else ""
-    named = ", ".join(one_line(label, 30) for label in few[:NAMED_CLASSES])
+    named = ", ".join(words.one_line(label, 30) for label in few[:NAMED_CLASSES])
     rare = (
         f"Classes with fewer than {FEW_TEST_ROWS} test rows, whose own metrics are guesses: "
         f"{named}{more}."
     )
     return [
-        f"For rows like those of {one_line(table.name)}; not validated on other populations, "
+        f"For rows like those of {words.one_line(table.name)}; not validated on other populations, "
         "nor on later data.",
         f"{rows:,} test rows: the 95 % interval of any one model's accuracy is about "
         f"{100 * (high - low):.2f} points wide. Differences are measured on the same rows, "
@@ -115,47 +87,50 @@ def model_card(
     table, split = evidence.dataset.table, evidence.dataset.split
     metrics, name = comparison.summary, safe(table.name)
     registered = comparison.students["distilled"][comparison.registered]
+    together = "".join(f"; {n}: {safe(t, 200)}" for n, t in words.together(evidence.dataset))
+    decides = review.decides(evidence)
     about_limits = " ".join(limits(table, split, comparison))
-    warning, never = warning_text(comparison), never_text(evidence.class_scores[STUDENT])
-    commands = _ways_to_ask(config.model_name)
+    warning, commands = words.warning_text(comparison), _ways_to_ask(config.model_name)
     sent = (
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
-        f"{sent_table(evidence.schema)}"
+        f"{review.sent_table(evidence.schema)}"
     )
     details = _details(evidence)
-    unseen = [f"**Warning:** {safe(never, NEVER_LENGTH)}."] if never else []
+    unseen = _said("**Warning:**", review.never_text(evidence.class_scores[STUDENT]), NEVER_LENGTH)
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
-        *([f"**Warning:** {warning}."] if warning else []),
+        f"**Warning:** {warning}." if warning else "",
         f"**Verdict.** Students against their ensemble: "
-        f"{both_gaps_text(comparison.gap, comparison.loss_gap)}.",
-        *unseen,
+        f"{words.both_gaps_text(comparison.gap, comparison.loss_gap)}.",
+        unseen,
         f"**Intended use.** Predicts {safe(table.target)} for rows like those of {name}. "
-        f"{_decides(evidence)}.{_signed(config)}",
+        f"{safe(decides, len(decides))}.{_said(' Owner:', config.owner, 100)}"
+        f"{_said(' Licence:', config.licence, 100)}",
         f"**Metrics** on {len(split.test):,} test rows that nothing was fitted, chosen or "
         "stopped on:",
-        metrics_table(comparison).strip(),
-        f"The registered student, {registered_text(comparison, config.registered_seed)}, scores "
-        f"{percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact test: "
-        f"{p_values(comparison)}; it agrees with the ensemble on "
-        f"{percent(registered['test_agreement'])} of the test rows.",
+        words.metrics_table(comparison),
+        f"The registered student, {words.registered_text(comparison, config.registered_seed)}, "
+        f"scores {words.percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact "
+        "test: "
+        f"{words.p_values(comparison)}; it agrees with the ensemble on "
+        f"{words.percent(registered['test_agreement'])} of the test rows.",
         sent,
         *commands,
-        *([f"**Costs.** {footprint_text(costs)}."] if costs else []),
+        f"**Costs.** {review.footprint_text(costs)}." if costs else "",
         f"**Limits.** {safe(about_limits, len(about_limits))}",
         OUT_OF_SCOPE_IN_SHORT,
         *details,
-        f"**Data.** {name}, {len(table.labels):,} rows ({sides(split)}), "
-        f"{table.features.shape[1]:,} columns{_together(evidence)}.{_left_out(table)} "
-        f"{counts_text(comparison.class_rows)} "
-        f"Digest `{table.digest[:12]}`.",
+        f"**Data.** {name}, {len(table.labels):,} rows ({words.sides(split)}), "
+        f"{table.features.shape[1]:,} columns{together}."
+        f"{_said('', left_out_text(table.columns), LEFT_OUT_LENGTH)} "
+        f"{words.counts_text(comparison.class_rows)} Digest `{table.digest[:12]}`.",
         f"**Teachers.** {safe(taught_by, TAUGHT_BY_LENGTH)}: "
-        f"{safe(composition(evidence.parts), PARTS_LENGTH)}. {size_text(comparison)}"
+        f"{safe(words.composition(evidence.parts), PARTS_LENGTH)}. {words.size_text(comparison)}"
         f"{'' if ours else UNKNOWN_ROWS}",
         _recipe(evidence),
     ]
-    spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, *unseen, *reversed(commands)]
-    return whole_blocks(blocks, CARD_LENGTH, spare=spare)
+    spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, unseen, *reversed(commands)]
+    return words.whole_blocks(blocks, CARD_LENGTH, spare=spare)
 
 
 def decided_card(card: str, decision: str) -> str:
@@ -163,7 +138,7 @@ def decided_card(card: str, decision: str) -> str:
     blocks = [block for block in card.strip().split("\n\n") if not block.startswith(REJECTED)]
     if not decision and not card.startswith(REJECTED):
         return card
-    return whole_blocks([*filter(None, [decision]), *blocks], CARD_LENGTH)
+    return words.whole_blocks([decision, *blocks], CARD_LENGTH)
 
 
 def rejection_text(reason: str, run: str) -> str:
@@ -171,38 +146,25 @@ def rejection_text(reason: str, run: str) -> str:
     return f"{REJECTED} {safe(reason, REASON_LENGTH)}. [The decision]({run})"
 
 
-def _together(evidence: Evidence) -> str:
-    """How the table is split by its own columns."""
-    return "".join(f"; {name}: {safe(said, 200)}" for name, said in together(evidence.dataset))
-
-
-def _decides(evidence: Evidence) -> str:
-    rule = str(evidence.config.decision_threshold)
-    text = decision_text(evidence.encoding.threshold, evidence.dataset.table.classes, rule)
-    return safe(text, len(text))
-
-
-def _signed(config: DistillConfig) -> str:
-    """Who answers for the model, and its licence, where they are given."""
-    given = {"Owner": config.owner, "Licence": config.licence}
-    return "".join(f" {name}: {safe(text, 100)}." for name, text in given.items() if text)
+def _said(title: str, text: str, length: int) -> str:
+    """A text behind its title, as a sentence of Markdown; nothing of an empty one."""
+    return f"{title} {safe(text, length)}." if text else ""
 
 
 def _details(evidence: Evidence) -> list[str]:
     """What a reviewer reads after the rest, as far as there is room for it."""
-    classes = class_table(evidence.class_scores[STUDENT])
-    importance = importance_text(evidence.importances) if evidence.importances else ""
-    weakest = weakest_text(evidence.weakest)
+    classes = review.class_table(evidence.class_scores[STUDENT])
+    importance = review.importance_text(evidence.importances) if evidence.importances else ""
     return [
         f"**Classes**, the registered student's.\n\n{classes}",
-        *([f"**Columns that count.** {safe(importance, 400)}."] if importance else []),
-        *([f"**Where it is weakest.** {safe(weakest, 400)}."] if weakest else []),
+        _said("**Columns that count.**", importance, 400),
+        _said("**Where it is weakest.**", review.weakest_text(evidence.weakest), 400),
     ]
 
 
 def _recipe(evidence: Evidence) -> str:
     config = evidence.config
-    widths = one_line(", ".join(map(str, config.student_hidden)))
+    widths = words.one_line(", ".join(map(str, config.student_hidden)))
     chosen = (
         f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
         f"rows, {evidence.trials[-1].divergence:.4f} nats. "
@@ -210,25 +172,19 @@ def _recipe(evidence: Evidence) -> str:
         else ""
     )
     return (
-        f"**Recipe.** `{config.recipe}`: {inputs_text(config.student_bins)}, "
+        f"**Recipe.** `{config.recipe}`: {words.inputs_text(config.student_bins)}, "
         f"hidden layers {widths}; "
         f"T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, "
         f"{config.student_epochs} epochs, {config.schedule} learning rate "
-        f"{config.learning_rate:g}, {augmentation(config.augment, config.augment_factor)}, "
+        f"{config.learning_rate:g}, {words.augmentation(config.augment, config.augment_factor)}, "
         f"seed {config.seed}. {chosen}"
         "Baselines have the same architecture, steps, schedule and seeds."
     )
 
 
-def _left_out(table: Table) -> str:
-    """Which columns of a table are no inputs, as a sentence behind others."""
-    text = left_out_text(table.columns)
-    return f" {safe(text, LEFT_OUT_LENGTH)}." if text else ""
-
-
 def _ways_to_ask(model_name: str) -> list[str]:
     """How to load, serve and ask the version in production."""
-    uri, lines = production_uri(model_name), serving_commands(model_name)
+    uri, lines = words.production_uri(model_name), words.serving_commands(model_name)
     return [
         f"""\
 **Load it.**

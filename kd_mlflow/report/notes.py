@@ -9,19 +9,9 @@ from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.report import words
 from kd_mlflow.report.sweep_result import SweepResult
-from kd_mlflow.report.words import (
-    composition,
-    metrics_table,
-    percent,
-    safe,
-    sides,
-    size_text,
-    threshold_text,
-    trial_text,
-    warning_text,
-    whole_blocks,
-)
+from kd_mlflow.report.words import safe
 from kd_mlflow.table.dataset import Dataset
 
 NOTE_LENGTH = 8000
@@ -39,16 +29,15 @@ def teachers_note(
     imbalanced: bool,
 ) -> str:
     """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
-    widths = ", ".join(map(str, hidden))
-    name = safe(dataset.table.name)
-    balanced = f"balanced accuracy **{percent(metrics['ensemble_test_balanced_accuracy'])}**, "
+    shares = {name: words.percent(share) for name, share in metrics.items() if "accuracy" in name}
+    balanced = f"balanced accuracy **{shares['ensemble_test_balanced_accuracy']}**, "
     return (
-        f"An ensemble on **{name}** ({sides(dataset.split)}): {composition(parts)}; "
-        f"networks of {widths}.\n\n"
-        f"Ensemble {balanced if imbalanced else ''}"
-        f"accuracy **{percent(metrics['ensemble_test_accuracy'])}** on test rows; "
-        f"teachers {percent(metrics['mean_teacher_test_accuracy'])} on average, "
-        f"{percent(metrics['best_teacher_test_accuracy'])} at best.\n"
+        f"An ensemble on **{safe(dataset.table.name)}** ({words.sides(dataset.split)}): "
+        f"{words.composition(parts)}; networks of {', '.join(map(str, hidden))}.\n\n"
+        f"Ensemble {balanced if imbalanced else ''}accuracy "
+        f"**{shares['ensemble_test_accuracy']}** on test rows; teachers "
+        f"{shares['mean_teacher_test_accuracy']} on average, "
+        f"{shares['best_teacher_test_accuracy']} at best.\n"
     )
 
 
@@ -64,14 +53,12 @@ def teacher_note(table: str, kind: str, *, teachers: int, seed: int) -> str:
 
 def student_note(table: str, student: StudentSetting, *, epochs: int) -> str:
     """Describe the run of one student; a baseline's alpha is 0."""
+    taught = "trained on the labels alone,"
     if student.taught:
-        taught = (
-            f"distilled from the ensemble at T {student.temperature:g}, alpha {student.alpha:g},"
-        )
+        setting = f"T {student.temperature:g}, alpha {student.alpha:g}"
+        taught = f"distilled from the ensemble at {setting},"
     elif student.mixup:
-        taught = f"trained on the labels alone, with mixup (Beta {student.mixup:g}),"
-    else:
-        taught = "trained on the labels alone,"
+        taught = f"{taught} with mixup (Beta {student.mixup:g}),"
     return f"Student {taught} on **{safe(table)}**: {epochs} epochs, seed {student.seed}.\n"
 
 
@@ -85,13 +72,12 @@ def cell_note(table: str, *, seeds: int, hidden: str, temperature: float, alpha:
 
 def sweep_note(table: str, result: SweepResult, *, seeds: int, tolerance: float) -> str:
     """Describe a sweep's run: the setting chosen, and the smallest good student."""
-    chosen, smallest = result.chosen, result.smallest
-    small = (
-        f"The smallest student within {100 * tolerance:g} points of the ensemble on "
-        f"validation rows has hidden layers {text_value(smallest.hidden)}.\n"
-        if smallest
-        else ""
-    )
+    chosen, small = result.chosen, ""
+    if result.smallest:
+        small = (
+            f"The smallest student within {100 * tolerance:g} points of the ensemble on "
+            f"validation rows has hidden layers {text_value(result.smallest.hidden)}.\n"
+        )
     return (
         f"{len(result.cells)} settings x {seeds} seeds on **{safe(table)}**; least calibrated "
         f"validation log loss: T {chosen.temperature:g}, alpha {chosen.alpha:g}.\n\n{small}"
@@ -108,16 +94,16 @@ def distill_note(
 ) -> str:
     """Describe a comparison's run; a baseline that is better comes first."""
     seeds = len(comparison.students["distilled"])
-    warning, decided = warning_text(comparison), threshold_text(comparison)
+    warning, decided = words.warning_text(comparison), words.threshold_text(comparison)
     blocks = [
-        *([f"**Warning:** {warning}."] if warning else []),
+        f"**Warning:** {warning}." if warning else "",
         f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
         f"alpha {alpha:g}, against {seeds} baselines of the same seeds"
         f"{decided and f'; {decided}'}.",
-        f"{metrics_table(comparison)}\n{size_text(comparison)}",
-        *([f"Chosen of {len(trials)} sizes: {trial_text(trials[-1])}."] if trials else []),
+        f"{words.metrics_table(comparison)}\n\n{words.size_text(comparison)}",
+        f"Chosen of {len(trials)} sizes: {words.trial_text(trials[-1])}." if trials else "",
     ]
-    return whole_blocks(blocks, NOTE_LENGTH)
+    return words.whole_blocks(blocks, NOTE_LENGTH)
 
 
 def promotion_note(
@@ -134,7 +120,7 @@ def promotion_note(
 
 def pipeline_note(distilled: str, promoted: str) -> str:
     """Describe a whole line by the descriptions of its last two steps, the decision first."""
-    return whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
+    return words.whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
 
 
 def rollback_note(model_name: str, *, restored: str, replaced: str, reason: str) -> str:

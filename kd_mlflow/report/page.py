@@ -15,22 +15,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
+from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.figures.style import LOOKS, Picture
-from kd_mlflow.report import review_parts, review_words, words
+from kd_mlflow.report import review, words
 from kd_mlflow.report.decision import MARKS, Decision, decision_line
 from kd_mlflow.report.leaderboard import (
     HEADS,
     leaderboard_rows,
     models,
     ms_text,
-    recommendation,
     third_metric,
     worth_text,
 )
 from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
-from kd_mlflow.report.review_parts import LISTED_CLASSES
 from kd_mlflow.table.columns import left_out_text
 
 MODELS = {
@@ -75,16 +74,13 @@ class About:
     run_id: str = ""
 
 
-NOTHING_BESIDE = About()
-
-
 def page(
     evidence: Evidence,
     pictures: Mapping[str, Picture],
     *,
     model_id: str,
     costs: Footprint | None = None,
-    about: About = NOTHING_BESIDE,
+    about: About = About(),
 ) -> str:
     """Write the report as HTML that needs no network and no script.
 
@@ -92,11 +88,12 @@ def page(
     registered student costs to run.
     """
     summary = _metrics(evidence, costs, about)
-    approve, why = recommendation(evidence.comparison)
+    warning = words.warning_text(evidence.comparison)
+    first = "balanced_accuracy" if evidence.comparison.imbalanced else "accuracy"
     template = environment().get_template("report.html")
     return template.render(
         words=words,
-        review=review_words,
+        review=review,
         config=evidence.config,
         table=evidence.dataset.table,
         comparison=evidence.comparison,
@@ -106,29 +103,29 @@ def page(
         metrics=summary,
         models=[name for name in MODELS if f"{name}_test_accuracy" in summary],
         model_names=MODELS,
-        metric_rows=_metric_rows(evidence.comparison),
+        metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
         colours={name: look.colour for name, look in LOOKS.items()},
         data=_data_rows(evidence),
         balance=_balance(evidence),
         drift=evidence.drift[:DRIFTED] if evidence.dataset.table.times is not None else (),
         recall=_recall(evidence.comparison),
-        first_metric="balanced_accuracy" if evidence.comparison.imbalanced else "accuracy",
-        facts=[*review_parts.facts(evidence, costs), *about.made],
-        approve=approve,
-        why=why or worth_text(evidence.comparison, summary),
-        never=review_words.never_text(evidence.class_scores[STUDENT]),
+        first_metric=first,
+        facts=[*review.facts(evidence, costs), *about.made],
+        approve=not warning,
+        why=warning or worth_text(evidence.comparison, summary),
+        never=review.never_text(evidence.class_scores[STUDENT]),
         board=models(evidence.comparison, summary),
         third=third_metric(evidence.comparison),
         heads=HEADS,
         ms_text=ms_text,
-        decides=review_parts.decides(evidence),
-        classes=review_parts.classes(evidence),
-        importances=review_parts.importances(evidence),
+        decides=review.decides(evidence),
+        classes=review.classes(evidence),
+        importances=review.importances(evidence),
         weakest=evidence.weakest,
         thresholds=evidence.thresholds,
-        weights=review_parts.weights(evidence),
+        weights=review.weights(evidence),
         parts=evidence.parts,
-        sent=review_parts.sent(evidence.schema),
+        sent=review.sent(evidence.schema),
         recipe=_recipe_rows(evidence),
         limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
         out_of_scope=OUT_OF_SCOPE,
@@ -140,16 +137,14 @@ def page(
 def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, Any]:
     """All that the report says as a JSON document."""
     comparison, metrics = evidence.comparison, _metrics(evidence, costs, about)
-    approve, why = recommendation(comparison)
     table, split = evidence.dataset.table, evidence.dataset.split
+    warning = words.warning_text(comparison)
     return {
-        "approve": approve,
-        "because": why or worth_text(comparison, metrics),
+        "approve": not warning,
+        "because": warning or worth_text(comparison, metrics),
         "run_id": about.run_id,
-        "never_predicted": [
-            each.name for each in evidence.class_scores[STUDENT] if not each.predicted
-        ],
-        "facts": dict([*review_parts.facts(evidence, costs), *about.made]),
+        "never_predicted": [e.name for e in evidence.class_scores[STUDENT] if not e.predicted],
+        "facts": dict([*review.facts(evidence, costs), *about.made]),
         "leaderboard": leaderboard_rows(comparison, metrics),
         "metrics": metrics,
         "recall": comparison.recall_by_class(),
@@ -163,11 +158,8 @@ def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
 
 def decided(report: str, decision: Decision) -> str:
     """A report whose first screen says what the gate has answered, in place of what stood there."""
-    block = (
-        environment()
-        .get_template("decision.html")
-        .render(line=decision_line(decision), decision=decision, marks=MARKS)
-    )
+    template = environment().get_template("decision.html")
+    block = template.render(line=decision_line(decision), decision=decision, marks=MARKS)
     return re.sub(
         "<!--decision-->.*?<!--/decision-->", lambda _: block.strip(), report, count=1, flags=re.S
     )
@@ -207,42 +199,22 @@ def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
 def _balance(evidence: Evidence) -> dict[str, Any]:
     """Rows per class on each side; of many classes the most frequent, and how many are left out."""
     by_side = evidence.dataset.split.balance(evidence.dataset.table)
-    labels = list(by_side["train"])
-    if len(labels) > LISTED_CLASSES:
-        labels.sort(key=lambda label: -sum(side[label] for side in by_side.values()))
-    total = len(evidence.dataset.table.labels)
-    rows = []
-    for label in labels[:LISTED_CLASSES]:
+    total, rows = len(evidence.dataset.table.labels), []
+    for label in by_side["train"]:
         counts = [by_side[side][label] for side in ("train", "val", "test")]
         rows.append((label, counts, sum(counts) / total))
-    return {"rows": rows, "more": max(0, len(labels) - LISTED_CLASSES)}
-
-
-def _metric_rows(comparison: Comparison) -> dict[str, tuple[str, str]]:
-    """Rows of the table of metrics; of an imbalanced table balanced accuracy comes first."""
-    first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
-    return {first: METRIC_ROWS[first], **METRIC_ROWS}
+    return review.most_frequent(rows, lambda row: row[2])
 
 
 def _recall(comparison: Comparison) -> dict[str, Any]:
     """Each class's recall by model, of many classes of the most frequent."""
-    names, rows = list(comparison.class_rows), list(comparison.class_rows.values())
-    places = list(range(len(names)))
-    if len(names) > LISTED_CLASSES:
-        places.sort(key=lambda place: -rows[place])
-    shown = [
-        (
-            names[place],
-            rows[place],
-            [words.recall_text(recalls[place]) for recalls in comparison.recalls.values()],
-        )
-        for place in places[:LISTED_CLASSES]
+    by_class = zip(*comparison.recalls.values(), strict=True)
+    rows = [
+        (name, count, list(map(words.recall_text, recalls)))
+        for (name, count), recalls in zip(comparison.class_rows.items(), by_class, strict=True)
     ]
-    return {
-        "models": [MODELS.get(who, words.kind_text(who)) for who in comparison.recalls],
-        "rows": shown,
-        "more": max(0, len(names) - LISTED_CLASSES),
-    }
+    models = [MODELS.get(who, words.kind_text(who)) for who in comparison.recalls]
+    return {"models": models, **review.most_frequent(rows, lambda row: row[1])}
 
 
 def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
@@ -250,10 +222,10 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     widths = ", ".join(map(str, config.student_hidden))
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
     return [
-        *_teachers_rows(evidence),
+        ("teachers", _teachers_text(evidence)),
         ("recipe", config.recipe),
         ("inputs", words.inputs_text(config.student_bins)),
-        *([("chosen", _menu_text(evidence))] if evidence.trials else []),
+        *([("chosen", _menu_text(evidence.trials))] if evidence.trials else []),
         ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
         ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
         ("ensemble averages", config.averaging),
@@ -271,24 +243,23 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
-def _menu_text(evidence: Evidence) -> str:
+def _menu_text(trials: Sequence[Trial]) -> str:
     """What was tried before a student was kept."""
-    tried = "; ".join(words.trial_text(trial) for trial in evidence.trials[:-1])
-    kept = words.trial_text(evidence.trials[-1])
+    *others, kept = map(words.trial_text, trials)
+    tried = "; ".join(others)
     return f"{kept}{f'; larger than needed, or too far from it: {tried}' if tried else ''}"
 
 
-def _teachers_rows(evidence: Evidence) -> list[tuple[str, str]]:
+def _teachers_text(evidence: Evidence) -> str:
     """Where the ensemble comes from; size and range of teachers that are known one by one."""
     teachers = evidence.teacher_accuracies
     whole = evidence.comparison.summary.get("ensemble_parameters")
     if not teachers or not whole:
-        return [("teachers", evidence.config.teachers)]
-    text = (
+        return evidence.config.teachers
+    return (
         f"{len(teachers)}, {whole:,.0f} parameters together where they count; "
         f"test accuracy {words.percent(min(teachers))} to {words.percent(max(teachers))}"
     )
-    return [("teachers", text)]
 
 
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:

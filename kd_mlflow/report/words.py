@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
-from kd_mlflow.evaluation.differences import ACCURACY, LOG_LOSS, bounds, difference, reverse
-from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.intervals import (
+    ACCURACY,
+    LOG_LOSS,
+    Interval,
+    difference,
+    known_difference,
+    reverse,
+)
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
@@ -30,6 +36,9 @@ MARKUP = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
+
+BOOSTING = "boosted trees alone"
+"""What is trained beside the students, for people who read of it."""
 
 LISTED_PARTS = 6
 LISTED_GAINS = 2
@@ -65,7 +74,7 @@ def safe(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def whole_blocks(blocks: Sequence[str], length: int, spare: Sequence[str] = ()) -> str:
-    """Join blocks of Markdown by blank lines; where they are too long the last ones are left out.
+    """Join blocks of Markdown by blank lines, empty ones left out, and the last of too many.
 
     Those that are ``spare`` go before any other, in their own order.
 
@@ -74,10 +83,22 @@ def whole_blocks(blocks: Sequence[str], length: int, spare: Sequence[str] = ()) 
     >>> whole_blocks(["one", "two", "three"], 12, ["two"]).split()
     ['one', 'three']
     """
-    kept, first = list(blocks), list(spare)
+    kept, first = list(filter(None, blocks)), list(filter(None, spare))
     while len(text := "\n\n".join(kept) + "\n") > length and len(kept) > 1:
         kept.remove(first.pop(0) if first else kept[-1])
     return text
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lines of cells as a table in Markdown.
+
+    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    first, *lines = (f"| {' | '.join(line)} |" for line in (heads, *rows))
+    return "\n".join([first, "|---" * len(heads) + "|", *lines])
 
 
 def composition(parts: Sequence[Part]) -> str:
@@ -86,12 +107,10 @@ def composition(parts: Sequence[Part]) -> str:
     >>> composition([Part("networks", 6, 0.75), Part("boosted models", 4, 0.25)])
     '6 networks 75 %, 4 boosted models 25 %'
     """
-    named = [
+    return ", ".join(
         f"{f'{part.models} ' if part.models > 1 else ''}{part.name} {100 * part.share:.0f} %"
         for part in parts[:LISTED_PARTS]
-    ]
-    more = len(parts) - LISTED_PARTS
-    return ", ".join([*named, *([f"and {more:,} more"] if more > 0 else [])])
+    ) + _and_more(len(parts) - LISTED_PARTS)
 
 
 def trial_text(trial: Trial) -> str:
@@ -128,11 +147,7 @@ def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
 
 def gain_text(gain: Interval) -> str:
     """Say what distillation gained: nothing measurable where the interval holds 0."""
-    return (
-        difference(gain, ACCURACY)
-        if gain.decided
-        else f"no measurable gain ({bounds(gain, ACCURACY)})"
-    )
+    return known_difference(gain, ACCURACY, "no measurable gain")
 
 
 def both_gains_text(accuracy: Interval, loss: Interval) -> str:
@@ -153,9 +168,7 @@ def loss_text(gain: Interval) -> str:
     >>> loss_text(Interval(value=0.001, low=-0.002, high=0.004))
     'not measurably different (95 % interval 0.0020 higher to 0.0040 lower)'
     """
-    if gain.decided:
-        return difference(gain, LOG_LOSS)
-    return f"not measurably different ({bounds(gain, LOG_LOSS)})"
+    return known_difference(gain, LOG_LOSS, "not measurably different")
 
 
 def warning_text(comparison: Comparison) -> str:
@@ -168,9 +181,9 @@ def warning_text(comparison: Comparison) -> str:
         for kind in comparison.worse_than[:LISTED_GAINS]
     ]
     warnings = [f"do not use this student: {'; '.join(found)}"] if found else []
-    if comparison.constant is not None:
+    if (constant := comparison.constant) is not None:
         warnings.append(
-            f"the registered student answers {one_line(comparison.constant, 30)} for every test row"
+            f"the registered student answers {one_line(constant, 30)} for every test row"
         )
     return "; ".join(warnings)
 
@@ -183,13 +196,9 @@ def _alone(kind: str) -> str:
 
 def registered_text(comparison: Comparison, rule: str) -> str:
     """Say which seed's student is registered, and why that one: no test row was asked."""
-    seeds = len(comparison.students["distilled"])
-    why = (
-        "the nearest to the ensemble on validation rows"
-        if rule == "nearest"
-        else "whatever its accuracy"
-    )
-    return f"seed {comparison.registered + 1} of {seeds}, {why}"
+    nearest = "the nearest to the ensemble on validation rows"
+    why = nearest if rule == "nearest" else "whatever its accuracy"
+    return f"seed {comparison.registered + 1} of {len(comparison.students['distilled'])}, {why}"
 
 
 def _harm_text(accuracy: Interval, loss: Interval) -> str:
@@ -213,18 +222,13 @@ def recovered_text(comparison: Comparison) -> str:
     """Say what share of the gap was recovered, or that there is no gap to recover."""
     if comparison.recovery is None:
         return "undefined: ensemble and baseline tie within the noise of these test rows"
-    found = comparison.recovery
-    return (
-        f"{100 * found.value:.0f} % "
-        f"(95 % interval {100 * found.low:.0f} to {100 * found.high:.0f} %)"
-    )
+    value, low, high = (f"{100 * share:.0f}" for share in vars(comparison.recovery).values())
+    return f"{value} % (95 % interval {low} to {high} %)"
 
 
 def gap_text(gap: Interval) -> str:
     """Say whether students are as good as the ensemble, as far as these rows can tell."""
-    if not gap.decided:
-        return f"no measurable difference ({bounds(reverse(gap), ACCURACY)})"
-    return difference(reverse(gap), ACCURACY)
+    return known_difference(reverse(gap), ACCURACY, "no measurable difference")
 
 
 def gains_text(gains: Mapping[str, Interval]) -> str:
@@ -269,10 +273,8 @@ def size_text(comparison: Comparison) -> str:
     own = f"One student has {metrics['student_parameters']:,} parameters"
     if "compression_ratio" not in metrics:
         return f"{own}; its teachers' cannot be counted."
-    return (
-        f"{own}, the ensemble {metrics['ensemble_parameters']:,}: "
-        f"{metrics['compression_ratio']:.1f} times smaller."
-    )
+    ensemble, ratio = metrics["ensemble_parameters"], metrics["compression_ratio"]
+    return f"{own}, the ensemble {ensemble:,}: {ratio:.1f} times smaller."
 
 
 def augmentation(method: str, factor: int) -> str:
@@ -309,46 +311,35 @@ def together(dataset: Dataset) -> list[tuple[str, str]]:
         tested = GroupSizes.of(table.groups[dataset.split.test]).groups
         found.append(("groups", f"{sizes}; {tested:,} to test on, intervals are by groups"))
     if table.times is not None:
-        found.append(
-            ("split by time", f"the latest by {one_line(table.time_column, 60)} to test on")
-        )
+        latest = f"the latest by {one_line(table.time_column, 60)} to test on"
+        found.append(("split by time", latest))
     return found
 
 
 def metrics_table(comparison: Comparison) -> str:
-    """Accuracies, their gap and gains as a Markdown table."""
-    metrics = comparison.summary
-    strong = (
-        "| strong baseline (mixup), mean ± standard error over seeds | "
-        f"{accuracy_with_error(metrics, 'strong_baseline_test_accuracy')} |\n"
-        if "strong_baseline" in comparison.gains
-        else ""
-    )
-    listed = list(comparison.gains.items())[:LISTED_GAINS]
-    both = [(kind_text(kind), gain, comparison.loss_gains[kind]) for kind, gain in listed]
-    if comparison.over_boosting:
-        both.append(("boosted trees alone", *comparison.over_boosting))
-    gains = "".join(f"| gain over the {who} | {both_gains_text(*gain)} |\n" for who, *gain in both)
-    if more := len(comparison.gains) - len(listed):
-        gains += f"| gains over {more:,} more | see report.html |\n"
-    gap = both_gaps_text(comparison.gap, comparison.loss_gap)
-    boosting = (
-        f"| boosted trees alone | {percent(metrics['boosting_test_accuracy'])} |\n"
-        if comparison.over_boosting
-        else ""
-    )
-    return f"""\
-{imbalance_text(comparison)}\
-| model | test accuracy |
-|---|---|
-| ensemble | {percent(metrics["ensemble_test_accuracy"])} |
-| distilled, mean ± standard error over seeds | \
-{accuracy_with_error(metrics, "distilled_test_accuracy")} |
-| baseline, mean ± standard error over seeds | \
-{accuracy_with_error(metrics, "baseline_test_accuracy")} |
-{strong}{boosting}| students against the ensemble | {gap} |
-| knowledge recovered | {recovered_text(comparison)} |
-{gains}"""
+    """Accuracies, their gap and gains as Markdown."""
+    metrics, over = comparison.summary, comparison.over
+    listed = [*list(comparison.gains)[:LISTED_GAINS], *(["boosting"] if "boosting" in over else [])]
+    rows = [("ensemble", percent(metrics["ensemble_test_accuracy"]))]
+    kinds = {"distilled": "distilled", "baseline": "baseline"}
+    if "strong_baseline" in comparison.gains:
+        kinds["strong_baseline"] = "strong baseline (mixup)"
+    for kind, name in kinds.items():
+        mean = accuracy_with_error(metrics, f"{kind}_test_accuracy")
+        rows.append((f"{name}, mean ± standard error over seeds", mean))
+    if "boosting" in over:
+        rows.append((BOOSTING, percent(metrics["boosting_test_accuracy"])))
+    rows += [
+        ("students against the ensemble", both_gaps_text(comparison.gap, comparison.loss_gap)),
+        ("knowledge recovered", recovered_text(comparison)),
+    ]
+    for kind in listed:
+        name = BOOSTING if kind == "boosting" else kind_text(kind)
+        rows.append((f"gain over the {name}", both_gains_text(*over[kind])))
+    if more := len(over) - len(listed):
+        rows.append((f"gains over {more:,} more", "see report.html"))
+    table = markdown_table(["model", "test accuracy"], rows)
+    return "\n\n".join(filter(None, [imbalance_text(comparison), table]))
 
 
 def threshold_text(comparison: Comparison) -> str:
@@ -380,23 +371,18 @@ def imbalance_text(comparison: Comparison) -> str:
     if not comparison.imbalanced:
         return ""
     gains, names = list(comparison.gains)[:LISTED_GAINS], list(comparison.class_rows)
-    models = ["ensemble", "distilled", *gains, "registered"]
-    places = rarest_classes(comparison)
-    balanced = [percent(comparison.summary[f"{who}_test_balanced_accuracy"]) for who in models]
-    rows = [
-        ["test metric", *map(kind_text, models)],
-        ["---"] * (len(models) + 1),
-        ["balanced accuracy", *balanced],
-    ]
+    models, places = ["ensemble", "distilled", *gains, "registered"], rarest_classes(comparison)
+    metrics = [comparison.summary[f"{who}_test_balanced_accuracy"] for who in models]
+    rows = [["balanced accuracy", *map(percent, metrics)]]
     for place in places[:LISTED_CLASSES]:
         recalls = [recall_text(comparison.recalls[who][place]) for who in models]
         rows.append([f"recall of class {safe(names[place], 40)}", *recalls])
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = markdown_table(["test metric", *map(kind_text, models)], rows)
     more = len(places) - LISTED_CLASSES
     left_out = f"; {more:,} more classes are in class_recall.json" if more > 0 else ""
     return (
         f"{majority_text(comparison)}, so accuracy flatters whoever answers that class. "
-        f"Students' metrics are means over seeds; rarest classes first{left_out}.\n\n{table}\n"
+        f"Students' metrics are means over seeds; rarest classes first{left_out}.\n\n{table}"
     )
 
 

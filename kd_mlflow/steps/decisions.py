@@ -9,25 +9,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from kd_mlflow.config.entry_points import PromoteConfig, RollbackConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
-from kd_mlflow.local_state import clear_scratch, held, state_folder
+from kd_mlflow.local_state import held, remove_dead, state_folder
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
-from kd_mlflow.registry.history import periods
-from kd_mlflow.registry.moves import Settled
+from kd_mlflow.registry.lock import known_model
+from kd_mlflow.registry.moves import Settled, periods
 from kd_mlflow.registry.records import GATE, PROMOTE, ROLLBACK, cut
 from kd_mlflow.report import notes
+from kd_mlflow.report.command_results import History, Rollback
 from kd_mlflow.report.decision import Decision, decision_page
-from kd_mlflow.report.history_result import History, Rollback
 from kd_mlflow.report.model_card import decided_card, rejection_text
-from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine
-from kd_mlflow.steps.run_table import identity_of
+from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine, identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.failures import FAILURES, masked
@@ -131,15 +129,7 @@ def _record(
         **moves.about(model, standing, digest),
     }
     run.log(metrics=numbers, tags={f"kd.{k}": v for k, v in said.items()})
-    run.document(_document(decision, standing), "promotion.json")
-    run.file(
-        decision_page(decision.model_name, decision.version, standing, decision.checks).encode(),
-        "promotion.md",
-    )
-
-
-def _document(decision: Decision, standing: str | None) -> dict[str, Any]:
-    return {
+    document = {
         "model_name": decision.model_name,
         "version": decision.version,
         "in_production": standing,
@@ -148,6 +138,8 @@ def _document(decision: Decision, standing: str | None) -> dict[str, Any]:
         "reason": decision.reason,
         "checks": [asdict(check) for check in decision.checks],
     }
+    run.document(document, "promotion.json")
+    run.file(decision_page(decision, standing).encode(), "promotion.md")
 
 
 def _moved(
@@ -239,7 +231,7 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
 
 def settle_step(model_name: str, tracker: Tracker) -> str | None:
     """Finish or undo a move that was left half done; say which, None where there was none."""
-    versions.require_model(tracker.client, model_name)
+    known_model(tracker.client, model_name)
     settled = moves.settle(tracker.client, model_name)
     try:
         end_dead(tracker)
@@ -298,12 +290,8 @@ def end_dead(tracker: Tracker) -> None:
 
     The files that they left go too.
     """
-    clear_scratch()
-    for lock in _folder(tracker).glob("*.lock"):
-        with held(lock.with_suffix("")) as ours:
-            if ours:
-                tracker.end_dead(lock.stem)
-                lock.unlink(missing_ok=True)
+    remove_dead(state_folder("scratch"))
+    remove_dead(_folder(tracker), bury=tracker.end_dead)
 
 
 def _folder(tracker: Tracker) -> Path:

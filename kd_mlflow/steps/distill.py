@@ -41,14 +41,19 @@ from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.models.ensemble_model import served_teacher
-from kd_mlflow.models.student_model import ONNX, StudentContent, log_student, requirements
+from kd_mlflow.models.own_models import (
+    ONNX,
+    StudentContent,
+    log_student,
+    requirements,
+    served_teacher,
+)
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
-from kd_mlflow.report.distill_result import DistillResult
 from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.review_words import never_text
+from kd_mlflow.report.review import never_text
+from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import (
@@ -63,14 +68,8 @@ from kd_mlflow.steps.work import (
     page_of,
 )
 from kd_mlflow.table.columns import columns_document
-from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.hashing import row_hashes
-from kd_mlflow.tracking.kept_rows import (
-    TrainedGroups,
-    keep_answers,
-    keep_trained_groups,
-    keep_trained_rows,
-)
+from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.provenance import source, user, versions
 
@@ -94,11 +93,7 @@ REVIEW = "review.json"
 OF_MODEL = "registered_"
 """How the names of metrics begin that are the registered student's."""
 
-RUN_KINDS = {
-    "distilled": "student",
-    "baseline": "baseline",
-    "strong_baseline": "strong_baseline",
-}
+RUN_KINDS = {"distilled": "student", "baseline": "baseline", "strong_baseline": "strong_baseline"}
 """What each kind of student is called as a kind of run."""
 
 
@@ -116,7 +111,12 @@ def distill_step(
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
     dataset = session.dataset
-    _check_early(config, dataset, ensemble, rehearsed=rehearsed)
+    check_decision(config, dataset.table)  # what would fail after training
+    widths, models = config.menu("student_hidden", len(dataset.split.train)), len(RUN_KINDS)
+    members = models * config.n_students
+    check_memory(dataset, ensemble.encoding, members=members, hidden=max(widths))
+    if not rehearsed:
+        rehearse_student(dataset, ensemble.encoding)
     (seed,) = member_seeds(config.seed, STUDENT_STREAM, 1)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with begun("distill", config, session, mark) as work:
@@ -125,14 +125,11 @@ def distill_step(
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
-        note = notes.distill_note(
-            dataset.table.name,
-            evidence.comparison,
-            temperature=work.config.temperature,
-            alpha=work.config.alpha,
-            trials=trials,
-        )
+        setting = {name: getattr(work.config, name) for name in ("temperature", "alpha")}
+        name, comparison = dataset.table.name, evidence.comparison
+        note = notes.distill_note(name, comparison, trials=trials, **setting)
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
+    shown = page_of(session.tracker, run, REPORT)
     return DistillResult(
         run_id=run.id,
         taught_by=ensemble.source,
@@ -144,9 +141,7 @@ def distill_step(
         note=note,
         test_rows=len(dataset.split.test),
         together=together(dataset),
-        page=page_of(session.tracker, run, REPORT)._replace(
-            models=session.tracker.models_page(run)
-        ),
+        page=shown._replace(models=session.tracker.models_page(run)),
         beside=beside,
         never=never_text(evidence.class_scores[STUDENT]),
     )
@@ -167,7 +162,8 @@ def _compared(
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
     with _student_runs(work, groups) as runs:
         trained = _train(work, lessons, groups, trials, runs)
-        boosting = _boosting_alone(work, ensemble)
+        alone = boosting_alone(work.dataset, ensemble.encoding, config.seed)
+        boosting = work.fit(alone, BOOSTED).family
         evidence = compare(
             config,
             work.dataset,
@@ -216,18 +212,6 @@ def _fit_times(
     return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTED]}.items()}
 
 
-def _check_early(
-    config: DistillConfig, dataset: Dataset, ensemble: Teacher, *, rehearsed: bool
-) -> None:
-    """Raise DataError or ConfigError for what would fail after training."""
-    check_decision(config, dataset.table)
-    widths = config.menu("student_hidden", len(dataset.split.train))
-    models = len(RUN_KINDS) * config.n_students
-    check_memory(dataset, ensemble.encoding, members=models, hidden=max(widths))
-    if not rehearsed:
-        rehearse_student(dataset, ensemble.encoding)
-
-
 def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
     """Choose a student where the recipe leaves a choice; the configuration then names it."""
     config, trials = chosen(work.config, lessons, seed=seed, fit=work.fit)
@@ -249,12 +233,6 @@ def _train(
     place = trained.nearest() if work.config.registered_seed == "nearest" else 0
     runs[place].log(tags={"kd.registered": "true"})
     return replace(trained, place=place)
-
-
-def _boosting_alone(work: Work[DistillConfig], ensemble: Teacher) -> Family:
-    """Train the boosted model that students are compared with."""
-    training = boosting_alone(work.dataset, ensemble.encoding, work.config.seed)
-    return work.fit(training, BOOSTED).family
 
 
 @contextmanager
@@ -373,11 +351,15 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
         run.document([asdict(trial) for trial in evidence.trials], MENU)
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
-    keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
+    kept_rows.keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
     if table.groups is not None:
-        keep_trained_groups(run, TrainedGroups(table.groups[seen], table.group_columns))
+        kept_rows.keep_trained_groups(
+            run, kept_rows.TrainedGroups(table.groups[seen], table.group_columns)
+        )
     tested, scored = row_hashes(evidence.dataset.features("test"), exact=True), evidence.logits
-    keep_answers(run, tested, class_probabilities(scored.students["distilled"][scored.registered]))
+    kept_rows.keep_answers(
+        run, tested, class_probabilities(scored.students["distilled"][scored.registered])
+    )
     found = {**comparison.summary, **beside}
     own = (OF_MODEL, *Speed.names("ensemble"))  # logged with the model
     metrics = {name: value for name, value in found.items() if not name.startswith(own)}

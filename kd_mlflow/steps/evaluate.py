@@ -24,8 +24,7 @@ from kd_mlflow.figures.style import picture
 from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
 from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.report.evaluation_page import evaluation_page
-from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.evaluation_words import evaluation_note
+from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
 from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
@@ -67,7 +66,10 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
         findings = _findings(scene, other)
         digest = rows.digest(model.respondent.columns)
-        findings = _with_origin(findings, model, digest)
+        notes = (*findings.notes, *_of_origin(model, digest))
+        findings = replace(findings, notes=notes)
+        for note in notes:
+            _log.info("%s", note)
         _describe(run, scene, digest)
         logged = logged_here(tracker, model)
         run.data_set(scored_input(rows, digest), *([logged] if logged else []))
@@ -259,9 +261,9 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     return tuple(limits)
 
 
-def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
-    """Say what a reader must know of where the model and the table come from."""
-    notes = list(findings.notes)
+def _of_origin(model: AnyModel, digest: str) -> list[str]:
+    """What a reader must know of where the model and the table, of this digest, come from."""
+    notes = []
     if model.version and model.version.tags.get("kd.data_digest") == digest:
         notes.append(
             "this is the table that the model was trained on: most rows taught it, so the numbers "
@@ -277,9 +279,7 @@ def _with_origin(findings: Findings, model: AnyModel, digest: str) -> Findings:
             "the model came without a profile of its training rows, so columns have no index; "
             "students that are distilled from now on have one"
         )
-    for note in notes:
-        _log.info("%s", note)
-    return replace(findings, notes=tuple(notes))
+    return notes
 
 
 def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:

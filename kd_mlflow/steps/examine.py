@@ -1,4 +1,4 @@
-"""A candidate's answers in a clean process, production's beside them, and the gate's to both."""
+"""A candidate, the table of its run, its answers in a clean process; what the gate says to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import PromoteConfig
-from kd_mlflow.errors import Unavailable
+from kd_mlflow.config.groups import DataOptions, Source
+from kd_mlflow.errors import DataError, Unavailable
 from kd_mlflow.evaluation.case import Examined
 from kd_mlflow.evaluation.checks import Check, GateLimits
 from kd_mlflow.evaluation.gate import gate
@@ -29,15 +30,12 @@ from kd_mlflow.registry import versions
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.serving.scoring import decided, text_of
-from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.dataset import Dataset, Identity, read_dataset
+from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.groups import group_hashes
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
-from kd_mlflow.tracking.kept_rows import (
-    KeptAnswers,
-    kept_answers,
-    trained_groups,
-    trained_rows,
-)
+from kd_mlflow.table.sources import FRAME
+from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.runs import Run, Tracker
 from kd_mlflow.tracking.saved_model import files_digest
 
@@ -52,23 +50,17 @@ class Submitted(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A version that asks for promotion, what is known of it, and its answers to its test rows.
+    """A version that asks for promotion, by its number, and its answers to its test rows.
 
     ``scores`` are None where its artifact does not score or the rows cannot be had. ``digest`` is
     that of the files that were asked, empty where none were.
     """
 
-    version: ModelVersion
-    run: Run
+    number: str
     data: Dataset | Unavailable
     findings: Examined
     scores: RowScores | None
-    digest: str = ""
-
-    @property
-    def number(self) -> str:
-        """The version's number."""
-        return str(self.version.version)
+    digest: str
 
 
 def examine(
@@ -87,17 +79,11 @@ def examine(
             findings = Examined(logged=logged, reproduced=pulled, task=task)
         else:
             hashes = row_hashes(data.features("test"), exact=True)
-            kept = kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
+            kept = kept_rows.kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
             findings, scores = _scored(logged, task, pulled, data.labels("test"), kept)
             scores = dataclasses.replace(scores, groups=data.groups("test"))
-    return Candidate(
-        version=version,
-        run=distill_run,
-        data=data,
-        findings=findings,
-        scores=scores,
-        digest=digest,
-    )
+    number = str(version.version)
+    return Candidate(number=number, data=data, findings=findings, scores=scores, digest=digest)
 
 
 def _asked(
@@ -143,7 +129,7 @@ def _scored(
     task: PredictionTask,
     pulled: PulledAnswers,
     labels: NDArray[np.int64],
-    kept: KeptAnswers | Unavailable | None,
+    kept: kept_rows.KeptAnswers | Unavailable | None,
 ) -> tuple[Examined, RowScores]:
     """What a pulled model's answers are worth, and whether they are those that were kept."""
     probabilities, places = pulled.probabilities, pulled.places
@@ -212,7 +198,7 @@ def _unseen(
 
     All, and None, where it is not known what it was trained on.  Shape: (n,).
     """
-    trained = trained_rows(tracker, standing.tags, data.identity)
+    trained = kept_rows.trained_rows(tracker, standing.tags, data.identity)
     unseen = np.ones(len(data.labels("test")), dtype=bool)
     if trained is None:
         return unseen, None
@@ -229,7 +215,7 @@ def _known_by_group(standing: ModelVersion, data: Dataset, tracker: Tracker) -> 
 
     None where it was trained on none, or the rows do not say of which group they are.
     """
-    known = trained_groups(tracker, standing.tags)
+    known = kept_rows.trained_groups(tracker, standing.tags)
     if known is None:
         return None
     rows, table = data.raw("test"), data.table
@@ -254,3 +240,44 @@ def _on_rows(
 
 def _classes(data: Dataset) -> list[str]:
     return [text_of(label) for label in data.table.classes]
+
+
+def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
+    """Read a run's table again, from elsewhere where ``data`` is given; or why it cannot be had."""
+    params = run.data.params
+    if isinstance(data, str) and not data:
+        data = params["kd.data"]
+    if isinstance(data, str) and data == FRAME:
+        return Unavailable(
+            "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
+        )
+    try:
+        dataset = read_dataset(data_options(run, data))
+    except DataError as error:
+        return Unavailable(f"the test rows cannot be read again: {error}")
+    if dataset.identity != identity_of(run):
+        return Unavailable(
+            f"the table {dataset.table.source} is another one, or it or its split changed since "
+            "the version was trained"
+        )
+    return dataset
+
+
+def identity_of(run: Run) -> Identity:
+    """The dataset that a run was trained on; the split of an early run is not known."""
+    tags = run.data.tags
+    return Identity(tags["kd.data_digest"], tags.get("kd.split", ""))
+
+
+def data_options(run: Run, data: Source) -> DataOptions:
+    """How to read a run's table from ``data``.
+
+    An option that the run knew nothing of has its default; one of CSV files where ``data`` is none.
+    """
+    given = {
+        field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
+        for field in dataclasses.fields(DataOptions)
+        if f"kd.{field.name}" in run.data.params
+    }
+    csv = {} if is_csv(data) else {"separator": "", "decimal": ""}
+    return DataOptions(**given | csv | {"data": data})

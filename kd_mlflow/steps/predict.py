@@ -18,7 +18,7 @@ from kd_mlflow.models.any_model import AnyModel
 from kd_mlflow.models.reasons import network_of, reasons, usual_values
 from kd_mlflow.models.respondent import error_text
 from kd_mlflow.registry.moves import PRODUCTION
-from kd_mlflow.report.predict_result import PredictResult
+from kd_mlflow.report.command_results import PredictResult
 from kd_mlflow.steps.work import Listener
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.files import is_csv

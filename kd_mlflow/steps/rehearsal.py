@@ -13,7 +13,7 @@ from kd_mlflow.distillation.families import kind_of
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
-from kd_mlflow.models.student_model import rehearse
+from kd_mlflow.models.own_models import rehearse
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler

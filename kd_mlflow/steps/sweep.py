@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,6 +98,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
         level = _ensemble_metrics(scene, ensemble.parameters)
         least = level["ensemble_val_accuracy"] - config.tolerance - ROUNDING
         near = [cell for cell in sizes if cell.metrics["val_accuracy"] >= least]
+        unnamed = {} if isinstance(config.data, str | Path) else {"data": None}
         result = SweepResult(
             run_id=work.run.id,
             taught_by=ensemble.source,
@@ -108,17 +108,11 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
             sizes=tuple(sizes),
             smallest=min(near, key=lambda cell: cell.parameters, default=None),
             together=together(dataset),
-            table=_named_table(config),
+            table=DataOptions.part_of(config).given() | unnamed,
             page=page_of(session.tracker, work.run),
         )
         _log(work, result)
     return result
-
-
-def _named_table(config: SweepConfig) -> dict[str, Any]:
-    """Options that say which table this is; one in memory has no name."""
-    given = DataOptions.part_of(config).given()
-    return given if isinstance(config.data, str | Path) else given | {"data": None}
 
 
 def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:

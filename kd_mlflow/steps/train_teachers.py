@@ -17,10 +17,11 @@ from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
-from kd_mlflow.models.ensemble_model import log_ensemble
+from kd_mlflow.models.own_models import log_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
-from kd_mlflow.report.teachers_result import TeacherResult, TeachersResult
+from kd_mlflow.report.leaderboard import TeacherResult
+from kd_mlflow.report.training_results import TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
 from kd_mlflow.steps.work import BALANCE, COLUMNS, Session, Work, begun, numbered
@@ -82,7 +83,8 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
     example = rehearse_student(dataset, encoding)
     rehearse_families(config, dataset)
     trainings = teacher_trainings(config, dataset)
-    names = _names(trainings)
+    kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
+    names = [name for runs, k in kinds.items() for name in numbered(runs, k)]
     with begun("teachers", config, session, fingerprint) as work:
         work.describe()
         run = work.run
@@ -120,12 +122,6 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
         imbalanced=_imbalanced(dataset),
         together=together(dataset),
     )
-
-
-def _names(trainings: Sequence[Training]) -> list[str]:
-    """Names of the teachers' runs: those of each kind are numbered through."""
-    kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
-    return [name for runs, k in kinds.items() for name in numbered(runs, k)]
 
 
 def _describe_each(

@@ -13,11 +13,11 @@ from kd_mlflow.errors import RegistryError
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, versions
+from kd_mlflow.registry.records import named
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
-from kd_mlflow.steps.examine import Submitted, examine
-from kd_mlflow.steps.run_table import dataset_of, identity_of
+from kd_mlflow.steps.examine import Submitted, dataset_of, examine, identity_of
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun
 from kd_mlflow.tracking.runs import ATTACHED, Run, Tracker
@@ -75,9 +75,9 @@ def _check_other(version: ModelVersion, uri: str) -> None:
         run_id = str(version.run_id or version.tags.get("kd.run_id"))
         if absent_ok(partial(client.get_run, run_id)) is not None:
             raise RegistryError(
-                f"{masked(uri)} has run {run_id} of version {version.version} of "
-                f"{version.name!r} already: it is the server in use, or a copy of it ({source}); "
-                "leave to_uri out, and name another registered model in to"
+                f"{masked(uri)} has run {run_id} of {named(version)} already: it is the server in "
+                f"use, or a copy of it ({source}); leave to_uri out, and name another registered "
+                "model in to"
             )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.errors import StoreError
-from kd_mlflow.local_state import forget_old, held, state_folder
+from kd_mlflow.local_state import KEPT_DAYS, held, remove_dead, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, whole_file
 from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
@@ -216,7 +216,7 @@ def held_checkpoints(
     folder = state_folder("checkpoints") / fingerprint
     with ExitStack() as holding:
         try:
-            forget_old(folder.parent)
+            remove_dead(folder.parent, days=KEPT_DAYS)
             ours = holding.enter_context(held(folder))
         except OSError as error:
             _log.warning("this training keeps no checkpoints: %s", error)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
@@ -126,32 +126,27 @@ def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
 
 
 def _log_samples(run: TrackedRun, curves: CurveWriter, ended: threading.Event) -> None:
-    """Log until the training ends; what fails ends the metrics, with one warning."""
+    """Log until the training ends; what fails ends the metrics, with one warning.
+
+    One sample at least, however short the training is. MLflow's own thread would ask the store
+    before each value, and its end may wait for it.
+    """
     try:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        _sample(SystemMetricsMonitor(run.id), curves, ended)
+        monitor, step = SystemMetricsMonitor(run.id), 0
+        while step == 0 or not ended.is_set():
+            for _ in range(monitor.samples_before_logging):
+                monitor.collect_metrics()
+                ended.wait(monitor.sampling_interval)
+            prefix = f"system/{monitor.node_id}/" if monitor.node_id else "system/"
+            means = monitor.aggregate_metrics().items()
+            curves.on_epoch(slice(0, 1), step, {f"{prefix}{n}": np.array([v]) for n, v in means})
+            for each in monitor.monitors:
+                each.clear_metrics()
+            step += 1
     except Exception as error:  # no psutil, another MLflow: a training is worth more than these
         missing = isinstance(error, ModuleNotFoundError) and error.name == "psutil"
         _log.warning(
             "no system metrics: %s", "pip install psutil" if missing else first_line(error)
         )
-
-
-def _sample(monitor: Any, curves: CurveWriter, ended: threading.Event) -> None:
-    """Collect as MLflow does; one sample at least, however short the training is.
-
-    MLflow's own thread would ask the store before each value, and its end may wait for it.
-    """
-    prefix, step = f"system/{monitor.node_id}/" if monitor.node_id else "system/", 0
-    while step == 0 or not ended.is_set():
-        for _ in range(monitor.samples_before_logging):
-            monitor.collect_metrics()
-            ended.wait(monitor.sampling_interval)
-        values = {
-            f"{prefix}{name}": np.array([v]) for name, v in monitor.aggregate_metrics().items()
-        }
-        curves.on_epoch(slice(0, 1), step, values)
-        for each in monitor.monitors:
-            each.clear_metrics()
-        step += 1

@@ -14,7 +14,7 @@ from kd_mlflow.tracking.runs import Tracker
 ENSEMBLE = "ensemble"
 """Artifact folder of a teachers' run."""
 
-NOUNS = {"teachers": "ensemble", "sweep": "sweep"}
+NOUNS = {"teachers": "an ensemble", "sweep": "a sweep"}
 """What a run of a kind is called in errors."""
 
 
@@ -42,14 +42,13 @@ def choose_run(tracker: Tracker, kind: str, given: str, identity: Identity) -> R
 
     Raises RunError where there is none, it is of another kind or unfinished, or knows other data.
     """
-    noun = NOUNS[kind]
-    named = f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+    named = NOUNS[kind]
     if given == "latest":
         found = tracker.newest(kind, **identity._asdict())
         if not found:
             raise RunError(
-                f"no finished {noun} trained on this data and split in this experiment; "
-                f"run the entry point {kind} first"
+                f"no finished {named.split()[1]} trained on this data and split in this "
+                f"experiment; run the entry point {kind} first"
             )
         return found[0]
     try:

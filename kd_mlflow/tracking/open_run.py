@@ -132,8 +132,10 @@ class TrackedRun:
             params=params,
             model_type="classifier",
         )
+        clause = f"tags.`{OPENED}` = '{opened}'"
+        search = partial(self.client.search_logged_models, [self.experiment_id], clause)
         with _filled(write) as folder:
-            made = self.patience.make(create, find=lambda: self._model_opened(opened))
+            made = self.patience.make(create, find=lambda: next(iter(search()), None))
             model_id = str(made.model_id)
             _stamp(folder, made, self.id)
             self.patience.make(
@@ -143,11 +145,6 @@ class TrackedRun:
             self.patience.make(lambda: self.client.log_model_artifacts(model_id, str(folder)))
         self.patience.make(lambda: self.client.finalize_logged_model(model_id, "READY"))
         return model_id
-
-    def _model_opened(self, opened: str) -> LoggedModel | None:
-        """The logged model with this tag ``kd.opened``, if the store has made it."""
-        clause = f"tags.`{OPENED}` = '{opened}'"
-        return next(iter(self.client.search_logged_models([self.experiment_id], clause)), None)
 
     def _linked(self, name: str) -> bool | None:
         """Whether the run has a data set of a digest, or has made a model of an id; else None."""

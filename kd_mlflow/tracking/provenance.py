@@ -70,17 +70,17 @@ def data_set_input(table: Table, split: Split) -> DatasetInput:
     """Describe a table as MLflow shows data sets, with our own digest of every value."""
     train, val, test = len(split.train), len(split.val), len(split.test)
     sides = {"train_rows": train, "validation_rows": val, "test_rows": test}
-    entity = _entity(table, table.digest, sides)
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
+    return _input(table, table.digest, "training", sides)
 
 
 def scored_input(rows: ScoredRows, digest: str) -> DatasetInput:
     """Describe a table that is scored as MLflow shows data sets."""
-    entity = _entity(rows, digest, {})
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])
+    return _input(rows, digest, "evaluation", {})
 
 
-def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) -> Dataset:
+def _input(
+    table: Table | ScoredRows, digest: str, context: str, sides: Mapping[str, int]
+) -> DatasetInput:
     features = table.features
     columns = [
         {"type": str(features[name].dtype), "name": str(name), "required": True}
@@ -91,7 +91,7 @@ def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) ->
     rows, width = features.shape
     labelled = table.labels is not None
     sizes = {"num_rows": rows, "num_elements": rows * (width + labelled)}
-    return Dataset(
+    entity = Dataset(
         name=table.name,
         digest=digest[:DIGEST_LENGTH],
         source_type="local",
@@ -99,3 +99,4 @@ def _entity(table: Table | ScoredRows, digest: str, sides: Mapping[str, int]) ->
         schema=json.dumps({"mlflow_colspec": columns[:fitting]}),
         profile=json.dumps({**sizes, **sides}),
     )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])

@@ -116,26 +116,19 @@ class Tracker:
         return str(self._experiment)
 
     def _known_experiment(self) -> str | None:
-        """The experiment, where it is there already."""
+        """The experiment, where it is there already.  Raises RunError where it is deleted."""
+        if self._experiment is None and self._given_run_id:
+            self._experiment = str(self._given_run(self._given_run_id).info.experiment_id)
         if self._experiment is None:
-            self._experiment = self._find_experiment()
+            self._experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+        if self._experiment is None:
+            name = _experiment_name()
+            found = self.client.get_experiment_by_name(name)
+            if found is not None and found.lifecycle_stage != "active":
+                way_out = "restore it, or set MLFLOW_EXPERIMENT_NAME"
+                raise RunError(f"experiment {name!r} is deleted; {way_out}")
+            self._experiment = found and str(found.experiment_id)
         return self._experiment
-
-    def _find_experiment(self) -> str | None:
-        """Look the experiment up.  Raises RunError where it is deleted."""
-        if self._given_run_id:
-            return str(self._given_run(self._given_run_id).info.experiment_id)
-        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            return given
-        name = _experiment_name()
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            return None
-        if found.lifecycle_stage != "active":
-            raise RunError(
-                f"experiment {name!r} is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME"
-            )
-        return str(found.experiment_id)
 
     def _given_run(self, run_id: str) -> Run:
         """The run of MLFLOW_RUN_ID.  Raises RunError where it is missing or deleted."""

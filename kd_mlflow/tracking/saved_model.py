@@ -6,14 +6,12 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from mlflow.models import Model
 
 MLMODEL = "MLmodel"
 """The file by which a folder is a model."""
-
 
 STAMP = "registered_model_meta"
 """A file that MLflow adds to a model on download; the digest skips it."""
@@ -46,7 +44,7 @@ def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> N
     split = {"columns": rows["columns"], "data": rows["data"]}
     files = {"input_example.json": split, "serving_input_example.json": {"dataframe_split": split}}
     for name, content in files.items():
-        text = json.dumps(content, default=_moment)
+        text = json.dumps(content, default=lambda date: None if pd.isna(date) else date.isoformat())
         (folder / name).write_text(text, encoding="utf-8")
     path, serving_path = files
     mlflow_model.saved_input_example_info = {
@@ -55,8 +53,3 @@ def write_example(folder: Path, mlflow_model: Model, example: pd.DataFrame) -> N
         "type": "dataframe",
         "pandas_orient": "split",
     }
-
-
-def _moment(value: Any) -> str | None:
-    """A date as JSON has it; pandas keeps one of its own for none."""
-    return None if pd.isna(value) else value.isoformat()

@@ -1,7 +1,8 @@
-"""The student as a self-contained MLflow model, without a pickle.
+"""Students and ensembles as self-contained MLflow models, without a pickle.
 
-Its pyfunc flavour is weights, encoding and code, and scores with numpy. The pytorch flavour beside
-it has the exported graph, for those who have torch.
+The pyfunc flavour of a student is weights, encoding and code, and scores with numpy. The pytorch
+flavour beside it has the exported graph, for those who have torch. An ensemble's is the files that
+rebuild it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -28,12 +28,15 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
+from kd_mlflow.distillation.families import write_json
 from kd_mlflow.distillation.student_module import StudentModule
+from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.models.pulled import PROBABILITY
-from kd_mlflow.serving import bounds, scoring, student
+from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile
 from kd_mlflow.table.schema import caller_schema
+from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
@@ -56,13 +59,6 @@ SCORING = ("mlflow-skinny", "numpy", "pandas")
 
 EXTRAS = {"pytorch": ("torch",), "onnx": ("onnx", "onnxruntime")}
 """What other flavours need besides; the model's metadata and a file for each say so."""
-
-
-class LoggedStudent(NamedTuple):
-    """A logged student's model id, and the bytes of its files."""
-
-    model_id: str
-    bytes: int
 
 
 def requirements(packages: Iterable[str] = SCORING) -> list[str]:
@@ -110,12 +106,10 @@ def save_student(folder: Path, content: StudentContent) -> None:
     if profile is not None:
         counts = json.dumps(profile.to_dict(), ensure_ascii=False)
         (folder / PROFILE).write_text(counts, encoding="utf-8")
-        schema = caller_schema(encoding, profile).to_dict()
-        sent = json.dumps(schema, indent=1, ensure_ascii=False)
-        (folder / SCHEMA).write_text(sent, encoding="utf-8")
+        write_json(folder / SCHEMA, caller_schema(encoding, profile).to_dict())
     _write_extras(folder, described)
     environment = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
-    _add_pyfunc(folder, described, module, content.example, environment)
+    _add_pyfunc(folder, described, module, content.example, **environment)
 
 
 def _write_graph(
@@ -145,7 +139,7 @@ def _add_pyfunc(
     mlflow_model: Model,
     module: StudentModule,
     example: pd.DataFrame,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    **environment: str,
 ) -> None:
     """Write what scores raw rows with numpy, which makes the model whole.
 
@@ -154,8 +148,7 @@ def _add_pyfunc(
     encoding = module.encoding
     add_code(folder)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
-    document = json.dumps(encoding.to_dict(), indent=1, ensure_ascii=False)
-    (folder / ENCODING).write_text(document, encoding="utf-8")
+    write_json(folder / ENCODING, encoding.to_dict())
     mlflow_model.signature = signature(encoding)
     write_example(folder, mlflow_model, example)
     mlflow.pyfunc.add_to_model(
@@ -209,8 +202,8 @@ def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame
 
 def log_student(
     run: TrackedRun, content: StudentContent, *, params: dict[str, str]
-) -> LoggedStudent:
-    """Log the student on a run, with its parameters.
+) -> tuple[str, int]:
+    """Log the student on a run, with its parameters; its model's id and the bytes of its files.
 
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
@@ -221,8 +214,7 @@ def log_student(
         save_student(folder, content)
         sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-    model_id = run.model(write, name="student", params=params)
-    return LoggedStudent(model_id, sum(sizes))
+    return run.model(write, name="student", params=params), sum(sizes)
 
 
 @contextmanager
@@ -239,3 +231,59 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def log_ensemble(
+    run: TrackedRun,
+    ensemble: Ensemble,
+    *,
+    averaging: str,
+    example: pd.DataFrame,
+    params: Mapping[str, str],
+) -> str:
+    """Log the ensemble on a run, with its parameters and an example of raw columns; its model's id.
+
+    ``load_ensemble`` finds its files there. Log it before the run's metrics, as a student.
+    """
+    write = partial(save_ensemble, ensemble=ensemble, averaging=averaging, example=example)
+    return run.model(write, name=ENSEMBLE, params=dict(params))
+
+
+def served_teacher(teacher: Teacher, averaging: str) -> Callable[[pd.DataFrame], object]:
+    """What a teacher answers as it is served, without MLflow: our own ensembles by their own code.
+
+    Models of others answer as they did when they taught: to store them again may take minutes.
+    """
+    if not isinstance(teacher, Ensemble) or any(":" in f.name for f in teacher.used.families):
+        return lambda rows: teacher.score(rows, averaging)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher.save(Path(folder))
+        members = ensemble_scoring.Members(Path(folder), averaging)
+    columns = [asdict(column) for column in teacher.encoding.columns]
+    return lambda rows: members.probabilities(scoring.encode(rows, columns), rows)
+
+
+def save_ensemble(
+    folder: Path, ensemble: Ensemble, *, averaging: str, example: pd.DataFrame
+) -> None:
+    """Write the model into an empty folder: what ``Ensemble.save`` writes, and code to score it.
+
+    The code has no torch: each family of networks gets its scaler as arrays.
+    """
+    described, code = Model(), Path(ensemble_scoring.__file__)
+    used = (name for family in ensemble.used.families for name in family.requirements)
+    with quiet():
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(code),
+            mlflow_model=described,
+            signature=signature(ensemble.encoding),
+            pip_requirements=requirements((*SCORING, *dict.fromkeys(used))),
+            model_config={"averaging": averaging},
+            uv_project_path=str(folder),  # or the lock of a project at hand would be copied
+        )
+    described.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = code.name  # not where it lay
+    write_example(folder, described, example)
+    described.save(str(folder / MLMODEL))
+    add_code(folder)
+    ensemble.save(folder)

@@ -1,16 +1,19 @@
-"""What a reviewer asks, as phrases: what to send, what counts, what fails, what it costs."""
+"""What a reviewer asks: as phrases for the card, as the page's template takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.importance import MOST_ROWS, Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
-from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES, Cutoff
-from kd_mlflow.report.words import one_line, percent, safe
+from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
+from kd_mlflow.report.words import markdown_table, one_line, percent, safe
+from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.schema import CallerSchema, SentColumn
 
 KINDS = {
@@ -28,6 +31,11 @@ CARD_COLUMNS, CARD_CATEGORIES = 8, 3
 CARD_CLASSES, CARD_SEGMENTS, CARD_IMPORTANCES = 4, 2, 5
 CARD_TABLE = 900
 """Characters of the card's table of columns, at most: the rest of the card must fit beside it."""
+
+LISTED_CLASSES = 40
+OPEN_IMPORTANCES = 10
+OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
+"""Columns of the report's table of what to send that are seen at once, and those that unfold."""
 
 
 def bounded_share(share: Interval | None) -> str:
@@ -92,17 +100,6 @@ def importance_text(importances: Sequence[Importance]) -> str:
     )
 
 
-def decision_text(threshold: Cutoff | None, classes: Sequence[object], rule: str) -> str:
-    """Say which class is predicted."""
-    if threshold is None:
-        return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
-    how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
-    if isinstance(threshold, tuple):
-        return f"The class of the greatest probability times weight is predicted ({how})"
-    positive = one_line(str(classes[1]), 30)
-    return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
-
-
 def bytes_text(size: float) -> str:
     """Write a number of bytes with a unit.
 
@@ -145,9 +142,9 @@ def never_text(scores: Sequence[ClassScores]) -> str:
 def worst_classes_text(scores: Sequence[ClassScores]) -> str:
     """Name the classes that are recognised least, of those with test rows."""
     known = [(each.recall.value, each) for each in scores if each.recall is not None]
-    worst = sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
     named = ", ".join(
-        f"{safe(each.name, 30)} {percent(recall)} of {each.rows:,} rows" for recall, each in worst
+        f"{safe(each.name, 30)} {percent(recall)} of {each.rows:,} rows"
+        for recall, each in sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
     )
     return f"Least recall of {len(scores):,} classes: {named}."
 
@@ -156,11 +153,11 @@ def class_table(scores: Sequence[ClassScores]) -> str:
     """Recall, precision and rows of each class as a Markdown table; of many the worst, in words."""
     if len(scores) > CARD_CLASSES:
         return worst_classes_text(scores)
-    lines = ["| class | test rows | recall, 95 % | precision, 95 % |", "|---|---|---|---|"]
-    for each in scores:
-        shares = bounded_share(each.recall), bounded_share(each.precision)
-        lines.append(f"| {safe(each.name, 30)} | {each.rows:,} | {' | '.join(shares)} |")
-    return "\n".join(lines)
+    rows = [
+        [safe(e.name, 30), f"{e.rows:,}", bounded_share(e.recall), bounded_share(e.precision)]
+        for e in scores
+    ]
+    return markdown_table(["class", "test rows", "recall, 95 %", "precision, 95 %"], rows)
 
 
 def range_text(column: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
@@ -199,10 +196,91 @@ def sent_table(schema: CallerSchema) -> str:
             break
         lines.append(line)
     more = len(schema.columns) - len(lines) + 2
-    return "\n".join([*lines, *_rest(schema.columns, more)])
+    rest = f"| and {more:,} more of {len(schema.columns):,} | see `schema.json` | | |"
+    return "\n".join([*lines, *([rest] if more else [])])
 
 
-def _rest(columns: Sequence[SentColumn], more: int) -> list[str]:
-    if not more:
-        return []
-    return [f"| and {more:,} more of {len(columns):,} | see `schema.json` | | |"]
+def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
+    """What a reader wants to know at once, beside the figures; nothing of what is not known."""
+    config, left_out = evidence.config, left_out_text(evidence.dataset.table.columns)
+    found = [
+        ("owner", config.owner and one_line(config.owner, 200)),
+        ("licence", config.licence and one_line(config.licence, 200)),
+        ("decides", decides(evidence)),
+        ("left out", left_out.removeprefix("left out: ")),
+        ("costs", footprint_text(costs) if costs else ""),
+    ]
+    return [(name, text) for name, text in found if text]
+
+
+def decides(evidence: Evidence) -> str:
+    """Say which class the student predicts."""
+    threshold, classes = evidence.encoding.threshold, evidence.dataset.table.classes
+    if threshold is None:
+        return f"The {'likelier' if len(classes) == 2 else 'likeliest'} class is predicted"
+    rule = str(evidence.config.decision_threshold)
+    how = f"best {RULE_WORDS[rule]} on validation rows" if rule in RULES else "as asked for"
+    if isinstance(threshold, tuple):
+        return f"The class of the greatest probability times weight is predicted ({how})"
+    positive = one_line(str(classes[1]), 30)
+    return f"The class {positive} is predicted from a probability of {threshold:.4f} on ({how})"
+
+
+def most_frequent(rows: Iterable[Any], rows_of: Callable[[Any], float]) -> dict[str, Any]:
+    """Lines about classes; of many those of the most frequent ones, and how many are left out."""
+    every = list(rows)
+    if len(every) > LISTED_CLASSES:
+        every.sort(key=lambda row: -rows_of(row))
+    return {"rows": every[:LISTED_CLASSES], "more": max(0, len(every) - LISTED_CLASSES)}
+
+
+def classes(evidence: Evidence) -> dict[str, Any]:
+    """Rows, recall and precision of each class, of student and ensemble."""
+    scores = evidence.class_scores
+    rows = [
+        (
+            each[0].name,
+            each[0].rows,
+            [share_parts(s) for one in each for s in (one.recall, one.precision)],
+        )
+        for each in zip(*scores.values(), strict=True)
+    ]
+    return {"models": list(scores), **most_frequent(rows, lambda row: row[1])}
+
+
+def weights(evidence: Evidence) -> dict[str, Any]:
+    """What weights make of the recall of each class, of the most frequent ones."""
+    rows = sorted(evidence.weights, key=lambda each: -each.rows)
+    return most_frequent(rows, lambda each: each.rows)
+
+
+def importances(evidence: Evidence) -> dict[str, Any]:
+    """What shuffling each column costs each model, and how long its bar is."""
+    found = evidence.importances
+    models = list(found[0].rise) if found else []
+    most = max((each.rise[who].value for each in found for who in models), default=0.0)
+
+    def cell(rise: Interval) -> tuple[str, float]:
+        return bounded_loss(rise), max(0.0, 100 * rise.value / (most or 1.0))
+
+    rows = [(each.column, [cell(each.rise[who]) for who in models]) for each in found]
+    return {
+        "models": models,
+        "rows": rows[:OPEN_IMPORTANCES],
+        "folded": rows[OPEN_IMPORTANCES:],
+        "left_out": len(evidence.encoding.columns) - len(rows),
+        "val_rows": min(MOST_ROWS, len(evidence.dataset.split.val)),
+    }
+
+
+def sent(schema: CallerSchema) -> dict[str, Any]:
+    """What a caller must send: a line per column, the first ones of many unfolded."""
+    rows = [
+        (column.name, KINDS[column.kind], range_text(column), gaps_text(column), column.filled)
+        for column in schema.columns[:LISTED_COLUMNS]
+    ]
+    return {
+        "rows": rows[:OPEN_COLUMNS],
+        "folded": rows[OPEN_COLUMNS:],
+        "more": max(0, len(schema.columns) - LISTED_COLUMNS),
+    }

@@ -1,0 +1,166 @@
+"""What columns, predict, history and rollback return, and how they show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from kd_mlflow.registry.moves import Period
+from kd_mlflow.registry.records import PROMOTE
+from kd_mlflow.report.closing import Shown, aligned, table_text
+from kd_mlflow.report.words import one_line, percent
+from kd_mlflow.table.columns import ColumnReport
+
+NAME_LENGTH, LINE_LENGTH, WHY_LENGTH = 40, 400, 200
+"""Characters of a name, of a column's line, of a reason in a history, which the version's tags and
+its promotion's run have whole."""
+
+SHOWN_CLASSES = 8
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ColumnsResult(Shown):
+    """How each column of a table is read.
+
+    Fields:
+        table: what the table is called
+        rows: how many it has
+        columns: each column, in the table's order
+    """
+
+    table: str
+    rows: int
+    columns: tuple[ColumnReport, ...]
+
+    def __repr__(self) -> str:
+        """One line a column, in the table's order."""
+        lines = [
+            (one_line(column.name, NAME_LENGTH), one_line(column.line(), LINE_LENGTH))
+            for column in self.columns
+        ]
+        return table_text([(one_line(self.table, NAME_LENGTH), f"{self.rows:,} rows"), *lines])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PredictResult(Shown):
+    """Rows that were scored, and where their answers are.
+
+    Fields:
+        table: what the table is called
+        rows: how many it has
+        out: the file with the answers
+        model: what answered, by name, version and aliases
+        resolved: its address, an alias resolved to its version
+        predicted: rows by the class that was predicted
+        reasons: columns named for each row
+        seconds: how long it took, without loading the model
+    """
+
+    table: str
+    rows: int
+    out: str
+    model: str
+    resolved: str
+    predicted: Mapping[str, int]
+    reasons: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        """What answered, what it said, and where that is."""
+        shares = [
+            f"{one_line(name, NAME_LENGTH)} {percent(count / self.rows)}"
+            for name, count in list(self.predicted.items())[:SHOWN_CLASSES]
+        ]
+        more = len(self.predicted) - SHOWN_CLASSES
+        shares += [f"{more} classes more"] if more > 0 else []
+        speed = f"{self.rows / self.seconds:,.0f} a second" if self.seconds else ""
+        lines = [
+            ("scored", f"{self.rows:,} rows of {one_line(self.table, NAME_LENGTH)}, {speed}"),
+            ("by", self.model),
+            ("predicted", ", ".join(shares)),
+        ]
+        why = (
+            f"{self.reasons} per row: the predicted class's log odds, less those with that "
+            "column at its training median or most frequent category"
+        )
+        lines += [("reasons", why if self.reasons else ""), ("written to", self.out)]
+        return table_text(lines)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Rollback:
+    """What a rollback did.
+
+    Fields:
+        model_name: the registered model
+        restored: the version that is in production again
+        replaced: the version that was there before
+    """
+
+    model_name: str
+    restored: str
+    replaced: str
+
+    def __iter__(self) -> Iterator[str]:
+        """The two versions, for ``restored, replaced = kd.rollback()``."""
+        return iter((self.restored, self.replaced))
+
+    def __repr__(self) -> str:
+        """What moved, as a sentence."""
+        return (
+            f"{self.model_name}: production is version {self.restored} again; version "
+            f"{self.replaced} is now previous, and rolled_back: no plain promote takes it again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class History(Shown):
+    """Who was in production under a registered model, and who is.
+
+    Fields:
+        model_name: the registered model
+        production: the version in production, None where there is none
+        periods: each time in production, the oldest first
+        settled: what was found half done and finished or undone, None where nothing was
+    """
+
+    model_name: str
+    production: str | None
+    periods: tuple[Period, ...]
+    settled: str | None = None
+
+    def __repr__(self) -> str:
+        """Who was in production, the newest first: since when, for how long, and why."""
+        now = datetime.now(UTC)
+        lines = [("", ["since (UTC)", "for", "why"])]
+        for period in reversed(self.periods):
+            mark = " (now)" if period.until is None and period.version == self.production else ""
+            since = period.since[:19].replace("T", " ") if period.since else "not recorded"
+            lines.append(
+                (f"version {period.version}{mark}", [since, _lasted(period, now), _why(period)])
+            )
+        rows = aligned(lines) if self.periods else [("", "nothing was in production yet")]
+        named = [("registered model", self.model_name), ("settled", self.settled or "")]
+        return table_text([*named, *rows])
+
+
+def _lasted(period: Period, now: datetime) -> str:
+    """How long a period lasted, or lasts, in its largest two units."""
+    if period.since is None:
+        return "not known"
+    end = datetime.fromisoformat(period.until) if period.until else now
+    seconds = max(0, int((end - datetime.fromisoformat(period.since)).total_seconds()))
+    parts = dict(zip(("d", "h", "min", "s"), pd.Timedelta(seconds, "s").components, strict=False))
+    first = next((i for i, n in enumerate(parts.values()) if n), len(parts) - 1)
+    return " ".join(f"{n} {unit}" for unit, n in list(parts.items())[first : first + 2])
+
+
+def _why(period: Period) -> str:
+    """Why a version came into production, and by whom."""
+    if period.kind is None:
+        return "no record: set by other means, or its record was deleted"
+    verb = "promoted" if period.kind == PROMOTE else "rolled back to"
+    return f"{verb} by {period.by}: {one_line(period.reason or '', WHY_LENGTH)}"
