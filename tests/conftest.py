@@ -338,7 +338,7 @@ def finished_main(
         uri = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
         with pytest.MonkeyPatch.context() as patch:
             use_store(patch, uri, folder)
-            put_back(patch, "drawing", "rehearsal", "timing", "export")
+            put_back(patch, *(PARTS if pictures else ("drawing", "export")))
             from kd_mlflow import pipeline
 
             result = pipeline.run_main(config)
