@@ -34,7 +34,7 @@ from kd_mlflow.pipeline import run_distill, run_main, run_teachers
 from kd_mlflow.table.dataset import read_dataset
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the tests start servers as users do
-from served import mlflow_server, served
+from served import mlflow_server, served, started
 
 MODEL = {
     "data": "wine",
@@ -89,7 +89,7 @@ def load(folder: Path, uri: str, seconds: int, connections: int) -> None:
     body = json.dumps({"dataframe_split": rows.to_dict(orient="split")})
     script = 'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\nwrk.body=[==['
     (folder / "post.lua").write_text(script + body + "]==]\n")
-    with served(uri, folder, workers=2) as address:
+    with served(uri, folder, workers=2, start=started) as address:
         wrk(address, folder, 3, connections)
         before = memory_mib(servers())
         said = wrk(address, folder, seconds, connections)
@@ -107,7 +107,7 @@ def load(folder: Path, uri: str, seconds: int, connections: int) -> None:
 
 def soak(uri: str, folder: Path, runs: int) -> None:
     """Distil again and again against one server; print how it goes on."""
-    with mlflow_server(uri, folder) as address:
+    with mlflow_server(uri, folder, start=started) as address:
         mlflow.set_tracking_uri(address)
         run_teachers(TeachersConfig(**MODEL))
         own, other = psutil.Process(), servers()

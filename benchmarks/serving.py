@@ -48,7 +48,7 @@ from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the tests start servers as users do
-from served import served
+from served import served, started
 
 STUDENT = "models:/kd-student@production"
 
@@ -170,7 +170,7 @@ def in_process(model: Path, rows: Path) -> dict[str, float]:
 def over_http(model: Path, folder: Path, workers: int, seconds: int) -> dict[str, float]:
     """Requests a second by connections, and the server's milliseconds of processor per request."""
     found, used, requests = {}, 0.0, 0
-    with served("sqlite://", folder, str(model), workers=workers) as address:
+    with served("sqlite://", folder, str(model), workers=workers, start=started) as address:
         load(address, folder, connections=4, seconds=1)  # warms it up
         for connections in (1, 4, 16):
             began = processor_seconds(address)

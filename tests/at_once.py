@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import kd_mlflow as kd
-from kd_mlflow import pipeline
 
 FREE = {
     "max_accuracy_gap": 1.0,
@@ -72,10 +71,9 @@ def at_once(function: str, words: list[str], *, uri: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     import pytest
-    from conftest import OwnProcess, leave_undrawn
+    from shorter import PARTS, leave_out
 
-    pipeline.CleanProcess = OwnProcess  # eight of them would import for a minute
-    leave_undrawn(pytest.MonkeyPatch())
+    leave_out(pytest.MonkeyPatch(), *PARTS)  # eight clean processes would import for a minute
     function, *words = sys.argv[1:]
     fork = multiprocessing.get_context("fork")  # imports are the parent's
     ALL_HERE = fork.Barrier(len(words))

@@ -23,6 +23,7 @@ import pytest
 from faults import fault as fault  # every test module may write rows of the table
 from faults import pytest_terminal_summary as pytest_terminal_summary
 from filelock import FileLock
+from shorter import ABOUT, PARTS, leave_out, put_back
 
 from kd_mlflow.config.entry_points import MainConfig
 from kd_mlflow.config.options import Options
@@ -40,6 +41,8 @@ sys.dont_write_bytecode = False
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one core each
 
 ROOT = Path(__file__).parents[1]
+collect_ignore = ["preloaded.py"]  # it is what forked commands import, not what tests do
+
 MEMORY = Path("/dev/shm")
 FOLDERS = itertools.count()
 
@@ -130,7 +133,7 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
     import mlflow
     from mlflow.tracking._tracking_service import utils
 
-    read_migrations_once()
+    hasten_stores()
     # MLflow remembers where a run's files are by its id alone, and a copied store has the same runs
     getattr(utils, "_artifact_repos_cache", {}).clear()
     patch.chdir(folder)
@@ -143,12 +146,24 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
 
 
 @cache
-def read_migrations_once() -> None:
-    """MLflow loads all its migrations whenever a store is opened: three quarters of that time."""
+def hasten_stores() -> None:
+    """Spare MLflow's own stores what they do again and again: see below."""
     from mlflow.store.db import utils
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.orm import selectinload
 
+    # all migrations are loaded whenever a store is opened: three quarters of that time
     if known := getattr(utils, "_get_latest_schema_revision", None):
         utils._get_latest_schema_revision = cache(known)
+    # a registered model is asked for before each write to it, by queries that are compiled anew
+    options = "_get_eager_registered_model_query_options"
+    if hasattr(SqlAlchemyStore, options):
+        parts = (
+            SqlRegisteredModel.registered_model_tags,
+            SqlRegisteredModel.registered_model_aliases,
+        )
+        setattr(SqlAlchemyStore, options, staticmethod(lambda: [*map(selectinload, parts)]))
 
 
 def forget_store() -> None:
@@ -185,12 +200,10 @@ def copy_store(database: Path, folder: Path) -> str:
 
 @contextmanager
 def copied_store(database: Path, folder: Path) -> Iterator[str]:
-    """Work in a folder on a store's copy, for fixtures of many tests; nothing is drawn. Its URI."""
+    """Work in a folder on a store's copy, for fixtures of many tests. Its URI."""
     uri = copy_store(database, folder)
     with pytest.MonkeyPatch.context() as patch:
         use_store(patch, uri, folder)
-        leave_undrawn(patch)
-        leave_unrehearsed(patch)
         yield uri
         forget_store()
 
@@ -267,80 +280,18 @@ def _empty(folder: Path, kept: Path | None) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes a second: only tests of what is drawn do it."""
-    painted = request.module.__name__ in ("test_report", "test_figures", "test_sweep")
-    if not painted and "painted" not in request.fixturenames:
-        leave_undrawn(monkeypatch)
-
-
-def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
-    """Make no picture of any figure."""
-    patch.setattr("kd_mlflow.figures.style.FigureCanvasAgg", Undrawn)
-
-
-class Undrawn:
-    """Takes the place of a figure's canvas."""
-
-    def __init__(self, figure: Any) -> None:
-        """Take what a canvas takes."""
-
-    def draw(self) -> None:
-        """Draw nothing."""
-
-    def buffer_rgba(self) -> Any:
-        """One white pixel."""
-        return [[[255] * 4]]
-
-
-@pytest.fixture(autouse=True)
-def unrehearsed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rehearsal packages a student: only tests of what it is for do it once per training."""
-    if request.module.__name__ not in ("test_rehearsal", "test_random_tables", "test_tables"):
-        leave_unrehearsed(monkeypatch)
-
-
-def leave_unrehearsed(patch: pytest.MonkeyPatch) -> None:
-    """Train without a rehearsal."""
-    patch.setattr("kd_mlflow.steps.rehearsal.rehearse", lambda module, *, example, rows: rows)
-
-
 @pytest.fixture(autouse=True, scope="module")
-def unisolated(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A clean process imports for three seconds: only tests of promotions start any."""
+def shorter(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test module leaves out what takes long and is not what it is about."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.module.__name__ != "test_clean_process":
-            patch.setattr("kd_mlflow.pipeline.CleanProcess", OwnProcess)
-            patch.setattr("kd_mlflow.models.processes.StandingProcess", OwnProcess)
+        leave_out(patch, *(part for part in PARTS if request.module.__name__ not in ABOUT[part]))
         yield
 
 
-class OwnProcess:
-    """Answers as ``CleanProcess`` does, in this process."""
-
-    def __enter__(self) -> OwnProcess:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """End nothing: nothing was started."""
-
-    def ask_version(self, *asked: Any) -> Any:
-        """Ask a model in production as the process for it does."""
-        from kd_mlflow.models.processes import ask_here
-
-        return ask_here(*asked)
-
-    def ask(self, model: Path, rows: Any, *, timed: bool) -> Any:
-        """Load a model and score rows with the code that the clean process runs."""
-        from kd_mlflow.errors import Unavailable, first_line
-        from kd_mlflow.models import pulled
-        from kd_mlflow.models.processes import read_answers, written_rows
-
-        try:
-            return read_answers(pulled.answer(model, written_rows(rows), timed=timed))
-        except Exception as error:
-            return Unavailable(f"does not load and score: {first_line(error)}")
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn in this test."""
+    put_back(monkeypatch, "drawing")
 
 
 @pytest.fixture
@@ -387,6 +338,7 @@ def finished_main(
         uri = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
         with pytest.MonkeyPatch.context() as patch:
             use_store(patch, uri, folder)
+            put_back(patch, *(PARTS if pictures else ("drawing", "export")))
             from kd_mlflow import pipeline
 
             result = pipeline.run_main(config)

@@ -19,14 +19,12 @@ TIMEOUT_S = 240
 SMALLER = """
 import dataclasses
 
-import conftest
 import pytest
+import shorter
 
 from kd_mlflow import pipeline
 
-pipeline.CleanProcess = conftest.OwnProcess
-conftest.leave_undrawn(pytest.MonkeyPatch())
-conftest.leave_unrehearsed(pytest.MonkeyPatch())
+shorter.leave_out(pytest.MonkeyPatch(), *shorter.PARTS)
 
 def smaller(step):
     def run(config):

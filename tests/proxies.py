@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-from served import answers, free_port
+from served import free_port
 
 PASS, REFUSE, RESET, LOSE, LOSE_ONCE, SLOW, BROKEN, BAD_GATEWAY = (
     "pass",
@@ -142,36 +136,3 @@ def _reset(request: BaseHTTPRequestHandler) -> None:
     request.rfile.close()
     request.wfile.close = lambda: None  # type: ignore[method-assign]  # it would flush
     request.close_connection = True
-
-
-@contextmanager
-def tracking_server(database: str, folder: os.PathLike[str]) -> Iterator[str]:
-    """The address of ``mlflow server`` on a database; stopped at the end."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    options = (
-        f"--backend-store-uri {database} --artifacts-destination {folder}/artifacts "
-        f"--host 127.0.0.1 --port {port} --workers 1"
-    )
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        environment.pop(name, None)
-    with open(f"{folder}/server.log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options.split()],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while not answers(f"{address}/health"):
-            assert process.poll() is None, Path(folder, "server.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)

@@ -10,6 +10,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+from forks import Forked
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,22 +22,33 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def started(*words, folder, env, log):
+    """A module of Python's in a process that imports for itself, as ``forks.Forked`` does not."""
+    return _started([sys.executable, "-m", *words], folder, env, log)
+
+
+def _started(command, folder, env, log):
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 @contextmanager
-def served(tracking_uri, folder, model="models:/kd-student@production", workers=1):
+def served(tracking_uri, folder, model="models:/kd-student@production", workers=1, *, start=Forked):
     """The address of a server of a model; its whole process group is stopped at the end."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port} -w {workers}"
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "models", "serve", *options.split()],
-            cwd=folder,
-            env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    options = f"--env-manager local -m {model} -h 127.0.0.1 -p {port} -w {workers}".split()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+    words = ("mlflow", "models", "serve", *options)
+    process = start(*words, folder=folder, env=environment, log=folder / "log")
     try:
         deadline = time.monotonic() + 120
         while not answers(f"{address}/ping"):
@@ -50,13 +63,14 @@ def served(tracking_uri, folder, model="models:/kd-student@production", workers=
 
 
 @contextmanager
-def mlflow_server(uri, folder, *options, **settings):
+def mlflow_server(uri, folder, *options, start=Forked, **settings):
     """The address of a tracking server on a store, with options and settings of its environment."""
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     port = free_port()
-    command += ["--port", str(port), "--backend-store-uri", uri, *options]
+    words = ["mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--backend-store-uri", uri, *options]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **settings}
-    with tracking(command, folder, port, **settings) as address:
+    process = start(*words, folder=folder, env=os.environ | settings, log=folder / "log")
+    with listening(process, folder, port) as address:
         yield address
 
 
@@ -67,22 +81,14 @@ def made_server(target, folder, *variables, **settings):
     command = ["make", "-C", str(ROOT), "--old-file", ".venv/served", target]
     command += [f"PORT={port}", f"SERVER_DATA={folder / 'data'}", *variables]
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    with tracking(command, folder, port, PATH=path, **settings) as address:
+    process = _started(command, folder, {**os.environ, "PATH": path, **settings}, folder / "log")
+    with listening(process, folder, port) as address:
         yield address
 
 
 @contextmanager
-def tracking(command, folder, port, **settings):
+def listening(process, folder, port):
     """The address of a tracking server for as long as the block; its process group is stopped."""
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, **settings},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 240

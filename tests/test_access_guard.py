@@ -9,7 +9,6 @@ from conftest import ROOT
 from flask import request
 from mlflow.exceptions import MlflowException
 from mlflow.protos.model_registry_pb2 import DeleteRegisteredModelAlias, SetRegisteredModelAlias
-from mlflow.server import app, handlers
 from werkzeug.datastructures import Authorization
 
 # MLflow's basic-auth imports it
@@ -94,6 +93,8 @@ def guard(monkeypatch):
 
 def answered(guard, path, *, method="POST", **sent):
     """The status of what the guard answers; 200 where it lets a request through."""
+    from mlflow.server import app  # a second for whoever collects tests
+
     with app.test_request_context(path, method=method, **sent):
         answer = guard.authenticate()
     return 200 if isinstance(answer, Authorization) else answer.status_code
@@ -254,6 +255,8 @@ def test_mlflow_reads_of_a_request_what_the_guard_reads(guard, method, body):
     """No request is let through of which MLflow takes the alias of production."""
     sent = {"data": body, "content_type": "application/json"}
     kind = SetRegisteredModelAlias if method == "POST" else DeleteRegisteredModelAlias
+    from mlflow.server import app, handlers
+
     with app.test_request_context(ALIAS, method=method, **sent):
         alias = handlers._get_request_message(kind(), request).alias
     assert alias.lower() == "candidate" or answered(guard(), ALIAS, method=method, **sent) == 403

@@ -5,10 +5,10 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import browser as browser
-from conftest import SMALL, copy_store, forget_store, use_store
+from conftest import copy_store, forget_store, use_store
 
 from kd_mlflow import pipeline
-from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
+from kd_mlflow.config.entry_points import EvaluateConfig
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +20,11 @@ MOST_PAGES = 5
 
 
 @pytest.fixture(scope="module")
-def pages(empty_database, tmp_path_factory):
+def pages(finished_main, tmp_path_factory):
     """Report and evaluation of a small ``main``, drawn, by their names."""
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, copy_store(empty_database, folder), folder)
-        pipeline.run_main(MainConfig(**SMALL))
+        use_store(patch, copy_store(finished_main.folder / "mlflow.db", folder), folder)
         pipeline.run_evaluate(EvaluateConfig())
         forget_store()
     return {name: next(folder.rglob(f"{name}.html")) for name in ("report", "evaluation")}

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from served import free_port, mlflow_server
+from shorter import put_back
 from test_promotion import FREE, NAME, aliases, registered_again
 
 import kd_mlflow as kd
@@ -135,8 +136,9 @@ def test_another_server_gets_the_version_its_run_and_its_history(own_main, other
         assert kinds == ["promote", "promote", "rollback", "promote"]
 
 
-def test_another_server_over_http(own_main, other, tmp_path):
+def test_another_server_over_http(own_main, other, tmp_path, monkeypatch):
     """The model and the run's files go through the server, under the same name where none is."""
+    put_back(monkeypatch, "clean process")
     rows = kd.split(data=own_main.config.data).test.head(3)
     ours = kd.load_production(NAME).predict(rows)
     origin = own_main.client.get_model_version(NAME, "1")

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from conftest import CLOSING_TABLE, ROOT, use_store
+from forks import Forked
 from imports import MODULES, PACKAGE, imported
 from served import free_port, served
 
@@ -86,13 +88,15 @@ def customers(tmp_path_factory):
         run(folder, ["kd-mlflow", "main", "--data", "/data/customers.csv", "--target", "churned"])
     _own_teachers(folder, frame)
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/families.md").read_text(), re.S)
-    (folder / "my_models.py").write_text(code[0])
+    quick = code[0].replace("RandomForestClassifier(300", "RandomForestClassifier(20")
+    assert quick != code[0]
+    (folder / "my_models.py").write_text(quick)
     return folder
 
 
 def _own_teachers(folder, frame):
     """Register the models that the pages call forest and boost."""
-    code = """
+    (folder / "own_teachers.py").write_text("""
 import mlflow, pandas as pd, sklearn.compose as c, sklearn.preprocessing as s
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -105,24 +109,36 @@ for name in ("forest", "boost"):
         mlflow.sklearn.log_model(fitted, name=name, registered_model_name=name,
                                  pip_requirements=[])
 mlflow.MlflowClient().set_registered_model_alias("forest", "champion", 1)
-"""
-    execute(folder, [sys.executable, "-c", code])
+""")
+    module(folder, ["own_teachers"])
 
 
-def execute(folder, command, **options):
-    """Run a command in a folder against the folder's store; fail with what it said."""
+def environment(folder):
+    """That of a shell in a folder with the folder's store."""
     taken = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
-    environment = {key: value for key, value in os.environ.items() if key not in taken}
-    environment |= {
+    inherited = {key: value for key, value in os.environ.items() if key not in taken}
+    return inherited | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
     }
+
+
+def execute(folder, command):
+    """Run a command in a folder against the folder's store; fail with what it said."""
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, **options
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def module(folder, words, log=None):
+    """Run ``python -m`` as ``execute`` would, without a start of Python."""
+    log = log or folder / f"said-{time.monotonic_ns()}"
+    process = Forked(*words, folder=folder, env=environment(folder), log=log)
+    assert process.wait(240) == 0, f"{words}\n{log.read_text()[-3000:]}"
+    return log.read_text()
 
 
 def in_this_process(folder, arguments):
@@ -174,7 +190,7 @@ def run(folder, words):
         assert extra in project["optional-dependencies"]
         return ""
     assert words[0] in ("mlflow", "curl"), f"no way to run {words}"
-    return execute(folder, [sys.executable, "-m", *words] if words[0] == "mlflow" else words)
+    return module(folder, words) if words[0] == "mlflow" else execute(folder, words)
 
 
 def mlflow_run(folder, words):
@@ -185,7 +201,7 @@ def mlflow_run(folder, words):
     if "-e" not in words:
         parameters = [w for name, value in more.items() for w in ("-P", f"{name}={value}")]
         words = [str(ROOT) if w == "." else w for w in words]
-        return execute(folder, [sys.executable, "-m", *words, *parameters])
+        return module(folder, [*words, *parameters])
     project = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]
     defaults = {name: each["default"] for name, each in project["parameters"].items()}
     values = {name: shlex.quote(str(v)) for name, v in (defaults | given | more).items()}
@@ -197,9 +213,7 @@ def mlflow_run(folder, words):
 @contextmanager
 def dask(folder, words):
     """A process of Dask's command line, for as long as the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=folder, stderr=subprocess.DEVNULL
-    )
+    process = Forked(*words, folder=folder, env=os.environ, log=Path(os.devnull))
     try:
         yield
     finally:
@@ -282,21 +296,21 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 
 
 @pytest.mark.slow
-def test_what_is_written_of_the_options_is_what_config_declares():
+def test_what_is_written_of_the_options_is_what_config_declares(tmp_path):
     """MLproject, docs/options.md and the recipes' table are what docs/options.py writes."""
-    execute(ROOT, [sys.executable, "docs/options.py", "--check"])
+    module(ROOT / "docs", ["options", "--check"], tmp_path / "said")
 
 
 @pytest.mark.slow
-def test_every_route_of_mlflow_has_a_role():
+def test_every_route_of_mlflow_has_a_role(tmp_path):
     """docs/routes.md is what docs/routes.py writes: a release with a route more fails here."""
-    execute(ROOT, [sys.executable, "docs/routes.py", "--check"])
+    module(ROOT / "docs", ["routes", "--check"], tmp_path / "said")
 
 
 @pytest.mark.slow
-def test_the_api_page_is_what_the_docstrings_say():
+def test_the_api_page_is_what_the_docstrings_say(tmp_path):
     """docs/api.md is what docs/api.py writes."""
-    execute(ROOT, [sys.executable, "docs/api.py", "--check"])
+    module(ROOT / "docs", ["api", "--check"], tmp_path / "said")
 
 
 @pytest.mark.parametrize(("page", "count"), [("report", 12), ("evaluation", 5)])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, TINY
+from conftest import ROOT, SMALL, TINY
 
 from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
@@ -141,6 +141,15 @@ def test_an_ensemble_does_not_depend_on_the_order_of_the_rows(rough, dataset, en
         assert one == pytest.approx(two, abs=1e-12)
 
 
+SHORTER = """
+import pytest, shorter
+shorter.leave_out(pytest.MonkeyPatch(), "drawing", "rehearsal", "timing", "export")
+from kd_mlflow.cli import main
+main()
+"""
+"""The command line of this package, as ``-c`` runs it."""
+
+
 @pytest.mark.slow
 def test_few_different_rows_are_promoted_on_a_processor_without_avx512(store, tmp_path, dataset):
     """Where matrix products round equal rows apart, a good student is still the one logged."""
@@ -148,9 +157,10 @@ def test_few_different_rows_are_promoted_on_a_processor_without_avx512(store, tm
     path, labels = tmp_path / "few.csv", np.array(table.classes)[table.labels]
     table.features.assign(label=labels).to_csv(path, index=False)
     options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]
+    paths = (str(ROOT), str(ROOT / "tests"))
     done = subprocess.run(
-        [sys.executable, "-m", "kd_mlflow", "main", "--data", path, "--target=label", *options],
-        env=os.environ | {"OPENBLAS_CORETYPE": "Haswell"},
+        [sys.executable, "-c", SHORTER, "main", "--data", path, "--target=label", *options],
+        env=os.environ | {"OPENBLAS_CORETYPE": "Haswell", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
     )

@@ -66,11 +66,6 @@ def unpainted(request, monkeypatch):
         )
 
 
-@pytest.fixture
-def painted():
-    """Pictures are drawn in this test."""
-
-
 @pytest.fixture(scope="module")
 def trained(empty_database, tmp_path_factory):
     """A store with a tiny student of the customers in production; tests copy it."""

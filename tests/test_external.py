@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import copied_store, flat, part_of
 from mlflow.models import infer_signature
+from shorter import put_back
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -116,8 +117,9 @@ def load(teachers):
 
 
 @pytest.mark.slow
-def test_models_of_any_kind_teach_a_student_and_the_student_teaches_too(committee):
+def test_models_of_any_kind_teach_a_student_and_the_student_teaches_too(committee, monkeypatch):
     """Forest and boosting teach a student that beats guessing; in production it teaches another."""
+    put_back(monkeypatch, "export")  # how large it is, is read from its graph
     teachers = "models:/forest@champion, models:/boost/1"
     options = DATA | STUDENTS | {"student_epochs": 40}
     first = pipeline.run_distill(DistillConfig(**options, teachers=teachers))

@@ -71,10 +71,12 @@ def test_any_value_is_an_answer_or_one_line(store, tmp_path, tmp_path_factory, m
 def test_a_shell_sees_no_command_in_a_parameter(store, tmp_path):
     """``mlflow run``, which starts a shell, hands over each parameter as it was given."""
     values = ("data=$(touch>a)", "target=;touch>b;", "separator=`touch>c`", "model_name=|touch>d")
-    done = mlflow_run(tmp_path, store.tracking_uri, " ".join(f"-P {value}" for value in values))
-    assert done.returncode == 1
-    assert "Error: separator must be one ASCII character" in done.stderr
-    assert "`touch>c`" in done.stderr
+    status, said = mlflow_run(
+        tmp_path, store.tracking_uri, " ".join(f"-P {value}" for value in values)
+    )
+    assert status == 1
+    assert "Error: separator must be one ASCII character" in said
+    assert "`touch>c`" in said
     for folder in (tmp_path, tmp_path.parent):
         assert not {path.name for path in folder.iterdir()} & set("abcd")
 

@@ -4,8 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import chdir
@@ -16,7 +14,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, forget_store, use_store
+from conftest import forget_store, use_store
+from forks import Forked
 from mlflow import MlflowClient
 
 from kd_mlflow import pipeline
@@ -74,7 +73,8 @@ class Story:
     """A ``main`` that was stopped often and came to its end, and one that was not."""
 
     stopped: list[Stopped]
-    end: subprocess.CompletedProcess
+    status: int
+    said: str
     client: MlflowClient
     whole: MlflowClient
 
@@ -87,17 +87,12 @@ def table(folder):
     pd.DataFrame(x).add_prefix("c").assign(y=y).to_csv(folder / "table.csv", index=False)
 
 
-def started(folder, seconds):
-    """Start ``main`` in a process of its own; its errors come line by line."""
+def started(folder, seconds, log):
+    """Start ``main`` in a process of its own; what it says comes into a file."""
     options = [f"--{name}={text_value(value)}" for name, value in OPTIONS.items()]
-    return subprocess.Popen(
-        [sys.executable, "-m", "kd_mlflow", "main", *options, f"--checkpoint_seconds={seconds}"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ("kd_mlflow", "main", *options, f"--checkpoint_seconds={seconds}")
+    without = ("drawing", "rehearsal", "timing", "clean process")
+    return Forked(*words, folder=folder, env=os.environ, log=log, without=without)
 
 
 def runs_of(client):
@@ -110,17 +105,19 @@ def runs_of(client):
 
 def stop(folder, client, moment, *, after, number, seconds):
     """Start ``main`` and stop it some time after it has said something."""
-    process, said = started(folder, seconds), []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith(after):
-            threading.Timer(moment, process.send_signal, [number]).start()
-            break
-    said.append(process.communicate(timeout=60)[1])
+    log = folder / f"said-{time.monotonic_ns()}"
+    process = started(folder, seconds, log)
+    deadline = time.monotonic() + 60
+    while not (log.exists() and f"\n{after}" in f"\n{log.read_text()}"):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(moment)
+    os.kill(process.pid, number)
     return Stopped(
         signal=number,
-        status=process.returncode,
-        said="".join(said),
+        status=process.wait(60),
+        said=log.read_text(),
         runs={run.info.run_id: run.info.status for run in runs_of(client)},
         checkpoints=sorted(
             f"{path.parent.name}/{path.name}" for path in folder.glob("state/*/*/*/*.npz")
@@ -149,11 +146,10 @@ def story(empty_database, tmp_path_factory):
             stop(folder, clients[0], moment, after=after, number=number, seconds=seconds)
             for moment, (after, number, seconds) in zip(moments, STOPS, strict=True)
         ]
-        process = started(folder, 1)
-        out, err = process.communicate(timeout=120)
+        log = folder / "said-at-last"
+        status = started(folder, 1, log).wait(120)
         forget_store()
-    end = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    return Story(stopped, end, *clients)
+    return Story(stopped, status, log.read_text(), *clients)
 
 
 def finished(client, kind):
@@ -216,7 +212,7 @@ def test_signals_end_runs_and_leave_a_checkpoint(story, fault):
 @pytest.mark.slow
 def test_the_ensemble_is_that_of_an_undisturbed_run(story, fault):
     """Networks and trees are equal to the last bit."""
-    assert story.end.returncode == 0, story.end.stderr
+    assert story.status == 0, story.said
     mine, whole = ensemble(story.client), ensemble(story.whole)
     assert mine.keys() == whole.keys()
     assert len(mine) >= 10

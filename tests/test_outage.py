@@ -26,8 +26,8 @@ from proxies import (
     RESET,
     SLOW,
     Proxy,
-    tracking_server,
 )
+from served import mlflow_server
 
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
@@ -112,7 +112,8 @@ def server(empty_database, tmp_path_factory):
     """A real server that all tests share; each has its own experiment and model name."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
-    with tracking_server(f"sqlite:///{folder / 'mlflow.db'}", folder) as address:
+    uri, files = f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
+    with mlflow_server(uri, folder, "--artifacts-destination", files) as address:
         yield address
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from forks import Forked
 from imports import (
     LAYERS,
     MODULE_AND_ENTRY,
@@ -202,19 +203,15 @@ def mlflow_run(folder, uri, arguments):
     taken = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
     inherited = {key: value for key, value in os.environ.items() if key not in taken}
     options = f"--env-manager local --experiment-name project {arguments}".split()
-    return subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", str(ROOT), *options],
-        cwd=folder,
-        env=inherited | {"MLFLOW_TRACKING_URI": uri, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    environment = inherited | {"MLFLOW_TRACKING_URI": uri, "PATH": path}
+    log = folder / f"said-{len(list(folder.iterdir()))}"
+    run = Forked("mlflow", "run", str(ROOT), *options, folder=folder, env=environment, log=log)
+    return run.wait(240), log.read_text()
 
 
 @pytest.fixture(scope="module")
 def project_runs(empty_database, tmp_path_factory):
-    """Every step and one bad run through ``mlflow run``; processes and client."""
+    """Every step and one bad run through ``mlflow run``: status and words of each; a client."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(empty_database, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -243,10 +240,8 @@ def top_runs(client):
 def test_mlflow_run_succeeds_step_by_step(project_runs):
     """Each entry point works on its own through ``mlflow run`` and exits 0."""
     done, _ = project_runs
-    codes = {name: process.returncode for name, process in done.items() if name != "bad"}
-    assert codes == dict.fromkeys(("teachers", "sweep", "distill", "promote"), 0), done[
-        "teachers"
-    ].stderr
+    codes = {name: status for name, (status, _) in done.items() if name != "bad"}
+    assert codes == dict.fromkeys(("teachers", "sweep", "distill", "promote"), 0), done
 
 
 @pytest.mark.slow
@@ -295,6 +290,7 @@ def test_the_projects_student_is_in_production(project_runs):
 def test_a_bad_mlflow_run_fails_visibly(project_runs):
     """A user's mistake makes ``mlflow run`` exit non-zero, name it, and leave a FAILED run."""
     done, client = project_runs
-    assert done["bad"].returncode != 0
-    assert "missing.csv" in done["bad"].stderr
+    status, said = done["bad"]
+    assert status != 0
+    assert "missing.csv" in said
     assert top_runs(client)[-1].info.status == "FAILED"

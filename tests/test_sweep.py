@@ -69,7 +69,7 @@ def test_the_choice_is_made_on_validation_rows(swept):
 
 
 @pytest.mark.slow
-def test_a_sweeps_figures_are_pictures(swept, tmp_path):
+def test_a_sweeps_figures_are_pictures(painted, swept, tmp_path):
     """The heat map and the size curve are artifacts that open as pictures."""
     store, _, run = swept
     for name in ("sweep_grid.png", "sweep_sizes.png"):

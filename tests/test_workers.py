@@ -3,17 +3,19 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 
 import distributed
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from forks import Forked
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import teacher_trainings
@@ -37,8 +39,8 @@ def task(epochs):
 @contextmanager
 def dask_process(*arguments):
     """A process of Dask's command line, stopped by its pid."""
-    command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ("dask", *arguments, "--no-dashboard")
+    process = Forked(*words, folder=ROOT, env=os.environ, log=Path(os.devnull))
     try:
         yield process
     finally:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from skops.io import dumps, get_untrusted_types
-from skops.io.exceptions import UnsupportedTypeException
 
 from kd_mlflow.errors import TrainingError
 from kd_mlflow.models.own_models import quiet
@@ -63,6 +61,9 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
     if flavour != SKLEARN:
         save()
         return
+    from skops.io import dumps, get_untrusted_types  # imports all of scikit-learn, for two seconds
+    from skops.io.exceptions import UnsupportedTypeException
+
     try:
         types = get_untrusted_types(data=dumps(model))
         trusted = [name for name in types if name.partition(".")[0] in TRUSTED]
