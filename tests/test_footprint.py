@@ -46,7 +46,7 @@ def test_a_slow_answer_is_not_asked_for_long(monkeypatch):
     """A median is of fewer calls where time is over, and of one at least."""
     monkeypatch.setattr(footprint, "TIMED_S", 0.0)
     calls = []
-    assert 0 <= footprint.median_ms(lambda: calls.append(1)) < 1000
+    assert 0 <= footprint.median_ms(lambda: calls.append(1), 100) < 1000
     assert len(calls) == 2
 
 

@@ -102,7 +102,7 @@ def speed(answer: Answer, rows: pd.DataFrame) -> Speed:
     return Speed(median_ms(lambda: answer(one), CALLS), 1e3 * MANY_ROWS / many_ms)
 
 
-def median_ms(answer: Callable[[], object], calls: int = CALLS) -> float:
+def median_ms(answer: Callable[[], object], calls: int) -> float:
     """Median time of a call, of so many as there is time for, after some that do not count."""
     times: list[float] = []
     warm_up, until = calls // WARM_UP, time.perf_counter() + TIMED_S
