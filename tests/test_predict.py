@@ -28,8 +28,7 @@ from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import encode, reads_texts
 from kd_mlflow.table import scored
 from kd_mlflow.table.dataset import read_dataset
-from kd_mlflow.table.delimited import read_delimited
-from kd_mlflow.table.delimited_parts import DelimitedParts
+from kd_mlflow.table.delimited import DelimitedParts, read_delimited
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.profile import fit_profile

@@ -42,7 +42,6 @@ TEXT = {
 
 NUMBERS = {decimal: _number(decimal) for decimal in THOUSANDS}
 WHOLE = r"^\s*[+-]?\d+\s*$"
-WHOLE_OR_EMPTY = rf"{WHOLE}|^$"
 
 
 @dataclass
@@ -68,40 +67,11 @@ def decimal_commas(frame: pd.DataFrame) -> list[str]:
     return [name for name, texts in columns if _readings(texts) == {","} and _holds(texts, ",")]
 
 
-def is_number(series: pd.Series, decimal: str) -> bool:
-    """Whether a column read with a decimal mark is of numbers, if with marks between thousands."""
-    if isinstance(series.dtype, pd.StringDtype):
-        return _all_match(pa.array(series, from_pandas=True), NUMBERS[decimal])
-    return pd.api.types.is_numeric_dtype(series)
-
-
-def with_fractions(frame: pd.DataFrame, certain: list[str]) -> list[str]:
-    """Columns that have a decimal mark, by their fractions; others of which it is known."""
-    return [
-        name
-        for name in frame.columns
-        if frame[name].dtype == np.float64
-        and (name in certain or any(map(_has_fraction, (frame[name][:FIRST], frame[name]))))
-    ]
-
-
-def _has_fraction(series: pd.Series) -> bool:
-    return bool((series.dropna() % 1 != 0).any())
-
-
-def read_texts(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
-    """Turn columns of text that are numbers with thousands into numbers, in place.
-
-    ``frame`` was read with this decimal mark; where it is not given but found in other columns,
-    a column may have the other one.
-    """
-    marks = find_marks(frame, decimal, given=given)
-    use_marks(frame, marks, decimal)
-    return marks
-
-
 def find_marks(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
-    """How ``read_texts`` reads each column of text."""
+    """How each column of text of a table is read that was read with a decimal mark.
+
+    Where that is not given but found in other columns, a column may have the other one.
+    """
     marks = Marks()
     for name, texts in _columns_of_text(frame):
         possible = _readings(texts) & ({decimal} if given else {".", decimal})
@@ -241,9 +211,8 @@ def whole_numbers(texts: pa.Array) -> pd.Series | None:
 def may_be_rounded(series: pd.Series) -> bool:
     """Whether a column with gaps may have had whole numbers that pandas could not keep.
 
-    Those of 53 bits and more are rounded to float64; those of 64 become text, their gaps "".
+    Those of 53 bits and more are rounded to float64; those of 64 become text.
     """
     if isinstance(series.dtype, pd.StringDtype):
-        texts = pa.array(series, from_pandas=True)
-        return not series.hasnans and _all_match(texts, WHOLE_OR_EMPTY)
+        return _all_match(pa.array(series, from_pandas=True), WHOLE)
     return series.dtype == np.float64 and series.hasnans and bool((series.abs() >= EXACT).any())

@@ -22,7 +22,7 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
-from kd_mlflow.table.delimited_parts import DelimitedParts
+from kd_mlflow.table.delimited import DelimitedParts
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
 from kd_mlflow.table.forms import PLAIN, read_by

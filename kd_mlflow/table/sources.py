@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from kd_mlflow.table.files import (
     refuse_csv_options,
 )
 from kd_mlflow.table.frames import as_frame
+from kd_mlflow.table.kinds import option_of
 
 if TYPE_CHECKING:
     from kd_mlflow.config.entry_points import ColumnsConfig
@@ -150,6 +150,6 @@ def _refuse_gap_texts(labels: pd.Series, target: str) -> None:
         texts = listed(sorted(labels.unique()))
         raise DataError(
             f"target {target!r} has {len(labels):,} labels written as {texts}, which reads as a "
-            f"gap; if it is a class give --column {shlex.quote(f'{target}=category')}, else remove "
+            f"gap; if it is a class give {option_of(target, 'category')}, else remove "
             "those rows"
         )
