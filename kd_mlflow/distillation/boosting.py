@@ -44,11 +44,7 @@ if TYPE_CHECKING:  # it takes a third of a second, and commands that train nothi
 
 BOOSTING = "boosting"
 
-SETTINGS = {
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-}
+SETTINGS = {"deterministic": True, "force_row_wise": True, "verbosity": -1}
 """Of every boosted model."""
 
 SAMPLED = {"feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1}

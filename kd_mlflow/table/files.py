@@ -91,15 +91,11 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, name: str, target: str) -> None:
-    """Raise DataError for a table without rows, features or its target, or of doubled columns."""
+    """Raise DataError for a table without rows or its target, if any, or of doubled columns."""
     columns = ", ".join(map(repr, frame.columns))
-    if not target:
-        raise DataError(f"a table needs target, the label column; {name} has: {columns}")
-    if target not in frame.columns:
+    if target and target not in frame.columns:
         raise DataError(f"target {target!r} is not a column of {name}; it has: {columns}")
     if frame.columns.has_duplicates:
         raise DataError(f"duplicate columns in {name}: {columns}")
     if not len(frame):
         raise DataError(f"{name} has a header and no rows")
-    if frame.shape[1] < 2:
-        raise DataError(f"{name} has no column beside the target {target!r}")

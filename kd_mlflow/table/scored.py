@@ -24,7 +24,14 @@ from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
 from kd_mlflow.table.delimited import DelimitedParts
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
+from kd_mlflow.table.files import (
+    CSV,
+    PARQUET,
+    check_columns,
+    existing_file,
+    is_csv,
+    refuse_csv_options,
+)
 from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.frames import with_named_index
 from kd_mlflow.table.groups import check_named, column_names
@@ -98,28 +105,26 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    columns = [asdict(column) for column in encoding.columns] if encoding else []
-    literal = [column["name"] for column in columns if column["form"]["literal"]]
+    texts, literal = _as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
         literal.append(options.target)
-    texts = [column["name"] for column in columns if reads_texts(column)]
     origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
-    name, target = origin.name, options.target or origin.target
-    names = ", ".join(map(repr, frame.columns))
-    if frame.columns.has_duplicates:
-        raise DataError(f"duplicate columns in {name}: {names}")
-    if target and target not in frame.columns:
-        raise DataError(f"target {target!r} is not a column of {name}; it has: {names}")
-    if not len(frame):
-        raise DataError(f"{name} has a header and no rows")
+    target = options.target or origin.target
+    check_columns(frame, origin.name, target)
     return ScoredRows(
-        name=name,
+        name=origin.name,
         source=origin.source,
         target=target,
         features=frame.drop(columns=target) if target else frame,
         labels=frame[target] if target else None,
         known={column.name: column for column in encoding.columns} if encoding else {},
     )
+
+
+def _as_written(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
+    """Columns of a CSV file that stay as they are written, and those in which NA is a text."""
+    texts = [column.name for column in columns if reads_texts(asdict(column))]
+    return texts, [column.name for column in columns if column.form.literal]
 
 
 @dataclass(frozen=True)
@@ -177,10 +182,8 @@ def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
 
 
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
-    columns = [asdict(column) for column in encoding.columns]
-    literal = {column["name"] for column in columns if column["form"]["literal"]}
-    texts = {column["name"] for column in columns if reads_texts(column)}
-    step = part_rows(len(columns))
+    texts, literal = _as_written(encoding.columns)
+    step = part_rows(len(encoding.columns))
     parts = DelimitedParts(path, step, **marks)
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 

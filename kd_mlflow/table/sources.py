@@ -112,10 +112,21 @@ def read_source(
                 f"{target!r}: leave it out, or give the path of a table of your own"
             )
         return origin, frame
-    check_columns(frame, "the DataFrame" if origin.source == FRAME else origin.name, target)
+    name = "the DataFrame" if origin.source == FRAME else origin.name
+    if not target:
+        columns = ", ".join(map(repr, frame.columns))
+        raise DataError(f"a table needs target, the label column; {name} has: {columns}")
+    check_columns(frame, name, target)
+    if frame.shape[1] < 2:
+        raise DataError(f"{name} has no column beside the target {target!r}")
     if is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
         _, written = open_source(data, how.separator, how.decimal, literal=[target])
-        _refuse_gap_texts(written[target][gaps].dropna(), target)
+        if len(labels := written[target][gaps].dropna()):
+            raise DataError(
+                f"target {target!r} has {len(labels):,} labels written as "
+                f"{listed(sorted(labels.unique()))}, which reads as a gap; if it is a class give "
+                f"{option_of(target, 'category')}, else remove those rows"
+            )
     return origin._replace(target=target), frame
 
 
@@ -142,14 +153,3 @@ def open_source(
     path = existing_file(str(data), built_in=tuple(BUILT_IN))
     frame = read_columns(path, separator, decimal, texts, literal)
     return Origin(path.name, str(path.resolve()), ""), frame
-
-
-def _refuse_gap_texts(labels: pd.Series, target: str) -> None:
-    """Raise DataError where missing labels of a CSV file are texts such as None."""
-    if len(labels):
-        texts = listed(sorted(labels.unique()))
-        raise DataError(
-            f"target {target!r} has {len(labels):,} labels written as {texts}, which reads as a "
-            f"gap; if it is a class give {option_of(target, 'category')}, else remove "
-            "those rows"
-        )
