@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, 
 from kd_mlflow.distillation.identity import BOOSTING_STREAM, MOST_SEED
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot
 from kd_mlflow.population.history import (
     HELD_OUT,
     OnEpoch,
@@ -81,6 +81,8 @@ class Trees:
     sampled: bool = False
     name: str = BOOSTING
 
+    requirements: ClassVar[tuple[str, ...]] = ("lightgbm",)
+
     @property
     def words(self) -> str:
         """What its members are, for people."""
@@ -112,11 +114,6 @@ class Trees:
         if len(self.encoding.classes) == 2:  # one number per row: the second class's log odds
             raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
         return torch.from_numpy(np.stack(raw).astype(np.float32))
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """LightGBM."""
-        return ("lightgbm",)
 
     def save(self, folder: Path) -> None:
         """Write ``trees-01.txt`` ... in LightGBM's own format, two documents beside them."""
@@ -293,12 +290,7 @@ def _grow(
     follow = _Follow(own, watch, patience=training.patience)
     text = _text(training, place, follow)
     curves = {name: np.array(values)[:, None] for name, values in follow.curves.items()}
-    model = Snapshot(
-        epochs=len(curves[HELD_OUT]),
-        arrays=curve_arrays(curves),
-        documents=({TEXT: text},),
-        done=True,
-    )
+    model = Snapshot.finished(curves, {}, ({TEXT: text},))
     checkpoints.write(own, model)
     return place, model
 

@@ -14,13 +14,7 @@ from kd_mlflow.distillation.identity import FOLDS_STREAM, member_seeds
 from kd_mlflow.population.sampling import Inputs, RowNumbers
 from kd_mlflow.population.training import Rows, Schedule
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.encoding import (
-    ENCODED_ROWS,
-    Encoding,
-    Scaler,
-    fit_encoding,
-    piecewise_linear,
-)
+from kd_mlflow.table.encoding import ENCODED_ROWS, Encoding, Scaler, fit_encoding, piecewise_linear
 from kd_mlflow.table.folds import held_out_rows
 
 DENSE_BYTES = 2**29

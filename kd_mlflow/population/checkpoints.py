@@ -48,6 +48,21 @@ class Snapshot:
     steps: int = 0
     done: bool = False
 
+    @classmethod
+    def finished(
+        cls,
+        curves: History,
+        arrays: Mapping[str, NDArray[Any]],
+        documents: tuple[Document, ...] = ({},),
+    ) -> Snapshot:
+        """Members whose training is done, with their curves."""
+        return cls(
+            epochs=len(curves["train_loss"]),
+            arrays={**arrays, **curve_arrays(curves)},
+            documents=documents,
+            done=True,
+        )
+
     @property
     def reached(self) -> tuple[bool, int, int]:
         """How far the training had come; of two snapshots the one with more is farther."""

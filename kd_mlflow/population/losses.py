@@ -39,10 +39,9 @@ def average_probabilities(member_logits: Tensor, weights: Tensor | None = None) 
     return (log_shares + weights.to(member_logits).log()[:, None, None]).logsumexp(dim=0)
 
 
-AVERAGES: dict[str, Callable[..., Tensor]] = {
-    "logits": average_logits,
-    "probabilities": average_probabilities,
-}
+Average = Callable[..., Tensor]
+
+AVERAGES: dict[str, Average] = {"logits": average_logits, "probabilities": average_probabilities}
 """How an ensemble's logits come from its members', by the option ``averaging``."""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -236,12 +235,8 @@ class _Chunk:
     def done(self) -> Snapshot:
         """What has come of the training: the weights of each member's best epoch, the curves."""
         best = self._judge.best(self._population)
-        return Snapshot(
-            epochs=len(self._curves),
-            arrays={**numbered(WEIGHT, list(best.parameters())), **self._curve_arrays()},
-            documents=({},) * best.k,
-            done=True,
-        )
+        weights = numbered(WEIGHT, list(best.parameters()))
+        return Snapshot.finished(self._history(), weights, ({},) * best.k)
 
     def snapshot(self) -> Snapshot:
         """All that the next steps depend on."""
@@ -260,7 +255,7 @@ class _Chunk:
                 **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
                 **self._judge.state,
                 **self._means.state,
-                **self._curve_arrays(),
+                **curve_arrays(self._history()),
             },
             documents=tuple({**orders, "dropout": dropout} for orders, dropout in streams),
         )
@@ -282,9 +277,9 @@ class _Chunk:
         step = torch.tensor(float(self._steps_behind), device=backprop.parameters.device)
         self._optimizer.state[backprop.parameters] = {"step": step, **adam}
 
-    def _curve_arrays(self) -> dict[str, NDArray[Any]]:
+    def _history(self) -> History:
         names = self._curves[0] if self._curves else ()
-        return curve_arrays({n: np.stack([curve[n] for curve in self._curves]) for n in names})
+        return {n: np.stack([curve[n] for curve in self._curves]) for n in names}
 
 
 def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:
