@@ -199,54 +199,48 @@ class BoostingTraining:
     def parameters(self, seed: int) -> dict[str, Any]:
         """LightGBM's parameters for one model."""
         classes = len(self.encoding.classes)
-        task = (
-            {"objective": "binary", "metric": ["binary_logloss", "binary_error"]}
-            if classes == 2
-            else {
-                "objective": "multiclass",
-                "num_class": classes,
-                "metric": ["multi_logloss", "multi_error"],
-            }
-        )
+        many = {"objective": "multiclass", "num_class": classes}
+        of = "binary" if classes == 2 else "multi"
         own = {
+            "metric": [f"{of}_logloss", f"{of}_error"],
             "learning_rate": self.rate,
             "num_leaves": self.leaves,
             "lambda_l2": self.penalty,
             "num_threads": self.threads,
             "seed": seed % MOST_SEED,
         }
+        task = {"objective": "binary"} if classes == 2 else many
         return {**SETTINGS, **task, **own, **(SAMPLED if self.sampled else {})}
 
 
 def boosting_trainings(given: TeacherInputs) -> list[BoostingTraining]:
-    """Every second model samples columns; each half is a family, as with networks."""
-    seeds = given.seeds(BOOSTING_STREAM, given.config.n_boosted)
-    half = len(seeds) // 2
-    halves = ((False, seeds[half:]), (True, seeds[:half]))
-    return [_training(given, own, sampled=sampled) for sampled, own in halves if own]
+    """Each model is trained on the rows that it does not hold out.
 
-
-def _training(given: TeacherInputs, seeds: Sequence[int], *, sampled: bool) -> BoostingTraining:
-    """The training of boosted models, each on the rows that it does not hold out.
-
-    A tree of a ``sampled`` one sees some of the columns and rows.
+    Trees of every second one see some of the columns and rows; each half is a family, as with
+    networks.
     """
     config, encoding, dataset = given.config, given.encoding, given.dataset
+    seeds = given.seeds(BOOSTING_STREAM, config.n_boosted)
+    half = len(seeds) // 2
     train, val = (encoding.encode(dataset.features(side)) for side in ("train", "val"))
-    return BoostingTraining(
-        encoding=encoding,
-        train=train,
-        val=val,
-        labels=dataset.labels("train"),
-        val_labels=dataset.labels("val"),
-        held_out=tuple(given.folds(len(seeds))),
-        seeds=seeds,
-        rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
-        patience=PATIENCE,
-        leaves=config.boosting_leaves,
-        rate=config.boosting_rate,
-        sampled=sampled,
-    )
+    return [
+        BoostingTraining(
+            encoding=encoding,
+            train=train,
+            val=val,
+            labels=dataset.labels("train"),
+            val_labels=dataset.labels("val"),
+            held_out=given.folds(len(own)),
+            seeds=own,
+            rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
+            patience=PATIENCE,
+            leaves=config.boosting_leaves,
+            rate=config.boosting_rate,
+            sampled=sampled,
+        )
+        for sampled, own in ((False, seeds[half:]), (True, seeds[:half]))
+        if own
+    ]
 
 
 def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:

@@ -12,12 +12,12 @@ import pandas as pd
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import (
     ENSEMBLE,
     STUDENT,
+    Importance,
     column_importances,
     compared_thresholds,
     compared_weights,

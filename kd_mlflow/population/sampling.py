@@ -153,13 +153,8 @@ class MixupWeights:
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
         self._epoch_rows = sampling.epoch_rows
-        self._members = [
-            (
-                parameter,
-                np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MIXUP_STREAM,))),
-            )
-            for seed, parameter in zip(seeds, sampling.mixup, strict=True)
-        ]
+        streams = [np.random.SeedSequence(seed, spawn_key=(MIXUP_STREAM,)) for seed in seeds]
+        self._members = list(zip(sampling.mixup, map(np.random.default_rng, streams), strict=True))
 
     def draw(self, device: torch.device) -> Tensor | None:
         """Weights of one epoch, Beta distributed, 1 for a member that does not mix.

@@ -6,7 +6,7 @@ from typing import Any
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.importance import MOST_ROWS
+from kd_mlflow.distillation.review import MOST_ROWS
 from kd_mlflow.report import review_words, words
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.schema import CallerSchema

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.importance import Importance
+from kd_mlflow.distillation.review import Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores

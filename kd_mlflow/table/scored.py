@@ -31,9 +31,9 @@ from kd_mlflow.table.files import (
     existing_file,
     is_csv,
     refuse_csv_options,
+    with_named_index,
 )
 from kd_mlflow.table.forms import PLAIN, read_by
-from kd_mlflow.table.frames import with_named_index
 from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed

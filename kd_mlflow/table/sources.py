@@ -14,13 +14,13 @@ from kd_mlflow.config.groups import DataOptions, EnsembleOptions, Source
 from kd_mlflow.config.rules import told_columns
 from kd_mlflow.errors import DataError, listed
 from kd_mlflow.table.files import (
+    as_frame,
     check_columns,
     existing_file,
     is_csv,
     read_columns,
     refuse_csv_options,
 )
-from kd_mlflow.table.frames import as_frame
 from kd_mlflow.table.kinds import option_of
 
 if TYPE_CHECKING:
