@@ -70,7 +70,9 @@ class Backprop:
         self._layers, self._k, self._sizes = population.stack, population.k, population.sizes
         self.dropout = DropoutStreams(seeds)
         self._threshold = round(population.dropout * DROPOUT_LEVELS)
-        self._scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - self._threshold)
+        scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - self._threshold)
+        # 1 / keep rate behind a dropout layer, applied as the next matrix product's ``alpha``
+        self._scales = [1.0, *[scale] * len(self._layers)]
         self._buffers: dict[int, _Buffers] = {}
         own = list(population.parameters())
         self._shapes = [(p.shape[1], p.shape[2]) for p in own]
@@ -107,7 +109,7 @@ class Backprop:
         now.activations[0].copy_(x)
         for i, layer in enumerate(self._layers):
             h, y = now.activations[i : i + 2]
-            torch.baddbmm(layer.bias, h, layer.weight, alpha=self._scale_of(i), out=y)
+            torch.baddbmm(layer.bias, h, layer.weight, alpha=self._scales[i], out=y)
             if i < len(now.keeps):
                 y.relu_()
                 if self._threshold:
@@ -124,20 +126,16 @@ class Backprop:
         upstream = now.deltas[-1].copy_(gradient)
         for i in reversed(range(len(self._layers))):
             h, (weight, bias) = now.activations[i], self._gradients[2 * i : 2 * i + 2]
-            torch.baddbmm(weight, h.mT, upstream, beta=0, alpha=self._scale_of(i), out=weight)
+            torch.baddbmm(weight, h.mT, upstream, beta=0, alpha=self._scales[i], out=weight)
             torch.sum(upstream, dim=1, keepdim=True, out=bias)
             if i:
                 delta, own = now.deltas[i - 1], self._layers[i].weight.mT
-                torch.baddbmm(delta, upstream, own, beta=0, alpha=self._scale_of(i), out=delta)
+                torch.baddbmm(delta, upstream, own, beta=0, alpha=self._scales[i], out=delta)
                 # h is 0 wherever ReLU or dropout cut it: it is the only mask that is needed
                 torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
                 upstream = delta
         if decays is not None:
             self._gradient.addcmul_(self.parameters.data, decays)
-
-    def _scale_of(self, layer: int) -> float:
-        """1 / keep rate behind a dropout layer, applied as the next matrix product's ``alpha``."""
-        return self._scale if layer else 1.0
 
     def _buffers_of(self, batch: int) -> _Buffers:
         if batch not in self._buffers:

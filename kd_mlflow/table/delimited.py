@@ -168,27 +168,26 @@ class DelimitedParts:
         texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
         marks, alone = numerals.Marks(), not decimal and file.layout.separator == ","
         if texts and not alone:
-            small = self._in_small(file, texts)
-            if not decimal and numerals.decimal_commas(small):
+            kinds_of_text = self._kinds_of_text(file, texts)
+            if not decimal and numerals.decimal_commas(kinds_of_text):
                 mark, texts = ",", [name for name in columns if kinds[name] != {"truth"}]
-                small = self._in_small(file, texts)
-            marks = numerals.find_marks(small, mark, given=bool(decimal))
+                kinds_of_text = self._kinds_of_text(file, texts)
+            marks = numerals.find_marks(kinds_of_text, mark, given=bool(decimal))
         _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
         return _Look(file, rows, columns, texts, mark, marks)
 
-    def _in_small(self, file: DelimitedFile, names: Sequence[str]) -> pd.DataFrame:
-        """A few rows of texts, whose columns are read as those of the whole file are."""
-        kinds: dict[str, dict[int, tuple[str, int]]] = {name: {} for name in names}
+    def _kinds_of_text(
+        self, file: DelimitedFile, names: Sequence[str]
+    ) -> dict[str, numerals.Kinds]:
+        """What the texts of some columns can be, as the whole file has them."""
+        kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
         for part in file.parts(min(self.at_once, ROWS_AT_ONCE), usecols=names, dtype=str):
             for name in names:
-                seen = kinds[name]
                 cells = pa.array(part[name], pa.string(), from_pandas=True)
                 for kind, (text, count) in numerals.cells_by_kind(cells).items():
-                    first, before = seen.get(kind, (text, 0))
-                    seen[kind] = first, before + count
-        columns = {n: pa.array(numerals.column_in_small(kinds[n]), pa.string()) for n in names}
-        series = {n: texts.to_pandas(types_mapper=numerals.TEXT) for n, texts in columns.items()}
-        return pd.DataFrame(series, columns=list(names))
+                    first, before = kinds[name].get(kind, (text, 0))
+                    kinds[name][kind] = first, before + count
+        return kinds
 
 
 def read_delimited(

@@ -220,8 +220,7 @@ def _capped_quantiles(present: NDArray[np.float64], bins: int) -> tuple[float, .
     reached = np.cumsum(np.minimum(counts, len(present) / bins))
     levels = np.linspace(0, reached[-1], bins + 1)
     places = np.searchsorted(reached, levels * (1 - np.finfo(float).eps)).clip(0, len(values) - 1)
-    edges: list[float] = np.unique(values[places]).tolist()
-    return tuple(edges)
+    return tuple(np.unique(values[places]).tolist())
 
 
 def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-import os
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import pyarrow.compute as pc
 
 from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, first_line
-from kd_mlflow.table.delimited import read_delimited
 from kd_mlflow.table.numerals import EXACT
 
 _log = logging.getLogger(__name__)
@@ -51,19 +47,17 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def with_named_index(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Make columns of an index that has names: others who read the file see columns.
+    """Make columns, named by text, of an index that has names: who reads the file sees columns.
 
     One without a name is left out, with a line where it does not just count the rows.
     """
-    if isinstance(frame.index, pd.RangeIndex):
-        return frame.reset_index(drop=True)
     unnamed = [level for level, each in enumerate(frame.index.names) if each is None]
-    if unnamed:
+    if unnamed and not isinstance(frame.index, pd.RangeIndex):
         _log.warning("%s: left out, an index without a name", name)
-    if len(unnamed) == frame.index.nlevels:
-        return frame.reset_index(drop=True)
-    named: pd.DataFrame = frame.droplevel(unnamed)  # type: ignore[arg-type]  # several levels
-    return named.reset_index(allow_duplicates=True)
+    if len(unnamed) < frame.index.nlevels and not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.droplevel(unnamed)  # type: ignore[arg-type]  # several levels
+        frame = frame.reset_index(allow_duplicates=True)
+    return frame.reset_index(drop=True).set_axis(frame.columns.map(str), axis=1)
 
 
 def _arrow_table(data: Any) -> pa.Table:
@@ -112,24 +106,6 @@ ONE_COPY = {"self_destruct": True, "split_blocks": True}
 """Arrow gives each column away as it is converted, so a table is never twice in memory."""
 
 
-def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
-    """Find a file.  Raises DataError where there is none, with the nearest built-in name."""
-    path = Path(data).expanduser()
-    if os.path.isdir(path):
-        raise DataError(f"data is a directory: {path}; name a CSV or Parquet file in it")
-    if not os.path.exists(path):  # pathlib raises for what is too long to be a path
-        names = ", ".join(built_in)
-        if near := difflib.get_close_matches(data, built_in, n=1, cutoff=0.5):
-            raise DataError(f"no built-in table or file {data!r}; did you mean {near[0]!r}?")
-        raise DataError(
-            f"no such file: {os.path.abspath(path)}; data takes the path of a CSV or Parquet file "
-            f"(with `mlflow run`, an absolute one) or a built-in name: {names}"
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"the file is empty: {path}")
-    return path
-
-
 def is_csv(data: Source) -> bool:
     """Whether a table is read from text, so that a separator and a decimal mark say something."""
     if not isinstance(data, str | Path):
@@ -149,27 +125,8 @@ def refuse_csv_options(what: str, separator: str, decimal: str) -> None:
             )
 
 
-def read_columns(
-    path: Path, separator: str, decimal: str, texts: Collection[str], literal: Collection[str]
-) -> pd.DataFrame:
-    """Read a CSV or Parquet file whatever its columns are.
-
-    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7. In those that
-    are ``literal`` NA is a text too.
-    Raises DataError for an unreadable file.
-    """
-    if is_csv(path):
-        return read_delimited(path, separator, decimal, texts, literal)
-    if path.suffix.lower() in PARQUET:
-        refuse_csv_options(path.name, separator, decimal)
-        return _read_parquet(path)
-    raise DataError(
-        f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
-        "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
-    )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file whatever its columns are.  Raises DataError for any other."""
     try:
         frame: pd.DataFrame = pd.read_parquet(
             path, engine="pyarrow", pre_buffer=False, to_pandas_kwargs=ONE_COPY
@@ -177,8 +134,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         pa.default_memory_pool().release_unused()
     except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
         raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
-    frame = with_named_index(frame, path.name)
-    return frame.set_axis(frame.columns.map(str), axis=1)
+    return with_named_index(frame, path.name)
 
 
 def check_columns(frame: pd.DataFrame, name: str, target: str) -> None:

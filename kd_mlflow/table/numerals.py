@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +45,10 @@ NUMBERS = {decimal: _number(decimal) for decimal in THOUSANDS}
 WHOLE = r"^\s*[+-]?\d+\s*$"
 
 
+Kinds = dict[int, tuple[str, int]]
+"""A column's texts by kind, see ``cells_by_kind``: the first one, and how many there are."""
+
+
 @dataclass
 class Marks:
     """Names of columns of text: those made numbers by the marks found in them, and the others."""
@@ -58,36 +63,38 @@ class Marks:
     """Columns that stay text, in which numbers get a decimal point."""
 
 
-def decimal_commas(frame: pd.DataFrame) -> list[str]:
+def decimal_commas(columns: Mapping[str, Kinds]) -> list[str]:
     """Columns of text whose commas can only be decimal marks.
 
     Nearly each cell is a number, and some have other than three digits behind the comma: 3,14.
     """
-    columns = [(name, _numbers_among(texts)) for name, texts in _columns_of_text(frame)]
-    return [name for name, texts in columns if _readings(texts) == {","} and _holds(texts, ",")]
+    numbers = {name: _numbers_among(kinds) for name, kinds in columns.items()}
+    return [n for n, kinds in numbers.items() if _readings(kinds) == {","} and _hold(kinds, ",")]
 
 
-def find_marks(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
+def find_marks(columns: Mapping[str, Kinds], decimal: str, *, given: bool) -> Marks:
     """How each column of text of a table is read that was read with a decimal mark.
 
     Where that is not given but found in other columns, a column may have the other one.
     """
     marks = Marks()
-    for name, texts in _columns_of_text(frame):
-        possible = _readings(texts) & ({decimal} if given else {".", decimal})
+    for name, kinds in columns.items():
+        numbers = _numbers_among(kinds)
+        others = [text for kind, (text, _) in kinds.items() if kind not in numbers]
+        possible = _readings(kinds) & ({decimal} if given else {".", decimal})
         mark = decimal if decimal in possible else "."
-        separated = _holds(texts, THOUSANDS[mark])
+        separated = _hold(kinds, THOUSANDS[mark])
         if possible and (separated or decimal == ","):
             marks.numbers[name] = mark
             if separated:
                 marks.thousands[THOUSANDS[mark]].append(name)
-            if mark == "," and not given and _holds(texts, ","):
+            if mark == "," and not given and _hold(kinds, ","):
                 marks.decimal_comma.append(name)
-        elif decimal == "," and len(_numbers_among(texts)) < len(texts) - texts.null_count:
+        elif decimal == "," and others:
             marks.pointed.append(name)
             marks.decimal_comma += [] if given else [name]
-        elif not given and (text := _exception(texts)) is not None:
-            marks.left[name] = text
+        elif not given and others and _hold(numbers, ","):
+            marks.left[name] = others[0]
     return marks
 
 
@@ -101,7 +108,7 @@ def use_marks(frame: pd.DataFrame, marks: Marks, decimal: str) -> None:
         frame[name] = _with_points(texts, decimal).set_axis(frame.index)
 
 
-def cells_by_kind(texts: pa.Array) -> dict[int, tuple[str, int]]:
+def cells_by_kind(texts: pa.Array) -> Kinds:
     """The first text of each kind that decides how its column is read, and how many there are.
 
     Kinds are by what a text can be, a number with either mark, and by the marks that it holds.
@@ -115,21 +122,22 @@ def cells_by_kind(texts: pa.Array) -> dict[int, tuple[str, int]]:
     return {kind: (texts[row].as_py(), count) for kind, row, count in rows}
 
 
-def column_in_small(kinds: dict[int, tuple[str, int]]) -> list[str]:
-    """A few texts that are read as a whole column of these kinds of cells is."""
-    numbers = [text for kind, (text, _) in kinds.items() if kind % 2 ** len(NUMBERS)]
-    others = [text for kind, (text, _) in kinds.items() if not kind % 2 ** len(NUMBERS)]
-    count = sum(n for kind, (_, n) in kinds.items() if kind % 2 ** len(NUMBERS))
-    if count >= NEARLY_ALL * sum(n for _, n in kinds.values()):
-        return numbers * (20 * max(1, len(others))) + others
-    return numbers + others * (1 + len(numbers))
+def _readings(kinds: Kinds) -> set[str]:
+    """Decimal marks with which texts of all kinds are numbers."""
+    return {mark for i, mark in enumerate(NUMBERS) if all(kind >> i & 1 for kind in kinds)}
 
 
-def _numbers_among(texts: pa.Array) -> pa.Array:
-    """The texts that are numbers where nearly all are, else all texts; without gaps."""
-    texts = texts.drop_null()
-    numbers = pc.match_substring_regex(texts, "|".join(NUMBERS.values()))
-    return texts.filter(numbers) if (pc.mean(numbers).as_py() or 0) >= NEARLY_ALL else texts
+def _hold(kinds: Kinds, mark: str) -> bool:
+    """Whether texts of one of the kinds hold a mark."""
+    place = len(NUMBERS) + list(NUMBERS).index(mark)
+    return any(kind >> place & 1 for kind in kinds)
+
+
+def _numbers_among(kinds: Kinds) -> Kinds:
+    """The kinds that are numbers where nearly all texts are, else all kinds."""
+    numbers = {kind: texts for kind, texts in kinds.items() if kind % 2 ** len(NUMBERS)}
+    count, of = (sum(n for _, n in some.values()) for some in (numbers, kinds))
+    return numbers if count >= NEARLY_ALL * of else kinds
 
 
 def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
@@ -141,40 +149,12 @@ def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
     return series
 
 
-def _columns_of_text(frame: pd.DataFrame) -> list[tuple[str, pa.Array]]:
-    return [
-        (name, pa.array(frame[name], from_pandas=True))
-        for name in frame.columns
-        if isinstance(frame[name].dtype, pd.StringDtype)
-    ]
-
-
-def _readings(texts: pa.Array) -> set[str]:
-    """Decimal marks with which each text of a column is a number."""
-    return {mark for mark, pattern in NUMBERS.items() if _all_match(texts, pattern)}
-
-
 def _all_match(texts: pa.Array, pattern: str) -> bool:
     """Whether each text of a column has a pattern; the first ones mostly tell."""
     return all(
         pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py()
         for part in (texts.slice(0, FIRST), texts)
     )
-
-
-def _holds(texts: pa.Array, mark: str) -> bool:
-    return bool(pc.any(pc.match_substring(texts, mark)).as_py())
-
-
-def _exception(texts: pa.Array) -> str | None:
-    """The first text that is no number in a column of numbers with commas; None for any other."""
-    either = "|".join(NUMBERS.values())
-    for part in (texts.slice(0, FIRST), texts):
-        number = pc.match_substring_regex(part, either)
-        if (pc.mean(number).as_py() or 0) < NEARLY_ALL:
-            return None
-    others = texts.filter(pc.invert(number))
-    return str(others[0]) if len(others) and _holds(texts.filter(number), ",") else None
 
 
 def _numbers(texts: pa.Array, decimal: str) -> pd.Series:

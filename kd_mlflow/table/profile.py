@@ -92,8 +92,8 @@ def column_counts(series: pd.Series, column: Column, edges: tuple[float, ...]) -
 
     Raises DataError where it holds what its kind cannot.
     """
-    places, bins = _places(series, column, edges)
-    return np.bincount(places, minlength=FIRST_BIN + bins).astype(np.int64)
+    places = bin_places(series, column, edges)
+    return np.bincount(places, minlength=len(bin_names(column, edges))).astype(np.int64)
 
 
 def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
@@ -140,27 +140,22 @@ def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
 
 
+@column_errors()
 def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> Counts:
     """Each value's place among a column's counts, as ``bin_names`` names them.  Shape: (n,).
 
     Raises DataError where the column holds what its kind cannot.
     """
-    return _places(series, column, edges)[0]
-
-
-@column_errors()
-def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tuple[Counts, int]:
-    """Each value's place among a column's counts, and how many bins there are."""
     if column.kind == "category":
         codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
         places = np.where(codes == scoring.MISSING, GAP, codes)
-        return np.where(codes == scoring.OTHER, FIRST_BIN, places), 1 + len(column.categories)
+        return np.where(codes == scoring.OTHER, FIRST_BIN, places)
     if column.kind == "boolean":
         values = scoring.encode_column(series, asdict(column)).astype(np.float64)
-        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int), 2
+        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int)
     values = column_values(series, column)
     found = np.searchsorted(np.array(edges), values, side="left")
-    return np.where(np.isnan(values), GAP, found + FIRST_BIN), len(edges) + 1
+    return np.where(np.isnan(values), GAP, found + FIRST_BIN)
 
 
 def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:

@@ -25,10 +25,8 @@ from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text
 from kd_mlflow.table.delimited import DelimitedParts
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.files import (
-    CSV,
     PARQUET,
     check_columns,
-    existing_file,
     is_csv,
     refuse_csv_options,
     with_named_index,
@@ -38,7 +36,7 @@ from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
-from kd_mlflow.table.sources import BUILT_IN, Origin, open_source
+from kd_mlflow.table.sources import BUILT_IN, Origin, existing_file, open_source
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
@@ -156,14 +154,11 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     """
     if not isinstance(data, str | Path) or data in BUILT_IN:
         table = _of_frame(*open_source(data, **marks), encoding, keep)
-    elif is_csv(path := existing_file(str(data), built_in=tuple(BUILT_IN))):
+    elif is_csv(path := existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
-    elif path.suffix.lower() in PARQUET:
-        refuse_csv_options(path.name, marks["separator"], marks["decimal"])
-        table = _of_parquet(path, encoding, keep)
     else:
-        known = ", ".join((*CSV, *PARQUET))
-        raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
+        refuse_csv_options(path.name, **marks)
+        table = _of_parquet(path, encoding, keep)
     if not table.rows:
         raise DataError(f"{table.name} has a header and no rows")
     return table
@@ -211,7 +206,6 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         try:
             for table in _whole_parts(file.iter_batches(step, columns=names), step):
                 frame = with_named_index(table.select(needed).to_pandas(), path.name)
-                frame = frame.set_axis(frame.columns.map(str), axis=1)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame, table.select(kept).replace_schema_metadata()
