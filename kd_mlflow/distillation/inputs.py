@@ -17,7 +17,7 @@ from kd_mlflow.distillation.identity import FOLDS_STREAM, member_seeds
 from kd_mlflow.population.sampling import Inputs, RowNumbers
 from kd_mlflow.population.training import Rows, Schedule
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.table.encoding import ENCODED_ROWS, Encoding, Scaler, fit_encoding, piecewise_linear
+from kd_mlflow.table.encoding import Encoding, Scaler, fit_encoding, piecewise_linear
 from kd_mlflow.table.kinds import Ints
 
 LEAST_FOLDS, MOST_FOLDS, FOLD_ROWS = 5, 20, 1_000
@@ -162,14 +162,9 @@ def inputs_of(encoding: Encoding, encoded: Tensor) -> Inputs:
     A piecewise-linear column has as many inputs as bins.  Shape: encoded (n, columns).
     """
     encoded, scaler = encoded.to(training_device()), Scaler(encoding).to(training_device())
-    many = Inputs(encoded, scaler)
     if 4 * len(encoded) * scaler.width > DENSE_BYTES:
-        return many
-    inputs = encoded.new_empty(len(encoded), scaler.width)
-    for start in range(0, len(encoded), ENCODED_ROWS):
-        part = slice(start, start + ENCODED_ROWS)
-        inputs[part] = many[part]
-    return Inputs(inputs)
+        return Inputs(encoded, scaler)
+    return Inputs(scaler.inputs(encoded))
 
 
 def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
