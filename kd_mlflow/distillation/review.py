@@ -28,7 +28,6 @@ from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.class_weights import ClassWeight, choose_weights, weighed
 from kd_mlflow.evaluation.intervals import Interval, loss_difference
-from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.evaluation.thresholds import (
     NONE,
     RULES,
@@ -185,16 +184,11 @@ def importances(
         shuffled = pd.concat(each, ignore_index=True)  # somebody's model may look rows up by it
         rise = {}
         for who, score in scorers.items():
-            after = _losses(score(shuffled), labels)
+            after = row_losses(score(shuffled).reshape(SHUFFLES, len(labels), -1), labels)
             rise[who] = loss_difference(after, before[who], groups)
         found.append(Importance(name, rise))
     first = next(iter(scorers))
     return tuple(sorted(found, key=lambda each: -each.rise[first].value))
-
-
-def _losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
-    """Log losses by shuffle and row.  Shape: (shuffles * n, classes), (n,) -> (shuffles, n)."""
-    return row_losses(logits.reshape(SHUFFLES, len(labels), -1), labels)
 
 
 def _shuffled(rows: pd.DataFrame, name: str, rng: np.random.Generator) -> pd.DataFrame:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import DROPOUT_STREAM, Document, plain
+from kd_mlflow.population.sampling import DROPOUT_STREAM, Streams
 
 ALIGNMENT = 16
 """A member's matrices start at multiples of so many floats, which is 64 bytes.
@@ -25,7 +24,7 @@ DROPOUT_LEVELS = 256
 Shapes = Sequence[tuple[int, int]]
 
 
-class DropoutStreams:
+class DropoutStreams(Streams):
     """Random bytes for dropout masks: what a member receives depends on its own seed alone.
 
     Bytes against a threshold cost a small part of what Bernoulli draws cost, which would
@@ -33,29 +32,17 @@ class DropoutStreams:
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        self._streams = [
-            np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(DROPOUT_STREAM,)))
-            for seed in seeds
-        ]
+        streams = [np.random.SeedSequence(seed, spawn_key=(DROPOUT_STREAM,)) for seed in seeds]
+        super().__init__([np.random.SFC64(stream) for stream in streams])
 
     def draw(self, batch: int, width: int) -> Tensor:
         """Return uniform bytes.  Shape: (k, batch, width), uint8, on the host."""
         size = batch * width
-        words = np.empty((len(self._streams), -(-size // 8)), dtype=np.uint64)
-        for row, stream in zip(words, self._streams, strict=True):
+        words = np.empty((len(self._bits), -(-size // 8)), dtype=np.uint64)
+        for row, stream in zip(words, self._bits, strict=True):
             row[:] = stream.random_raw(row.size)
         drawn = torch.from_numpy(words.view(np.uint8))[:, :size]
-        return drawn.reshape(len(self._streams), batch, width)
-
-    @property
-    def state(self) -> list[Document]:
-        """Each member's stream."""
-        return [plain(stream.state) for stream in self._streams]
-
-    @state.setter
-    def state(self, state: Sequence[Any]) -> None:
-        for stream, own in zip(self._streams, state, strict=True):
-            stream.state = own
+        return drawn.reshape(len(self._bits), batch, width)
 
 
 class Backprop:

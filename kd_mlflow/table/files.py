@@ -9,19 +9,20 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, first_line
-from kd_mlflow.table.numerals import EXACT
+from kd_mlflow.table.numerals import exact
 
 _log = logging.getLogger(__name__)
 
+CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+
+ONE_COPY = {"self_destruct": True, "split_blocks": True}
+"""Arrow gives each column away as it is converted, so a table is never twice in memory."""
+
 UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name where it stores one among columns."""
-
-NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
-"""Types of whole numbers that float64 would round beside gaps."""
 
 
 def as_frame(data: Any) -> pd.DataFrame:
@@ -81,39 +82,19 @@ def _from_arrow(table: pa.Table) -> pd.DataFrame:
         _log.warning("left out, an index without a name: %s", ", ".join(left_out))
         table = table.drop_columns(left_out)
     try:
-        series = [_column(column).rename(None) for column in table.columns]
+        columns = (
+            c.cast(pa.large_string()) if c.type == pa.string_view() else c for c in table.columns
+        )
+        series = [exact(column).rename(None) for column in columns]
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"a column cannot be read: {first_line(error)}") from None
     frame = pd.DataFrame(dict(enumerate(series)))
     return frame.set_axis(table.column_names, axis=1)
 
 
-def _column(column: pa.ChunkedArray) -> pd.Series:
-    kind, mapper = column.type, None
-    if kind == pa.string_view():
-        column = column.cast(pa.large_string())
-    elif column.null_count and kind in NULLABLE:
-        span = pc.min_max(column).as_py()
-        large = span["min"] is not None and max(span["max"], -span["min"]) >= EXACT
-        mapper = NULLABLE.get if large else None
-    series: pd.Series = column.to_pandas(types_mapper=mapper)
-    return series
-
-
-CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
-
-ONE_COPY = {"self_destruct": True, "split_blocks": True}
-"""Arrow gives each column away as it is converted, so a table is never twice in memory."""
-
-
 def is_csv(data: Source) -> bool:
     """Whether a table is read from text, so that a separator and a decimal mark say something."""
-    if not isinstance(data, str | Path):
-        return False
-    suffixes = [each.lower() for each in Path(data).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in CSV
+    return isinstance(data, str | Path) and str(data).lower().removesuffix(".gz").endswith(CSV)
 
 
 def refuse_csv_options(what: str, separator: str, decimal: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,9 @@ NEARLY_ALL = 0.95
 
 EXACT = 2**53
 """float64 holds each whole number below."""
+
+NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+"""Types of whole numbers that float64 would round beside gaps."""
 
 
 def _number(decimal: str) -> str:
@@ -168,24 +172,29 @@ def _numbers(texts: pa.Array, decimal: str) -> pd.Series:
 
 
 def whole_numbers(texts: pa.Array) -> pd.Series | None:
-    """Whole numbers from text, none rounded; None where a text is no such number of 64 bits.
-
-    With gaps they are float64 where that holds them, else Int64 or UInt64.
-    """
+    """Whole numbers from text, none rounded; None where a text is no such number of 64 bits."""
     if not _all_match(texts, WHOLE):
         return None
     plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"^\+", "")
-    for kind, nullable in ((pa.int64(), pd.Int64Dtype()), (pa.uint64(), pd.UInt64Dtype())):
+    for kind in NULLABLE:
         try:
-            values = pc.cast(plain, kind)
+            return exact(pc.cast(plain, kind))
         except pa.ArrowInvalid:
             continue
-        span = pc.min_max(values).as_py()
-        present = values.null_count < len(values)
-        large = values.null_count and present and max(span["max"], -span["min"]) >= EXACT
-        series: pd.Series = values.to_pandas(types_mapper={kind: nullable}.get if large else None)
-        return series
     return None
+
+
+def exact(values: Any) -> pd.Series:
+    """A column of Arrow's as a Series, its whole numbers not rounded.
+
+    With gaps they are float64 where that holds them, else Int64 or UInt64.
+    """
+    large = False
+    if values.null_count and values.type in NULLABLE:
+        span = pc.min_max(values).as_py()
+        large = span["min"] is not None and max(span["max"], -span["min"]) >= EXACT
+    series: pd.Series = values.to_pandas(types_mapper=NULLABLE.get if large else None)
+    return series
 
 
 def may_be_rounded(series: pd.Series) -> bool:
