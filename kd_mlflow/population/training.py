@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,6 @@ from kd_mlflow.population.backprop import Backprop
 from kd_mlflow.population.checkpoints import (
     NOWHERE,
     Checkpoints,
-    Keeper,
     Snapshot,
     curve_arrays,
     equally_far,
@@ -129,7 +129,7 @@ class Task:
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             here = NOWHERE if pool.remote else own
             calls = (
-                delayed(_fit_chunk)(self, some, watch, Keeper(here, some), joined(found[some]))
+                delayed(_fit_chunk)(self, some, watch, here, joined(found[some]))
                 for chunk in _chunks(self, pool)
                 for some in equally_far(chunk, found)
             )
@@ -152,7 +152,7 @@ class Task:
 
 @torch.no_grad()
 def _fit_chunk(
-    task: Task, members: slice, watch: Watch, keeper: Keeper, found: Snapshot | None
+    task: Task, members: slice, watch: Watch, checkpoints: Checkpoints, found: Snapshot | None
 ) -> tuple[slice, Snapshot]:
     """Train copies of some members, from where they were found."""
     if found:
@@ -163,9 +163,9 @@ def _fit_chunk(
         chunk = _Chunk(task, members)
         if found:
             chunk.restore(found)
-        chunk.train(watch, keeper)
+        chunk.train(watch, checkpoints)
     done = chunk.done()
-    keeper.keep(done)
+    checkpoints.write(members, done)
     return members, done
 
 
@@ -197,14 +197,16 @@ class _Chunk:
         self._curves: list[dict[str, NDArray[np.float64]]] = []
         self._steps = 0
 
-    def train(self, watch: Watch, keeper: Keeper) -> None:
+    def train(self, watch: Watch, checkpoints: Checkpoints) -> None:
         """Train to the last epoch, or until all members have ended."""
+        kept = time.monotonic()
         rates = self._schedule.learning_rates(self._batches.per_epoch)
         rates = islice(rates, self._steps_behind, None)
         while len(self._curves) < self._schedule.epochs and not self._judge.ended.all():
             for x, rows, share in self._batches.epoch(self._steps):
-                if watch.over or keeper.due:
-                    keeper.keep(self.snapshot())
+                if watch.over or checkpoints.due(kept):
+                    checkpoints.write(self._members, self.snapshot())
+                    kept = time.monotonic()
                 if watch.over:
                     raise TrainingError("training was stopped")
                 self._step(x, rows, share, next(rates))
