@@ -73,11 +73,11 @@ class Fold:
 class Recipe(Protocol[M]):
     """How one model of a family is fitted, asked and kept in checkpoints."""
 
-    def fit(self, fold: Fold, seed: int) -> M:
-        """Fit one model."""
+    def fit_fold(self, fold: Fold, seed: int) -> M:
+        """Fit one model, which may stop by the rows that it leaves out."""
 
-    def logits(self, model: M, features: pd.DataFrame) -> Floats:
-        """Shape: n raw rows -> (n, classes)."""
+    def ask(self, model: M, features: pd.DataFrame) -> Floats:
+        """Score raw rows with one model.  Shape: n rows -> (n, classes), logits."""
 
     def pack(self, model: M) -> Arrays:
         """The model as arrays."""
@@ -119,7 +119,7 @@ class FoldTraining(Generic[M]):
                 model, history = recipe.unpack(arrays), found.curves
             else:
                 fold = Fold.of(train, labels, self.held_out[place])
-                model = recipe.fit(fold, self.seeds[place])
+                model = recipe.fit_fold(fold, self.seeds[place])
                 history = self._curves(model, fold)
                 if own.folder:
                     arrays = {f"{MODEL}{n}": v[None] for n, v in recipe.pack(model).items()}
@@ -142,7 +142,7 @@ class FoldTraining(Generic[M]):
         }
         curves = {}
         for name, (rows, truth) in sides.items():
-            logits = torch.from_numpy(self.recipe.logits(model, rows))[None]
+            logits = torch.from_numpy(self.recipe.ask(model, rows))[None]
             found = validation_metrics(logits, torch.from_numpy(truth))
             curves[name] = found["val_loss"].double().numpy()[None]
         return curves | {"val_accuracy": found["val_accuracy"].double().numpy()[None]}
@@ -179,9 +179,21 @@ class FoldFamily(ABC):
         """Numbers of each model's arrays."""
         return tuple(sum(values.size for values in model.values()) for model in self.models)
 
+    def ask(self, model: Arrays, features: pd.DataFrame) -> Floats:
+        return self.score(model, self.encoding.encode(features))
+
+    def pack(self, model: Arrays) -> Arrays:
+        return model
+
+    def unpack(self, arrays: Arrays) -> Arrays:
+        return arrays
+
+    def family(self, models: tuple[Arrays, ...]) -> Self:
+        return replace(self, models=models)
+
     def members(self, members: slice) -> Self:
         """Some members as a family of their own."""
-        return replace(self, models=self.models[members])
+        return self.family(self.models[members])
 
     def logits(self, features: pd.DataFrame) -> Tensor:
         """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
@@ -215,7 +227,7 @@ class FoldFamily(ABC):
     @classmethod
     def _trainings(cls, given: TeacherInputs) -> list[FoldTraining[Arrays]]:
         empty = cls(encoding=given.encoding)
-        return [fold_training(given, cls.name, cls.words, _OfArrays(empty))]
+        return [fold_training(given, cls.name, cls.words, empty)]
 
 
 class ArrayFamily(FoldFamily):
@@ -230,28 +242,6 @@ class ArrayFamily(FoldFamily):
     @abstractmethod
     def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
         """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
-
-
-@dataclass(frozen=True)
-class _OfArrays:
-    """How a family of arrays is made of its subclass's two functions."""
-
-    empty: FoldFamily
-
-    def fit(self, fold: Fold, seed: int) -> Arrays:
-        return self.empty.fit_fold(fold, seed)
-
-    def logits(self, model: Arrays, features: pd.DataFrame) -> Floats:
-        return self.empty.score(model, self.empty.encoding.encode(features))
-
-    def pack(self, model: Arrays) -> Arrays:
-        return model
-
-    def unpack(self, arrays: Arrays) -> Arrays:
-        return arrays
-
-    def family(self, models: tuple[Arrays, ...]) -> Family:
-        return replace(self.empty, models=models)
 
 
 def fold_training(
