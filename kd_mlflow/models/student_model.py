@@ -32,8 +32,7 @@ from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving import bounds, scoring, student
 from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.table.profile import Profile
-from kd_mlflow.table.schema import caller_schema
+from kd_mlflow.table.profile import Profile, caller_schema
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 

@@ -9,7 +9,7 @@ from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.review import MOST_ROWS
 from kd_mlflow.report import review_words, words
 from kd_mlflow.table.columns import left_out_text
-from kd_mlflow.table.schema import CallerSchema
+from kd_mlflow.table.profile import CallerSchema
 
 LISTED_CLASSES = 40
 OPEN_IMPORTANCES = 10

@@ -11,7 +11,7 @@ from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES, Cutoff
 from kd_mlflow.report.words import one_line, percent, safe
-from kd_mlflow.table.schema import CallerSchema, SentColumn
+from kd_mlflow.table.profile import CallerSchema, SentColumn
 
 KINDS = {
     "numeric": "number",
