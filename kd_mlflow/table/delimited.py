@@ -9,10 +9,10 @@ import logging
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -97,30 +97,20 @@ class DelimitedFile:
         return pd.concat(self.parts(ROWS_AT_ONCE, usecols=names, dtype=str, **options))
 
 
-class _Look(NamedTuple):
-    """What a look through a file found: rows, columns, those of text, decimal and other marks."""
+@dataclass(frozen=True)
+class DelimitedParts:
+    """A CSV file that was looked through, read some rows at a time.
+
+    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others.
+    """
 
     file: DelimitedFile
+    at_once: int
     rows: int
     columns: list[str]
     texts: list[str]
     decimal: str
     marks: numerals.Marks
-
-
-class DelimitedParts:
-    """A CSV file, read some rows at a time; ``separator`` and ``decimal`` are found where empty.
-
-    A line in the log says what was found but commas between cells and points in numbers.
-    Raises DataError for a file that is no text, or that has rows longer than its header.
-    """
-
-    def __init__(self, path: Path, at_once: int, *, separator: str, decimal: str) -> None:
-        self.at_once = at_once
-        self.found = _in_its_encoding(
-            path, separator, lambda file: self._look(file, separator, decimal)
-        )
-        self.rows, self.columns = self.found.rows, self.found.columns
 
     def read(
         self, names: Sequence[str], *, texts: Collection[str], literal: Collection[str]
@@ -129,97 +119,36 @@ class DelimitedParts:
 
         ``texts`` stay as they are written, in those that are ``literal`` NA is a text too.
         """
-        found, told = self.found, {*texts, *literal}
+        told, marks = {*texts, *literal}, self.marks
         options = {
             "usecols": names,
-            "decimal": found.decimal,
-            "dtype": {name: str for name in names if name in {*told, *found.texts}},
+            "decimal": self.decimal,
+            "dtype": {name: str for name in names if name in {*told, *self.texts}},
             "keep_default_na": False,
             "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in names},
         }
-        marks = found.marks
         numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in told}
         pointed = [n for n in marks.pointed if n in names and n not in literal]
-        for part in found.file.parts(self.at_once, **options):
-            numerals.use_marks(
-                part, numerals.Marks(numbers=numbers, pointed=pointed), found.decimal
-            )
+        for part in self.file.parts(self.at_once, **options):
+            numerals.use_marks(part, numbers, pointed, self.decimal)
             yield part
 
     def as_written(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Some columns as texts; only an empty cell is a gap."""
-        return self.found.file.parts(self.at_once, usecols=names, dtype=str, **ONLY_EMPTY)
-
-    def _look(self, file: DelimitedFile, separator: str, decimal: str) -> _Look:
-        """Find what only the whole file says: which columns are text, and the marks in numbers.
-
-        Empty columns without a name are left out: separators that end each line.
-        """
-        mark = decimal or "."
-        rows, kinds = 0, {name: set[str]() for name in file.layout.names}
-        for part in file.parts(self.at_once, decimal=mark):
-            rows += len(part)
-            for name, held in kinds.items():
-                if not part[name].isna().all():
-                    dtype = part[name].dtype
-                    held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
-            del part
-        columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
-        texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
-        marks, alone = numerals.Marks(), not decimal and file.layout.separator == ","
-        if texts and not alone:
-            kinds_of_text = self._kinds_of_text(file, texts)
-            if not decimal and numerals.decimal_commas(kinds_of_text):
-                mark, texts = ",", [name for name in columns if kinds[name] != {"truth"}]
-                kinds_of_text = self._kinds_of_text(file, texts)
-            marks = numerals.find_marks(kinds_of_text, mark, given=bool(decimal))
-        _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
-        return _Look(file, rows, columns, texts, mark, marks)
-
-    def _kinds_of_text(
-        self, file: DelimitedFile, names: Sequence[str]
-    ) -> dict[str, numerals.Kinds]:
-        """What the texts of some columns can be, as the whole file has them."""
-        kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
-        for part in file.parts(min(self.at_once, ROWS_AT_ONCE), usecols=names, dtype=str):
-            for name in names:
-                cells = pa.array(part[name], pa.string(), from_pandas=True)
-                for kind, (text, count) in numerals.cells_by_kind(cells).items():
-                    first, before = kinds[name].get(kind, (text, 0))
-                    kinds[name][kind] = first, before + count
-        return kinds
+        return self.file.parts(self.at_once, usecols=names, dtype=str, **ONLY_EMPTY)
 
 
-def read_delimited(
-    path: Path,
-    separator: str = "",
-    decimal: str = "",
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
-) -> pd.DataFrame:
-    """Read all of a CSV file, as ``DelimitedParts`` does; large whole numbers stay exact.
+def delimited_parts(path: Path, at_once: int, *, separator: str, decimal: str) -> DelimitedParts:
+    """Look through a CSV file; ``separator`` and ``decimal`` are found where empty.
 
-    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
-    in those that are ``literal`` only an empty cell is a gap, not NA. A line in the log says which
-    cells may have been misread.
+    So is its encoding. A line in the log says which one it is where it is no UTF-8, another what
+    was found but commas between cells and points in numbers.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
-    parts = DelimitedParts(path, WHOLE, separator=separator, decimal=decimal)
-    (frame,) = parts.read(parts.columns, texts=texts, literal=literal)
-    for look in (_read_large, _tell_codes, _tell_gap_words):
-        look(frame, parts.found.file, {*texts, *literal})
-    return frame
 
-
-def _in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], _Look]) -> _Look:
-    """Use a CSV file whose encoding is found, which takes a reading of all of it.
-
-    A line in the log says which one where it is no UTF-8. Raises DataError for a file that is no
-    text, or that has rows longer than its header.
-    """
-
-    def read(encoding: TextEncoding) -> _Look:
-        return use(DelimitedFile(path, find_layout(path, encoding, separator)))
+    def read(encoding: TextEncoding) -> DelimitedParts:
+        file = DelimitedFile(path, find_layout(path, encoding, separator))
+        return _look(file, at_once, separator, decimal)
 
     try:
         encoding = first_encoding(path)
@@ -243,6 +172,68 @@ def _in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], 
             told,
         )
     return found
+
+
+def read_delimited(
+    path: Path,
+    separator: str = "",
+    decimal: str = "",
+    texts: Collection[str] = (),
+    literal: Collection[str] = (),
+) -> pd.DataFrame:
+    """Read all of a CSV file, as ``delimited_parts`` says; large whole numbers stay exact.
+
+    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
+    in those that are ``literal`` only an empty cell is a gap, not NA. A line in the log says which
+    cells may have been misread.
+    Raises DataError for a file that is no text, or that has rows longer than its header.
+    """
+    parts = delimited_parts(path, WHOLE, separator=separator, decimal=decimal)
+    (frame,) = parts.read(parts.columns, texts=texts, literal=literal)
+    for look in (_read_large, _tell_codes, _tell_gap_words):
+        look(frame, parts.file, {*texts, *literal})
+    return frame
+
+
+def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> DelimitedParts:
+    """Find what only the whole file says: which columns are text, and the marks in numbers.
+
+    Empty columns without a name are left out: separators that end each line.
+    """
+    mark = decimal or "."
+    rows, kinds = 0, {name: set[str]() for name in file.layout.names}
+    for part in file.parts(at_once, decimal=mark):
+        rows += len(part)
+        for name, held in kinds.items():
+            if not part[name].isna().all():
+                dtype = part[name].dtype
+                held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
+        del part
+    columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
+    texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
+    marks, alone = numerals.Marks(), not decimal and file.layout.separator == ","
+    if texts and not alone:
+        kinds_of_text = _kinds_of_text(file, texts, at_once)
+        if not decimal and numerals.decimal_commas(kinds_of_text):
+            mark, texts = ",", [name for name in columns if kinds[name] != {"truth"}]
+            kinds_of_text = _kinds_of_text(file, texts, at_once)
+        marks = numerals.find_marks(kinds_of_text, mark, given=bool(decimal))
+    _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
+    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
+
+
+def _kinds_of_text(
+    file: DelimitedFile, names: Sequence[str], at_once: int
+) -> dict[str, numerals.Kinds]:
+    """What the texts of some columns can be, as the whole file has them."""
+    kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
+    for part in file.parts(min(at_once, ROWS_AT_ONCE), usecols=names, dtype=str):
+        for name in names:
+            cells = pa.array(part[name], pa.string(), from_pandas=True)
+            for kind, (text, count) in numerals.cells_by_kind(cells).items():
+                first, before = kinds[name].get(kind, (text, 0))
+                kinds[name][kind] = first, before + count
+    return kinds
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

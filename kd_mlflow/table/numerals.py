@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,12 +102,14 @@ def find_marks(columns: Mapping[str, Kinds], decimal: str, *, given: bool) -> Ma
     return marks
 
 
-def use_marks(frame: pd.DataFrame, marks: Marks, decimal: str) -> None:
+def use_marks(
+    frame: pd.DataFrame, numbers: Mapping[str, str], pointed: Sequence[str], decimal: str
+) -> None:
     """Read columns of text by the marks that were found in the whole of them, in place."""
-    for name, mark in marks.numbers.items():
+    for name, mark in numbers.items():
         texts = pa.array(frame[name], from_pandas=True)
         frame[name] = _numbers(texts, mark).set_axis(frame.index)
-    for name in marks.pointed:
+    for name in pointed:
         texts = pa.array(frame[name], from_pandas=True)
         frame[name] = _with_points(texts, decimal).set_axis(frame.index)
 

@@ -22,7 +22,7 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
-from kd_mlflow.table.delimited import DelimitedParts
+from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.files import (
     PARQUET,
@@ -179,7 +179,7 @@ def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
     texts, literal = _as_written(encoding.columns)
     step = part_rows(len(encoding.columns))
-    parts = DelimitedParts(path, step, **marks)
+    parts = delimited_parts(path, step, **marks)
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 
     def read() -> Iterator[Part]:
