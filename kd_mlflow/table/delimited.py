@@ -32,6 +32,9 @@ from kd_mlflow.table.layout import (
 
 _log = logging.getLogger(__name__)
 
+FIRST_ROWS = 2000
+"""Rows that mostly show a decimal comma, so that few are looked at twice."""
+
 WHOLE = sys.maxsize
 """Rows of a part that is the whole file."""
 
@@ -198,11 +201,33 @@ def read_delimited(
 def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> DelimitedParts:
     """Find what only the whole file says: which columns are text, and the marks in numbers.
 
-    Empty columns without a name are left out: separators that end each line.
+    Where a column of text can only be of decimal commas, all are read with a comma.
     """
     mark = decimal or "."
+    rows, columns, texts = _columns(file, at_once, mark)
+    marks, pointed = numerals.Marks(), texts
+    if texts and (decimal or file.layout.separator != ","):
+        for most in (FIRST_ROWS, None):
+            kinds = _kinds_of_text(file, pointed, at_once, most)
+            if not decimal and (certain := numerals.decimal_commas(kinds)):
+                _, _, left = _columns(file, at_once, ",")
+                if most is None or not set(certain) <= set(left):
+                    mark, texts = ",", left
+                    kinds = _kinds_of_text(file, texts, at_once, None)
+                    break
+        marks = numerals.find_marks(kinds, mark, given=bool(decimal))
+        marks.decimal_comma += [name for name in pointed if name not in texts]
+    _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
+    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
+
+
+def _columns(file: DelimitedFile, at_once: int, decimal: str) -> tuple[int, list[str], list[str]]:
+    """How many rows a file has, its columns, and those that are text with a decimal mark.
+
+    Empty columns without a name are left out: separators that end each line.
+    """
     rows, kinds = 0, {name: set[str]() for name in file.layout.names}
-    for part in file.parts(at_once, decimal=mark):
+    for part in file.parts(at_once, decimal=decimal):
         rows += len(part)
         for name, held in kinds.items():
             if not part[name].isna().all():
@@ -210,24 +235,16 @@ def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> De
                 held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
         del part
     columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
-    texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
-    marks, alone = numerals.Marks(), not decimal and file.layout.separator == ","
-    if texts and not alone:
-        kinds_of_text = _kinds_of_text(file, texts, at_once)
-        if not decimal and numerals.decimal_commas(kinds_of_text):
-            mark, texts = ",", [name for name in columns if kinds[name] != {"truth"}]
-            kinds_of_text = _kinds_of_text(file, texts, at_once)
-        marks = numerals.find_marks(kinds_of_text, mark, given=bool(decimal))
-    _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
-    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
+    return rows, columns, [n for n, held in kinds.items() if "text" in held or len(held) > 1]
 
 
 def _kinds_of_text(
-    file: DelimitedFile, names: Sequence[str], at_once: int
+    file: DelimitedFile, names: Sequence[str], at_once: int, most: int | None
 ) -> dict[str, numerals.Kinds]:
-    """What the texts of some columns can be, as the whole file has them."""
+    """What the texts of some columns can be, in so many rows or all."""
     kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
-    for part in file.parts(min(at_once, ROWS_AT_ONCE), usecols=names, dtype=str):
+    options = {"usecols": names, "dtype": str, "nrows": most}
+    for part in file.parts(min(at_once, ROWS_AT_ONCE), **options) if names else ():
         for name in names:
             cells = pa.array(part[name], pa.string(), from_pandas=True)
             for kind, (text, count) in numerals.cells_by_kind(cells).items():
