@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kd_mlflow.population.calibration import BOUNDS, fit_temperatures
 from kd_mlflow.population.network import Population
+from kd_mlflow.population.selection import BOUNDS, fit_temperatures
 
 
 @pytest.fixture

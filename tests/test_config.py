@@ -15,7 +15,7 @@ from kd_mlflow.config.entry_points import (
     SweepConfig,
     TeachersConfig,
 )
-from kd_mlflow.config.groups import DataOptions, EnsembleOptions, GateOptions, StudentOptions
+from kd_mlflow.config.groups import DataOptions, EnsembleOptions, GateOptions, StudentRecipe
 from kd_mlflow.config.options import recipe_text, text_value
 from kd_mlflow.config.recipes import BEST, FROM_ROWS, HUGE, TABLE, Falling, recipe_value
 from kd_mlflow.errors import ConfigError
@@ -127,7 +127,7 @@ def test_a_value_on_its_bound_is_taken(name, value):
 @pytest.mark.parametrize(("text", "sizes"), [("64,32", (64, 32)), ("8", (8,)), ("5, 4", (5, 4))])
 def test_hidden_sizes_are_read_from_text(text, sizes):
     """Hidden sizes come as text with commas and are kept as whole numbers."""
-    assert StudentOptions(student_hidden=text).student_hidden == sizes
+    assert StudentRecipe(student_hidden=text).student_hidden == sizes
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -246,8 +246,8 @@ def test_values_are_written_as_the_command_line_takes_them(value, text):
 
 def test_text_reads_back():
     """Hidden sizes written as text give the same configuration when read."""
-    options = StudentOptions(student_hidden=(7, 6, 5))
-    assert StudentOptions(student_hidden=options.as_text()["student_hidden"]) == options
+    options = StudentRecipe(student_hidden=(7, 6, 5))
+    assert StudentRecipe(student_hidden=options.as_text()["student_hidden"]) == options
 
 
 def test_as_text_names_every_option():

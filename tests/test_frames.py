@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.frames import as_frame
+from kd_mlflow.table.files import as_frame
 from kd_mlflow.table.loading import load_table
 
 ROWS = 60

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.dataset import Dataset, split_rows
-from kd_mlflow.table.folds import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.table.groups import GroupSizes
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.table.sources import Reading

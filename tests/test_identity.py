@@ -10,6 +10,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import identity
 from kd_mlflow.distillation.identity import fingerprint, member_seeds
+from kd_mlflow.distillation.inputs import held_out_rows
 from kd_mlflow.distillation.students import (
     calibrated,
     student_groups,
@@ -18,7 +19,6 @@ from kd_mlflow.distillation.students import (
 )
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.table.dataset import Dataset, Identity, Split, read_dataset
-from kd_mlflow.table.folds import held_out_rows
 
 RECORDED = {
     6: {

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from kd_mlflow.config.entry_points import DistillConfig
-from kd_mlflow.distillation import importance
+from kd_mlflow.distillation import review
 from kd_mlflow.distillation.boosting import boosting_alone
-from kd_mlflow.distillation.importance import importances
-from kd_mlflow.distillation.review import measured_columns
+from kd_mlflow.distillation.review import importances, measured_columns
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.workers import HERE
 from kd_mlflow.table.dataset import read_dataset
@@ -76,7 +75,7 @@ def test_columns_are_shuffled_in_their_own_type():
 
 def test_what_is_scored_is_bounded(monkeypatch):
     """Of many rows some are taken, the same ones each time."""
-    monkeypatch.setattr(importance, "MOST_ROWS", 50)
+    monkeypatch.setattr(review, "MOST_ROWS", 50)
     scored = []
 
     def count(rows):
@@ -84,7 +83,7 @@ def test_what_is_scored_is_bounded(monkeypatch):
         return by_signal(rows)
 
     once = importances(FRAME, LABELS, {"first": count}, ["signal"])
-    assert scored == [50, 50 * importance.SHUFFLES]
+    assert scored == [50, 50 * review.SHUFFLES]
     assert importances(FRAME, LABELS, {"first": count}, ["signal"]) == once
 
 

@@ -28,8 +28,7 @@ from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import encode, reads_texts
 from kd_mlflow.table import scored
 from kd_mlflow.table.dataset import read_dataset
-from kd_mlflow.table.delimited import read_delimited
-from kd_mlflow.table.delimited_parts import DelimitedParts
+from kd_mlflow.table.delimited import delimited_parts, read_delimited
 from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.profile import fit_profile
@@ -136,7 +135,7 @@ def test_parts_are_read_as_the_whole_is(tmp_path, seed, marks):
     literal = [column["name"] for column in columns if column["form"]["literal"]]
     whole = encode(read_delimited(path, texts=texts, literal=literal), columns)
     names = [column["name"] for column in columns]
-    cut = DelimitedParts(path, 7, separator="", decimal="")
+    cut = delimited_parts(path, 7, separator="", decimal="")
     each = [encode(part, columns) for part in cut.read(names, texts=texts, literal=literal)]
     assert cut.rows == len(table)
     assert max(map(len, each)) == 7

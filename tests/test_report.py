@@ -18,9 +18,8 @@ import torch
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint, Speed
-from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.logits import Logits, compared, second_class
-from kd_mlflow.distillation.review import ENSEMBLE, STUDENT
+from kd_mlflow.distillation.review import ENSEMBLE, STUDENT, Importance
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part

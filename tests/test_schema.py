@@ -9,8 +9,7 @@ from test_drift import ENCODING, PROFILE, TRAIN
 
 from kd_mlflow.report.review import gaps_text, range_text, sent_table
 from kd_mlflow.table.encoding import fit_encoding
-from kd_mlflow.table.profile import fit_profile
-from kd_mlflow.table.schema import DATES, caller_schema
+from kd_mlflow.table.profile import DATES, caller_schema, fit_profile
 
 SCHEMA = caller_schema(ENCODING, PROFILE)
 COLUMNS = {column.name: column for column in SCHEMA.columns}

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kd_mlflow.population.calibration import fit_temperature
 from kd_mlflow.population.losses import AVERAGES, average_probabilities
-from kd_mlflow.population.selection import Unseen, choose
+from kd_mlflow.population.selection import Unseen, choose, fit_temperature
 
 N, M, CLASSES, MEMBERS = 300, 80, 3, 4
 

@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
+from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.teachers import (
     Ensemble,
@@ -23,7 +24,6 @@ from kd_mlflow.population.history import HELD_OUT, ignore_epoch
 from kd_mlflow.population.selection import Mixture
 from kd_mlflow.population.workers import HERE, Workers
 from kd_mlflow.table.dataset import Dataset, Split, read_dataset
-from kd_mlflow.table.folds import ALWAYS_TRAINED, folds, held_out_rows
 
 OPTIONS = part_of(TeachersConfig)
 

@@ -213,8 +213,8 @@ class EnsembleOptions(Options):
 
 
 @option_group
-class StudentOptions(Options):
-    """The students, distilled and baseline."""
+class StudentRecipe(TrainingOptions):
+    """All that a student's training depends on, distilled and baseline."""
 
     temperature: float = by_recipe("Temperature T of both sides' logits.", rules.POSITIVE)
     alpha: float = by_recipe("Weight of the soft loss; the hard loss has the rest.", rules.SHARE)
@@ -263,11 +263,6 @@ class StudentOptions(Options):
     calibrate: bool = option(
         False, "Scale each student's logits by one temperature fitted on validation rows."
     )
-
-
-@option_group
-class StudentRecipe(StudentOptions, TrainingOptions):
-    """All that a student's training depends on."""
 
 
 @option_group

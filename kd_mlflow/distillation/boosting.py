@@ -24,7 +24,7 @@ from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, 
 from kd_mlflow.distillation.identity import BOOSTING_STREAM, MOST_SEED
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot
 from kd_mlflow.population.history import (
     HELD_OUT,
     OnEpoch,
@@ -44,11 +44,7 @@ if TYPE_CHECKING:  # it takes a third of a second, and commands that train nothi
 
 BOOSTING = "boosting"
 
-SETTINGS = {
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-}
+SETTINGS = {"deterministic": True, "force_row_wise": True, "verbosity": -1}
 """Of every boosted model."""
 
 SAMPLED = {"feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1}
@@ -91,6 +87,8 @@ class Trees:
     name: str = BOOSTING
     work: ClassVar[int] = TREE_WORK
 
+    requirements: ClassVar[tuple[str, ...]] = ("lightgbm",)
+
     @property
     def words(self) -> str:
         """What its members are, for people."""
@@ -122,11 +120,6 @@ class Trees:
         if len(self.encoding.classes) == 2:  # one number per row: the second class's log odds
             raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
         return torch.from_numpy(np.stack(raw).astype(np.float32))
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """LightGBM."""
-        return ("lightgbm",)
 
     def save(self, folder: Path) -> None:
         """Write ``trees-01.txt`` ... in LightGBM's own format, two documents beside them."""
@@ -212,54 +205,48 @@ class BoostingTraining:
     def parameters(self, seed: int) -> dict[str, Any]:
         """LightGBM's parameters for one model."""
         classes = len(self.encoding.classes)
-        task = (
-            {"objective": "binary", "metric": ["binary_logloss", "binary_error"]}
-            if classes == 2
-            else {
-                "objective": "multiclass",
-                "num_class": classes,
-                "metric": ["multi_logloss", "multi_error"],
-            }
-        )
+        many = {"objective": "multiclass", "num_class": classes}
+        of = "binary" if classes == 2 else "multi"
         own = {
+            "metric": [f"{of}_logloss", f"{of}_error"],
             "learning_rate": self.rate,
             "num_leaves": self.leaves,
             "lambda_l2": self.penalty,
             "num_threads": self.threads,
             "seed": seed % MOST_SEED,
         }
+        task = {"objective": "binary"} if classes == 2 else many
         return {**SETTINGS, **task, **own, **(SAMPLED if self.sampled else {})}
 
 
 def boosting_trainings(given: TeacherInputs) -> list[BoostingTraining]:
-    """Every second model samples columns; each half is a family, as with networks."""
-    seeds = given.seeds(BOOSTING_STREAM, given.config.n_boosted)
-    half = len(seeds) // 2
-    halves = ((False, seeds[half:]), (True, seeds[:half]))
-    return [_training(given, own, sampled=sampled) for sampled, own in halves if own]
+    """Each model is trained on the rows that it does not hold out.
 
-
-def _training(given: TeacherInputs, seeds: Sequence[int], *, sampled: bool) -> BoostingTraining:
-    """The training of boosted models, each on the rows that it does not hold out.
-
-    A tree of a ``sampled`` one sees some of the columns and rows.
+    Trees of every second one see some of the columns and rows; each half is a family, as with
+    networks.
     """
     config, encoding, dataset = given.config, given.encoding, given.dataset
+    seeds = given.seeds(BOOSTING_STREAM, config.n_boosted)
+    half = len(seeds) // 2
     train, val = (encoding.encode(dataset.features(side)) for side in ("train", "val"))
-    return BoostingTraining(
-        encoding=encoding,
-        train=train,
-        val=val,
-        labels=dataset.labels("train"),
-        val_labels=dataset.labels("val"),
-        held_out=tuple(given.folds(len(seeds))),
-        seeds=seeds,
-        rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
-        patience=PATIENCE,
-        leaves=config.boosting_leaves,
-        rate=config.boosting_rate,
-        sampled=sampled,
-    )
+    return [
+        BoostingTraining(
+            encoding=encoding,
+            train=train,
+            val=val,
+            labels=dataset.labels("train"),
+            val_labels=dataset.labels("val"),
+            held_out=given.folds(len(own)),
+            seeds=own,
+            rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
+            patience=PATIENCE,
+            leaves=config.boosting_leaves,
+            rate=config.boosting_rate,
+            sampled=sampled,
+        )
+        for sampled, own in ((False, seeds[half:]), (True, seeds[:half]))
+        if own
+    ]
 
 
 def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingTraining:
@@ -303,12 +290,7 @@ def _grow(
     follow = _Follow(own, watch, patience=training.patience)
     text = _text(training, place, follow)
     curves = {name: np.array(values)[:, None] for name, values in follow.curves.items()}
-    model = Snapshot(
-        epochs=len(curves[HELD_OUT]),
-        arrays=curve_arrays(curves),
-        documents=({TEXT: text},),
-        done=True,
-    )
+    model = Snapshot.finished(curves, {}, ({TEXT: text},))
     checkpoints.write(own, model)
     return place, model
 

@@ -42,16 +42,12 @@ class CatBoostModels(FoldFamily):
     """A model is its file's bytes, the places of its categories, the count of its numbers."""
 
     name, words = NAME, "CatBoost models"
+    requirements = (NAME,)
 
     @property
     def parameters(self) -> tuple[int, ...]:
         """Leaf values and thresholds of each model: a level of a tree has one threshold."""
         return tuple(int(model["numbers"]) for model in self.models)
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """CatBoost."""
-        return (NAME,)
 
     def fit_fold(self, fold: Fold, seed: int) -> Arrays:
         """Fit one model by CatBoost's defaults, on all cores.

@@ -12,12 +12,12 @@ import pandas as pd
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.importance import Importance
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import (
     ENSEMBLE,
     STUDENT,
+    Importance,
     column_importances,
     compared_thresholds,
     compared_weights,
@@ -40,8 +40,7 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
 from kd_mlflow.table.hashing import distinct_rows
-from kd_mlflow.table.profile import Profile, bin_places, fit_profile
-from kd_mlflow.table.schema import CallerSchema, caller_schema
+from kd_mlflow.table.profile import CallerSchema, Profile, bin_places, caller_schema, fit_profile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,10 +79,7 @@ def compared(
 
 
 def seed_scores(
-    logits: Tensor,
-    labels: Counts,
-    threshold: Cutoff | None = None,
-    groups: Counts | None = None,
+    logits: Tensor, labels: Counts, threshold: Cutoff | None = None, groups: Counts | None = None
 ) -> SeedScores:
     """The answers of models of one kind.  Shape: (seeds, n, classes), labels and groups (n,)."""
     return SeedScores.of(

@@ -15,12 +15,7 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
 from kd_mlflow.distillation.identity import TEACHER_STREAM
-from kd_mlflow.distillation.inputs import (
-    TeacherInputs,
-    label_tensors,
-    schedule_of,
-    training_rows,
-)
+from kd_mlflow.distillation.inputs import TeacherInputs, label_tensors, schedule_of, training_rows
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
@@ -47,6 +42,8 @@ class Networks:
     name: str = MLP
     work: ClassVar[int] = 1
 
+    requirements: ClassVar[tuple[str, ...]] = ()
+
     @property
     def words(self) -> str:
         """What its members are, for people."""
@@ -67,11 +64,6 @@ class Networks:
         encoded = torch.from_numpy(self.encoding.encode(features)).to(device)
         inputs = Inputs(encoded, Scaler(self.encoding).to(device))
         return self.population.logits(inputs).cpu()
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     def save(self, folder: Path) -> None:
         """Write ``weights.npz``, what describes it, and ``scaler.npz``, by which it is served."""
@@ -118,7 +110,7 @@ class NetworkTraining:
     @property
     def epochs(self) -> int:
         """Most epochs."""
-        return self.task.schedule.epochs
+        return self.task.epochs
 
     def fit(
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE

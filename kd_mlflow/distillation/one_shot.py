@@ -16,19 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_mlflow.distillation.families import (
-    ENCODING,
-    Family,
-    Kind,
-    Trained,
-    read_json,
-    write_json,
-)
+from kd_mlflow.distillation.families import ENCODING, Family, Kind, Trained, read_json, write_json
 from kd_mlflow.distillation.identity import family_stream
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot, curve_arrays
+from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot
 from kd_mlflow.population.history import HELD_OUT, History, OnEpoch, replay, side_by_side
 from kd_mlflow.population.sampling import RowNumbers
 from kd_mlflow.population.workers import Workers
@@ -80,11 +73,11 @@ class Fold:
 class Recipe(Protocol[M]):
     """How one model of a family is fitted, asked and kept in checkpoints."""
 
-    def fit(self, fold: Fold, seed: int) -> M:
-        """Fit one model."""
+    def fit_fold(self, fold: Fold, seed: int) -> M:
+        """Fit one model, which may stop by the rows that it leaves out."""
 
-    def logits(self, model: M, features: pd.DataFrame) -> Floats:
-        """Shape: n raw rows -> (n, classes)."""
+    def ask(self, model: M, features: pd.DataFrame) -> Floats:
+        """Score raw rows with one model.  Shape: n rows -> (n, classes), logits."""
 
     def pack(self, model: M) -> Arrays:
         """The model as arrays."""
@@ -115,37 +108,33 @@ class FoldTraining(Generic[M]):
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
     ) -> Trained:
         """Fit one model after the other in this process; a model may use all cores."""
-        own = checkpoints.owned_by(seeds=list(self.seeds))
+        own, recipe = checkpoints.owned_by(seeds=list(self.seeds)), self.recipe
+        train, labels = self.dataset.features("train"), self.dataset.labels("train")
         models, curves = [], []
         for place, found in enumerate(own.found(len(self.seeds))):
             member = slice(place, place + 1)
             if found:
                 packed = found.arrays.items()
                 arrays = {n[len(MODEL) :]: v[0] for n, v in packed if n.startswith(MODEL)}
-                model, history = self.recipe.unpack(arrays), found.curves
+                model, history = recipe.unpack(arrays), found.curves
             else:
-                model = self._fit(place)
-                history = self._curves(model, place)
+                fold = Fold.of(train, labels, self.held_out[place])
+                model = recipe.fit_fold(fold, self.seeds[place])
+                history = self._curves(model, fold)
                 if own.folder:
-                    own.write(member, _snapshot(self.recipe.pack(model), history))
+                    arrays = {f"{MODEL}{n}": v[None] for n, v in recipe.pack(model).items()}
+                    own.write(member, Snapshot.finished(history, arrays))
             replay(member, history, on_epoch)
             models.append(model)
             curves.append(history)
         return Trained(
-            family=self.recipe.family(tuple(models)),
+            family=recipe.family(tuple(models)),
             history=side_by_side(curves),
             held_out=self.held_out,
         )
 
-    def _fit(self, place: int) -> M:
-        train, labels = self.dataset.features("train"), self.dataset.labels("train")
-        fold = Fold.of(train, labels, self.held_out[place])
-        return self.recipe.fit(fold, self.seeds[place])
-
-    def _curves(self, model: M, place: int) -> History:
+    def _curves(self, model: M, fold: Fold) -> History:
         """Log loss on the rows of each side, and accuracy on the validation rows."""
-        train, labels = self.dataset.features("train"), self.dataset.labels("train")
-        fold = Fold.of(train, labels, self.held_out[place])
         sides = {
             "train_loss": (fold.features, fold.labels),
             HELD_OUT: (fold.held_out_features, fold.held_out_labels),
@@ -153,18 +142,10 @@ class FoldTraining(Generic[M]):
         }
         curves = {}
         for name, (rows, truth) in sides.items():
-            logits = torch.from_numpy(self.recipe.logits(model, rows))[None]
+            logits = torch.from_numpy(self.recipe.ask(model, rows))[None]
             found = validation_metrics(logits, torch.from_numpy(truth))
             curves[name] = found["val_loss"].double().numpy()[None]
         return curves | {"val_accuracy": found["val_accuracy"].double().numpy()[None]}
-
-
-def _snapshot(arrays: Arrays, history: History) -> Snapshot:
-    """A complete model with its curves."""
-    packed = {f"{MODEL}{name}": values[None] for name, values in arrays.items()}
-    return Snapshot(
-        epochs=1, arrays={**packed, **curve_arrays(history)}, documents=({},), done=True
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +161,7 @@ class FoldFamily(ABC):
     name: ClassVar[str]
     words: ClassVar[str]
     work: ClassVar[int] = 1
+    requirements: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def fit_fold(self, fold: Fold, seed: int) -> Arrays:
@@ -198,14 +180,21 @@ class FoldFamily(ABC):
         """Numbers of each model's arrays."""
         return tuple(sum(values.size for values in model.values()) for model in self.models)
 
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+    def ask(self, model: Arrays, features: pd.DataFrame) -> Floats:
+        return self.score(model, self.encoding.encode(features))
+
+    def pack(self, model: Arrays) -> Arrays:
+        return model
+
+    def unpack(self, arrays: Arrays) -> Arrays:
+        return arrays
+
+    def family(self, models: tuple[Arrays, ...]) -> Self:
+        return replace(self, models=models)
 
     def members(self, members: slice) -> Self:
         """Some members as a family of their own."""
-        return replace(self, models=self.models[members])
+        return self.family(self.models[members])
 
     def logits(self, features: pd.DataFrame) -> Tensor:
         """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
@@ -239,7 +228,7 @@ class FoldFamily(ABC):
     @classmethod
     def _trainings(cls, given: TeacherInputs) -> list[FoldTraining[Arrays]]:
         empty = cls(encoding=given.encoding)
-        return [fold_training(given, cls.name, cls.words, _OfArrays(empty))]
+        return [fold_training(given, cls.name, cls.words, empty)]
 
 
 class ArrayFamily(FoldFamily):
@@ -254,28 +243,6 @@ class ArrayFamily(FoldFamily):
     @abstractmethod
     def fit_arrays(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Arrays:
         """Fit one model.  Shape: x encoded columns (n, columns), gaps NaN; y class numbers (n,)."""
-
-
-@dataclass(frozen=True)
-class _OfArrays:
-    """How a family of arrays is made of its subclass's two functions."""
-
-    empty: FoldFamily
-
-    def fit(self, fold: Fold, seed: int) -> Arrays:
-        return self.empty.fit_fold(fold, seed)
-
-    def logits(self, model: Arrays, features: pd.DataFrame) -> Floats:
-        return self.empty.score(model, self.empty.encoding.encode(features))
-
-    def pack(self, model: Arrays) -> Arrays:
-        return model
-
-    def unpack(self, arrays: Arrays) -> Arrays:
-        return arrays
-
-    def family(self, models: tuple[Arrays, ...]) -> Family:
-        return replace(self.empty, models=models)
 
 
 def fold_training(

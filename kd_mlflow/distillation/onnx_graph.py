@@ -6,8 +6,6 @@ onnx and onnxruntime are the package's extra ``onnx``; they are imported where t
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kd_mlflow.distillation.footprint import CALLS, median_ms
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.serving.scoring import Network
@@ -27,9 +26,6 @@ OPSET, IR_VERSION = 17, 8
 
 TOLERANCE = 1e-6
 """How far a probability may be from the served model's."""
-
-TIMED_ROWS = 300
-"""Rows asked about one by one for the latency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +68,9 @@ def onnx_student(module: StudentModule, encoded: NDArray[np.float32]) -> OnnxStu
             f"{TOLERANCE:.0e} being allowed; leave export at none"
         )
     return OnnxStudent(
-        content=content, max_difference=difference, latency_ms=_latency_ms(session, encoded)
+        content=content,
+        max_difference=difference,
+        latency_ms=median_ms(lambda: session.run(None, {INPUT: encoded[:1]}), CALLS),
     )
 
 
@@ -82,16 +80,6 @@ def _session(content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # handing so few numbers to a thread takes longer than they do
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def _latency_ms(session: Any, encoded: NDArray[np.float32]) -> float:
-    """Median milliseconds of one row."""
-    times = []
-    for i in range(min(TIMED_ROWS, len(encoded))):
-        start = time.perf_counter()
-        session.run(None, {INPUT: encoded[i : i + 1]})
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
 
 
 def graph_of(module: StudentModule) -> bytes:

@@ -1,25 +1,33 @@
-"""What a reviewer asks of the registered student: how it decides, what counts, where it fails."""
+"""What a reviewer asks of the registered student: how it decides, what counts, where it fails.
+
+What a column counts is how much worse a model gets when its values are shuffled: Breiman (2001),
+"Random Forests", Machine Learning 45, on rows that nothing was trained on. scikit-learn's
+``permutation_importance`` gives the spread over shuffles alone; a reader needs the interval that so
+few rows allow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.importance import MOST_COLUMNS, Importance, importances
 from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses, second_class
 from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.class_weights import ClassWeight, choose_weights, weighed
+from kd_mlflow.evaluation.intervals import Interval, loss_difference
 from kd_mlflow.evaluation.thresholds import (
     NONE,
     RULES,
@@ -35,6 +43,22 @@ from kd_mlflow.table.profile import Profile
 
 STUDENT, ENSEMBLE = "registered student", "ensemble"
 """Whom reviewers compare: who is served, and who taught it."""
+
+Scorer = Callable[[pd.DataFrame], Tensor]
+"""Scores raw rows.  Shape: n rows -> (n, classes), logits."""
+
+SHUFFLES = 2
+"""How often each column is shuffled; more would only narrow what rows leave wide."""
+
+MOST_ROWS, MOST_COLUMNS = 1_000, 30
+"""Rows that are scored for each column, and columns that are shuffled: bounds the time it takes."""
+
+
+class Importance(NamedTuple):
+    """How much the log loss of each model rises when one column's values are shuffled, in nats."""
+
+    column: str
+    rise: Mapping[str, Interval]
 
 
 def decision_threshold(
@@ -135,3 +159,41 @@ def weakest_rows(
         ensemble_losses=ensemble_losses,
         groups=logits.groups,
     )
+
+
+def importances(
+    features: pd.DataFrame,
+    labels: NDArray[np.int64],
+    scorers: Mapping[str, Scorer],
+    columns: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
+) -> tuple[Importance, ...]:
+    """The columns by what shuffling them costs the first model, the costliest first.
+
+    All models see the same shuffles of the same rows, whose intervals are by ``groups`` where there
+    are any.  Shape: n rows, labels and groups (n,).
+    """
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.permutation(len(features))[:MOST_ROWS])
+    rows, labels = features.iloc[chosen], labels[chosen]
+    groups = None if groups is None else groups[chosen]
+    before = {who: row_losses(score(rows)[None], labels) for who, score in scorers.items()}
+    found = []
+    for name in columns:
+        each = [_shuffled(rows, name, rng) for _ in range(SHUFFLES)]
+        shuffled = pd.concat(each, ignore_index=True)  # somebody's model may look rows up by it
+        rise = {}
+        for who, score in scorers.items():
+            after = row_losses(score(shuffled).reshape(SHUFFLES, len(labels), -1), labels)
+            rise[who] = loss_difference(after, before[who], groups)
+        found.append(Importance(name, rise))
+    first = next(iter(scorers))
+    return tuple(sorted(found, key=lambda each: -each.rise[first].value))
+
+
+def _shuffled(rows: pd.DataFrame, name: str, rng: np.random.Generator) -> pd.DataFrame:
+    """The rows with one column's values in another order."""
+    changed = rows.copy(deep=False)
+    order = rng.permutation(len(rows))
+    changed[name] = rows[name].iloc[order].set_axis(rows.index)
+    return changed

@@ -16,14 +16,7 @@ from kd_mlflow.evaluation.grouped import mean_error
 from kd_mlflow.evaluation.intervals import Interval, loss_difference, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.profile import (
-    GAP,
-    Profile,
-    bin_names,
-    bin_places,
-    column_values,
-    value_text,
-)
+from kd_mlflow.table.profile import GAP, Profile, bin_names, bin_places, column_values, value_text
 
 LEAST_ROWS, LEAST_SHARE = 30, 0.02
 """A segment has so many rows and such a share of them, or its loss would be chance."""

@@ -16,10 +16,10 @@ from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of,
 from kd_mlflow.distillation.logits import agreements, validation_metrics
 from kd_mlflow.distillation.networks import PLAIN
 from kd_mlflow.distillation.teachers import Teacher
-from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Sampling
+from kd_mlflow.population.selection import fit_temperatures
 from kd_mlflow.population.training import Rows, Task
 from kd_mlflow.table import new_rows
 from kd_mlflow.table.dataset import Dataset

@@ -22,9 +22,7 @@ from kd_mlflow.distillation.families import (
     read_json,
     write_json,
 )
-from kd_mlflow.distillation.identity import (
-    FORMAT,
-)
+from kd_mlflow.distillation.identity import FORMAT
 from kd_mlflow.distillation.inputs import TeacherInputs, teachers_encoding
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.errors import RunError
@@ -213,10 +211,10 @@ class Ensemble:
         return replace(
             self,
             families=tuple(self.families[i] for i in kept),
-            mixture=Mixture(
+            mixture=replace(
+                mixture,
                 shares=tuple(mixture.shares[i] for i in kept),
                 temperatures=tuple(mixture.temperatures[i] for i in kept),
-                temperature=mixture.temperature,
             ),
         )
 

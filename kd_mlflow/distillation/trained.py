@@ -14,12 +14,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.logits import teacher_student_kl
 from kd_mlflow.distillation.menu import Fit, Trial
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.distillation.students import (
-    StudentSetting,
-    TransferSet,
-    calibrated,
-    student_task,
-)
+from kd_mlflow.distillation.students import StudentSetting, TransferSet, calibrated, student_task
 from kd_mlflow.population.history import History
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs

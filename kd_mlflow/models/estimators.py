@@ -150,7 +150,7 @@ class EstimatorRecipe:
     dtypes: Mapping[str, str]
     pickle: bool
 
-    def fit(self, fold: Fold, seed: int) -> Fitted:
+    def fit_fold(self, fold: Fold, seed: int) -> Fitted:
         """Fit one to raw rows and class numbers from 0, those of the classes that are there.
 
         Raises TrainingError for whatever the user's code or its library raises.
@@ -188,8 +188,8 @@ class EstimatorRecipe:
         free = [name for name in given if name in seeds and given[name] is None]
         return model.set_params(**dict.fromkeys(free, seed % MOST_SEED)) if free else model
 
-    def logits(self, model: Fitted, features: pd.DataFrame) -> Floats:
-        """Shape: n raw rows -> (n, classes)."""
+    def ask(self, model: Fitted, features: pd.DataFrame) -> Floats:
+        """Score raw rows with one classifier.  Shape: n rows -> (n, classes), logits."""
         return answer(self.name, model, features, len(self.encoding.classes))
 
     def pack(self, model: Fitted) -> Arrays:
@@ -238,10 +238,10 @@ class EstimatorRecipe:
         rows = pd.Series(labels).groupby(labels).head(TRIED_ROWS).index.to_numpy()
         self.unfitted(0)
         try:
-            model = self.fit(Fold.of(features.iloc[rows], labels[rows], rows[:0]), 0)
+            model = self.fit_fold(Fold.of(features.iloc[rows], labels[rows], rows[:0]), 0)
         except TrainingError:
             return
-        self.logits(model, features.head(TRIED_ROWS))
+        self.ask(model, features.head(TRIED_ROWS))
         with tempfile.TemporaryDirectory() as place:
             store(self.name, model.model, Path(place) / "model", pickle=self.pickle)
 

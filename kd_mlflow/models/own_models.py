@@ -34,8 +34,7 @@ from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.table.profile import Profile
-from kd_mlflow.table.schema import caller_schema
+from kd_mlflow.table.profile import Profile, caller_schema
 from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kd_mlflow.population.network import Population
-from kd_mlflow.population.sampling import DROPOUT_STREAM, Document, plain
+from kd_mlflow.population.sampling import DROPOUT_STREAM, Streams
 
 ALIGNMENT = 16
 """A member's matrices start at multiples of so many floats, which is 64 bytes.
@@ -25,7 +24,7 @@ DROPOUT_LEVELS = 256
 Shapes = Sequence[tuple[int, int]]
 
 
-class DropoutStreams:
+class DropoutStreams(Streams):
     """Random bytes for dropout masks: what a member receives depends on its own seed alone.
 
     Bytes against a threshold cost a small part of what Bernoulli draws cost, which would
@@ -33,29 +32,17 @@ class DropoutStreams:
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        self._streams = [
-            np.random.SFC64(np.random.SeedSequence(entropy=seed, spawn_key=(DROPOUT_STREAM,)))
-            for seed in seeds
-        ]
+        streams = [np.random.SeedSequence(seed, spawn_key=(DROPOUT_STREAM,)) for seed in seeds]
+        super().__init__([np.random.SFC64(stream) for stream in streams])
 
     def draw(self, batch: int, width: int) -> Tensor:
         """Return uniform bytes.  Shape: (k, batch, width), uint8, on the host."""
         size = batch * width
-        words = np.empty((len(self._streams), -(-size // 8)), dtype=np.uint64)
-        for row, stream in zip(words, self._streams, strict=True):
+        words = np.empty((len(self._bits), -(-size // 8)), dtype=np.uint64)
+        for row, stream in zip(words, self._bits, strict=True):
             row[:] = stream.random_raw(row.size)
         drawn = torch.from_numpy(words.view(np.uint8))[:, :size]
-        return drawn.reshape(len(self._streams), batch, width)
-
-    @property
-    def state(self) -> list[Document]:
-        """Each member's stream."""
-        return [plain(stream.state) for stream in self._streams]
-
-    @state.setter
-    def state(self, state: Sequence[Any]) -> None:
-        for stream, own in zip(self._streams, state, strict=True):
-            stream.state = own
+        return drawn.reshape(len(self._bits), batch, width)
 
 
 class Backprop:
@@ -70,7 +57,9 @@ class Backprop:
         self._layers, self._k, self._sizes = population.stack, population.k, population.sizes
         self.dropout = DropoutStreams(seeds)
         self._threshold = round(population.dropout * DROPOUT_LEVELS)
-        self._scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - self._threshold)
+        scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - self._threshold)
+        # 1 / keep rate behind a dropout layer, applied as the next matrix product's ``alpha``
+        self._scales = [1.0, *[scale] * len(self._layers)]
         self._buffers: dict[int, _Buffers] = {}
         own = list(population.parameters())
         self._shapes = [(p.shape[1], p.shape[2]) for p in own]
@@ -107,7 +96,7 @@ class Backprop:
         now.activations[0].copy_(x)
         for i, layer in enumerate(self._layers):
             h, y = now.activations[i : i + 2]
-            torch.baddbmm(layer.bias, h, layer.weight, alpha=self._scale_of(i), out=y)
+            torch.baddbmm(layer.bias, h, layer.weight, alpha=self._scales[i], out=y)
             if i < len(now.keeps):
                 y.relu_()
                 if self._threshold:
@@ -124,20 +113,16 @@ class Backprop:
         upstream = now.deltas[-1].copy_(gradient)
         for i in reversed(range(len(self._layers))):
             h, (weight, bias) = now.activations[i], self._gradients[2 * i : 2 * i + 2]
-            torch.baddbmm(weight, h.mT, upstream, beta=0, alpha=self._scale_of(i), out=weight)
+            torch.baddbmm(weight, h.mT, upstream, beta=0, alpha=self._scales[i], out=weight)
             torch.sum(upstream, dim=1, keepdim=True, out=bias)
             if i:
                 delta, own = now.deltas[i - 1], self._layers[i].weight.mT
-                torch.baddbmm(delta, upstream, own, beta=0, alpha=self._scale_of(i), out=delta)
+                torch.baddbmm(delta, upstream, own, beta=0, alpha=self._scales[i], out=delta)
                 # h is 0 wherever ReLU or dropout cut it: it is the only mask that is needed
                 torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
                 upstream = delta
         if decays is not None:
             self._gradient.addcmul_(self.parameters.data, decays)
-
-    def _scale_of(self, layer: int) -> float:
-        """1 / keep rate behind a dropout layer, applied as the next matrix product's ``alpha``."""
-        return self._scale if layer else 1.0
 
     def _buffers_of(self, batch: int) -> _Buffers:
         if batch not in self._buffers:

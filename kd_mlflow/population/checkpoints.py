@@ -48,6 +48,21 @@ class Snapshot:
     steps: int = 0
     done: bool = False
 
+    @classmethod
+    def finished(
+        cls,
+        curves: History,
+        arrays: Mapping[str, NDArray[Any]],
+        documents: tuple[Document, ...] = ({},),
+    ) -> Snapshot:
+        """Members whose training is done, with their curves."""
+        return cls(
+            epochs=len(curves["train_loss"]),
+            arrays={**arrays, **curve_arrays(curves)},
+            documents=documents,
+            done=True,
+        )
+
     @property
     def reached(self) -> tuple[bool, int, int]:
         """How far the training had come; of two snapshots the one with more is farther."""
@@ -130,6 +145,10 @@ class Checkpoints:
         """The checkpoints of the training with this description."""
         return replace(self, owner=json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **owner})))
 
+    def due(self, since: float) -> bool:
+        """Whether it is time for a snapshot, the last one being of that moment of the clock."""
+        return self.folder is not None and time.monotonic() - since >= self.every_s
+
     def found(self, k: int) -> list[Snapshot | None]:
         """The farthest snapshot of each of ``k`` members; None for one that has none."""
         best: list[Snapshot | None] = [None] * k
@@ -178,24 +197,3 @@ class Checkpoints:
 
 NOWHERE = Checkpoints()
 """The null checkpoints."""
-
-
-class Keeper:
-    """Keeps the snapshots of one chunk as their time comes."""
-
-    def __init__(self, checkpoints: Checkpoints, members: slice) -> None:
-        self._checkpoints, self._members = checkpoints, members
-        self._last = time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time for a snapshot."""
-        checkpoints = self._checkpoints
-        return (
-            checkpoints.folder is not None and time.monotonic() - self._last >= checkpoints.every_s
-        )
-
-    def keep(self, snapshot: Snapshot) -> None:
-        """Write a snapshot."""
-        self._checkpoints.write(self._members, snapshot)
-        self._last = time.monotonic()

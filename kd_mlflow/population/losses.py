@@ -6,6 +6,7 @@ Hinton, Vinyals & Dean (2015), "Distilling the Knowledge in a Neural Network", a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -38,12 +39,7 @@ def average_probabilities(member_logits: Tensor, weights: Tensor | None = None) 
     return (log_shares + weights.to(member_logits).log()[:, None, None]).logsumexp(dim=0)
 
 
-class Average(Protocol):
-    """An ensemble's logits from its members', which count alike or by weights that sum to 1."""
-
-    def __call__(self, member_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Shape: (k, batch, classes), (k,) -> (batch, classes)."""
-
+Average = Callable[..., Tensor]
 
 AVERAGES: dict[str, Average] = {"logits": average_logits, "probabilities": average_probabilities}
 """How an ensemble's logits come from its members', by the option ``averaging``."""

@@ -148,18 +148,31 @@ class RowOrders:
         self._left = shuffled[len(shuffled) - state["left"] :]
 
 
-class MixupWeights:
+class Streams:
+    """Random streams, one per member; what continues them is their state."""
+
+    def __init__(self, bits: Sequence[np.random.BitGenerator]) -> None:
+        self._bits = bits
+
+    @property
+    def state(self) -> list[Document]:
+        """Each member's stream."""
+        return [plain(bits.state) for bits in self._bits]
+
+    @state.setter
+    def state(self, state: Sequence[Document]) -> None:
+        for bits, own in zip(self._bits, state, strict=True):
+            bits.state = own
+
+
+class MixupWeights(Streams):
     """Mixup's weight of each row against the row before in its batch."""
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling) -> None:
         self._epoch_rows = sampling.epoch_rows
-        self._members = [
-            (
-                parameter,
-                np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MIXUP_STREAM,))),
-            )
-            for seed, parameter in zip(seeds, sampling.mixup, strict=True)
-        ]
+        streams = [np.random.SeedSequence(seed, spawn_key=(MIXUP_STREAM,)) for seed in seeds]
+        self._members = list(zip(sampling.mixup, map(np.random.default_rng, streams), strict=True))
+        super().__init__([rng.bit_generator for _, rng in self._members])
 
     def draw(self, device: torch.device) -> Tensor | None:
         """Weights of one epoch, Beta distributed, 1 for a member that does not mix.
@@ -174,16 +187,6 @@ class MixupWeights:
                 row[:] = rng.beta(parameter, parameter, size=self._epoch_rows)
                 np.minimum(row, BELOW_ONE, out=row)
         return torch.from_numpy(drawn).to(device)
-
-    @property
-    def state(self) -> list[Document]:
-        """Each member's stream."""
-        return [plain(rng.bit_generator.state) for _, rng in self._members]
-
-    @state.setter
-    def state(self, state: Sequence[Document]) -> None:
-        for (_, rng), own in zip(self._members, state, strict=True):
-            rng.bit_generator.state = own
 
 
 class Batches:

@@ -1,7 +1,9 @@
-"""How much each family of models counts in an ensemble, chosen on rows that none was trained on.
+"""What is chosen by rows that no model was trained on: temperatures, and what a family counts.
 
-Caruana, Niculescu-Mizil, Crew & Ksikes (2004), "Ensemble Selection from Libraries of Models", ICML,
-section 2: greedy selection with replacement.
+Guo et al. (2017), "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2: one
+temperature makes probabilities as sure as they are right. Caruana, Niculescu-Mizil, Crew & Ksikes
+(2004), "Ensemble Selection from Libraries of Models", ICML, section 2: greedy selection with
+replacement.
 """
 
 from __future__ import annotations
@@ -9,11 +11,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from kd_mlflow.population.calibration import fit_temperature
 from kd_mlflow.population.losses import average_probabilities
+
+BOUNDS = (0.5, 2.0)
+"""A few dozen validation rows without an error would ask for infinite certainty."""
+
+
+def fit_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
+    """The temperature of least log loss of each member.
+
+    Shape: logits (k, n, classes), labels (n,) -> (k,).
+    """
+    return torch.tensor([fit_temperature(member, labels) for member in logits])
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> float:
+    """The temperature of least log loss, rows counting by weight.
+
+    Shape: logits (n, classes), labels and weight (n,).
+    """
+    wide = logits.double()
+    share = torch.ones(len(wide)) if weight is None else weight
+    share = (share / share.sum()).to(wide)
+
+    def log_loss(log_temperature: float) -> float:
+        scaled = wide / float(np.exp(log_temperature))
+        return float(share @ cross_entropy(scaled, labels, reduction="none"))
+
+    found = minimize_scalar(log_loss, bounds=np.log(BOUNDS), method="bounded")
+    return float(np.exp(found.x))
+
 
 ROUNDS = 30
 """Selections; a family's share is a multiple of 1 / 30."""

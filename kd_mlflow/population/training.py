@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from kd_mlflow.population.backprop import Backprop
 from kd_mlflow.population.checkpoints import (
     NOWHERE,
     Checkpoints,
-    Keeper,
     Snapshot,
     curve_arrays,
     equally_far,
@@ -130,7 +129,7 @@ class Task:
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             here = NOWHERE if pool.remote else own
             calls = (
-                delayed(_fit_chunk)(self, some, watch, Keeper(here, some), joined(found[some]))
+                delayed(_fit_chunk)(self, some, watch, here, joined(found[some]))
                 for chunk in _chunks(self, pool)
                 for some in equally_far(chunk, found)
             )
@@ -153,7 +152,7 @@ class Task:
 
 @torch.no_grad()
 def _fit_chunk(
-    task: Task, members: slice, watch: Watch, keeper: Keeper, found: Snapshot | None
+    task: Task, members: slice, watch: Watch, checkpoints: Checkpoints, found: Snapshot | None
 ) -> tuple[slice, Snapshot]:
     """Train copies of some members, from where they were found."""
     if found:
@@ -164,9 +163,9 @@ def _fit_chunk(
         chunk = _Chunk(task, members)
         if found:
             chunk.restore(found)
-        chunk.train(watch, keeper)
+        chunk.train(watch, checkpoints)
     done = chunk.done()
-    keeper.keep(done)
+    checkpoints.write(members, done)
     return members, done
 
 
@@ -198,14 +197,16 @@ class _Chunk:
         self._curves: list[dict[str, NDArray[np.float64]]] = []
         self._steps = 0
 
-    def train(self, watch: Watch, keeper: Keeper) -> None:
+    def train(self, watch: Watch, checkpoints: Checkpoints) -> None:
         """Train to the last epoch, or until all members have ended."""
+        kept = time.monotonic()
         rates = self._schedule.learning_rates(self._batches.per_epoch)
         rates = islice(rates, self._steps_behind, None)
         while len(self._curves) < self._schedule.epochs and not self._judge.ended.all():
             for x, rows, share in self._batches.epoch(self._steps):
-                if watch.over or keeper.due:
-                    keeper.keep(self.snapshot())
+                if watch.over or checkpoints.due(kept):
+                    checkpoints.write(self._members, self.snapshot())
+                    kept = time.monotonic()
                 if watch.over:
                     raise TrainingError("training was stopped")
                 self._step(x, rows, share, next(rates))
@@ -236,12 +237,8 @@ class _Chunk:
     def done(self) -> Snapshot:
         """What has come of the training: the weights of each member's best epoch, the curves."""
         best = self._judge.best(self._population)
-        return Snapshot(
-            epochs=len(self._curves),
-            arrays={**numbered(WEIGHT, list(best.parameters())), **self._curve_arrays()},
-            documents=({},) * best.k,
-            done=True,
-        )
+        weights = numbered(WEIGHT, list(best.parameters()))
+        return Snapshot.finished(self._history(), weights, ({},) * best.k)
 
     def snapshot(self) -> Snapshot:
         """All that the next steps depend on."""
@@ -260,7 +257,7 @@ class _Chunk:
                 **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
                 **self._judge.state,
                 **self._means.state,
-                **self._curve_arrays(),
+                **curve_arrays(self._history()),
             },
             documents=tuple({**orders, "dropout": dropout} for orders, dropout in streams),
         )
@@ -282,9 +279,9 @@ class _Chunk:
         step = torch.tensor(float(self._steps_behind), device=backprop.parameters.device)
         self._optimizer.state[backprop.parameters] = {"step": step, **adam}
 
-    def _curve_arrays(self) -> dict[str, NDArray[Any]]:
+    def _history(self) -> History:
         names = self._curves[0] if self._curves else ()
-        return curve_arrays({n: np.stack([curve[n] for curve in self._curves]) for n in names})
+        return {n: np.stack([curve[n] for curve in self._curves]) for n in names}
 
 
 def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from joblib import cpu_count
 
@@ -36,8 +36,11 @@ class Workers:
             with _cluster(self.dask_scheduler, shared, self.count) as cluster:
                 yield cluster
         else:
-            with Threads(self.count or cpu_count()) as threads:
+            threads = Threads(self.count or cpu_count())
+            try:
                 yield threads
+            finally:  # waits for the calls that have begun
+                threads.executor.shutdown(cancel_futures=True)
 
 
 HERE = Workers()
@@ -52,23 +55,17 @@ class Threads:
     """Threads of this process, which make calls and give results as they come.
 
     The caller's own thread only waits: an interrupt, which Python raises there, meets no step half
-    done. Leaving the block waits for the calls that have begun.
+    done.
     """
 
     remote = False
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._executor = ThreadPoolExecutor(count)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._executor.shutdown(cancel_futures=True)
+        self.executor = ThreadPoolExecutor(count)
 
     def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
-        begun = [self._executor.submit(call, *given, **named) for call, given, named in calls]
+        begun = [self.executor.submit(call, *given, **named) for call, given, named in calls]
         for future in as_completed(begun):
             yield future.result()
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.importance import MOST_ROWS, Importance
+from kd_mlflow.distillation.review import MOST_ROWS, Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
 from kd_mlflow.report.words import markdown_table, one_line, percent, safe
 from kd_mlflow.table.columns import left_out_text
-from kd_mlflow.table.schema import CallerSchema, SentColumn
+from kd_mlflow.table.profile import CallerSchema, SentColumn
 
 KINDS = {
     "numeric": "number",

@@ -31,8 +31,8 @@ from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.figures import accuracy
 from kd_mlflow.figures.style import png
-from kd_mlflow.population.calibration import fit_temperatures
 from kd_mlflow.population.history import History
+from kd_mlflow.population.selection import fit_temperatures
 from kd_mlflow.report import notes
 from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.words import together

@@ -136,20 +136,33 @@ def _places(hashes: Codes) -> NDArray[np.float64]:
 def _with_every_class(sides: Ints, table: Table, hashes: Codes, end: float) -> Ints:
     """Move the nearest rows to sides on which their class has none, equal rows together.
 
-    ``end`` is where on the line of ``_places`` the validation rows do.
+    No move takes a class's last row from a side. ``end`` is where on the line of ``_places`` the
+    validation rows do.
     """
-    places = _places(hashes)
+    places, labels = _places(hashes), table.labels
     away = {
         TEST: places,
         VAL: np.where(places < TEST_FRACTION, TEST_FRACTION - places, places - end),
         TRAIN: -places,
     }
-    seats = _Seats(sides, table.labels, hashes, classes=len(table.classes))
+    counts = np.zeros((len(table.classes), len(SIDES)), dtype=np.int64)
+    np.add.at(counts, (labels, sides), 1)
+
+    def move(own: np.uint64, side: np.int64) -> bool:
+        equals = np.flatnonzero(hashes == own)
+        before, moved = sides[equals[0]], np.bincount(labels[equals], minlength=len(counts))
+        left = counts[:, before] - moved
+        if (left[moved > 0] <= 0).any():
+            return False
+        counts[:, before], sides[equals] = left, side
+        counts[:, side] += moved
+        return True
+
     stuck = []
-    for label, side in np.argwhere(seats.counts == 0):
-        rows = np.flatnonzero(table.labels == label)
+    for label, side in np.argwhere(counts == 0):
+        rows = np.flatnonzero(labels == label)
         nearest = rows[np.argsort(away[int(side)][rows], kind="stable")]
-        if not any(seats.move(row, side) for row in nearest):
+        if not any(move(own, side) for own in dict.fromkeys(hashes[nearest])):
             stuck.append(table.classes[label])
     if stuck:
         raise DataError(
@@ -158,36 +171,7 @@ def _with_every_class(sides: Ints, table: Table, hashes: Codes, end: float) -> I
             f"{', '.join(map(repr, stuck[:NAMED_CLASSES]))}; add rows of them or merge them with "
             "others"
         )
-    return seats.sides
-
-
-class _Seats:
-    """Which side each row is on, how many rows of each class are there, and which rows are equal.
-
-    Shape: sides (n,), counts (classes, sides).
-    """
-
-    def __init__(self, sides: Ints, labels: Ints, hashes: Codes, *, classes: int) -> None:
-        self.sides, self._labels = sides, labels
-        self.counts = np.zeros((classes, len(SIDES)), dtype=np.int64)
-        np.add.at(self.counts, (labels, sides), 1)
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted, self._hashes = hashes[self._order], hashes
-
-    def move(self, row: np.int64, side: np.int64) -> bool:
-        """Move a row and its equals, unless that takes a class's last row from a side."""
-        own = self._hashes[row]
-        first, end = self._sorted.searchsorted(own), self._sorted.searchsorted(own, side="right")
-        equals = self._order[first:end]
-        moved = np.bincount(self._labels[equals], minlength=len(self.counts))
-        before = self.sides[row]
-        left = self.counts[:, before] - moved
-        if (left[moved > 0] <= 0).any():
-            return False
-        self.counts[:, before] = left
-        self.counts[:, side] += moved
-        self.sides[equals] = side
-        return True
+    return sides
 
 
 class Identity(NamedTuple):

@@ -1,22 +1,27 @@
-"""CSV files as tables: read whole, then decimal commas, thousands and large numbers put right."""
+"""CSV files as tables: looked through once, so that a part is read as the whole file would be.
+
+Decimal commas, thousands and large numbers are put right.
+"""
 
 from __future__ import annotations
 
 import logging
-import shlex
+import sys
 import warnings
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
+from kd_mlflow.serving.scoring import GAP_TEXTS
 from kd_mlflow.table import numerals
+from kd_mlflow.table.kinds import option_of
 from kd_mlflow.table.layout import (
     Layout,
     TextEncoding,
@@ -28,7 +33,10 @@ from kd_mlflow.table.layout import (
 _log = logging.getLogger(__name__)
 
 FIRST_ROWS = 2000
-"""Rows that mostly show a decimal comma, so that a file is read once."""
+"""Rows that mostly show a decimal comma, so that few are looked at twice."""
+
+WHOLE = sys.maxsize
+"""Rows of a part that is the whole file."""
 
 ROWS_AT_ONCE = 1 << 18
 """Columns that are read again come in such parts, or a large file would be in memory twice."""
@@ -37,6 +45,9 @@ MANY_GAPS = 0.1
 """Share of a column's cells; a word for a gap that stands in so many may be a category."""
 
 ONLY_EMPTY: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+
+KINDS = {"i": "number", "u": "number", "f": "number", "b": "truth", "O": "truth"}
+"""What a part's column holds by its type, with gaps too; a column of several is text."""
 
 GUESSES = {"cp1252": "Windows-1252 (cp1252)", "latin-1": "Latin-1"}
 
@@ -50,9 +61,6 @@ UNREADABLE = (
 )
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True)
 class DelimitedFile:
     """A CSV file whose layout is known."""
@@ -60,12 +68,12 @@ class DelimitedFile:
     path: Path
     layout: Layout
 
-    def read(self, **options: Any) -> Any:
-        """Read with pandas: a DataFrame, or parts of one.
+    def parts(self, at_once: int, **options: Any) -> Iterator[pd.DataFrame]:
+        """Read some rows at a time; never shift or cut a row.
 
         pandas reads floats exactly from 3.1 on, a decimal comma or not.
         """
-        return pd.read_csv(
+        parts = pd.read_csv(
             self.path,
             encoding=self.layout.encoding.name,
             encoding_errors=self.layout.encoding.errors,
@@ -73,57 +81,77 @@ class DelimitedFile:
             names=self.layout.names,
             header=0,
             index_col=False,
+            low_memory=False,
+            chunksize=at_once,
             **options,
         )
-
-    def frame(self, decimal: str, rows: int | None = None) -> pd.DataFrame:
-        """Read all columns, every row before types are decided; never shift or cut a row.
-
-        Empty columns without a name are left out: separators that end each line.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame: pd.DataFrame = self.read(low_memory=False, decimal=decimal, nrows=rows)
-        empty = [name for name in self.layout.blank if frame[name].isna().all()]
-        return frame.drop(columns=empty) if empty else frame
+        with parts:
+            while True:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+                del part  # or two large ones would be in memory
 
     def texts(self, names: list[str], **options: Any) -> pd.DataFrame:
         """Read some columns again, as they are written."""
-        with self.read(usecols=names, dtype=str, chunksize=ROWS_AT_ONCE, **options) as parts:
-            frame: pd.DataFrame = pd.concat(parts)
-        return frame
+        return pd.concat(self.parts(ROWS_AT_ONCE, usecols=names, dtype=str, **options))
 
 
-def read_delimited(
-    path: Path,
-    separator: str = "",
-    decimal: str = "",
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
-) -> pd.DataFrame:
-    """Read a CSV file; find its encoding, and separator and decimal mark where none is given.
+@dataclass(frozen=True)
+class DelimitedParts:
+    """A CSV file that was looked through, read some rows at a time.
 
-    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
-    in those that are ``literal`` only an empty cell is a gap, not NA.
-    A line in the log says what was found but commas between cells and points in numbers.
+    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others.
+    """
+
+    file: DelimitedFile
+    at_once: int
+    rows: int
+    columns: list[str]
+    texts: list[str]
+    decimal: str
+    marks: numerals.Marks
+
+    def read(
+        self, names: Sequence[str], *, texts: Collection[str], literal: Collection[str]
+    ) -> Iterator[pd.DataFrame]:
+        """Some columns, each of the type that the whole file says.
+
+        ``texts`` stay as they are written, in those that are ``literal`` NA is a text too.
+        """
+        told, marks = {*texts, *literal}, self.marks
+        options = {
+            "usecols": names,
+            "decimal": self.decimal,
+            "dtype": {name: str for name in names if name in {*told, *self.texts}},
+            "keep_default_na": False,
+            "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in names},
+        }
+        numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in told}
+        pointed = [n for n in marks.pointed if n in names and n not in literal]
+        for part in self.file.parts(self.at_once, **options):
+            numerals.use_marks(part, numbers, pointed, self.decimal)
+            yield part
+
+    def as_written(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Some columns as texts; only an empty cell is a gap."""
+        return self.file.parts(self.at_once, usecols=names, dtype=str, **ONLY_EMPTY)
+
+
+def delimited_parts(path: Path, at_once: int, *, separator: str, decimal: str) -> DelimitedParts:
+    """Look through a CSV file; ``separator`` and ``decimal`` are found where empty.
+
+    So is its encoding. A line in the log says which one it is where it is no UTF-8, another what
+    was found but commas between cells and points in numbers.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
 
-    def read(file: DelimitedFile) -> pd.DataFrame:
-        return _with_texts(_read(file, separator, decimal), file, texts, literal)
-
-    return in_its_encoding(path, separator, read)
-
-
-def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T]) -> T:
-    """Use a CSV file whose encoding is found, which takes a reading of all of it.
-
-    A line in the log says which one where it is no UTF-8. Raises DataError for a file that is no
-    text, or that has rows longer than its header.
-    """
-
-    def read(encoding: TextEncoding) -> T:
-        return use(DelimitedFile(path, find_layout(path, encoding, separator)))
+    def read(encoding: TextEncoding) -> DelimitedParts:
+        file = DelimitedFile(path, find_layout(path, encoding, separator))
+        return _look(file, at_once, separator, decimal)
 
     try:
         encoding = first_encoding(path)
@@ -149,6 +177,82 @@ def in_its_encoding(path: Path, separator: str, use: Callable[[DelimitedFile], T
     return found
 
 
+def read_delimited(
+    path: Path,
+    separator: str = "",
+    decimal: str = "",
+    texts: Collection[str] = (),
+    literal: Collection[str] = (),
+) -> pd.DataFrame:
+    """Read all of a CSV file, as ``delimited_parts`` says; large whole numbers stay exact.
+
+    Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
+    in those that are ``literal`` only an empty cell is a gap, not NA. A line in the log says which
+    cells may have been misread.
+    Raises DataError for a file that is no text, or that has rows longer than its header.
+    """
+    parts = delimited_parts(path, WHOLE, separator=separator, decimal=decimal)
+    (frame,) = parts.read(parts.columns, texts=texts, literal=literal)
+    for look in (_read_large, _tell_codes, _tell_gap_words):
+        look(frame, parts.file, {*texts, *literal})
+    return frame
+
+
+def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> DelimitedParts:
+    """Find what only the whole file says: which columns are text, and the marks in numbers.
+
+    Where a column of text can only be of decimal commas, all are read with a comma.
+    """
+    mark = decimal or "."
+    rows, columns, texts = _columns(file, at_once, mark)
+    marks, pointed = numerals.Marks(), texts
+    if texts and (decimal or file.layout.separator != ","):
+        for most in (FIRST_ROWS, None):
+            kinds = _kinds_of_text(file, pointed, at_once, most)
+            if not decimal and (certain := numerals.decimal_commas(kinds)):
+                _, _, left = _columns(file, at_once, ",")
+                if most is None or not set(certain) <= set(left):
+                    mark, texts = ",", left
+                    kinds = _kinds_of_text(file, texts, at_once, None)
+                    break
+        marks = numerals.find_marks(kinds, mark, given=bool(decimal))
+        marks.decimal_comma += [name for name in pointed if name not in texts]
+    _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
+    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
+
+
+def _columns(file: DelimitedFile, at_once: int, decimal: str) -> tuple[int, list[str], list[str]]:
+    """How many rows a file has, its columns, and those that are text with a decimal mark.
+
+    Empty columns without a name are left out: separators that end each line.
+    """
+    rows, kinds = 0, {name: set[str]() for name in file.layout.names}
+    for part in file.parts(at_once, decimal=decimal):
+        rows += len(part)
+        for name, held in kinds.items():
+            if not part[name].isna().all():
+                dtype = part[name].dtype
+                held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
+        del part
+    columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
+    return rows, columns, [n for n, held in kinds.items() if "text" in held or len(held) > 1]
+
+
+def _kinds_of_text(
+    file: DelimitedFile, names: Sequence[str], at_once: int, most: int | None
+) -> dict[str, numerals.Kinds]:
+    """What the texts of some columns can be, in so many rows or all."""
+    kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
+    options = {"usecols": names, "dtype": str, "nrows": most}
+    for part in file.parts(min(at_once, ROWS_AT_ONCE), **options) if names else ():
+        for name in names:
+            cells = pa.array(part[name], pa.string(), from_pandas=True)
+            for kind, (text, count) in numerals.cells_by_kind(cells).items():
+                first, before = kinds[name].get(kind, (text, 0))
+                kinds[name][kind] = first, before + count
+    return kinds
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = first_line(error).removeprefix("Error tokenizing data. C error: ")
     if isinstance(error, pd.errors.ParserWarning):
@@ -158,24 +262,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"not a readable CSV file: {path} ({reason})")
 
 
-def _read(file: DelimitedFile, separator: str, decimal: str) -> pd.DataFrame:
-    marks = numerals.Marks()
-    if decimal:
-        frame = file.frame(decimal)
-        marks = numerals.read_texts(frame, decimal, given=True)
-    elif file.layout.separator == ",":
-        frame = file.frame(".")
-    else:
-        frame, certain = _with_mark_found(file)
-        commas = numerals.with_fractions(frame, certain) if certain else []
-        marks = numerals.read_texts(frame, "," if certain else ".", given=False)
-        marks.decimal_comma += commas
-    _read_large(frame, file)
-    say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
-    return frame
-
-
-def say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> None:
+def _say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> None:
     """Log a line about a file that is not commas between cells and points in numbers.
 
     Another about each column of numbers that stays text.
@@ -198,19 +285,6 @@ def say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> None
         )
 
 
-def _with_texts(
-    frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str], literal: Collection[str]
-) -> pd.DataFrame:
-    """The table with some columns read again as they are written, if they became anything else."""
-    others = [n for n in texts if n in frame and n not in literal]
-    names = [n for n in others if not isinstance(frame[n].dtype, pd.StringDtype)]
-    _tell_codes(frame, file, {*texts, *literal})
-    frame = frame.assign(**file.texts(names)) if names else frame
-    _tell_gap_words(frame, file, {*texts, *literal})
-    names = [n for n in literal if n in frame]
-    return frame.assign(**file.texts(names, **ONLY_EMPTY)) if names else frame
-
-
 def _tell_gap_words(frame: pd.DataFrame, file: DelimitedFile, told: Collection[str]) -> None:
     """Warn of words such as NA that became so many gaps of a text column that they may be meant."""
     texts = frame.select_dtypes(["string", "object"]).columns.difference([*told])
@@ -221,11 +295,11 @@ def _tell_gap_words(frame: pd.DataFrame, file: DelimitedFile, told: Collection[s
         words = written[name][gaps[name]].value_counts()
         if words.sum() >= MANY_GAPS * len(frame):
             _log.warning(
-                "column %r: %s of its cells say %r and are gaps; --column %s keeps such texts",
+                "column %r: %s of its cells say %r and are gaps; %s keeps such texts",
                 name,
                 f"{words.iloc[0]:,}",
                 words.index[0],
-                shlex.quote(f"{name}=category"),
+                option_of(name, "category"),
             )
 
 
@@ -235,36 +309,17 @@ def _tell_codes(frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str]
         if name in frame and name not in texts and pd.api.types.is_numeric_dtype(frame[name]):
             _log.warning(
                 "column %r: written with zeros ahead, such as 007, and read as numbers; "
-                "--column %s keeps the zeros",
+                "%s keeps the zeros",
                 name,
-                shlex.quote(f"{name}=text"),
+                option_of(name, "text"),
             )
 
 
-def _with_mark_found(file: DelimitedFile) -> tuple[pd.DataFrame, list[str]]:
-    """Read a file with the decimal mark found in it, and name the columns that decided on a comma.
-
-    These hold numbers such as 3,14, which no point explains. One is enough: then every column is
-    read with a comma, and 1,234 is 1.234. Without such a column the mark is a point.
-    """
-    if certain := numerals.decimal_commas(file.frame(".", rows=FIRST_ROWS)):
-        frame = file.frame(",")
-        if any(numerals.is_number(frame[name], ",") for name in certain):
-            return frame, certain
-        del frame  # two of a large one are more than memory
-    frame = file.frame(".")
-    if certain := numerals.decimal_commas(frame):
-        del frame
-        frame = file.frame(",")
-    return frame, certain
-
-
-def _read_large(frame: pd.DataFrame, file: DelimitedFile) -> None:
+def _read_large(frame: pd.DataFrame, file: DelimitedFile, told: Collection[str]) -> None:
     """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
-    names = [name for name in frame.columns if numerals.may_be_rounded(frame[name])]
-    if not names:
-        return
-    texts = file.texts(names)
+    others = [name for name in frame.columns if name not in told]
+    names = [name for name in others if numerals.may_be_rounded(frame[name])]
+    texts = file.texts(names) if names else frame[[]]
     for name in names:
         if (whole := numerals.whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
             frame[name] = whole

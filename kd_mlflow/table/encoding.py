@@ -86,13 +86,7 @@ class Encoding:
 
         Shape: (n, d_in). Raises DataError where a column is missing or holds what it cannot.
         """
-        scaler = Scaler(self)
-        inputs = torch.empty(len(features), scaler.width)
-        at_once = min(ENCODED_ROWS, max(1, ENCODED_VALUES // max(1, scaler.width)))
-        for start in range(0, len(features), at_once):
-            part = slice(start, start + at_once)
-            inputs[part] = scaler(torch.from_numpy(self.encode(features.iloc[part])))
-        return inputs
+        return Scaler(self).inputs(torch.from_numpy(self.encode(features)))
 
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
@@ -119,8 +113,8 @@ class Encoding:
         )
 
 
-ENCODED_ROWS, ENCODED_VALUES = 65_536, 2**25
-"""Most rows encoded at once, and most inputs: bounds what lies between a table and its inputs."""
+SCALED_ROWS, SCALED_VALUES = 65_536, 2**25
+"""Most rows scaled at once, and most inputs: bounds what lies between columns and inputs."""
 
 COMMENSURABLE = 10.0
 """Numbers whose largest and smallest deviation differ by at most this factor share one scale."""
@@ -220,8 +214,7 @@ def _capped_quantiles(present: NDArray[np.float64], bins: int) -> tuple[float, .
     reached = np.cumsum(np.minimum(counts, len(present) / bins))
     levels = np.linspace(0, reached[-1], bins + 1)
     places = np.searchsorted(reached, levels * (1 - np.finfo(float).eps)).clip(0, len(values) - 1)
-    edges: list[float] = np.unique(values[places]).tolist()
-    return tuple(edges)
+    return tuple(np.unique(values[places]).tolist())
 
 
 def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column:
@@ -349,6 +342,15 @@ class Scaler(nn.Module):
         """Number of inputs of the network, d_in."""
         flat = self.mean.numel() + self.indicators.numel() + self.codes.numel()
         return flat + self.bin_number.numel()
+
+    def inputs(self, encoded: Tensor) -> Tensor:
+        """The inputs of many rows, some at a time.  Shape: (n, columns) -> (n, d_in)."""
+        inputs = encoded.new_empty(len(encoded), self.width)
+        at_once = min(SCALED_ROWS, max(1, SCALED_VALUES // max(1, self.width)))
+        parts = (torch.split(rows, at_once) for rows in (inputs, encoded))
+        for part, rows in zip(*parts, strict=True):
+            part.copy_(self(rows))
+        return inputs
 
     def forward(self, x: Tensor) -> Tensor:
         numbers = x.index_select(1, self.numbers)

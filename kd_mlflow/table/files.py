@@ -1,52 +1,100 @@
-"""CSV and Parquet files as tables, as they are."""
+"""Tables as they come, as plain DataFrames: CSV and Parquet files, what is in memory."""
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Collection
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import pyarrow
+import pyarrow as pa
 
 from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, first_line
-from kd_mlflow.table.delimited import read_delimited
-from kd_mlflow.table.frames import with_named_index
+from kd_mlflow.table.numerals import exact
+
+_log = logging.getLogger(__name__)
 
 CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 
 ONE_COPY = {"self_destruct": True, "split_blocks": True}
 """Arrow gives each column away as it is converted, so a table is never twice in memory."""
 
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name where it stores one among columns."""
 
-def existing_file(data: str, *, built_in: tuple[str, ...]) -> Path:
-    """Find a file.  Raises DataError where there is none, with the nearest built-in name."""
-    path = Path(data).expanduser()
-    if os.path.isdir(path):
-        raise DataError(f"data is a directory: {path}; name a CSV or Parquet file in it")
-    if not os.path.exists(path):  # pathlib raises for what is too long to be a path
-        names = ", ".join(built_in)
-        if near := difflib.get_close_matches(data, built_in, n=1, cutoff=0.5):
-            raise DataError(f"no built-in table or file {data!r}; did you mean {near[0]!r}?")
-        raise DataError(
-            f"no such file: {os.path.abspath(path)}; data takes the path of a CSV or Parquet file "
-            f"(with `mlflow run`, an absolute one) or a built-in name: {names}"
+
+def as_frame(data: Any) -> pd.DataFrame:
+    """Take a DataFrame of pandas or whatever hands out Arrow columns: polars, DuckDB, Arrow.
+
+    Columns are named by text and of NumPy's types; an index is left out, which is said where it has
+    a name. Raises DataError for what is no table.
+    """
+    if not isinstance(data, pd.DataFrame):
+        data = _from_arrow(_arrow_table(data))
+    elif named := [str(name) for name in data.index.names if name is not None]:
+        _log.warning(
+            "the DataFrame's index is left out: %s; reset_index() makes a column of it",
+            ", ".join(named),
         )
-    if path.stat().st_size == 0:
-        raise DataError(f"the file is empty: {path}")
-    return path
+    frame: pd.DataFrame = data.set_axis(data.columns.map(str), axis=1).reset_index(drop=True)
+    arrow = [isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes]
+    if not any(arrow) or frame.columns.has_duplicates:
+        return frame
+    names = frame.columns[arrow]
+    columns = pa.table({name: pa.chunked_array(pa.array(frame[name])) for name in names})
+    return frame.assign(**{str(k): v for k, v in _from_arrow(columns).items()})
+
+
+def with_named_index(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Make columns, named by text, of an index that has names: who reads the file sees columns.
+
+    One without a name is left out, with a line where it does not just count the rows.
+    """
+    unnamed = [level for level, each in enumerate(frame.index.names) if each is None]
+    if unnamed and not isinstance(frame.index, pd.RangeIndex):
+        _log.warning("%s: left out, an index without a name", name)
+    if len(unnamed) < frame.index.nlevels and not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.droplevel(unnamed)  # type: ignore[arg-type]  # several levels
+        frame = frame.reset_index(allow_duplicates=True)
+    return frame.reset_index(drop=True).set_axis(frame.columns.map(str), axis=1)
+
+
+def _arrow_table(data: Any) -> pa.Table:
+    """The Arrow table of an object.  Raises DataError for what is none."""
+    try:
+        if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+            return pa.table(data)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        reason = f" ({first_line(error)})"
+    else:
+        reason = ""
+    raise DataError(
+        "data takes a DataFrame of pandas or polars, an Arrow table, the path of a CSV or Parquet "
+        f"file or a built-in name; received {type(data).__name__}{reason}"
+    )
+
+
+def _from_arrow(table: pa.Table) -> pd.DataFrame:
+    """Arrow's columns as those of a Parquet file; whole numbers stay exact."""
+    if left_out := [name for name in table.column_names if UNNAMED_INDEX.fullmatch(name)]:
+        _log.warning("left out, an index without a name: %s", ", ".join(left_out))
+        table = table.drop_columns(left_out)
+    try:
+        columns = (
+            c.cast(pa.large_string()) if c.type == pa.string_view() else c for c in table.columns
+        )
+        series = [exact(column).rename(None) for column in columns]
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"a column cannot be read: {first_line(error)}") from None
+    frame = pd.DataFrame(dict(enumerate(series)))
+    return frame.set_axis(table.column_names, axis=1)
 
 
 def is_csv(data: Source) -> bool:
     """Whether a table is read from text, so that a separator and a decimal mark say something."""
-    if not isinstance(data, str | Path):
-        return False
-    suffixes = [each.lower() for each in Path(data).suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in CSV
+    return isinstance(data, str | Path) and str(data).lower().removesuffix(".gz").endswith(CSV)
 
 
 def refuse_csv_options(what: str, separator: str, decimal: str) -> None:
@@ -58,48 +106,24 @@ def refuse_csv_options(what: str, separator: str, decimal: str) -> None:
             )
 
 
-def read_columns(
-    path: Path, separator: str, decimal: str, texts: Collection[str], literal: Collection[str]
-) -> pd.DataFrame:
-    """Read a CSV or Parquet file whatever its columns are.
-
-    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7. In those that
-    are ``literal`` NA is a text too.
-    Raises DataError for an unreadable file.
-    """
-    if is_csv(path):
-        return read_delimited(path, separator, decimal, texts, literal)
-    if path.suffix.lower() in PARQUET:
-        refuse_csv_options(path.name, separator, decimal)
-        return _read_parquet(path)
-    raise DataError(
-        f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
-        "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
-    )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file whatever its columns are.  Raises DataError for any other."""
     try:
         frame: pd.DataFrame = pd.read_parquet(
             path, engine="pyarrow", pre_buffer=False, to_pandas_kwargs=ONE_COPY
         )
-        pyarrow.default_memory_pool().release_unused()
+        pa.default_memory_pool().release_unused()
     except Exception as error:  # pyarrow raises many kinds for a file that is none of its own
         raise DataError(f"not a Parquet file: {path} ({first_line(error)})") from None
-    frame = with_named_index(frame, path.name)
-    return frame.set_axis(frame.columns.map(str), axis=1)
+    return with_named_index(frame, path.name)
 
 
 def check_columns(frame: pd.DataFrame, name: str, target: str) -> None:
-    """Raise DataError for a table without rows, features or its target, or of doubled columns."""
+    """Raise DataError for a table without rows or its target, if any, or of doubled columns."""
     columns = ", ".join(map(repr, frame.columns))
-    if not target:
-        raise DataError(f"a table needs target, the label column; {name} has: {columns}")
-    if target not in frame.columns:
+    if target and target not in frame.columns:
         raise DataError(f"target {target!r} is not a column of {name}; it has: {columns}")
     if frame.columns.has_duplicates:
         raise DataError(f"duplicate columns in {name}: {columns}")
     if not len(frame):
         raise DataError(f"{name} has a header and no rows")
-    if frame.shape[1] < 2:
-        raise DataError(f"{name} has no column beside the target {target!r}")

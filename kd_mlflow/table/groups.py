@@ -127,7 +127,4 @@ def check_times(times: NDArray[np.float64], name: str) -> None:
 
 def latest_of_group(times: NDArray[np.float64], groups: Codes) -> NDArray[np.float64]:
     """The time of the latest row of each row's group.  Shape: (n,) each."""
-    _, place = np.unique(groups, return_inverse=True)
-    latest = np.full(int(place.max()) + 1, -np.inf)
-    np.maximum.at(latest, place, times)
-    return latest[place]
+    return pd.Series(times).groupby(groups).transform("max").to_numpy()

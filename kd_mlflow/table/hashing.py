@@ -159,7 +159,6 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
     values = list(uniques)
     codes = np.empty(len(values) + 1, dtype=np.uint64)
     codes[-1] = GAP
-    numbers: dict[int, float | int] = {}
     moments: dict[int, Any] = {}
     for i, value in enumerate(values):
         if isinstance(value, str):
@@ -168,21 +167,19 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
                 codes[i] = GAP
                 continue
             if NUMBER.fullmatch(text) or text.lower() in TRUTH:
-                numbers[i] = TRUTH[text.lower()] if text.lower() in TRUTH else _number_of(text)
+                codes[i] = _number_code(_number_of(text))
                 continue
             if ISO_DATE.match(text):
                 moments[i] = text
         elif isinstance(value, Integral | np.bool_):
-            numbers[i] = int(value)
+            codes[i] = _number_code(int(value))
             continue
         elif isinstance(value, Real | Decimal):
-            numbers[i] = float(value)
+            codes[i] = _number_code(float(value))
             continue
         elif hasattr(value, "isoformat"):
             moments[i] = value.isoformat()
         codes[i] = _text_code(str(value).strip())
-    for i, number in numbers.items():
-        codes[i] = _number_code(number)
     if moments:
         stamps = scoring.timestamps(pd.Series(list(moments.values()), dtype=object))
         known = stamps.notna().to_numpy()
@@ -205,5 +202,7 @@ def _text_code(text: str) -> np.uint64:
 
 
 def _number_of(text: str) -> float | int:
-    """The number that a text says: an int where it is whole and written so."""
+    """The number that a text says: an int where it is whole and written so, or a truth value."""
+    if (truth := TRUTH.get(text.lower())) is not None:
+        return truth
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)

@@ -256,6 +256,4 @@ def _is_code(text: str) -> bool:
 
 
 def _is_date(text: str) -> bool:
-    if not ISO_DATE.match(text):
-        return False
-    return bool(scoring.timestamps(pd.Series([text], dtype=object)).notna().all())
+    return _all_dates(pd.Series([text], dtype=object))

@@ -39,10 +39,8 @@ def numbered_labels(column: pd.Series) -> tuple[Ints, tuple[Label, ...]]:
     classes = _classes(list(uniques), name)
     if len(classes) < 2:
         raise DataError(f"target {name!r} has one class only, {classes[0]!r}; two are needed")
-    order = sorted(range(len(classes)), key=lambda i: classes[i])
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return place[codes], tuple(classes[i] for i in order)
+    places = {label: i for i, label in enumerate(sorted(classes))}
+    return np.array([places[label] for label in classes])[codes], tuple(places)
 
 
 def _classes(values: list[Any], name: Any) -> list[Label]:

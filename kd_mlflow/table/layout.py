@@ -183,10 +183,7 @@ def _fit(records: list[Record]) -> tuple[bool, int, int]:
 
 
 def _without_blank_end(record: Record) -> Record:
-    end = len(record)
-    while end and not record[end - 1]:
-        end -= 1
-    return record[:end]
+    return record[: max((i for i, cell in enumerate(record, 1) if cell), default=0)]
 
 
 def _one_column(path: Path, name: str, separator: str) -> DataError:

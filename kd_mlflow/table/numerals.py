@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,9 @@ NEARLY_ALL = 0.95
 
 EXACT = 2**53
 """float64 holds each whole number below."""
+
+NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+"""Types of whole numbers that float64 would round beside gaps."""
 
 
 def _number(decimal: str) -> str:
@@ -42,7 +47,10 @@ TEXT = {
 
 NUMBERS = {decimal: _number(decimal) for decimal in THOUSANDS}
 WHOLE = r"^\s*[+-]?\d+\s*$"
-WHOLE_OR_EMPTY = rf"{WHOLE}|^$"
+
+
+Kinds = dict[int, tuple[str, int]]
+"""A column's texts by kind, see ``cells_by_kind``: the first one, and how many there are."""
 
 
 @dataclass
@@ -59,79 +67,54 @@ class Marks:
     """Columns that stay text, in which numbers get a decimal point."""
 
 
-def decimal_commas(frame: pd.DataFrame) -> list[str]:
+def decimal_commas(columns: Mapping[str, Kinds]) -> list[str]:
     """Columns of text whose commas can only be decimal marks.
 
     Nearly each cell is a number, and some have other than three digits behind the comma: 3,14.
     """
-    columns = [(name, _numbers_among(texts)) for name, texts in _columns_of_text(frame)]
-    return [name for name, texts in columns if _readings(texts) == {","} and _holds(texts, ",")]
+    numbers = {name: _numbers_among(kinds) for name, kinds in columns.items()}
+    return [n for n, kinds in numbers.items() if _readings(kinds) == {","} and _hold(kinds, ",")]
 
 
-def is_number(series: pd.Series, decimal: str) -> bool:
-    """Whether a column read with a decimal mark is of numbers, if with marks between thousands."""
-    if isinstance(series.dtype, pd.StringDtype):
-        return _all_match(pa.array(series, from_pandas=True), NUMBERS[decimal])
-    return pd.api.types.is_numeric_dtype(series)
+def find_marks(columns: Mapping[str, Kinds], decimal: str, *, given: bool) -> Marks:
+    """How each column of text of a table is read that was read with a decimal mark.
 
-
-def with_fractions(frame: pd.DataFrame, certain: list[str]) -> list[str]:
-    """Columns that have a decimal mark, by their fractions; others of which it is known."""
-    return [
-        name
-        for name in frame.columns
-        if frame[name].dtype == np.float64
-        and (name in certain or any(map(_has_fraction, (frame[name][:FIRST], frame[name]))))
-    ]
-
-
-def _has_fraction(series: pd.Series) -> bool:
-    return bool((series.dropna() % 1 != 0).any())
-
-
-def read_texts(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
-    """Turn columns of text that are numbers with thousands into numbers, in place.
-
-    ``frame`` was read with this decimal mark; where it is not given but found in other columns,
-    a column may have the other one.
+    Where that is not given but found in other columns, a column may have the other one.
     """
-    marks = find_marks(frame, decimal, given=given)
-    use_marks(frame, marks, decimal)
-    return marks
-
-
-def find_marks(frame: pd.DataFrame, decimal: str, *, given: bool) -> Marks:
-    """How ``read_texts`` reads each column of text."""
     marks = Marks()
-    for name, texts in _columns_of_text(frame):
-        possible = _readings(texts) & ({decimal} if given else {".", decimal})
+    for name, kinds in columns.items():
+        numbers = _numbers_among(kinds)
+        others = [text for kind, (text, _) in kinds.items() if kind not in numbers]
+        possible = _readings(kinds) & ({decimal} if given else {".", decimal})
         mark = decimal if decimal in possible else "."
-        separated = _holds(texts, THOUSANDS[mark])
+        separated = _hold(kinds, THOUSANDS[mark])
         if possible and (separated or decimal == ","):
             marks.numbers[name] = mark
             if separated:
                 marks.thousands[THOUSANDS[mark]].append(name)
-            if mark == "," and not given and _holds(texts, ","):
+            if mark == "," and not given and _hold(kinds, ","):
                 marks.decimal_comma.append(name)
-        elif decimal == "," and len(_numbers_among(texts)) < len(texts) - texts.null_count:
+        elif decimal == "," and others:
             marks.pointed.append(name)
             marks.decimal_comma += [] if given else [name]
-        elif not given and (text := _exception(texts)) is not None:
-            marks.left[name] = text
+        elif not given and others and _hold(numbers, ","):
+            marks.left[name] = others[0]
     return marks
 
 
-def use_marks(frame: pd.DataFrame, marks: Marks, decimal: str) -> None:
+def use_marks(
+    frame: pd.DataFrame, numbers: Mapping[str, str], pointed: Sequence[str], decimal: str
+) -> None:
     """Read columns of text by the marks that were found in the whole of them, in place."""
-    for name, mark in marks.numbers.items():
+    for name, mark in numbers.items():
         texts = pa.array(frame[name], from_pandas=True)
         frame[name] = _numbers(texts, mark).set_axis(frame.index)
-    for name in marks.pointed:
+    for name in pointed:
         texts = pa.array(frame[name], from_pandas=True)
         frame[name] = _with_points(texts, decimal).set_axis(frame.index)
 
 
-def cells_by_kind(texts: pa.Array) -> dict[int, tuple[str, int]]:
+def cells_by_kind(texts: pa.Array) -> Kinds:
     """The first text of each kind that decides how its column is read, and how many there are.
 
     Kinds are by what a text can be, a number with either mark, and by the marks that it holds.
@@ -145,21 +128,22 @@ def cells_by_kind(texts: pa.Array) -> dict[int, tuple[str, int]]:
     return {kind: (texts[row].as_py(), count) for kind, row, count in rows}
 
 
-def column_in_small(kinds: dict[int, tuple[str, int]]) -> list[str]:
-    """A few texts that are read as a whole column of these kinds of cells is."""
-    numbers = [text for kind, (text, _) in kinds.items() if kind % 2 ** len(NUMBERS)]
-    others = [text for kind, (text, _) in kinds.items() if not kind % 2 ** len(NUMBERS)]
-    count = sum(n for kind, (_, n) in kinds.items() if kind % 2 ** len(NUMBERS))
-    if count >= NEARLY_ALL * sum(n for _, n in kinds.values()):
-        return numbers * (20 * max(1, len(others))) + others
-    return numbers + others * (1 + len(numbers))
+def _readings(kinds: Kinds) -> set[str]:
+    """Decimal marks with which texts of all kinds are numbers."""
+    return {mark for i, mark in enumerate(NUMBERS) if all(kind >> i & 1 for kind in kinds)}
 
 
-def _numbers_among(texts: pa.Array) -> pa.Array:
-    """The texts that are numbers where nearly all are, else all texts; without gaps."""
-    texts = texts.drop_null()
-    numbers = pc.match_substring_regex(texts, "|".join(NUMBERS.values()))
-    return texts.filter(numbers) if (pc.mean(numbers).as_py() or 0) >= NEARLY_ALL else texts
+def _hold(kinds: Kinds, mark: str) -> bool:
+    """Whether texts of one of the kinds hold a mark."""
+    place = len(NUMBERS) + list(NUMBERS).index(mark)
+    return any(kind >> place & 1 for kind in kinds)
+
+
+def _numbers_among(kinds: Kinds) -> Kinds:
+    """The kinds that are numbers where nearly all texts are, else all kinds."""
+    numbers = {kind: texts for kind, texts in kinds.items() if kind % 2 ** len(NUMBERS)}
+    count, of = (sum(n for _, n in some.values()) for some in (numbers, kinds))
+    return numbers if count >= NEARLY_ALL * of else kinds
 
 
 def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
@@ -171,40 +155,12 @@ def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
     return series
 
 
-def _columns_of_text(frame: pd.DataFrame) -> list[tuple[str, pa.Array]]:
-    return [
-        (name, pa.array(frame[name], from_pandas=True))
-        for name in frame.columns
-        if isinstance(frame[name].dtype, pd.StringDtype)
-    ]
-
-
-def _readings(texts: pa.Array) -> set[str]:
-    """Decimal marks with which each text of a column is a number."""
-    return {mark for mark, pattern in NUMBERS.items() if _all_match(texts, pattern)}
-
-
 def _all_match(texts: pa.Array, pattern: str) -> bool:
     """Whether each text of a column has a pattern; the first ones mostly tell."""
     return all(
         pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py()
         for part in (texts.slice(0, FIRST), texts)
     )
-
-
-def _holds(texts: pa.Array, mark: str) -> bool:
-    return bool(pc.any(pc.match_substring(texts, mark)).as_py())
-
-
-def _exception(texts: pa.Array) -> str | None:
-    """The first text that is no number in a column of numbers with commas; None for any other."""
-    either = "|".join(NUMBERS.values())
-    for part in (texts.slice(0, FIRST), texts):
-        number = pc.match_substring_regex(part, either)
-        if (pc.mean(number).as_py() or 0) < NEARLY_ALL:
-            return None
-    others = texts.filter(pc.invert(number))
-    return str(others[0]) if len(others) and _holds(texts.filter(number), ",") else None
 
 
 def _numbers(texts: pa.Array, decimal: str) -> pd.Series:
@@ -218,32 +174,36 @@ def _numbers(texts: pa.Array, decimal: str) -> pd.Series:
 
 
 def whole_numbers(texts: pa.Array) -> pd.Series | None:
-    """Whole numbers from text, none rounded; None where a text is no such number of 64 bits.
-
-    With gaps they are float64 where that holds them, else Int64 or UInt64.
-    """
+    """Whole numbers from text, none rounded; None where a text is no such number of 64 bits."""
     if not _all_match(texts, WHOLE):
         return None
     plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"^\+", "")
-    for kind, nullable in ((pa.int64(), pd.Int64Dtype()), (pa.uint64(), pd.UInt64Dtype())):
+    for kind in NULLABLE:
         try:
-            values = pc.cast(plain, kind)
+            return exact(pc.cast(plain, kind))
         except pa.ArrowInvalid:
             continue
-        span = pc.min_max(values).as_py()
-        present = values.null_count < len(values)
-        large = values.null_count and present and max(span["max"], -span["min"]) >= EXACT
-        series: pd.Series = values.to_pandas(types_mapper={kind: nullable}.get if large else None)
-        return series
     return None
+
+
+def exact(values: Any) -> pd.Series:
+    """A column of Arrow's as a Series, its whole numbers not rounded.
+
+    With gaps they are float64 where that holds them, else Int64 or UInt64.
+    """
+    large = False
+    if values.null_count and values.type in NULLABLE:
+        span = pc.min_max(values).as_py()
+        large = span["min"] is not None and max(span["max"], -span["min"]) >= EXACT
+    series: pd.Series = values.to_pandas(types_mapper=NULLABLE.get if large else None)
+    return series
 
 
 def may_be_rounded(series: pd.Series) -> bool:
     """Whether a column with gaps may have had whole numbers that pandas could not keep.
 
-    Those of 53 bits and more are rounded to float64; those of 64 become text, their gaps "".
+    Those of 53 bits and more are rounded to float64; those of 64 become text.
     """
     if isinstance(series.dtype, pd.StringDtype):
-        texts = pa.array(series, from_pandas=True)
-        return not series.hasnans and _all_match(texts, WHOLE_OR_EMPTY)
+        return _all_match(pa.array(series, from_pandas=True), WHOLE)
     return series.dtype == np.float64 and series.hasnans and bool((series.abs() >= EXACT).any())

@@ -1,4 +1,7 @@
-"""What training rows looked like, column by column, in counts: to compare later tables with."""
+"""What training rows looked like, column by column, in counts: to compare later tables with.
+
+And, by it and the encoding, what a caller must send: for report, card and ``schema.json``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Column, Encoding, column_errors
+from kd_mlflow.table.forms import PLAIN, words
 
 Counts = NDArray[np.int64]
 
@@ -29,6 +33,11 @@ HEAVY_SHARE = 0.5 / BINS
 
 GAP, FIRST_BIN = 0, 1
 """Places among a column's counts: gaps, then its bins in order."""
+
+SCHEMA_FORMAT = 1
+"""Raised with the document's keys, for those who read ``schema.json``."""
+
+DATES = "ISO 8601, such as 2024-03-31 or 2024-03-31T12:30:00+02:00; UTC where no zone is given"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +101,8 @@ def column_counts(series: pd.Series, column: Column, edges: tuple[float, ...]) -
 
     Raises DataError where it holds what its kind cannot.
     """
-    places, bins = _places(series, column, edges)
-    return np.bincount(places, minlength=FIRST_BIN + bins).astype(np.int64)
+    places = bin_places(series, column, edges)
+    return np.bincount(places, minlength=len(bin_names(column, edges))).astype(np.int64)
 
 
 def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
@@ -140,27 +149,22 @@ def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
 
 
+@column_errors()
 def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> Counts:
     """Each value's place among a column's counts, as ``bin_names`` names them.  Shape: (n,).
 
     Raises DataError where the column holds what its kind cannot.
     """
-    return _places(series, column, edges)[0]
-
-
-@column_errors()
-def _places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> tuple[Counts, int]:
-    """Each value's place among a column's counts, and how many bins there are."""
     if column.kind == "category":
         codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
         places = np.where(codes == scoring.MISSING, GAP, codes)
-        return np.where(codes == scoring.OTHER, FIRST_BIN, places), 1 + len(column.categories)
+        return np.where(codes == scoring.OTHER, FIRST_BIN, places)
     if column.kind == "boolean":
         values = scoring.encode_column(series, asdict(column)).astype(np.float64)
-        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int), 2
+        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int)
     values = column_values(series, column)
     found = np.searchsorted(np.array(edges), values, side="left")
-    return np.where(np.isnan(values), GAP, found + FIRST_BIN), len(edges) + 1
+    return np.where(np.isnan(values), GAP, found + FIRST_BIN)
 
 
 def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
@@ -171,3 +175,111 @@ def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
     if column.kind == "numeric":
         return scoring.numbers(series, asdict(column))
     return scoring.encode_column(series, asdict(column)).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentColumn:
+    """What one column takes, and what its training rows held.
+
+    ``least`` and ``largest`` are texts for people, ``low`` and ``high`` the values themselves: a
+    number's as it is sent, a date's in ISO 8601; None where no training row had a value. ``gaps``
+    is the share of training rows without a value, None where it is not known any more. ``filled``
+    says what the model takes an empty value for where training had none.
+    """
+
+    name: str
+    kind: str
+    gaps: float | None
+    filled: str
+    low: float | str | None = None
+    high: float | str | None = None
+    least: str = ""
+    largest: str = ""
+    categories: tuple[str, ...] = ()
+    gap_texts: tuple[str, ...] = ()
+    form: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The column's part of the JSON document: what applies to its kind."""
+        held: dict[str, dict[str, Any]] = {
+            "numeric": {"range_in_training": [self.low, self.high]},
+            "date": {"format": DATES, "range_in_training": [self.low, self.high]},
+            "boolean": {"values": [False, True]},
+            "category": {"categories": list(self.categories), "others": "taken as one category"},
+        }
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "required": True,
+            "may_be_empty": True,
+            "share_empty_in_training": self.gaps,
+            "empty_is_taken_for": self.filled,
+            **({"texts_taken_for_empty": list(self.gap_texts)} if self.gap_texts else {}),
+            **({"texts_are": self.form} if self.form else {}),
+            **held[self.kind],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallerSchema:
+    """All columns in training order, and what is predicted of them."""
+
+    target: str
+    classes: tuple[Any, ...]
+    columns: tuple[SentColumn, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {
+            "format": SCHEMA_FORMAT,
+            "predicts": self.target,
+            "classes": list(self.classes),
+            "texts_for_empty_in_any_column": sorted(scoring.GAP_TEXTS),
+            "columns": [column.to_dict() for column in self.columns],
+        }
+
+
+def caller_schema(encoding: Encoding, profile: Profile) -> CallerSchema:
+    """Put together what encoding and profile know of the columns."""
+    pairs = zip(encoding.columns, profile.columns, strict=True)
+    return CallerSchema(
+        target=encoding.target,
+        classes=encoding.classes,
+        columns=tuple(_sent(column, seen) for column, seen in pairs),
+    )
+
+
+def _sent(column: Column, seen: ColumnProfile) -> SentColumn:
+    rows = sum(seen.counts)
+    low: float | str | None = None
+    high: float | str | None = None
+    least = largest = ""
+    if seen.edges:
+        ends = float(np.nextafter(seen.edges[0], np.inf)), seen.edges[-1]
+        least, largest = (value_text(end, column) for end in ends)
+        low, high = (least, largest) if column.kind == "date" else ends
+    return SentColumn(
+        name=column.name,
+        kind=column.kind,
+        gaps=seen.counts[GAP] / rows if rows else None,
+        filled=_filled(column),
+        low=low,
+        high=high,
+        least=least,
+        largest=largest,
+        categories=column.categories,
+        gap_texts=column.gap_texts,
+        form=words(column.kind, column.form) if column.form != PLAIN else "",
+    )
+
+
+def _filled(column: Column) -> str:
+    """What an empty value is to the model."""
+    if column.kind == "category":
+        known = scoring.MISSING in column.codes
+        return "a category of its own" if known else "no category"
+    if column.kind == "boolean":
+        middle = "true" if column.median >= 0.5 else "false"
+    else:
+        middle = value_text(column.median + column.offset, column)
+    return f"{middle}, and known to be empty" if column.indicator else middle

@@ -22,16 +22,21 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
-from kd_mlflow.table.delimited_parts import DelimitedParts
+from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.files import CSV, PARQUET, existing_file, is_csv, refuse_csv_options
+from kd_mlflow.table.files import (
+    PARQUET,
+    check_columns,
+    is_csv,
+    refuse_csv_options,
+    with_named_index,
+)
 from kd_mlflow.table.forms import PLAIN, read_by
-from kd_mlflow.table.frames import with_named_index
 from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
-from kd_mlflow.table.sources import BUILT_IN, Origin, open_source
+from kd_mlflow.table.sources import BUILT_IN, Origin, existing_file, open_source
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
@@ -98,28 +103,26 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    columns = [asdict(column) for column in encoding.columns] if encoding else []
-    literal = [column["name"] for column in columns if column["form"]["literal"]]
+    texts, literal = _as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
         literal.append(options.target)
-    texts = [column["name"] for column in columns if reads_texts(column)]
     origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
-    name, target = origin.name, options.target or origin.target
-    names = ", ".join(map(repr, frame.columns))
-    if frame.columns.has_duplicates:
-        raise DataError(f"duplicate columns in {name}: {names}")
-    if target and target not in frame.columns:
-        raise DataError(f"target {target!r} is not a column of {name}; it has: {names}")
-    if not len(frame):
-        raise DataError(f"{name} has a header and no rows")
+    target = options.target or origin.target
+    check_columns(frame, origin.name, target)
     return ScoredRows(
-        name=name,
+        name=origin.name,
         source=origin.source,
         target=target,
         features=frame.drop(columns=target) if target else frame,
         labels=frame[target] if target else None,
         known={column.name: column for column in encoding.columns} if encoding else {},
     )
+
+
+def _as_written(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
+    """Columns of a CSV file that stay as they are written, and those in which NA is a text."""
+    texts = [column.name for column in columns if reads_texts(asdict(column))]
+    return texts, [column.name for column in columns if column.form.literal]
 
 
 @dataclass(frozen=True)
@@ -151,14 +154,11 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     """
     if not isinstance(data, str | Path) or data in BUILT_IN:
         table = _of_frame(*open_source(data, **marks), encoding, keep)
-    elif is_csv(path := existing_file(str(data), built_in=tuple(BUILT_IN))):
+    elif is_csv(path := existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
-    elif path.suffix.lower() in PARQUET:
-        refuse_csv_options(path.name, marks["separator"], marks["decimal"])
-        table = _of_parquet(path, encoding, keep)
     else:
-        known = ", ".join((*CSV, *PARQUET))
-        raise DataError(f"unknown format of {path.name}; data takes {known}, text also with .gz")
+        refuse_csv_options(path.name, **marks)
+        table = _of_parquet(path, encoding, keep)
     if not table.rows:
         raise DataError(f"{table.name} has a header and no rows")
     return table
@@ -177,11 +177,9 @@ def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
 
 
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
-    columns = [asdict(column) for column in encoding.columns]
-    literal = {column["name"] for column in columns if column["form"]["literal"]}
-    texts = {column["name"] for column in columns if reads_texts(column)}
-    step = part_rows(len(columns))
-    parts = DelimitedParts(path, step, **marks)
+    texts, literal = _as_written(encoding.columns)
+    step = part_rows(len(encoding.columns))
+    parts = delimited_parts(path, step, **marks)
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 
     def read() -> Iterator[Part]:
@@ -208,7 +206,6 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         try:
             for table in _whole_parts(file.iter_batches(step, columns=names), step):
                 frame = with_named_index(table.select(needed).to_pandas(), path.name)
-                frame = frame.set_axis(frame.columns.map(str), axis=1)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame, table.select(kept).replace_schema_metadata()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+import difflib
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from sklearn import datasets
@@ -14,14 +16,16 @@ from sklearn import datasets
 from kd_mlflow.config.groups import DataOptions, EnsembleOptions, Source
 from kd_mlflow.config.rules import told_columns
 from kd_mlflow.errors import DataError, listed
+from kd_mlflow.table.delimited import read_delimited
 from kd_mlflow.table.files import (
+    PARQUET,
+    as_frame,
     check_columns,
-    existing_file,
     is_csv,
-    read_columns,
+    read_parquet,
     refuse_csv_options,
 )
-from kd_mlflow.table.frames import as_frame
+from kd_mlflow.table.kinds import option_of
 
 if TYPE_CHECKING:
     from kd_mlflow.config.entry_points import ColumnsConfig
@@ -77,19 +81,13 @@ def _synthetic() -> tuple[pd.DataFrame, pd.Series]:
     return pd.DataFrame(x, columns=names), pd.Series(y, name="label")
 
 
-def _bundled(load: Callable[..., Any]) -> Callable[[], tuple[pd.DataFrame, pd.Series]]:
-    def table() -> tuple[pd.DataFrame, pd.Series]:
-        bunch = load(as_frame=True)
-        return bunch.data, bunch.target
-
-    return table
-
+BUNDLED = {"as_frame": True, "return_X_y": True}
 
 BUILT_IN: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
     "synthetic": _synthetic,
-    "digits": _bundled(datasets.load_digits),
-    "breast_cancer": _bundled(datasets.load_breast_cancer),
-    "wine": _bundled(datasets.load_wine),
+    "digits": partial(datasets.load_digits, **BUNDLED),
+    "breast_cancer": partial(datasets.load_breast_cancer, **BUNDLED),
+    "wine": partial(datasets.load_wine, **BUNDLED),
 }
 
 
@@ -112,11 +110,48 @@ def read_source(
                 f"{target!r}: leave it out, or give the path of a table of your own"
             )
         return origin, frame
-    check_columns(frame, "the DataFrame" if origin.source == FRAME else origin.name, target)
+    name = "the DataFrame" if origin.source == FRAME else origin.name
+    if not target:
+        columns = ", ".join(map(repr, frame.columns))
+        raise DataError(f"a table needs target, the label column; {name} has: {columns}")
+    check_columns(frame, name, target)
+    if frame.shape[1] < 2:
+        raise DataError(f"{name} has no column beside the target {target!r}")
     if is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
         _, written = open_source(data, how.separator, how.decimal, literal=[target])
-        _refuse_gap_texts(written[target][gaps].dropna(), target)
+        if len(labels := written[target][gaps].dropna()):
+            raise DataError(
+                f"target {target!r} has {len(labels):,} labels written as "
+                f"{listed(sorted(labels.unique()))}, which reads as a gap; if it is a class give "
+                f"{option_of(target, 'category')}, else remove those rows"
+            )
     return origin._replace(target=target), frame
+
+
+def existing_file(data: str | Path) -> Path:
+    """Find a CSV or Parquet file.
+
+    Raises DataError where there is none, with the nearest built-in name, and for any other file.
+    """
+    path = Path(data).expanduser()
+    if os.path.isdir(path):
+        raise DataError(f"data is a directory: {path}; name a CSV or Parquet file in it")
+    if not os.path.exists(path):  # pathlib raises for what is too long to be a path
+        names = ", ".join(BUILT_IN)
+        if near := difflib.get_close_matches(str(data), BUILT_IN, n=1, cutoff=0.5):
+            raise DataError(f"no built-in table or file {str(data)!r}; did you mean {near[0]!r}?")
+        raise DataError(
+            f"no such file: {os.path.abspath(path)}; data takes the path of a CSV or Parquet file "
+            f"(with `mlflow run`, an absolute one) or a built-in name: {names}"
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"the file is empty: {path}")
+    if not is_csv(path) and path.suffix.lower() not in PARQUET:
+        raise DataError(
+            f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
+            "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
+        )
+    return path
 
 
 def open_source(
@@ -128,7 +163,8 @@ def open_source(
 ) -> tuple[Origin, pd.DataFrame]:
     """Read a table, whatever its columns are; its origin has the target of a built-in one alone.
 
-    ``texts`` and ``literal`` are as of ``read_columns``. Raises DataError for what cannot be read.
+    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7. In those that
+    are ``literal`` NA is a text too. Raises DataError for what cannot be read.
     """
     if not isinstance(data, str | Path):
         frame = as_frame(data)
@@ -139,17 +175,10 @@ def open_source(
         features, labels = BUILT_IN[str(data)]()
         target = str(labels.name)
         return Origin(str(data), str(data), target), features.assign(**{target: labels})
-    path = existing_file(str(data), built_in=tuple(BUILT_IN))
-    frame = read_columns(path, separator, decimal, texts, literal)
+    path = existing_file(data)
+    if is_csv(path):
+        frame = read_delimited(path, separator, decimal, texts, literal)
+    else:
+        refuse_csv_options(path.name, separator, decimal)
+        frame = read_parquet(path)
     return Origin(path.name, str(path.resolve()), ""), frame
-
-
-def _refuse_gap_texts(labels: pd.Series, target: str) -> None:
-    """Raise DataError where missing labels of a CSV file are texts such as None."""
-    if len(labels):
-        texts = listed(sorted(labels.unique()))
-        raise DataError(
-            f"target {target!r} has {len(labels):,} labels written as {texts}, which reads as a "
-            f"gap; if it is a class give --column {shlex.quote(f'{target}=category')}, else remove "
-            "those rows"
-        )
