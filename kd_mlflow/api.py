@@ -135,7 +135,7 @@ def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
     >>> ensemble = kd.fit_ensemble((x, y), n_teachers=2, teacher_epochs=3)
     >>> student = kd.fit_student(ensemble, student_hidden=(8,), student_epochs=3)
     >>> student.predict(x[:5]).shape, student.metrics["parameters"]
-    ((5,), 139)
+    ((5,), 2619)
     """
     return fitted.fit_student(ensemble, config, workers_of(config))
 

@@ -93,10 +93,10 @@ def test_a_teacher_is_timed_as_it_is_served(ensemble, dataset, monkeypatch):
     """What is timed gives an ensemble's answers from raw rows, without torch; others are asked."""
     features = dataset.features("test")
     expected = ensemble.score(features, "logits").double().softmax(dim=1).numpy()
-    answer = served_teacher(ensemble, "logits")
+    encode, score = served_teacher(ensemble, "logits")
     monkeypatch.setattr(type(ensemble), "score", None)
-    np.testing.assert_allclose(answer(features), expected, atol=1e-6)
-    assert served_teacher(Others(), "logits")(features) == (len(features), "logits")
+    np.testing.assert_allclose(score(encode(features), features), expected, atol=1e-6)
+    assert served_teacher(Others(), "logits").score(None, features) == (len(features), "logits")
 
 
 def test_many_rows_are_scored_as_few_are(tmp_path, ensemble, dataset, monkeypatch):

@@ -214,7 +214,7 @@ def test_one_row_of_a_hundred_thousand_is_beyond_the_gap(gap, passed):
 )
 def test_ten_times_fewer_numbers_or_ten_times_less_time(numbers, time, bulk, passed):
     """One ratio is enough, all are said; runs of before have no times, or one row's alone."""
-    ratios = {"compression_ratio": numbers, "latency_ratio": time, "throughput_ratio": bulk}
+    ratios = {"compression_ratio": numbers, "latency_ratio": time, "bulk_ratio": bulk}
     known = {name: ratio for name, ratio in ratios.items() if ratio}
     logged = {n: v for n, v in GOOD.items() if n != "compression_ratio"} | known
     findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
@@ -226,11 +226,11 @@ def test_ten_times_fewer_numbers_or_ten_times_less_time(numbers, time, bulk, pas
 
 def test_what_is_small_enough_is_not_said_to_be_fast_in_bulk():
     """The line of the check stays short where numbers are enough; its metrics have all ratios."""
-    logged = GOOD | {"compression_ratio": 12.0, "latency_ratio": 3.0, "throughput_ratio": 40.0}
+    logged = GOOD | {"compression_ratio": 12.0, "latency_ratio": 3.0, "bulk_ratio": 40.0}
     findings = Examined(logged=logged, reproduced=points(accuracy=0.95), task=TASK)
     (check,) = [check for check in gate(findings, None, LIMITS) if check.name == "compression"]
     assert check.reason == "compression 12.0x, 3.0x in time, at least 10x required"
-    assert check.metrics["throughput_ratio"] == 40.0
+    assert check.metrics["bulk_ratio"] == 40.0
 
 
 def test_what_cannot_be_counted_is_no_reason_to_refuse():

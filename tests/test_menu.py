@@ -8,7 +8,7 @@ import torch
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
-from kd_mlflow.distillation import menu
+from kd_mlflow.distillation import boosting, menu
 from kd_mlflow.distillation.menu import Trial, choose_student, fit_here
 from kd_mlflow.distillation.students import augment_kind, transfer_set
 from kd_mlflow.distillation.teachers import Part, train_ensemble
@@ -26,7 +26,7 @@ def lessons():
     dataset = read_dataset(config)
     config = config.resolved(len(dataset.split.train))
     taught = transfer_set(RECIPE, dataset, train_ensemble(config, dataset))
-    return dataclasses.replace(taught, ensemble_work=None)
+    return dataclasses.replace(taught, ensemble_parameters=None, ensemble_work=None)
 
 
 def chosen(lessons, recipe):
@@ -118,10 +118,20 @@ def test_a_student_is_ten_times_smaller_than_its_ensemble(monkeypatch, many, ens
     """Larger sizes of the menu are not tried, unless all are larger."""
     sizes = [(0, SMALL), (16, SMALL), (64, SMALL), (64, WIDE)]
     scripted(monkeypatch, dict(zip(sizes, (0.05, 0.045, 0.02, 0.01), strict=True)))
-    counted = dataclasses.replace(many, ensemble_work=ensemble)
+    counted = dataclasses.replace(many, ensemble_parameters=ensemble, ensemble_work=ensemble)
     trials = chosen(counted, dataclasses.replace(RECIPE, **FREE))
     assert len(trials) == tried
     assert ensemble == 100 or all(t.parameters * 10 <= ensemble for t in trials)
+
+
+@pytest.mark.parametrize(("trees", "most"), [(5_000, 500), (10_000, 4_400), (50_000, 36_400)])
+def test_of_trees_a_student_may_have_more_numbers_than_a_tenth(many, trees, most):
+    """A tree's number takes longer than a weight: the limit is of work, with what a row costs."""
+    taught = dataclasses.replace(
+        many, ensemble_parameters=trees, ensemble_work=boosting.TREE_WORK * trees
+    )
+    cheap = [n for n in range(100, 50_000, 100) if menu._is_cheap(n, taught)]
+    assert max(cheap) == most
 
 
 def test_settings_whose_networks_are_the_same_are_tried_once(monkeypatch, many):

@@ -46,12 +46,12 @@ CURVES["strong_baseline"] = CURVES["student"] - {"soft_loss"}
 TWO_CLASS = ("accuracy", "balanced_accuracy", "log_loss", "ece", "roc_auc", "average_precision")
 """Figures of every model on a table of two classes."""
 
-SPEEDS = ("latency_ms", "rows_per_s")
+SPEEDS = ("latency_ms", "bulk_us")
 
 COSTS = {
     *(f"registered_{cost}" for cost in ("model_bytes", "environment_bytes")),
     *(f"{who}_{speed}" for who in ("registered", "ensemble") for speed in SPEEDS),
-    *("latency_ratio", "throughput_ratio"),
+    *("latency_ratio", "bulk_ratio"),
 }
 """What the registered student costs to run, which is no metric of the comparison."""
 

@@ -54,8 +54,8 @@ VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
 PICTURES = dict.fromkeys(FIGURES, Picture(b"no picture", b"no narrow one"))
 SURE, UNSURE = Interval(value=0.2, low=0.1, high=0.3), Interval(value=0.0, low=-0.1, high=0.1)
 COSTS = Footprint(
-    speed=Speed(latency_ms=0.2, rows_per_s=4e5),
-    ensemble=Speed(latency_ms=5.0, rows_per_s=1e4),
+    speed=Speed(latency_ms=0.2, bulk_us=0.5),
+    ensemble=Speed(latency_ms=5.0, bulk_us=20.0),
     model_bytes=100_000,
     environment_bytes=10**9,
 )

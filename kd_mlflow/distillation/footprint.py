@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,20 +23,28 @@ TIMED_S = 0.5
 """Seconds that a median is measured for, at most: an ensemble may be slow."""
 
 MANY_ROWS, CALLS_OF_MANY = 1_000, 10
-"""Rows that are scored at once to tell how many a second takes, and how often."""
+"""Rows that are scored at once to tell what each of many takes, and how often."""
 
-Answer = Callable[[pd.DataFrame], object]
-"""Encodes and scores raw rows."""
+
+class Served(NamedTuple):
+    """A model as it is served, without MLflow: what encodes raw rows, and what scores them.
+
+    The second gets encoded and raw rows.
+    """
+
+    encode: Callable[[pd.DataFrame], Any]
+    score: Callable[[Any, pd.DataFrame], object]
 
 
 class Speed(NamedTuple):
-    """How fast a model encodes and scores rows, in one process and without MLflow.
+    """How fast a model is in one process, without MLflow.
 
-    ``latency_ms`` is the time of one row alone; ``rows_per_s`` counts rows that come by thousands.
+    ``latency_ms`` is the time of one row alone, from raw columns to probabilities; ``bulk_us`` that
+    of each of a thousand, once their columns are encoded, which takes all models the same.
     """
 
     latency_ms: float
-    rows_per_s: float
+    bulk_us: float
 
     @classmethod
     def names(cls, model: str) -> list[str]:
@@ -74,7 +82,7 @@ class Footprint(NamedTuple):
             "registered_environment_bytes": self.environment_bytes,
             **self.ensemble.metrics("ensemble"),
             "latency_ratio": self.latency_ratio,
-            "throughput_ratio": self.throughput_ratio,
+            "bulk_ratio": self.bulk_ratio,
         }
 
     @property
@@ -83,28 +91,35 @@ class Footprint(NamedTuple):
         return self.ensemble.latency_ms / self.speed.latency_ms
 
     @property
-    def throughput_ratio(self) -> float:
-        """How many times fewer rows the ensemble scores in a second, of rows by thousands."""
-        return self.speed.rows_per_s / self.ensemble.rows_per_s
+    def bulk_ratio(self) -> float:
+        """How many times longer each of a thousand rows takes the ensemble."""
+        return self.ensemble.bulk_us / self.speed.bulk_us
 
 
-def served(module: StudentModule) -> Answer:
-    """What a student answers as it is served, without MLflow."""
+def served(module: StudentModule) -> Served:
+    """A student as it is served."""
     columns = [asdict(column) for column in module.encoding.columns]
     network = scoring.Network(module.arrays)
-    return lambda rows: network.probabilities(scoring.encode(rows, columns))
+    return Served(
+        encode=lambda rows: scoring.encode(rows, columns),
+        score=lambda encoded, _: network.probabilities(encoded),
+    )
 
 
-def speed(answer: Answer, rows: pd.DataFrame) -> Speed:
+def speed(model: Served, rows: pd.DataFrame) -> Speed:
     """Time a model on the first of some rows, and on all of them, taken again up to a thousand."""
+    encode, score = model
     one, many = rows.head(1), rows.iloc[np.resize(np.arange(len(rows)), MANY_ROWS)]
-    many_ms = median_ms(lambda: answer(many), CALLS_OF_MANY)
-    return Speed(median_ms(lambda: answer(one), CALLS), 1e3 * MANY_ROWS / many_ms)
+    encoded = encode(many)
+    many_ms = median_ms(lambda: score(encoded, many), CALLS_OF_MANY)
+    one_ms = median_ms(lambda: score(encode(one), one), CALLS)
+    return Speed(latency_ms=one_ms, bulk_us=1e3 * many_ms / MANY_ROWS)
 
 
-def median_ms(answer: Callable[[], object], calls: int) -> float:
+def median_ms(answer: Callable[[], object], calls: int | None = None) -> float:
     """Median time of a call, of so many as there is time for, after some that do not count."""
     times: list[float] = []
+    calls = CALLS if calls is None else calls
     warm_up, until = calls // WARM_UP, time.perf_counter() + TIMED_S
     while len(times) < warm_up + calls and (len(times) < 2 or time.perf_counter() < until):
         start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
@@ -21,8 +20,13 @@ TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
 """Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
 
 LEAST_COMPRESSION = 10
-"""How many times less work than its ensemble a student must be, where one of the menu can be: in
-weights of a network, of which a number of a tree costs several.
+"""How many times fewer numbers than its ensemble a student must have, or less work be, where one of
+the menu can.
+"""
+
+ROW_WORK, NUMBER_WORK = 9_000, 2.5
+"""What each of many rows costs a student, in weights of an ensemble's network: calls, and its
+numbers, whose products are small. Measured: small students take less than that, large ones half.
 """
 
 IN_PLAY = 2.0
@@ -69,10 +73,10 @@ def choose_student(
 
     Ever finer bins are tried with the smallest layers, until some are not within ``IN_PLAY`` of the
     least divergence; those that are, with the widest; the best of all, with layers between. Nothing
-    follows a student whose divergence is within ``menu_tolerance`` of 0, and no size is tried that
-    is more work than a tenth of the ensemble's, if any is less. Temperatures are tried with the
-    smallest. Kept is the smallest within ``menu_tolerance`` of the least divergence. Empty where
-    the recipe leaves nothing to choose.
+    follows a student whose divergence is within ``menu_tolerance`` of 0. No size is tried that has
+    more than a tenth of the ensemble's numbers and is more than a tenth of its work, if any is
+    less. Temperatures are tried with the smallest. Kept is the smallest within ``menu_tolerance``
+    of the least divergence. Empty where the recipe leaves nothing to choose.
     """
     n, tolerance, alpha = lessons.labelled_rows, recipe.menu_tolerance, recipe.alpha
     temperatures, layers = recipe.menu("temperature", n), recipe.menu("student_hidden", n)
@@ -135,15 +139,19 @@ def _different_inputs(recipe: StudentRecipe, lessons: TransferSet) -> dict[int, 
 def _small_enough(
     lessons: TransferSet, encodings: Mapping[int, Encoding], layers: Sequence[tuple[int, ...]]
 ) -> list[Size]:
-    """Sizes of a tenth of the ensemble's work at most, or all where none is; the widest last."""
-    most = math.inf
-    if lessons.ensemble_work is not None:
-        most = lessons.ensemble_work / LEAST_COMPRESSION
-    sizes = {
+    """Sizes ten times cheaper than the ensemble, or all where none is; the widest layers last."""
+    numbers = {
         (bins, hidden): student_parameters(encodings[bins], hidden)
         for hidden, bins in product(layers, encodings)
     }
-    return [size for size, n in sizes.items() if n <= most] or list(sizes)
+    return [size for size, n in numbers.items() if _is_cheap(n, lessons)] or list(numbers)
+
+
+def _is_cheap(numbers: int, lessons: TransferSet) -> bool:
+    """Whether a student has a tenth of the ensemble's numbers, or is a tenth of its work."""
+    work = ROW_WORK + NUMBER_WORK * numbers
+    pairs = ((numbers, lessons.ensemble_parameters), (work, lessons.ensemble_work))
+    return any(whole is None or LEAST_COMPRESSION * own <= whole for own, whole in pairs)
 
 
 def shortened(task: Task) -> Task:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.distillation.footprint import CALLS, median_ms
+from kd_mlflow.distillation.footprint import median_ms
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.serving.scoring import Network
@@ -70,7 +70,7 @@ def onnx_student(module: StudentModule, encoded: NDArray[np.float32]) -> OnnxStu
     return OnnxStudent(
         content=content,
         max_difference=difference,
-        latency_ms=median_ms(lambda: session.run(None, {INPUT: encoded[:1]}), CALLS),
+        latency_ms=median_ms(lambda: session.run(None, {INPUT: encoded[:1]})),
     )
 
 

@@ -37,8 +37,9 @@ class TransferSet:
     """Rows that students learn from, as their teacher scored them.
 
     The table's training rows come first, then new ones without a label; last its validation rows,
-    from which nobody learns. ``ensemble_work`` is what a row costs the teacher, in weights of a
-    network, None where that is not known; ``augment`` is the kind of the new rows.
+    from which nobody learns. ``ensemble_parameters`` are the teacher's fitted numbers and
+    ``ensemble_work`` is what a row costs it, in weights of a network, None where they are not
+    known; ``augment`` is the kind of the new rows.
     Shape: encoded (n, columns); logits, the teacher's, (n, classes); labels (n,), UNLABELLED for
     new rows.
     """
@@ -49,6 +50,7 @@ class TransferSet:
     labels: Tensor
     labelled_rows: int
     val_rows: int
+    ensemble_parameters: int | None = None
     ensemble_work: int | None = None
     augment: str = "none"
 
@@ -134,6 +136,7 @@ def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> 
         labels=torch.cat([labels, labels.new_full((new,), UNLABELLED), val_labels]),
         labelled_rows=len(labels),
         val_rows=len(val_labels),
+        ensemble_parameters=ensemble.parameters,
         ensemble_work=ensemble.work,
         augment=recipe.augment,
     )

@@ -29,7 +29,7 @@ MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log lo
 IN_POINTS = ("accuracy", "balanced_accuracy")
 """Metrics whose differences are said in points of a hundred."""
 
-BULK = "throughput_ratio"
+BULK = "bulk_ratio"
 
 RATIOS = {"compression_ratio": "", "latency_ratio": " in time", BULK: " in bulk"}
 """What a student may have less of than its ensemble: a tree's thresholds are no weights. The times

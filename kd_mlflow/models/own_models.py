@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from mlflow.types.schema import AnyType
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.families import write_json
+from kd_mlflow.distillation.footprint import Served
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.models.pulled import PROBABILITY
@@ -248,18 +249,18 @@ def log_ensemble(
     return run.model(write, name=ENSEMBLE, params=dict(params))
 
 
-def served_teacher(teacher: Teacher, averaging: str) -> Callable[[pd.DataFrame], object]:
-    """What a teacher answers as it is served, without MLflow: our own ensembles by their own code.
+def served_teacher(teacher: Teacher, averaging: str) -> Served:
+    """A teacher as it is served: our own ensembles by their own code.
 
     Models of others answer as they did when they taught: to store them again may take minutes.
     """
     if not isinstance(teacher, Ensemble) or any(":" in f.name for f in teacher.used.families):
-        return lambda rows: teacher.score(rows, averaging)
+        return Served(encode=len, score=lambda _, rows: teacher.score(rows, averaging))
     with tempfile.TemporaryDirectory() as folder:
         teacher.save(Path(folder))
         members = ensemble_scoring.Members(Path(folder), averaging)
     columns = [asdict(column) for column in teacher.encoding.columns]
-    return lambda rows: members.probabilities(scoring.encode(rows, columns), rows)
+    return Served(lambda rows: scoring.encode(rows, columns), members.probabilities)
 
 
 def save_ensemble(

@@ -116,9 +116,8 @@ def footprint_text(costs: Footprint) -> str:
     """Say what a student costs to run."""
     return (
         f"{costs.speed.latency_ms:.2f} ms to encode and score one row where it was trained, "
-        f"without MLflow, {costs.latency_ratio:.1f} times faster than the ensemble; of rows by "
-        f"thousands {costs.speed.rows_per_s:,.0f} a second, {costs.throughput_ratio:.1f} times as "
-        "many as the ensemble; "
+        f"without MLflow, {costs.latency_ratio:.1f} times faster than the ensemble; of many "
+        f"encoded rows {costs.speed.bulk_us:.2f} µs for each, {costs.bulk_ratio:.1f} times faster; "
         f"files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
         f"{bytes_text(costs.environment_bytes)} installed"
     )

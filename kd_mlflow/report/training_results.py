@@ -184,7 +184,7 @@ def _compression_text(metrics: Metrics, beside: Metrics) -> str:
     if "registered_latency_ms" not in beside:
         return numbers
     one = beside["ensemble_latency_ms"] / beside["registered_latency_ms"]
-    many = beside["registered_rows_per_s"] / beside["ensemble_rows_per_s"]
+    many = beside["ensemble_bulk_us"] / beside["registered_bulk_us"]
     return f"{numbers}; one row {one:.1f}, many {many:.1f} times faster"
 
 

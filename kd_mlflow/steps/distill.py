@@ -189,7 +189,7 @@ def _beside(
     """
     dataset, averaging = evidence.dataset, evidence.config.averaging
     alone = Ensemble(encoding=ensemble.encoding, families=(boosting,))
-    answers = {
+    models = {
         "registered": served(student),
         "ensemble": served_teacher(ensemble, averaging),
         "boosting": served_teacher(alone, averaging),
@@ -198,8 +198,8 @@ def _beside(
     beside = majority_metrics(dataset.labels("train"), dataset.labels("test"))
     if parameters:
         beside |= {"boosting_parameters": parameters}
-    for name, answer in answers.items():
-        beside |= speed(answer, rows).metrics(name)
+    for name, model in models.items():
+        beside |= speed(model, rows).metrics(name)
     return beside
 
 
