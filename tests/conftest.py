@@ -208,6 +208,11 @@ def copied_store(database: Path, folder: Path) -> Iterator[str]:
         forget_store()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Half as many processes again as cores for slow tests: they wait for processes of their own."""
+    return None if config.option.markexpr == "not slow" else (os.cpu_count() or 1) * 3 // 2
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Of what is asked for, files with most slow tests come first: none is left at the end.
