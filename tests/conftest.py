@@ -209,7 +209,7 @@ def copied_store(database: Path, folder: Path) -> Iterator[str]:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Half as many processes again as cores for slow tests: they wait for processes of their own."""
+    """Half as many processes again as cores for slow tests: they wait for others often."""
     return None if config.option.markexpr == "not slow" else (os.cpu_count() or 1) * 3 // 2
 
 
