@@ -104,7 +104,8 @@ class DelimitedFile:
 class DelimitedParts:
     """A CSV file that was looked through, read some rows at a time.
 
-    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others.
+    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others. A part
+    that is the whole file was read by looking: ``whole``.
     """
 
     file: DelimitedFile
@@ -114,6 +115,7 @@ class DelimitedParts:
     texts: list[str]
     decimal: str
     marks: numerals.Marks
+    whole: pd.DataFrame | None = None
 
     def read(
         self, names: Sequence[str], *, texts: Collection[str], literal: Collection[str]
@@ -123,16 +125,19 @@ class DelimitedParts:
         ``texts`` stay as they are written, in those that are ``literal`` NA is a text too.
         """
         told, marks = {*texts, *literal}, self.marks
+        asked = names if self.whole is None else [name for name in names if name in told]
         options = {
-            "usecols": names,
+            "usecols": asked,
             "decimal": self.decimal,
-            "dtype": {name: str for name in names if name in {*told, *self.texts}},
+            "dtype": {name: str for name in asked if name in {*told, *self.texts}},
             "keep_default_na": False,
-            "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in names},
+            "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in asked},
         }
         numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in told}
         pointed = [n for n in marks.pointed if n in names and n not in literal]
-        for part in self.file.parts(self.at_once, **options):
+        for part in self.file.parts(self.at_once, **options) if asked else [pd.DataFrame()]:
+            if self.whole is not None:
+                part = self.whole[list(names)].assign(**{name: part[name] for name in asked})
             numerals.use_marks(part, numbers, pointed, self.decimal)
             yield part
 
@@ -204,38 +209,46 @@ def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> De
     Where a column of text can only be of decimal commas, all are read with a comma.
     """
     mark = decimal or "."
-    rows, columns, texts = _columns(file, at_once, mark)
+    rows, columns, texts, whole = _columns(file, at_once, mark)
     marks, pointed = numerals.Marks(), texts
     if texts and (decimal or file.layout.separator != ","):
         for most in (FIRST_ROWS, None):
             kinds = _kinds_of_text(file, pointed, at_once, most)
             if not decimal and (certain := numerals.decimal_commas(kinds)):
-                _, _, left = _columns(file, at_once, ",")
+                *_, left, other = _columns(file, at_once, ",")
                 if most is None or not set(certain) <= set(left):
-                    mark, texts = ",", left
+                    mark, texts, whole = ",", left, other
                     kinds = _kinds_of_text(file, texts, at_once, None)
                     break
         marks = numerals.find_marks(kinds, mark, given=bool(decimal))
         marks.decimal_comma += [name for name in pointed if name not in texts]
     _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
-    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
+    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks, whole)
 
 
-def _columns(file: DelimitedFile, at_once: int, decimal: str) -> tuple[int, list[str], list[str]]:
+def _columns(
+    file: DelimitedFile, at_once: int, decimal: str
+) -> tuple[int, list[str], list[str], pd.DataFrame | None]:
     """How many rows a file has, its columns, and those that are text with a decimal mark.
 
-    Empty columns without a name are left out: separators that end each line.
+    Empty columns without a name are left out: separators that end each line. Last comes the part
+    that is the whole file, if that was asked for.
     """
-    rows, kinds = 0, {name: set[str]() for name in file.layout.names}
+    rows, kinds, whole = 0, {name: set[str]() for name in file.layout.names}, None
     for part in file.parts(at_once, decimal=decimal):
         rows += len(part)
         for name, held in kinds.items():
             if not part[name].isna().all():
                 dtype = part[name].dtype
                 held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
+        whole = part if at_once == WHOLE else None
         del part
     columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
-    return rows, columns, [n for n, held in kinds.items() if "text" in held or len(held) > 1]
+    texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
+    if whole is not None:
+        for name in texts:  # beside numbers of more than 64 bits pandas leaves gaps as texts
+            whole[name] = whole[name].mask(whole[name].isin(GAP_TEXTS))
+    return rows, columns, texts, whole
 
 
 def _kinds_of_text(
