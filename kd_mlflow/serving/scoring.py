@@ -84,9 +84,9 @@ def encode(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
     if len(plain) < len(columns) and len(frame) <= FEW_ROWS:
         read = _few(frame, columns, matrix)
     elif (block := _block(frame, [columns[i] for i in plain])) is not None:
-        matrix[:, plain], read = block, plain
+        matrix[:, plain], read = block, set(plain)
     else:
-        read = []
+        read = set()
     for i, column in enumerate(columns):
         if i not in read:
             matrix[:, i] = encode_column(frame[names[i]], column)
@@ -130,18 +130,18 @@ def _block(frame: pd.DataFrame, columns: list[dict[str, Any]]) -> NDArray[np.flo
 
 def _few(
     frame: pd.DataFrame, columns: list[dict[str, Any]], matrix: NDArray[np.float32]
-) -> list[int]:
+) -> set[int]:
     """Encode columns of plain values, value by value; return which columns these are."""
     values, place = frame.to_numpy(object), {name: i for i, name in enumerate(frame.columns)}
     of_kind = {"numeric": _plain_number, "boolean": _plain_truth, "category": _plain_code}
-    read = []
+    read = set()
     for i, column in enumerate(columns):
         cells = values[:, place[column["name"]]]
         if column["kind"] in of_kind and {type(cell) for cell in cells} <= PLAIN_TYPES:
             found = [of_kind[column["kind"]](cell, column) for cell in cells]
             if None not in found:
                 matrix[:, i] = found
-                read.append(i)
+                read.add(i)
     return read
 
 
