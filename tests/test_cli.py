@@ -229,7 +229,10 @@ def test_a_misused_option_exits_2(run, arguments):
         (["rollback", "--version", "99"], "99"),
         (["history", "--model-name", "unheard-of"], "unheard-of"),
         (["rollback", "--model-name", "unheard-of"], "unheard-of"),
-        (["teachers", "--data", "wine", "--learning-rate", "1e30"], "learning_rate below"),
+        (
+            ["teachers", "--data", "wine", "--learning-rate", "1e30"],
+            "use a lower learning_rate",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

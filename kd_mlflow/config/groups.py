@@ -5,6 +5,7 @@ What is ``by_recipe`` has its values in the table of ``recipes``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 from kd_mlflow.config import rules
@@ -15,6 +16,11 @@ KINDS = ", ".join(f"{name} ({address.words})" for name, address in rules.FAMILIE
 
 Source: TypeAlias = Any
 """Where a table comes from: a name, a path, or a DataFrame or another table in memory."""
+
+MUON_ROWS = 4
+"""So many times the rows a step has with Muon, which costs more; its rate rises by the root of it:
+Malladi and others (2022), arXiv 2205.10287, for steps whose length is the rate's.
+"""
 
 
 @option_group
@@ -241,6 +247,11 @@ class StudentRecipe(TrainingOptions):
     n_students: int = by_recipe(
         "Seeds: so many distilled students and so many of each baseline.", rules.MODELS
     )
+    student_optimizer: str = by_recipe(
+        "Optimizer of students and baselines: adam, or muon (Muon for the weights of hidden "
+        "layers, Adam for the others; a step has four times the rows and twice the rate).",
+        rules.one_of("adam", "muon"),
+    )
     student_weight_decay: float = by_recipe(
         "L2 weight decay of the distilled students.", rules.NOT_NEGATIVE
     )
@@ -263,6 +274,12 @@ class StudentRecipe(TrainingOptions):
     calibrate: bool = option(
         False, "Scale each student's logits by one temperature fitted on validation rows."
     )
+
+    @property
+    def student_step(self) -> tuple[int, float]:
+        """Rows and learning rate of a student's step, by its optimizer."""
+        times = MUON_ROWS if self.student_optimizer == "muon" else 1
+        return times * self.batch_size, math.sqrt(times) * self.learning_rate
 
 
 @option_group

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
-from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
+from kd_mlflow.distillation.inputs import inputs_of, label_tensors, training_device
 from kd_mlflow.distillation.logits import agreements, validation_metrics
 from kd_mlflow.distillation.networks import PLAIN
 from kd_mlflow.distillation.teachers import Teacher
@@ -20,7 +20,7 @@ from kd_mlflow.population.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Sampling
 from kd_mlflow.population.selection import fit_temperatures
-from kd_mlflow.population.training import Rows, Task
+from kd_mlflow.population.training import Rows, Schedule, Task
 from kd_mlflow.table import new_rows
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler, piecewise_linear
@@ -200,10 +200,15 @@ def student_task(
     decays = tuple(
         recipe.student_weight_decay if m.taught else recipe.baseline_weight_decay for m in members
     )
-    schedule = schedule_of(
-        recipe,
+    step_rows, rate = recipe.student_step
+    schedule = Schedule(
         epochs=recipe.student_epochs,
-        weight_decay=decays if len(set(decays)) > 1 else decays[0],
+        batch_size=step_rows,
+        learning_rate=rate,
+        weight_decay=decays,
+        decay=recipe.schedule,
+        patience=recipe.student_patience,
+        optimizer=recipe.student_optimizer,
     )
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),
@@ -214,7 +219,7 @@ def student_task(
             temperature=torch.tensor([m.temperature for m in members], device=device),
             alpha=torch.tensor([m.alpha for m in members], device=device),
         ),
-        schedule=replace(schedule, patience=recipe.student_patience),
+        schedule=schedule,
         seeds=seeds,
         sampling=Sampling(
             pools=tuple(taught if m.taught else labelled for m in members),

@@ -48,9 +48,9 @@ class DropoutStreams(Streams):
 class Backprop:
     """Autograd's gradients of a population, without its overhead.
 
-    The population's parameters move into one flat tensor, ``parameters``, whose ``grad`` each
-    backward pass overwrites: an optimizer has one tensor to update. ReLU is followed by dropout at
-    the population's rate, with one stream of masks per seed.
+    The population's parameters move into one flat tensor, ``parameters``, weights of hidden layers
+    last. Each backward pass overwrites its ``grad``, ``gradient``: an optimizer has one tensor to
+    update. ReLU is followed by dropout at the population's rate, one stream of masks per seed.
     """
 
     def __init__(self, population: Population, *, seeds: Sequence[int]) -> None:
@@ -62,10 +62,14 @@ class Backprop:
         self._scales = [1.0, *[scale] * len(self._layers)]
         self._buffers: dict[int, _Buffers] = {}
         own = list(population.parameters())
-        self._shapes = [(p.shape[1], p.shape[2]) for p in own]
+        shapes = [(p.shape[1], p.shape[2]) for p in own]
+        hidden = set(range(0, len(own) - 2, 2))
+        self._order = sorted(range(len(own)), key=hidden.__contains__)
+        self._shapes = [shapes[i] for i in self._order]
+        self._hidden = len(hidden)
         self.parameters = nn.Parameter(_storage(own[0], self._k, self._shapes))
-        self._gradient = self.parameters.grad = torch.zeros_like(self.parameters)
-        self._gradients = self.matrices(self._gradient)
+        self.gradient = self.parameters.grad = torch.zeros_like(self.parameters)
+        self._gradients = self.matrices(self.gradient)
         for p, place in zip(own, self.matrices(self.parameters.data), strict=True):
             p.data = place.copy_(p.data)
 
@@ -74,7 +78,17 @@ class Backprop:
 
         Shape of each: (k, rows, columns).
         """
-        return _matrices(like, self._k, self._shapes)
+        placed = dict(zip(self._order, _matrices(like, self._k, self._shapes), strict=True))
+        return [placed[i] for i in range(len(placed))]
+
+    def hidden_weights(self, like: Tensor) -> list[Tensor]:
+        """The views that are of weights of hidden layers, first to last."""
+        return _matrices(like, self._k, self._shapes)[-self._hidden :]
+
+    @property
+    def others(self) -> int:
+        """Length of what stands before the weights of hidden layers: biases, the last weights."""
+        return self._k * sum(map(_padded, self._shapes[: -self._hidden]))
 
     def of_members(self, values: Sequence[float]) -> Tensor:
         """A flat tensor laid out as ``parameters``, with one value for all of a member's."""
@@ -122,7 +136,7 @@ class Backprop:
                 torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
                 upstream = delta
         if decays is not None:
-            self._gradient.addcmul_(self.parameters.data, decays)
+            self.gradient.addcmul_(self.parameters.data, decays)
 
     def _buffers_of(self, batch: int) -> _Buffers:
         if batch not in self._buffers:
@@ -135,11 +149,15 @@ class _Buffers:
 
     def __init__(self, like: Tensor, k: int, batch: int, sizes: Sequence[int]) -> None:
         shapes = [(batch, width) for width in sizes]
-        self.activations = _matrices(_storage(like, k, shapes), k, shapes)
-        self.deltas = _matrices(_storage(like, k, shapes[1:]), k, shapes[1:])
+        self.activations, self.deltas = aligned(like, k, *shapes), aligned(like, k, *shapes[1:])
         hidden = list(sizes[1:-1])
         self.keep = like.new_empty(k, batch, sum(hidden))
         self.keeps = torch.split(self.keep, hidden, dim=2)
+
+
+def aligned(like: Tensor, k: int, *shapes: tuple[int, int]) -> list[Tensor]:
+    """Zeros for ``k`` matrices of each shape, where products of each member round alike."""
+    return _matrices(_storage(like, k, shapes), k, shapes)
 
 
 def _storage(like: Tensor, k: int, shapes: Shapes) -> Tensor:

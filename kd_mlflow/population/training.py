@@ -29,17 +29,15 @@ from kd_mlflow.population.epochs import Judge, Means, fill, numbered
 from kd_mlflow.population.history import History, OnEpoch, Watch, ignore_epoch, replay, side_by_side
 from kd_mlflow.population.losses import Loss
 from kd_mlflow.population.network import Population
+from kd_mlflow.population.optimizers import ADAM, MOMENTS, optimizer_of
 from kd_mlflow.population.sampling import Batches, Document, Inputs, Sampling
 from kd_mlflow.population.workers import HERE, Pool, Workers
 
 WEIGHT = "weight."
 """How a snapshot calls members' weights and biases, before their number."""
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's two means, as torch calls them."""
-
 CHUNK_PARAMETERS = 300_000
-"""Most weights that a worker trains at once: with Adam's two means they stay in its cache."""
+"""Most weights that a worker trains at once: with the optimizer's means they stay in its cache."""
 
 THREAD_WORK = 8_000_000
 """Fewest products of weights and rows in a step that are worth a thread: with less, threads wait
@@ -53,7 +51,7 @@ Evaluate = Callable[[Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast to train: Adam with L2 weight decay, one for all members or each's own.
+    """How to train, how long and how fast; L2 weight decay is one for all members or each's own.
 
     A member ends after ``patience`` epochs without a lower loss on its held-out rows, if it has
     any; 0: it is trained for all epochs.
@@ -69,6 +67,7 @@ class Schedule:
     weight_decay: float | tuple[float, ...] = 0.0
     decay: str = "constant"
     patience: int = 0
+    optimizer: str = ADAM
 
     def learning_rates(self, steps_per_epoch: int) -> Iterator[float]:
         """The rate of each step; cosine: Loshchilov & Hutter (2017), arXiv 1608.03983, eq. 5."""
@@ -178,14 +177,9 @@ class _Chunk:
         self._population = task.population.members(members)
         self._backprop = Backprop(self._population, seeds=seeds)
         decay = self._schedule.weight_decay
-        self._decays = (
-            self._backprop.of_members(decay[members]) if isinstance(decay, tuple) else None
-        )
-        self._optimizer = torch.optim.Adam(
-            [self._backprop.parameters],
-            weight_decay=0.0 if isinstance(decay, tuple) else decay,
-            fused=True,
-        )
+        decays = decay[members] if isinstance(decay, tuple) else (decay,) * len(seeds)
+        self._decays = self._backprop.of_members(decays) if any(decays) else None
+        self._optimizer = optimizer_of(self._schedule.optimizer, self._backprop)
         self._batches = Batches(
             task.rows.train, sampling, seeds=seeds, batch_size=self._schedule.batch_size
         )
@@ -219,8 +213,7 @@ class _Chunk:
     def _step(self, x: Tensor, rows: Tensor, share: Tensor | None, rate: float) -> None:
         losses = self._loss(self._backprop.forward(x), rows, share)
         self._backprop.backward(losses.gradient / rows.shape[1], self._decays)
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.step()
+        self._optimizer.step(rate)
         self._means.add(losses.values)
         self._steps += 1
 
@@ -243,11 +236,7 @@ class _Chunk:
     def snapshot(self) -> Snapshot:
         """All that the next steps depend on."""
         backprop = self._backprop
-        adam = self._optimizer.state[backprop.parameters]
-        moments = {
-            name: backprop.matrices(adam.get(name, torch.zeros_like(backprop.parameters)))
-            for name in MOMENTS
-        }
+        moments = {n: backprop.matrices(own) for n, own in self._optimizer.moments().items()}
         streams = zip(self._batches.state, backprop.dropout.state, strict=True)
         return Snapshot(
             epochs=len(self._curves),
@@ -266,8 +255,8 @@ class _Chunk:
         """Go back to a snapshot."""
         backprop, arrays = self._backprop, found.arrays
         fill(list(self._population.parameters()), WEIGHT, arrays)
-        adam = {name: torch.zeros_like(backprop.parameters.data) for name in MOMENTS}
-        for name, flat in adam.items():
+        moments = {name: torch.zeros_like(backprop.parameters.data) for name in MOMENTS}
+        for name, flat in moments.items():
             fill(backprop.matrices(flat), name, arrays)
         self._judge.restore(arrays)
         self._means.restore(arrays, batches=found.steps)
@@ -276,8 +265,7 @@ class _Chunk:
         by_epoch = range(found.epochs)
         self._curves = [{n: v[epoch] for n, v in found.curves.items()} for epoch in by_epoch]
         self._steps = found.steps
-        step = torch.tensor(float(self._steps_behind), device=backprop.parameters.device)
-        self._optimizer.state[backprop.parameters] = {"step": step, **adam}
+        self._optimizer.restore(moments, self._steps_behind)
 
     def _history(self) -> History:
         names = self._curves[0] if self._curves else ()
@@ -287,8 +275,8 @@ class _Chunk:
 def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:
     if not np.isfinite(train_loss).all():
         raise TrainingError(
-            f"training diverged: the loss is not a finite number in epoch {epoch}; "
-            f"use a learning_rate below {learning_rate:g}"
+            f"training diverged: the loss is not a finite number in epoch {epoch}, at steps of "
+            f"rate {learning_rate:g}; use a lower learning_rate"
         )
 
 

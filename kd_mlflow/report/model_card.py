@@ -165,6 +165,7 @@ def _details(evidence: Evidence) -> list[str]:
 def _recipe(evidence: Evidence) -> str:
     config = evidence.config
     widths = words.one_line(", ".join(map(str, config.student_hidden)))
+    rows, rate = config.student_step
     chosen = (
         f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
         f"rows, {evidence.trials[-1].divergence:.4f} nats. "
@@ -175,8 +176,9 @@ def _recipe(evidence: Evidence) -> str:
         f"**Recipe.** `{config.recipe}`: {words.inputs_text(config.student_bins)}, "
         f"hidden layers {widths}; "
         f"T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, "
-        f"{config.student_epochs} epochs, {config.schedule} learning rate "
-        f"{config.learning_rate:g}, {words.augmentation(config.augment, config.augment_factor)}, "
+        f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, batches of "
+        f"{rows}, {config.schedule} learning rate {rate:g}, "
+        f"{words.augmentation(config.augment, config.augment_factor)}, "
         f"seed {config.seed}. {chosen}"
         "Baselines have the same architecture, steps, schedule and seeds."
     )

@@ -220,6 +220,7 @@ def _recall(comparison: Comparison) -> dict[str, Any]:
 def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     config, summary = evidence.config, evidence.comparison.summary
     widths = ", ".join(map(str, config.student_hidden))
+    rows, rate = config.student_step
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
     return [
         ("teachers", _teachers_text(evidence)),
@@ -233,8 +234,8 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
         ("strong baselines", mixup),
         (
             "training",
-            f"{config.student_epochs} epochs, batches of {config.batch_size}, {config.schedule} "
-            f"learning rate {config.learning_rate:g}, "
+            f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
+            f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
             f"weight decay {config.student_weight_decay:g}, baselines' "
             f"{config.baseline_weight_decay:g}",
         ),
