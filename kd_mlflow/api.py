@@ -133,9 +133,9 @@ def fit_student(ensemble: FittedEnsemble, config: StudentFit) -> FittedStudent:
     >>> from sklearn.datasets import load_wine
     >>> x, y = load_wine(return_X_y=True)
     >>> ensemble = kd.fit_ensemble((x, y), n_teachers=2, teacher_epochs=3)
-    >>> student = kd.fit_student(ensemble, student_hidden=(8,), student_epochs=3)
+    >>> student = kd.fit_student(ensemble, student_hidden=(8,), student_bins=0, student_epochs=3)
     >>> student.predict(x[:5]).shape, student.metrics["parameters"]
-    ((5,), 2619)
+    ((5,), 139)
     """
     return fitted.fit_student(ensemble, config, workers_of(config))
 
