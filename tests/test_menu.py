@@ -73,12 +73,11 @@ FREE = {"student_bins": None, "student_hidden": None}
             (64, SMALL),
         ),
         (
-            {(0, SMALL): 0.01, (16, SMALL): 0.012, (64, SMALL): 0.03}
-            | {(0, WIDE): 0.003, (16, WIDE): 0.0033},
+            {(0, SMALL): 0.01, (16, SMALL): 0.012} | {(0, WIDE): 0.003, (16, WIDE): 0.0033},
             (0, WIDE),
         ),
         (
-            {(0, SMALL): 0.01, (16, SMALL): 0.0102, (64, SMALL): 0.0101}
+            {(0, SMALL): 0.0102, (16, SMALL): 0.0101, (64, SMALL): 0.01}
             | {(0, WIDE): 0.0099, (16, WIDE): 0.0098, (64, WIDE): 0.0097},
             (0, SMALL),
         ),

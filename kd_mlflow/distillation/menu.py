@@ -31,9 +31,7 @@ of their ensemble's work by this score many rows 18 times faster than it, or mor
 """
 
 IN_PLAY = 2.0
-"""Inputs whose divergence is at most so many times the least are tried with wider layers, and finer
-bins after them.
-"""
+"""Inputs whose divergence is at most so many times the least are tried with wider layers."""
 
 C = TypeVar("C", bound=StudentRecipe)
 
@@ -72,9 +70,9 @@ def choose_student(
 ) -> tuple[Trial, ...]:
     """Try sizes of a resolved recipe's menu; the last one is to be kept.
 
-    Ever finer bins are tried with the smallest layers, until some are not within ``IN_PLAY`` of the
-    least divergence; those that are, with the widest; the best of all, with layers between. Nothing
-    follows a student whose divergence is within ``menu_tolerance`` of 0. No size is tried that has
+    Ever finer bins are tried with the smallest layers, until some are no nearer than those before;
+    those within ``IN_PLAY`` of the nearest, with the widest; the best of all, with layers between.
+    Nothing follows a student whose divergence is within ``menu_tolerance`` of 0. No size is tried that has
     more than a tenth of the ensemble's numbers and is more than a tenth of its work, if any is
     less. Temperatures are tried with the smallest. Kept is the smallest within ``menu_tolerance``
     of the least divergence. Empty where the recipe leaves nothing to choose.
@@ -99,7 +97,7 @@ def choose_student(
 
     for bins in encodings:
         nearest = try_all([(bins, layers[0])])
-        if trials[-1].divergence > IN_PLAY * nearest[0].divergence:
+        if trials[-1] is not nearest[0]:
             break
     in_play = [t.bins for t in nearest if t.divergence <= IN_PLAY * nearest[0].divergence]
     widest = dict(sizes)  # of the same bins the last one stays
