@@ -36,7 +36,7 @@ KINDS = {
     "mixup": (MIXED, SCHEDULE),
     "pools": (SMALL_POOLS, SCHEDULE),
     "held out": (LEFT_OUT, replace(SCHEDULE, patience=1, learning_rate=0.2)),
-    "own decays": (WHOLE, replace(SCHEDULE, weight_decay=(0.0, 1e-3, 0.0, 1e-2, 1e-4))),
+    "own schedules": (WHOLE, (SCHEDULE, *[replace(SCHEDULE, optimizer="muon", batch_size=32)] * 4)),
 }
 """Trainings that differ in what they must remember."""
 

@@ -29,7 +29,7 @@ RECORDED = {
         "sampled": [-1.97838, 13.64812],
         "weights": [0.0, 0.0, 0.0, 1.0],
         "adam": [0.0007106515, 0.007025615],
-        "muon": [0.0012661794, 0.0070375981],
+        "muon": [0.0008739329, 0.0070350122],
     },
 }
 """Means and mean squares of what was trained, by the version of the training."""

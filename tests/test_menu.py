@@ -208,8 +208,8 @@ def test_trials_of_large_tables_see_a_part_of_the_steps(lessons, monkeypatch):
         menu.StudentSetting(seed=1, temperature=2.0, alpha=1.0),
     ]
     task = menu.student_task(RECIPE, lessons, members, lessons.encoding, (4,))
-    assert menu.shortened(task).schedule.epochs == task.schedule.epochs
+    assert menu.shortened(task).epochs == task.epochs
     monkeypatch.setattr(menu, "TRIED_ROWS", 600)
     short = menu.shortened(task)
-    assert short.sampling.epoch_rows * short.schedule.epochs <= 600
-    assert short.schedule.epochs == menu.LEAST_EPOCHS
+    assert short.sampling.epoch_rows * short.epochs <= 600
+    assert short.epochs == menu.LEAST_EPOCHS

@@ -98,9 +98,16 @@ def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble
     assert all(list(pool) == list(range(len(pool))) for pool in task.sampling.pools)
     assert task.sampling.mixup == (0, 0, 0, 0, 0.4, 0.4)
     assert task.sampling.epoch_rows == n
-    own, baselines = RECIPE.student_weight_decay, RECIPE.baseline_weight_decay
-    assert own < baselines
-    assert task.schedule.weight_decay == (own, own, *[baselines] * 4)
+    own, *baselines = task.schedules[1:]
+    assert {s.optimizer for s in baselines} == {"adam"}
+    assert {s.batch_size for s in baselines} == {RECIPE.batch_size}
+    assert {s.learning_rate for s in baselines} == {RECIPE.learning_rate}
+    assert {s.weight_decay for s in baselines} == {RECIPE.baseline_weight_decay}
+    assert own == task.schedules[0]
+    assert (own.optimizer, own.weight_decay) == ("muon", RECIPE.student_weight_decay)
+    assert own.batch_size == 4 * RECIPE.batch_size
+    assert own.learning_rate == 2 * RECIPE.learning_rate
+    assert own.weight_decay < baselines[0].weight_decay
     for weights in task.population.parameters():
         for other in (2, 4):
             assert torch.equal(weights[:2], weights[other : other + 2])

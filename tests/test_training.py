@@ -1,6 +1,7 @@
 """The training loop: equal to training alone, to plain torch, to itself; it learns and it stops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,17 +121,18 @@ def test_chunks_give_the_same_bits(monkeypatch, sizes, workers):
         np.testing.assert_allclose(values, again[name], rtol=1e-6)
 
 
-def test_each_member_has_its_own_weight_decay(monkeypatch):
-    """It ends where one ends that is trained alone with that decay, whatever its neighbours'."""
-    decays, seeds = (0.0, 3e-3, 1e-4), [1, 2, 3]
-    options = {"epochs": 4, "batch_size": 32, "learning_rate": 0.01}
-    together, _ = trained(seeds, schedule=Schedule(**options, weight_decay=decays))
-    for i, (seed, decay) in enumerate(zip(seeds, decays, strict=True)):
-        alone, _ = trained([seed], schedule=Schedule(**options, weight_decay=decay))
+def test_each_member_has_its_own_schedule(monkeypatch):
+    """It ends where one ends that is trained alone with that schedule, whatever its neighbours'."""
+    seeds, plain = [1, 2, 3, 4], Schedule(epochs=4, batch_size=32, learning_rate=0.01)
+    muon = replace(plain, optimizer="muon", batch_size=50, learning_rate=0.02)
+    schedules = (muon, muon, plain, replace(plain, weight_decay=3e-3))
+    together, _ = trained(seeds, schedule=schedules)
+    for i, (seed, schedule) in enumerate(zip(seeds, schedules, strict=True)):
+        alone, _ = trained([seed], schedule=schedule)
         assert_same_member(together, i, alone, 0, atol=1e-6, rtol=1e-5)
     monkeypatch.setattr(training, "CHUNK_PARAMETERS", 1)
-    cut, _ = trained(seeds, schedule=Schedule(**options, weight_decay=decays))
-    for i in range(3):
+    cut, _ = trained(seeds, schedule=schedules)
+    for i in range(len(seeds)):
         assert_same_member(together, i, cut, i, atol=0, rtol=0)
 
 

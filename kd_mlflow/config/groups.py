@@ -248,7 +248,7 @@ class StudentRecipe(TrainingOptions):
         "Seeds: so many distilled students and so many of each baseline.", rules.MODELS
     )
     student_optimizer: str = by_recipe(
-        "Optimizer of students and baselines: adam, or muon (Muon for the weights of hidden "
+        "Optimizer of the distilled students: adam, or muon (Muon for the weights of hidden "
         "layers, Adam for the others; a step has four times the rows and twice the rate).",
         rules.one_of("adam", "muon"),
     )

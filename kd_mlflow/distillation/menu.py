@@ -72,10 +72,10 @@ def choose_student(
 
     Ever finer bins are tried with the smallest layers, until some are no nearer than those before;
     those within ``IN_PLAY`` of the nearest, with the widest; the best of all, with layers between.
-    Nothing follows a student whose divergence is within ``menu_tolerance`` of 0. No size is tried that has
-    more than a tenth of the ensemble's numbers and is more than a tenth of its work, if any is
-    less. Temperatures are tried with the smallest. Kept is the smallest within ``menu_tolerance``
-    of the least divergence. Empty where the recipe leaves nothing to choose.
+    Nothing follows a student whose divergence is within ``menu_tolerance`` of 0. No size is tried
+    that has more than a tenth of the ensemble's numbers and is more than a tenth of its work, if
+    any is less. Temperatures are tried with the smallest. Kept is the smallest within
+    ``menu_tolerance`` of the least divergence. Empty where the recipe leaves nothing to choose.
     """
     n, tolerance, alpha = lessons.labelled_rows, recipe.menu_tolerance, recipe.alpha
     temperatures, layers = recipe.menu("temperature", n), recipe.menu("student_hidden", n)
@@ -156,10 +156,10 @@ def _is_cheap(numbers: int, lessons: TransferSet) -> bool:
 def shortened(task: Task) -> Task:
     """The same training, of as many rows at most as tell sizes apart."""
     epoch_rows = min(task.sampling.epoch_rows, TRIED_ROWS // LEAST_EPOCHS)
-    epochs = min(task.schedule.epochs, max(LEAST_EPOCHS, TRIED_ROWS // epoch_rows))
+    epochs = min(task.epochs, max(LEAST_EPOCHS, TRIED_ROWS // epoch_rows))
     return replace(
         task,
-        schedule=replace(task.schedule, epochs=epochs),
+        schedule=tuple(replace(own, epochs=epochs) for own in task.schedules),
         sampling=replace(task.sampling, epoch_rows=epoch_rows),
     )
 

@@ -197,18 +197,21 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
-    decays = tuple(
-        recipe.student_weight_decay if m.taught else recipe.baseline_weight_decay for m in members
-    )
-    step_rows, rate = recipe.student_step
-    schedule = Schedule(
+    rows, rate = recipe.student_step
+    plain = Schedule(
         epochs=recipe.student_epochs,
-        batch_size=step_rows,
-        learning_rate=rate,
-        weight_decay=decays,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.baseline_weight_decay,
         decay=recipe.schedule,
         patience=recipe.student_patience,
+    )
+    own = replace(
+        plain,
         optimizer=recipe.student_optimizer,
+        batch_size=rows,
+        learning_rate=rate,
+        weight_decay=recipe.student_weight_decay,
     )
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),
@@ -219,7 +222,7 @@ def student_task(
             temperature=torch.tensor([m.temperature for m in members], device=device),
             alpha=torch.tensor([m.alpha for m in members], device=device),
         ),
-        schedule=schedule,
+        schedule=tuple(own if member.taught else plain for member in members),
         seeds=seeds,
         sampling=Sampling(
             pools=tuple(taught if m.taught else labelled for m in members),

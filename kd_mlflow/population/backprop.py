@@ -90,14 +90,6 @@ class Backprop:
         """Length of what stands before the weights of hidden layers: biases, the last weights."""
         return self._k * sum(map(_padded, self._shapes[: -self._hidden]))
 
-    def of_members(self, values: Sequence[float]) -> Tensor:
-        """A flat tensor laid out as ``parameters``, with one value for all of a member's."""
-        flat = torch.zeros_like(self.parameters.data)
-        own = flat.new_tensor(values)[:, None, None]
-        for place in self.matrices(flat):
-            place.copy_(own.expand_as(place))
-        return flat
-
     def forward(self, x: Tensor) -> Tensor:
         """Score a batch of each member's own rows; the logits live until the next call.
 
@@ -117,10 +109,10 @@ class Backprop:
                     y.mul_(now.keeps[i])
         return now.activations[-1]
 
-    def backward(self, gradient: Tensor, decays: Tensor | None = None) -> None:
+    def backward(self, gradient: Tensor, decay: float = 0.0) -> None:
         """Overwrite ``parameters.grad``, given the loss's gradient with respect to the logits.
 
-        ``decays`` times the parameters are added, the gradient of an L2 penalty.
+        ``decay`` times the parameters are added, the gradient of an L2 penalty.
         Shape: (k, batch, classes), of the rows scored by the last ``forward`` of that batch size.
         """
         now = self._buffers_of(gradient.shape[1])
@@ -135,8 +127,8 @@ class Backprop:
                 # h is 0 wherever ReLU or dropout cut it: it is the only mask that is needed
                 torch.ops.aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta)
                 upstream = delta
-        if decays is not None:
-            self.gradient.addcmul_(self.parameters.data, decays)
+        if decay:
+            self.gradient.add_(self.parameters.data, alpha=decay)
 
     def _buffers_of(self, batch: int) -> _Buffers:
         if batch not in self._buffers:

@@ -51,7 +51,7 @@ Evaluate = Callable[[Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How to train, how long and how fast; L2 weight decay is one for all members or each's own.
+    """How to train, how long and how fast, with L2 weight decay.
 
     A member ends after ``patience`` epochs without a lower loss on its held-out rows, if it has
     any; 0: it is trained for all epochs.
@@ -64,7 +64,7 @@ class Schedule:
     epochs: int
     batch_size: int
     learning_rate: float
-    weight_decay: float | tuple[float, ...] = 0.0
+    weight_decay: float = 0.0
     decay: str = "constant"
     patience: int = 0
     optimizer: str = ADAM
@@ -90,20 +90,30 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Everything that one training needs: whom, on what, towards what, how."""
+    """Everything that one training needs: whom, on what, towards what, how.
+
+    The schedule is one for all members, or one for each; all have as many epochs.
+    """
 
     population: Population
     rows: Rows
     loss: Loss
-    schedule: Schedule
+    schedule: Schedule | tuple[Schedule, ...]
     seeds: Sequence[int]
     sampling: Sampling
     evaluate: Evaluate
 
     @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Each member's."""
+        if isinstance(self.schedule, Schedule):
+            return (self.schedule,) * self.population.k
+        return self.schedule
+
+    @property
     def epochs(self) -> int:
         """Most epochs."""
-        return self.schedule.epochs
+        return self.schedules[0].epochs
 
     def fit(
         self,
@@ -146,7 +156,12 @@ class Task:
         """What a checkpoint of this training must have been made with."""
         sampled = {"epoch_rows": self.sampling.epoch_rows, "mixup": self.sampling.mixup}
         shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
-        return {"seeds": self.seeds, **shape, **sampled, **asdict(self.schedule)}
+        return {
+            "seeds": self.seeds,
+            **shape,
+            **sampled,
+            "schedules": [*map(asdict, self.schedules)],
+        }
 
 
 @torch.no_grad()
@@ -169,16 +184,17 @@ def _fit_chunk(
 
 
 class _Chunk:
-    """Some members in training; each one's gradient is that of its own mean loss."""
+    """Some members of one schedule in training.
+
+    Each one's gradient is that of its own mean loss.
+    """
 
     def __init__(self, task: Task, members: slice) -> None:
-        self._task, self._members, self._schedule = task, members, task.schedule
+        self._task, self._members = task, members
+        self._schedule = task.schedules[members.start]
         sampling, seeds = task.sampling.members(members), task.seeds[members]
         self._population = task.population.members(members)
         self._backprop = Backprop(self._population, seeds=seeds)
-        decay = self._schedule.weight_decay
-        decays = decay[members] if isinstance(decay, tuple) else (decay,) * len(seeds)
-        self._decays = self._backprop.of_members(decays) if any(decays) else None
         self._optimizer = optimizer_of(self._schedule.optimizer, self._backprop)
         self._batches = Batches(
             task.rows.train, sampling, seeds=seeds, batch_size=self._schedule.batch_size
@@ -212,7 +228,7 @@ class _Chunk:
 
     def _step(self, x: Tensor, rows: Tensor, share: Tensor | None, rate: float) -> None:
         losses = self._loss(self._backprop.forward(x), rows, share)
-        self._backprop.backward(losses.gradient / rows.shape[1], self._decays)
+        self._backprop.backward(losses.gradient / rows.shape[1], self._schedule.weight_decay)
         self._optimizer.step(rate)
         self._means.add(losses.values)
         self._steps += 1
@@ -280,15 +296,17 @@ def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: fl
         )
 
 
-def _chunks(task: Task, pool: Pool) -> list[slice]:
-    """Split members into runs of nearly equal length, as many for each worker."""
-    population = task.population
-    size = population.k * population.parameters_per_member
-    worth = max(1, size * task.schedule.batch_size // THREAD_WORK)
-    workers = pool.count if pool.remote else min(pool.count, worth)
-    rounds = math.ceil(size / (workers * CHUNK_PARAMETERS))
-    edges = np.linspace(0, population.k, min(population.k, workers * rounds) + 1)
-    return [slice(int(a), int(b)) for a, b in pairwise(edges.round().astype(int))]
+def _chunks(task: Task, pool: Pool) -> Iterator[slice]:
+    """Split members of one schedule into runs of nearly equal length, as many for each worker."""
+    population, schedules = task.population, task.schedules
+    turns = [i for i in range(1, population.k) if schedules[i] != schedules[i - 1]]
+    for start, stop in pairwise((0, *turns, population.k)):
+        size = (stop - start) * population.parameters_per_member
+        worth = max(1, size * schedules[start].batch_size // THREAD_WORK)
+        workers = pool.count if pool.remote else min(pool.count, worth)
+        rounds = math.ceil(size / (workers * CHUNK_PARAMETERS))
+        edges = np.linspace(start, stop, min(stop - start, workers * rounds) + 1)
+        yield from (slice(int(a), int(b)) for a, b in pairwise(edges.round().astype(int)))
 
 
 @contextmanager

@@ -236,8 +236,8 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
             "training",
             f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
             f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
-            f"weight decay {config.student_weight_decay:g}, baselines' "
-            f"{config.baseline_weight_decay:g}",
+            f"weight decay {config.student_weight_decay:g}; baselines' of Adam, "
+            f"{config.batch_size}, {config.learning_rate:g}, {config.baseline_weight_decay:g}",
         ),
         ("calibration", "one temperature per student" if config.calibrate else "none"),
         ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
