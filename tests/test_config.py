@@ -327,3 +327,23 @@ def test_a_configurations_docstring_explains_each_option_by_name(config):
             rf"^    {field.name} \(default: .+\)\n        {re.escape(field.metadata['help'])}$"
         )
         assert re.search(explained, config.__doc__, re.M)
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "chosen"),
+    [(640, 200, "muon"), (641, 182, "muon"), (640, 199, "adam"), (4_000, 10, "adam")],
+)
+def test_few_steps_are_adams(rows, epochs, chosen):
+    """Auto is Muon from 2,000 steps of batch_size rows on; what is named stays."""
+    recipe = StudentRecipe(student_optimizer="auto", student_epochs=epochs, batch_size=64)
+    assert recipe.optimizer_for(rows) == chosen
+    for name in ("adam", "muon"):
+        named = StudentRecipe(student_optimizer=name, student_epochs=epochs, batch_size=64)
+        assert named.optimizer_for(rows) == name
+
+
+def test_a_step_of_muon_has_four_times_the_rows_and_twice_the_rate():
+    """Of adam it has those of the options."""
+    given = {"batch_size": 32, "learning_rate": 0.01}
+    assert StudentRecipe(student_optimizer="adam", **given).student_step == (32, 0.01)
+    assert StudentRecipe(student_optimizer="muon", **given).student_step == (128, 0.02)

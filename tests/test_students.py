@@ -85,12 +85,13 @@ def test_the_same_seed_makes_the_same_rows(dataset, ensemble):
     assert not torch.equal(first, other)
 
 
-def test_baselines_have_all_that_students_have_but_the_teacher(dataset, ensemble):
-    """All share seeds, first weights and steps; baselines have labels and a decay of their own."""
+def test_baselines_share_seeds_and_epochs_with_students(dataset, ensemble):
+    """First weights, too; they have labels alone, and Adam with a decay of their own."""
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
-    task = student_task(RECIPE, lessons, members, lessons.encoding, RECIPE.student_hidden)
+    muon = dataclasses.replace(RECIPE, student_optimizer="muon")
+    task = student_task(muon, lessons, members, lessons.encoding, RECIPE.student_hidden)
     n = lessons.labelled_rows
     assert list(groups) == ["distilled", "baseline", "strong_baseline"]
     assert task.seeds == [7, 8] * 3

@@ -22,6 +22,9 @@ MUON_ROWS = 4
 Malladi and others (2022), arXiv 2205.10287, for steps whose length is the rate's.
 """
 
+MUON_STEPS = 2_000
+"""Steps of Adam from which on Muon's are enough: Adam's first ones are longer."""
+
 
 @option_group
 class SourceOptions(Options):
@@ -248,9 +251,10 @@ class StudentRecipe(TrainingOptions):
         "Seeds: so many distilled students and so many of each baseline.", rules.MODELS
     )
     student_optimizer: str = by_recipe(
-        "Optimizer of the distilled students: adam, or muon (Muon for the weights of hidden "
-        "layers, Adam for the others; a step has four times the rows and twice the rate).",
-        rules.one_of("adam", "muon"),
+        "Optimizer of the distilled students: adam, muon (Muon for the weights of hidden layers, "
+        "Adam for the others; a step has four times the rows and twice the rate), or auto (muon "
+        "where there are 2,000 steps or more of batch_size rows).",
+        rules.one_of("adam", "muon", "auto"),
     )
     student_weight_decay: float = by_recipe(
         "L2 weight decay of the distilled students.", rules.NOT_NEGATIVE
@@ -274,6 +278,13 @@ class StudentRecipe(TrainingOptions):
     calibrate: bool = option(
         False, "Scale each student's logits by one temperature fitted on validation rows."
     )
+
+    def optimizer_for(self, rows: int) -> str:
+        """The optimizer of students of so many training rows."""
+        if self.student_optimizer != "auto":
+            return self.student_optimizer
+        steps = self.student_epochs * math.ceil(rows / self.batch_size)
+        return "muon" if steps >= MUON_STEPS else "adam"
 
     @property
     def student_step(self) -> tuple[int, float]:

@@ -118,7 +118,8 @@ def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, 
         else (recipe.menu(name, n)[0] for name in ("student_bins", "student_hidden", "temperature"))
     )
     named = replace(recipe, student_bins=bins, student_hidden=hidden, temperature=temperature)
-    return replace(named, augment=lessons.augment), trials
+    optimizer = recipe.optimizer_for(n)
+    return replace(named, augment=lessons.augment, student_optimizer=optimizer), trials
 
 
 def fit_here(task: Task, label: str) -> History:

@@ -197,6 +197,7 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
+    recipe = replace(recipe, student_optimizer=recipe.optimizer_for(lessons.labelled_rows))
     rows, rate = recipe.student_step
     plain = Schedule(
         epochs=recipe.student_epochs,

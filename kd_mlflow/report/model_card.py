@@ -180,7 +180,8 @@ def _recipe(evidence: Evidence) -> str:
         f"{rows}, {config.schedule} learning rate {rate:g}, "
         f"{words.augmentation(config.augment, config.augment_factor)}, "
         f"seed {config.seed}. {chosen}"
-        "Baselines have the same architecture, steps, schedule and seeds."
+        f"Baselines have the same architecture, epochs and seeds, and Adam in batches of "
+        f"{config.batch_size}."
     )
 
 
