@@ -68,7 +68,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "n_students": (5, 5, 5, 3, 2, 2),
     "registered_seed": ("first", "nearest"),
     "student_optimizer": ("adam", "auto"),
-    "student_weight_decay": (1e-4, 5e-5, 5e-5, 1e-6, 1e-6, 1e-6),
+    "student_weight_decay": (1e-4, 5e-5, 5e-5, 1e-5, 1e-6, 1e-6),
     "baseline_weight_decay": (1e-4, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
     "augment": ("none", "auto", "auto", "mixup", "mixup", "none"),
     "augment_factor": (20, 20, Falling(20, least=16, above=4_000), 4, 2, 1),
