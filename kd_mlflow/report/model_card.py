@@ -165,7 +165,7 @@ def _details(evidence: Evidence) -> list[str]:
 def _recipe(evidence: Evidence) -> str:
     config = evidence.config
     widths = words.one_line(", ".join(map(str, config.student_hidden)))
-    rows, rate = config.student_step
+    _, rate = config.student_step
     chosen = (
         f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
         f"rows, {evidence.trials[-1].divergence:.4f} nats. "
@@ -176,12 +176,10 @@ def _recipe(evidence: Evidence) -> str:
         f"**Recipe.** `{config.recipe}`: {words.inputs_text(config.student_bins)}, "
         f"hidden layers {widths}; "
         f"T {config.temperature:g}, alpha {config.alpha:g}, averaged {config.averaging}, "
-        f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, batches of "
-        f"{rows}, {config.schedule} learning rate {rate:g}, "
-        f"{words.augmentation(config.augment, config.augment_factor)}, "
-        f"seed {config.seed}. {chosen}"
-        f"Baselines have the same architecture, epochs and seeds, and Adam in batches of "
-        f"{config.batch_size}."
+        f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
+        f"{config.schedule} learning rate {rate:g}, "
+        f"{words.augmentation(config.augment, config.augment_factor)}, seed {config.seed}. {chosen}"
+        "Baselines have the same layers, epochs and seeds, and Adam."
     )
 
 
