@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import TrainingOptions
 from kd_mlflow.distillation.identity import FOLDS_STREAM, member_seeds
 from kd_mlflow.population.sampling import Inputs, RowNumbers
-from kd_mlflow.population.training import Rows
+from kd_mlflow.population.training import Rows, Schedule
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler, fit_encoding, piecewise_linear
 from kd_mlflow.table.kinds import Ints
@@ -170,3 +171,17 @@ def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tenso
     """Class numbers of the train and validation rows.  Shapes: (n,) and (m,)."""
     train, val = (torch.from_numpy(dataset.labels(side)).to(device) for side in ("train", "val"))
     return train, val
+
+
+def schedule_of(
+    options: TrainingOptions, *, epochs: int, weight_decay: float, patience: int
+) -> Schedule:
+    """Adam's schedule by resolved options, of networks that learn from labels."""
+    return Schedule(
+        epochs=epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=weight_decay,
+        decay=options.schedule,
+        patience=patience,
+    )

@@ -15,14 +15,14 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.families import ENCODING, Kind, Trained, read_json, write_json
 from kd_mlflow.distillation.identity import TEACHER_STREAM
-from kd_mlflow.distillation.inputs import TeacherInputs, label_tensors, training_rows
+from kd_mlflow.distillation.inputs import TeacherInputs, label_tensors, schedule_of, training_rows
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population, StackedLinear
 from kd_mlflow.population.sampling import Inputs, RowNumbers, Sampling
-from kd_mlflow.population.training import Schedule, Task
+from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding, Scaler
@@ -163,19 +163,16 @@ def network_training(
         dropout=config.dropout,
     )
     mixup, n = config.teacher_mixup, len(labels)
-    schedule = Schedule(
-        epochs=config.teacher_epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.teacher_weight_decay,
-        decay=config.schedule,
-        patience=config.teacher_patience,
-    )
     task = Task(
         population=population.to(device),
         rows=rows,
         loss=LabelLoss(labels),
-        schedule=schedule,
+        schedule=schedule_of(
+            config,
+            epochs=config.teacher_epochs,
+            weight_decay=config.teacher_weight_decay,
+            patience=config.teacher_patience,
+        ),
         seeds=seeds,
         sampling=Sampling.leaving_out(n, held_out, mixup=mixup)
         if held_out

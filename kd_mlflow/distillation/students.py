@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
-from kd_mlflow.distillation.inputs import inputs_of, label_tensors, training_device
+from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
 from kd_mlflow.distillation.logits import agreements, validation_metrics
 from kd_mlflow.distillation.networks import PLAIN
 from kd_mlflow.distillation.teachers import Teacher
@@ -197,23 +197,7 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
-    recipe = replace(recipe, student_optimizer=recipe.optimizer_for(lessons.labelled_rows))
-    rows, rate = recipe.student_step
-    plain = Schedule(
-        epochs=recipe.student_epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.baseline_weight_decay,
-        decay=recipe.schedule,
-        patience=recipe.student_patience,
-    )
-    own = replace(
-        plain,
-        optimizer=recipe.student_optimizer,
-        batch_size=rows,
-        learning_rate=rate,
-        weight_decay=recipe.student_weight_decay,
-    )
+    own, plain = _schedules(recipe, lessons.labelled_rows)
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),
         rows=lessons.rows(encoding),
@@ -233,6 +217,26 @@ def student_task(
         ),
         evaluate=evaluate,
     )
+
+
+def _schedules(recipe: StudentRecipe, rows: int) -> tuple[Schedule, Schedule]:
+    """Of distilled students of so many training rows, and of baselines."""
+    recipe = replace(recipe, student_optimizer=recipe.optimizer_for(rows))
+    step_rows, rate = recipe.student_step
+    plain = schedule_of(
+        recipe,
+        epochs=recipe.student_epochs,
+        weight_decay=recipe.baseline_weight_decay,
+        patience=recipe.student_patience,
+    )
+    own = replace(
+        plain,
+        optimizer=recipe.student_optimizer,
+        batch_size=step_rows,
+        learning_rate=rate,
+        weight_decay=recipe.student_weight_decay,
+    )
+    return own, plain
 
 
 def calibrated(recipe: StudentRecipe, task: Task, lessons: TransferSet) -> Population:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd_mlflow.population.backprop import Backprop, aligned
 
-ADAM, MUON = OPTIMIZERS = ("adam", "muon")
+ADAM, MUON = "adam", "muon"
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's two means, as torch calls them; of a matrix that is Muon's the first is its momentum."""
@@ -46,7 +46,11 @@ class Optimizer(Protocol):
 
 def optimizer_of(name: str, passes: Backprop) -> Optimizer:
     """The optimizer of this name, for the parameters of these passes."""
-    return Muon(passes) if name == MUON else Adam(passes.parameters)
+    made: dict[str, Callable[[], Optimizer]] = {
+        ADAM: lambda: Adam(passes.parameters),
+        MUON: lambda: Muon(passes),
+    }
+    return made[name]()
 
 
 class Adam:
