@@ -28,7 +28,7 @@ test: $(VENV)/tested  ## Run the whole suite, on every core but for what must ru
 	python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
-	python -m pytest -m "not slow" -n auto --dist loadfile
+	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 ui: $(VENV)/installed  ## Browse runs and models at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1

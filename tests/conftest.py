@@ -218,7 +218,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Of what is asked for, files with most slow tests come first: none is left at the end.
 
     Of the fast ones one that needs the shared ``main`` begins, and those that do not follow: the
-    other processes have something to do while it is made.
+    other processes have something to do while it is made. Files with few tests come last.
     """
     mark_slow_cases(items)
     yield
@@ -227,7 +227,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     first = next(
         (item.path for item in items if item.path in needing and not slow[item.path]), None
     )
-    items.sort(key=lambda item: (-slow[item.path], item.path != first, item.path in needing))
+    tests = Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            -slow[item.path],
+            item.path != first,
+            item.path in needing,
+            -tests[item.path],
+        )
+    )
 
 
 def mark_slow_cases(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -169,6 +170,7 @@ def _metrics(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
     return {**evidence.comparison.summary, **about.beside, **(costs.metrics if costs else {})}
 
 
+@cache  # a page's template takes a quarter of a second to compile
 def environment() -> Environment:
     """Where templates are found; what users wrote is escaped, what is missing is an error."""
     found = Environment(
