@@ -15,7 +15,7 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
-from kd_mlflow.distillation.menu import chosen, fit_here
+from kd_mlflow.distillation.menu import baselines_named, chosen, fit_here
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
@@ -58,6 +58,7 @@ def own_models(dataset: Dataset, *, recipe: str, seed: int, students: int) -> di
     seeds = member_seeds(seed, STUDENT_STREAM, students)
     lessons = transfer_set(options, dataset, ensemble)
     options, _ = chosen(options, lessons, seed=seeds[0], fit=fit_here)
+    options = baselines_named(options, lessons, seed=seeds[0], fit=fit_here)
     groups, encoding = student_groups(options, seeds), lessons.binned(options.student_bins)
     taught_s = time.perf_counter() - start
     members = [member for group in groups.values() for member in group]

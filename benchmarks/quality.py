@@ -30,7 +30,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.identity import STUDENT_STREAM, member_seeds
 from kd_mlflow.distillation.logits import Logits, agreements, compared
-from kd_mlflow.distillation.menu import chosen, fit_here
+from kd_mlflow.distillation.menu import baselines_named, chosen, fit_here
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
 from kd_mlflow.evaluation.intervals import standard_error
@@ -139,6 +139,7 @@ def compare(
         transfer_set(recipe, dataset, ensemble),
     )
     recipe, _ = chosen(recipe, lessons, seed=seeds[0], fit=fit_here)
+    recipe = baselines_named(recipe, lessons, seed=seeds[0], fit=fit_here)
     groups, encoding = student_groups(recipe, seeds), lessons.binned(recipe.student_bins)
     if not run.baselines:
         groups = {"distilled": groups["distilled"]}

@@ -17,12 +17,13 @@ KINDS = ", ".join(f"{name} ({address.words})" for name, address in rules.FAMILIE
 Source: TypeAlias = Any
 """Where a table comes from: a name, a path, or a DataFrame or another table in memory."""
 
-MUON_ROWS = 4
-"""So many times the rows a step has with Muon, which costs more; its rate rises by the root of it:
-Malladi and others (2022), arXiv 2205.10287, for steps whose length is the rate's.
+MUON_ROWS, MUON_RATE, MUON_RATE_OF_LABELS = 4, 2.0, 2 / 3
+"""So many times the rows a step has with Muon, which costs more. Its rate rises by the root of it:
+Malladi and others (2022), arXiv 2205.10287, for steps whose length is the rate's. A label says less
+of a row than an ensemble does: what learns from labels takes shorter steps.
 """
 
-MUON_STEPS = 2_000
+MUON_STEPS, MUON_STEPS_OF_TEACHERS = 2_000, 5_000
 """Steps of Adam from which on Muon's are enough: Adam's first ones are longer."""
 
 
@@ -132,6 +133,16 @@ class TrainingOptions(Options):
         rules.one_of("equal", "greedy"),
     )
 
+    def steps(self, rows: int, epochs: int) -> int:
+        """Steps of batch_size rows in so many epochs of so many rows."""
+        return epochs * math.ceil(rows / self.batch_size)
+
+    def step_of(self, optimizer: str, muon_rate: float) -> tuple[int, float]:
+        """Rows and learning rate of a step; Muon's rate is so many times Adam's."""
+        if optimizer == "muon":
+            return MUON_ROWS * self.batch_size, muon_rate * self.learning_rate
+        return self.batch_size, self.learning_rate
+
 
 @option_group
 class WorkerOptions(Options):
@@ -219,6 +230,18 @@ class EnsembleOptions(Options):
     teacher_weight_decay: float = by_recipe(
         "L2 weight decay of the networks that teach.", rules.NOT_NEGATIVE
     )
+    teacher_optimizer: str = by_recipe(
+        "Optimizer of the networks that teach: adam, muon (see student_optimizer; two thirds of "
+        "the rate), or auto (muon for those with numbers in bins, where there are 5,000 steps or "
+        "more of batch_size rows).",
+        rules.OPTIMIZER,
+    )
+
+    def teacher_optimizer_for(self, steps: int, *, bins: bool) -> str:
+        """The optimizer of networks that teach, of so many steps."""
+        if self.teacher_optimizer != "auto":
+            return self.teacher_optimizer
+        return "muon" if bins and steps >= MUON_STEPS_OF_TEACHERS else "adam"
 
 
 @option_group
@@ -254,7 +277,12 @@ class StudentRecipe(TrainingOptions):
         "Optimizer of the distilled students: adam, muon (Muon for the weights of hidden layers, "
         "Adam for the others; a step has four times the rows and twice the rate), or auto (muon "
         "where there are 2,000 steps or more of batch_size rows).",
-        rules.one_of("adam", "muon", "auto"),
+        rules.OPTIMIZER,
+    )
+    baseline_optimizer: str = by_recipe(
+        "Optimizer of the baselines: adam, muon (two thirds of the rate), or auto (as the "
+        "students', unless a baseline with adam has the lower log loss on validation rows).",
+        rules.OPTIMIZER,
     )
     student_weight_decay: float = by_recipe(
         "L2 weight decay of the distilled students.", rules.NOT_NEGATIVE
@@ -283,14 +311,17 @@ class StudentRecipe(TrainingOptions):
         """The optimizer of students of so many training rows."""
         if self.student_optimizer != "auto":
             return self.student_optimizer
-        steps = self.student_epochs * math.ceil(rows / self.batch_size)
-        return "muon" if steps >= MUON_STEPS else "adam"
+        return "muon" if self.steps(rows, self.student_epochs) >= MUON_STEPS else "adam"
 
     @property
     def student_step(self) -> tuple[int, float]:
         """Rows and learning rate of a student's step, by its optimizer."""
-        times = MUON_ROWS if self.student_optimizer == "muon" else 1
-        return times * self.batch_size, math.sqrt(times) * self.learning_rate
+        return self.step_of(self.student_optimizer, MUON_RATE)
+
+    @property
+    def baseline_step(self) -> tuple[int, float]:
+        """Rows and learning rate of a baseline's step, by its optimizer."""
+        return self.step_of(self.baseline_optimizer, MUON_RATE_OF_LABELS)
 
 
 @option_group

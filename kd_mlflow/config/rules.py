@@ -40,6 +40,9 @@ def one_of(*values: str) -> Rule:
     return (f"one of {', '.join(values)}", lambda v: v in values)
 
 
+OPTIMIZER = one_of("adam", "muon", "auto")
+
+
 def nameable(name: str) -> bool:
     """Whether MLflow can address a registered model of a name.
 

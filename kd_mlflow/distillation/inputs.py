@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
-from kd_mlflow.config.groups import TrainingOptions
+from kd_mlflow.config.groups import MUON_RATE_OF_LABELS, TrainingOptions
 from kd_mlflow.distillation.identity import FOLDS_STREAM, member_seeds
 from kd_mlflow.population.sampling import Inputs, RowNumbers
 from kd_mlflow.population.training import Rows, Schedule
@@ -174,13 +174,15 @@ def label_tensors(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def schedule_of(
-    options: TrainingOptions, *, epochs: int, weight_decay: float, patience: int
+    options: TrainingOptions, optimizer: str, *, epochs: int, weight_decay: float, patience: int
 ) -> Schedule:
-    """Adam's schedule by resolved options, of networks that learn from labels."""
+    """The schedule by resolved options, of networks that learn from labels."""
+    step_rows, rate = options.step_of(optimizer, MUON_RATE_OF_LABELS)
     return Schedule(
+        optimizer=optimizer,
         epochs=epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
+        batch_size=step_rows,
+        learning_rate=rate,
         weight_decay=weight_decay,
         decay=options.schedule,
         patience=patience,

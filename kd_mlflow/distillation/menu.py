@@ -10,9 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from kd_mlflow.config.groups import StudentRecipe
-from kd_mlflow.distillation.logits import teacher_student_kl
-from kd_mlflow.distillation.students import StudentSetting, TransferSet, student_task
+from kd_mlflow.distillation.logits import teacher_student_kl, validation_metrics
+from kd_mlflow.distillation.students import (
+    StudentSetting,
+    TransferSet,
+    student_groups,
+    student_task,
+)
 from kd_mlflow.population.history import History
+from kd_mlflow.population.optimizers import ADAM, MUON
 from kd_mlflow.population.training import Task
 from kd_mlflow.table.encoding import Encoding, Scaler
 
@@ -120,6 +126,28 @@ def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, 
     named = replace(recipe, student_bins=bins, student_hidden=hidden, temperature=temperature)
     optimizer = recipe.optimizer_for(n)
     return replace(named, augment=lessons.augment, student_optimizer=optimizer), trials
+
+
+def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> C:
+    """A recipe that names its student and the optimizer of its baselines.
+
+    Muon learns noise sooner than Adam where labels are noisy, and more than it where they are not:
+    of one baseline with each that of lower log loss on validation rows is kept.
+    """
+    if recipe.baseline_optimizer != "auto":
+        return recipe
+    if recipe.student_optimizer == ADAM:
+        return replace(recipe, baseline_optimizer=ADAM)
+    losses = {}
+    (member, *_) = student_groups(recipe, [seed])["baseline"]
+    for name in (ADAM, MUON):
+        own = replace(recipe, baseline_optimizer=name)
+        encoding = lessons.binned(recipe.student_bins)
+        task = shortened(student_task(own, lessons, [member], encoding, recipe.student_hidden))
+        fit(task, f"baseline: {name}")
+        logits = task.population.logits(task.rows.val)
+        losses[name] = float(validation_metrics(logits, lessons.val_labels)["val_loss"])
+    return replace(recipe, baseline_optimizer=min(losses, key=losses.__getitem__))
 
 
 def fit_here(task: Task, label: str) -> History:

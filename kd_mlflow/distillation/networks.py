@@ -163,12 +163,14 @@ def network_training(
         dropout=config.dropout,
     )
     mixup, n = config.teacher_mixup, len(labels)
+    steps = config.steps(n, config.teacher_epochs)
     task = Task(
         population=population.to(device),
         rows=rows,
         loss=LabelLoss(labels),
         schedule=schedule_of(
             config,
+            config.teacher_optimizer_for(steps, bins=has_bins(encoding)),
             epochs=config.teacher_epochs,
             weight_decay=config.teacher_weight_decay,
             patience=config.teacher_patience,
@@ -184,8 +186,12 @@ def network_training(
 
 def words(encoding: Encoding) -> str:
     """What networks of an encoding are called."""
-    binned = any(column.edges for column in encoding.columns)
-    return f"{PLAIN}, piecewise-linear inputs" if binned else PLAIN
+    return f"{PLAIN}, piecewise-linear inputs" if has_bins(encoding) else PLAIN
+
+
+def has_bins(encoding: Encoding) -> bool:
+    """Whether some number of an encoding is in bins."""
+    return any(column.edges for column in encoding.columns)
 
 
 FAMILY = Kind(name=MLP, runs="teacher", trainings=network_trainings, load=Networks.load)

@@ -179,7 +179,8 @@ def _recipe(evidence: Evidence) -> str:
         f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
         f"{config.schedule} learning rate {rate:g}, "
         f"{words.augmentation(config.augment, config.augment_factor)}, seed {config.seed}. {chosen}"
-        "Baselines have the same layers, epochs and seeds, and Adam."
+        f"Baselines have the same layers, epochs and seeds, and "
+        f"{config.baseline_optimizer.capitalize()}."
     )
 
 

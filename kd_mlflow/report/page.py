@@ -223,6 +223,7 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
     config, summary = evidence.config, evidence.comparison.summary
     widths = ", ".join(map(str, config.student_hidden))
     rows, rate = config.student_step
+    baseline_rows, baseline_rate = config.baseline_step
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
     return [
         ("teachers", _teachers_text(evidence)),
@@ -238,8 +239,9 @@ def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
             "training",
             f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
             f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
-            f"weight decay {config.student_weight_decay:g}; baselines' of Adam, "
-            f"{config.batch_size}, {config.learning_rate:g}, {config.baseline_weight_decay:g}",
+            f"weight decay {config.student_weight_decay:g}; baselines' of "
+            f"{config.baseline_optimizer.capitalize()}, {baseline_rows}, {baseline_rate:g}, "
+            f"{config.baseline_weight_decay:g}",
         ),
         ("calibration", "one temperature per student" if config.calibrate else "none"),
         ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),

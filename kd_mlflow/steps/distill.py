@@ -27,7 +27,7 @@ from kd_mlflow.distillation.footprint import (
 )
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities
-from kd_mlflow.distillation.menu import Trial, chosen
+from kd_mlflow.distillation.menu import Trial, baselines_named, chosen
 from kd_mlflow.distillation.onnx_graph import onnx_student
 from kd_mlflow.distillation.review import STUDENT, check_decision
 from kd_mlflow.distillation.student_module import StudentModule
@@ -122,6 +122,8 @@ def distill_step(
     with begun("distill", config, session, mark) as work:
         run, lessons = work.run, transfer_set(config, dataset, ensemble)
         work, trials = choose(work, lessons, seed)
+        named = baselines_named(work.config, lessons, seed=seed, fit=work.fit)
+        work = replace(work, config=named)
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
