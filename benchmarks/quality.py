@@ -139,7 +139,8 @@ def compare(
         transfer_set(recipe, dataset, ensemble),
     )
     recipe, _ = chosen(recipe, lessons, seed=seeds[0], fit=fit_here)
-    recipe = baselines_named(recipe, lessons, seed=seeds[0], fit=fit_here)
+    if run.baselines:
+        recipe = baselines_named(recipe, lessons, seed=seeds[0], fit=fit_here)
     groups, encoding = student_groups(recipe, seeds), lessons.binned(recipe.student_bins)
     if not run.baselines:
         groups = {"distilled": groups["distilled"]}

@@ -1,7 +1,7 @@
 """Options: each holds its rule, reads its text, and reaches the step it belongs to."""
 
 import re
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
@@ -342,8 +342,29 @@ def test_few_steps_are_adams(rows, epochs, chosen):
         assert named.optimizer_for(rows) == name
 
 
+@pytest.mark.parametrize(
+    ("rows", "epochs", "bins", "chosen"),
+    [
+        (3_200, 100, True, "muon"),
+        (3_200, 100, False, "adam"),
+        (3_200, 99, True, "adam"),
+        (3_201, 99, True, "muon"),
+    ],
+)
+def test_teachers_with_bins_take_muon_where_they_have_many_steps(rows, epochs, bins, chosen):
+    """Auto is Muon from 5,000 steps of batch_size rows on; what is named stays."""
+    config = TeachersConfig(teacher_optimizer="auto", teacher_epochs=epochs, batch_size=64)
+    assert config.teacher_optimizer_for(rows, bins=bins) == chosen
+    for name in ("adam", "muon"):
+        named = replace(config, teacher_optimizer=name)
+        assert named.teacher_optimizer_for(rows, bins=bins) == name
+
+
 def test_a_step_of_muon_has_four_times_the_rows_and_twice_the_rate():
-    """Of adam it has those of the options."""
+    """From labels two thirds of the rate. Of adam it has those of the options."""
     given = {"batch_size": 32, "learning_rate": 0.01}
-    assert StudentRecipe(student_optimizer="adam", **given).student_step == (32, 0.01)
-    assert StudentRecipe(student_optimizer="muon", **given).student_step == (128, 0.02)
+    adam = StudentRecipe(student_optimizer="adam", baseline_optimizer="adam", **given)
+    muon = StudentRecipe(student_optimizer="muon", baseline_optimizer="muon", **given)
+    assert adam.student_step == adam.baseline_step == (32, 0.01)
+    assert muon.student_step == (128, 0.02)
+    assert muon.baseline_step == (128, pytest.approx(0.02 / 3))

@@ -182,6 +182,43 @@ def test_the_recipe_that_is_kept_names_the_kind_of_its_rows(lessons):
     assert kept.augment == "neighbours"
 
 
+@pytest.mark.parametrize("better", ["adam", "muon"])
+def test_baselines_take_the_optimizer_that_is_better_on_validation_rows(
+    lessons, monkeypatch, better
+):
+    """One baseline is trained with each; the students have muon."""
+    recipe = dataclasses.replace(
+        RECIPE,
+        student_optimizer="muon",
+        baseline_optimizer="auto",
+        student_bins=0,
+        student_hidden=(4,),
+        temperature=1.0,
+    )
+    tried = []
+
+    def fit(task, label):
+        tried.append((label, *[own.optimizer for own in task.schedules]))
+        sure = 1.0 if label == f"baseline: {better}" else -1.0
+        right = torch.nn.functional.one_hot(lessons.val_labels, 3) * sure
+        monkeypatch.setattr(task.population, "logits", lambda _: right[None])
+        return {}
+
+    named = menu.baselines_named(recipe, lessons, seed=3, fit=fit)
+    assert named == dataclasses.replace(recipe, baseline_optimizer=better)
+    assert tried == [("baseline: adam", "adam"), ("baseline: muon", "muon")]
+
+
+@pytest.mark.parametrize(
+    ("students", "given", "kept"), [("muon", "adam", "adam"), ("adam", "auto", "adam")]
+)
+def test_baselines_are_not_tried_where_there_is_no_choice(lessons, students, given, kept):
+    """Theirs is named, or students have too few steps for muon."""
+    recipe = dataclasses.replace(RECIPE, student_optimizer=students, baseline_optimizer=given)
+    named = menu.baselines_named(recipe, lessons, seed=3, fit=None)
+    assert named.baseline_optimizer == kept
+
+
 def test_a_given_option_narrows_the_menu(lessons):
     """What is given is not varied; where all is given nothing is trained."""
     narrow = dataclasses.replace(RECIPE, student_hidden=(8,), temperature=2.0)

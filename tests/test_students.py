@@ -90,7 +90,7 @@ def test_baselines_share_seeds_and_epochs_with_students(dataset, ensemble):
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
-    muon = dataclasses.replace(RECIPE, student_optimizer="muon")
+    muon = dataclasses.replace(RECIPE, student_optimizer="muon", baseline_optimizer="adam")
     task = student_task(muon, lessons, members, lessons.encoding, RECIPE.student_hidden)
     n = lessons.labelled_rows
     assert list(groups) == ["distilled", "baseline", "strong_baseline"]
@@ -118,6 +118,19 @@ def test_reference_has_no_strong_baselines():
     """Without mixup there is nothing stronger than the baseline."""
     recipe = StudentRecipe(recipe="reference").resolved(100)
     assert list(student_groups(recipe, [1])) == ["distilled", "baseline"]
+
+
+def test_a_baselines_step_of_muon_is_a_third_as_long_as_a_students(dataset, ensemble):
+    """It has as many rows: labels say less of a row than an ensemble does."""
+    lessons = transfer_set(RECIPE, dataset, ensemble)
+    recipe = dataclasses.replace(RECIPE, student_optimizer="muon", baseline_optimizer="muon")
+    members = [member for group in student_groups(recipe, [7]).values() for member in group]
+    task = student_task(recipe, lessons, members, lessons.encoding, (4,))
+    own, *baselines = task.schedules
+    assert {s.optimizer for s in task.schedules} == {"muon"}
+    assert {s.batch_size for s in task.schedules} == {4 * RECIPE.batch_size}
+    for schedule in baselines:
+        assert own.learning_rate == pytest.approx(3 * schedule.learning_rate)
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -14,6 +14,13 @@ class TeachersConfig(
 
     force: bool = option(False, "Train anew even where the same ensemble is finished.")
 
+    def teacher_optimizer_for(self, rows: int, *, bins: bool) -> str:
+        """The optimizer of networks that learn from so many rows, their numbers in bins or not."""
+        if self.teacher_optimizer != "auto":
+            return self.teacher_optimizer
+        enough = self.steps(rows, self.teacher_epochs) >= groups.MUON_STEPS_OF_TEACHERS
+        return "muon" if bins and enough else "adam"
+
 
 @option_group
 class DistillConfig(

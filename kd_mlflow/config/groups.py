@@ -237,12 +237,6 @@ class EnsembleOptions(Options):
         rules.OPTIMIZER,
     )
 
-    def teacher_optimizer_for(self, steps: int, *, bins: bool) -> str:
-        """The optimizer of networks that teach, of so many steps."""
-        if self.teacher_optimizer != "auto":
-            return self.teacher_optimizer
-        return "muon" if bins and steps >= MUON_STEPS_OF_TEACHERS else "adam"
-
 
 @option_group
 class StudentRecipe(TrainingOptions):
@@ -312,6 +306,11 @@ class StudentRecipe(TrainingOptions):
         if self.student_optimizer != "auto":
             return self.student_optimizer
         return "muon" if self.steps(rows, self.student_epochs) >= MUON_STEPS else "adam"
+
+    def baseline_optimizer_for(self, rows: int) -> str:
+        """The optimizer of baselines where none was tried: as the students'."""
+        auto = self.baseline_optimizer == "auto"
+        return self.optimizer_for(rows) if auto else self.baseline_optimizer
 
     @property
     def student_step(self) -> tuple[int, float]:

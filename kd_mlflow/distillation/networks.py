@@ -163,14 +163,13 @@ def network_training(
         dropout=config.dropout,
     )
     mixup, n = config.teacher_mixup, len(labels)
-    steps = config.steps(n, config.teacher_epochs)
     task = Task(
         population=population.to(device),
         rows=rows,
         loss=LabelLoss(labels),
         schedule=schedule_of(
             config,
-            config.teacher_optimizer_for(steps, bins=has_bins(encoding)),
+            config.teacher_optimizer_for(n, bins=has_bins(encoding)),
             epochs=config.teacher_epochs,
             weight_decay=config.teacher_weight_decay,
             patience=config.teacher_patience,

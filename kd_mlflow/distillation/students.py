@@ -225,7 +225,7 @@ def _schedules(recipe: StudentRecipe, rows: int) -> tuple[Schedule, Schedule]:
     step_rows, rate = recipe.student_step
     plain = schedule_of(
         recipe,
-        recipe.baseline_optimizer,
+        recipe.baseline_optimizer_for(rows),
         epochs=recipe.student_epochs,
         weight_decay=recipe.baseline_weight_decay,
         patience=recipe.student_patience,
