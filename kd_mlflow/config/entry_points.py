@@ -18,8 +18,7 @@ class TeachersConfig(
         """The optimizer of networks that learn from so many rows, their numbers in bins or not."""
         if self.teacher_optimizer != "auto":
             return self.teacher_optimizer
-        enough = self.steps(rows, self.teacher_epochs) >= groups.MUON_STEPS_OF_TEACHERS
-        return "muon" if bins and enough else "adam"
+        return self.best_optimizer(rows, self.teacher_epochs) if bins else "adam"
 
 
 @option_group

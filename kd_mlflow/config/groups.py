@@ -23,7 +23,7 @@ Malladi and others (2022), arXiv 2205.10287, for steps whose length is the rate'
 of a row than an ensemble does: what learns from labels takes shorter steps.
 """
 
-MUON_STEPS, MUON_STEPS_OF_TEACHERS = 2_000, 5_000
+MUON_STEPS = 2_000
 """Steps of Adam from which on Muon's are enough: Adam's first ones are longer."""
 
 
@@ -133,9 +133,9 @@ class TrainingOptions(Options):
         rules.one_of("equal", "greedy"),
     )
 
-    def steps(self, rows: int, epochs: int) -> int:
-        """Steps of batch_size rows in so many epochs of so many rows."""
-        return epochs * math.ceil(rows / self.batch_size)
+    def best_optimizer(self, rows: int, epochs: int) -> str:
+        """Muon where so many epochs of so many rows are steps enough for it, else Adam."""
+        return "muon" if epochs * math.ceil(rows / self.batch_size) >= MUON_STEPS else "adam"
 
     def step_of(self, optimizer: str, muon_rate: float) -> tuple[int, float]:
         """Rows and learning rate of a step; Muon's rate is so many times Adam's."""
@@ -232,8 +232,7 @@ class EnsembleOptions(Options):
     )
     teacher_optimizer: str = by_recipe(
         "Optimizer of the networks that teach: adam, muon (see student_optimizer; two thirds of "
-        "the rate), or auto (muon for those with numbers in bins, where there are 5,000 steps or "
-        "more of batch_size rows).",
+        "the rate), or auto (muon for those with numbers in bins, where there are steps enough).",
         rules.OPTIMIZER,
     )
 
@@ -305,7 +304,7 @@ class StudentRecipe(TrainingOptions):
         """The optimizer of students of so many training rows."""
         if self.student_optimizer != "auto":
             return self.student_optimizer
-        return "muon" if self.steps(rows, self.student_epochs) >= MUON_STEPS else "adam"
+        return self.best_optimizer(rows, self.student_epochs)
 
     def baseline_optimizer_for(self, rows: int) -> str:
         """The optimizer of baselines where none was tried: as the students'."""

@@ -59,7 +59,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "dropout": (0.3, 0.1, 0.1, 0.1, 0.1, 0.0),
     "teacher_mixup": (0.0, 0.4, 0.4, 0.0, 0.0, 0.0),
     "teacher_weight_decay": (0.0, 3e-4, 3e-4, 1e-5, 1e-5, 1e-5),
-    "teacher_optimizer": ("adam", "auto"),
+    "teacher_optimizer": ("adam", "adam", "auto", "adam", "adam", "adam"),
     "temperature": (3.0, T_1_TO_3, T_1_TO_3, 2.0, 2.0, 2.0),
     "alpha": (0.7, 1.0),
     "student_hidden": ((64, 32), SMALL, SMALL, WIDER, WIDER, WIDER),
