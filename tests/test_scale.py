@@ -8,7 +8,7 @@ from conftest import ROOT
 sys.path.append(str(ROOT / "benchmarks"))
 from scale import Point, measured
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def test_peak_memory_is_within_four_tables_and_a_gibibyte(tmp_path):
