@@ -131,15 +131,15 @@ def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, 
 def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> C:
     """A recipe that names its student and the optimizer of its baselines.
 
-    Muon learns noise sooner than Adam where labels are noisy, and more than it where they are not:
-    of one baseline with each that of lower log loss on validation rows is kept.
+    Muon gets further than Adam where labels hold little noise, and learns more of it where they
+    hold much: kept is the one whose baseline has the lower log loss on validation rows.
     """
     if recipe.baseline_optimizer != "auto":
         return recipe
     if recipe.student_optimizer == ADAM:
         return replace(recipe, baseline_optimizer=ADAM)
     losses = {}
-    (member, *_) = student_groups(recipe, [seed])["baseline"]
+    (member,) = student_groups(recipe, [seed])["baseline"]
     for name in (ADAM, MUON):
         own = replace(recipe, baseline_optimizer=name)
         encoding = lessons.binned(recipe.student_bins)
