@@ -185,7 +185,7 @@ def _is_cheap(numbers: int, lessons: TransferSet) -> bool:
     return any(whole is None or LEAST_COMPRESSION * own <= whole for own, whole in pairs)
 
 
-def shortened(task: Task, rows: int = TRIED_ROWS) -> Task:
+def shortened(task: Task, rows: int) -> Task:
     """The same training, of so many rows at most."""
     epoch_rows = min(task.sampling.epoch_rows, rows // LEAST_EPOCHS)
     epochs = min(task.epochs, max(LEAST_EPOCHS, rows // epoch_rows))
@@ -211,7 +211,8 @@ def _try(
 ) -> Trial:
     """Train a student of each setting as one population; give the one nearest its teacher."""
     bins, hidden = size
-    task = shortened(student_task(recipe, lessons, settings, lessons.binned(bins), hidden))
+    task = student_task(recipe, lessons, settings, lessons.binned(bins), hidden)
+    task = shortened(task, TRIED_ROWS)
     inputs = f"{bins} bins" if bins else "plain inputs"
     fit(task, f"menu: {inputs}, {'-'.join(map(str, hidden))}")
     scored = task.population.logits(task.rows.val)
