@@ -239,13 +239,14 @@ def test_a_trial_measures_the_divergence_on_validation_rows(lessons):
     assert trial.temperature in (1.0, 2.0, 3.0)
 
 
-def test_trials_of_large_tables_see_a_part_of_the_steps(lessons):
+def test_trials_of_large_tables_see_a_part_of_the_steps(lessons, monkeypatch):
     """Rows over all epochs are bounded, and so is one epoch; small tables are tried in full."""
     members = [
         menu.StudentSetting(seed=1, temperature=2.0, alpha=1.0),
     ]
     task = menu.student_task(RECIPE, lessons, members, lessons.encoding, (4,))
-    assert menu.shortened(task, menu.TRIED_ROWS).epochs == task.epochs
-    short = menu.shortened(task, 600)
+    assert menu.shortened(task).epochs == task.epochs
+    monkeypatch.setattr(menu, "TRIED_ROWS", 600)
+    short = menu.shortened(task)
     assert short.sampling.epoch_rows * short.epochs <= 600
     assert short.epochs == menu.LEAST_EPOCHS

@@ -22,10 +22,8 @@ from kd_mlflow.population.optimizers import ADAM, MUON
 from kd_mlflow.population.training import Task
 from kd_mlflow.table.encoding import Encoding, Scaler
 
-TRIED_ROWS, BASELINE_ROWS, LEAST_EPOCHS = 500_000, 5_000_000, 10
-"""Rows that a trial of a student or of a baseline sees at most, over all its epochs, and the fewest
-epochs it has. Of short trainings of a baseline the one wins that learns noise sooner.
-"""
+TRIED_ROWS, LEAST_EPOCHS = 500_000, 10
+"""Rows that a trial sees at most, over all its epochs, and the fewest epochs it has."""
 
 LEAST_COMPRESSION = 10
 """How many times fewer numbers than its ensemble a student must have, or less work be, where one of
@@ -134,7 +132,8 @@ def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> 
     """A recipe that names its student and the optimizer of its baselines.
 
     Muon gets further than Adam where labels hold little noise, and learns more of it where they
-    hold much: kept is the one whose baseline has the lower log loss on validation rows.
+    hold much: kept is the one whose baseline has the lower log loss on validation rows. It is
+    trained in full: of short trainings the one wins that learns noise sooner.
     """
     if recipe.baseline_optimizer != "auto":
         return recipe
@@ -146,7 +145,6 @@ def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> 
         own = replace(recipe, baseline_optimizer=name)
         encoding = lessons.binned(recipe.student_bins)
         task = student_task(own, lessons, [member], encoding, recipe.student_hidden)
-        task = shortened(task, BASELINE_ROWS)
         fit(task, f"baseline: {name}")
         logits = task.population.logits(task.rows.val)
         losses[name] = float(validation_metrics(logits, lessons.val_labels)["val_loss"])
@@ -185,10 +183,10 @@ def _is_cheap(numbers: int, lessons: TransferSet) -> bool:
     return any(whole is None or LEAST_COMPRESSION * own <= whole for own, whole in pairs)
 
 
-def shortened(task: Task, rows: int) -> Task:
-    """The same training, of so many rows at most."""
-    epoch_rows = min(task.sampling.epoch_rows, rows // LEAST_EPOCHS)
-    epochs = min(task.epochs, max(LEAST_EPOCHS, rows // epoch_rows))
+def shortened(task: Task) -> Task:
+    """The same training, of as many rows at most as tell sizes apart."""
+    epoch_rows = min(task.sampling.epoch_rows, TRIED_ROWS // LEAST_EPOCHS)
+    epochs = min(task.epochs, max(LEAST_EPOCHS, TRIED_ROWS // epoch_rows))
     return replace(
         task,
         schedule=tuple(replace(own, epochs=epochs) for own in task.schedules),
@@ -211,8 +209,7 @@ def _try(
 ) -> Trial:
     """Train a student of each setting as one population; give the one nearest its teacher."""
     bins, hidden = size
-    task = student_task(recipe, lessons, settings, lessons.binned(bins), hidden)
-    task = shortened(task, TRIED_ROWS)
+    task = shortened(student_task(recipe, lessons, settings, lessons.binned(bins), hidden))
     inputs = f"{bins} bins" if bins else "plain inputs"
     fit(task, f"menu: {inputs}, {'-'.join(map(str, hidden))}")
     scored = task.population.logits(task.rows.val)
