@@ -139,12 +139,11 @@ def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> 
         return recipe
     if recipe.student_optimizer == ADAM:
         return replace(recipe, baseline_optimizer=ADAM)
-    losses = {}
-    (member,) = student_groups(recipe, [seed])["baseline"]
+    losses, members = {}, student_groups(recipe, [seed])["baseline"]
+    encoding = lessons.binned(recipe.student_bins)
     for name in (ADAM, MUON):
         own = replace(recipe, baseline_optimizer=name)
-        encoding = lessons.binned(recipe.student_bins)
-        task = student_task(own, lessons, [member], encoding, recipe.student_hidden)
+        task = student_task(own, lessons, members, encoding, recipe.student_hidden)
         fit(task, f"baseline: {name}")
         logits = task.population.logits(task.rows.val)
         losses[name] = float(validation_metrics(logits, lessons.val_labels)["val_loss"])
