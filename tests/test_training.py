@@ -242,7 +242,8 @@ def test_a_separable_problem_is_learnt():
 def test_divergence_is_an_error():
     """A learning rate that makes the loss infinite raises TrainingError naming the option."""
     schedule = Schedule(epochs=3, batch_size=32, learning_rate=1e30)
-    with pytest.raises(TrainingError, match=r"finite number .*1e\+30; use a lower learning_rate"):
+    words = r"not a finite number .*1e\+30; use a lower learning_rate"
+    with pytest.raises(TrainingError, match=words):
         trained([1, 2], schedule=schedule)
 
 
