@@ -1,6 +1,7 @@
 """Teachers of several families: which rows they leave out, how they stop, what they weigh."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
-from kd_mlflow.distillation.networks import Networks
+from kd_mlflow.distillation.networks import COMPACT, Networks
 from kd_mlflow.distillation.teachers import (
     Ensemble,
     assembled,
@@ -131,6 +132,41 @@ def test_families_are_those_of_the_option(dataset):
     assert kinds(teacher_families="boosting") == [*boosted]
     assert kinds(n_boosted=1)[2:] == [boosted[0]]
     assert kinds(teacher_bins=0)[0] == ("mlp", "networks", 4)
+    assert kinds(n_compact=3) == [*networks, ("mlp", "compact networks", 3), *boosted]
+
+
+def test_compact_networks_are_like_students(dataset):
+    """Two small layers, Muon, no dropout and four times the epochs, whatever the others have."""
+    options = {"teacher_families": "mlp", "n_compact": 3, "teacher_hidden": (96, 96)}
+    *others, compact = teacher_trainings(config(**options), dataset)
+    plain, small = others[0].task, compact.task
+    assert small.population.sizes[1:-1] == (64, 32)
+    assert small.population.dropout == 0
+    assert small.schedule.optimizer == "muon"
+    assert (small.schedule.weight_decay, small.schedule.patience) == (3e-4, 25)
+    assert small.epochs == 4 * plain.epochs
+    assert not set(small.seeds) & {seed for other in others for seed in other.seeds}
+    assert [list(rows) for rows in small.sampling.held_out[:2]] == [
+        list(rows) for rows in plain.sampling.held_out
+    ]
+    (*_, whole) = teacher_trainings(config(**options, teacher_patience=0), dataset)
+    assert (whole.task.sampling.held_out, whole.task.schedule.patience) == ((), 0)
+
+
+def test_a_family_is_called_the_same_after_it_was_stored(dataset, tmp_path):
+    """Compact networks stay compact; networks stored before they had a name are by their inputs."""
+    options = {"teacher_families": "mlp", "n_compact": 1, "teacher_epochs": 1}
+    for training in teacher_trainings(config(**options), dataset):
+        folder = tmp_path / training.label
+        folder.mkdir()
+        training.fit(HERE, ignore_epoch).family.save(folder)
+        assert Networks.load(folder).words == training.label
+        if training.label != COMPACT:
+            described = folder / "networks.json"
+            shape = json.loads(described.read_text())
+            del shape["words"]
+            described.write_text(json.dumps(shape))
+            assert Networks.load(folder).words == training.label
 
 
 def test_networks_whose_inputs_are_the_same_are_one_family(dataset, monkeypatch):

@@ -183,6 +183,10 @@ class EnsembleOptions(Options):
         rules.TEACHER_FAMILIES,
     )
     n_teachers: int = by_recipe("Number of networks in the ensemble.", rules.MODELS)
+    n_compact: int = by_recipe(
+        "Number of compact networks beside them: a family of two layers that learns with Muon.",
+        rules.NATURAL,
+    )
     teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", rules.AT_LEAST_ONE)
     teacher_patience: int = by_recipe(
         "Each network leaves out a fold of the training rows, keeps the weights of its best epoch "

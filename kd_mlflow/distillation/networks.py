@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
 from kd_mlflow.population.history import OnEpoch
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population, StackedLinear
+from kd_mlflow.population.optimizers import MUON
 from kd_mlflow.population.sampling import Inputs, RowNumbers, Sampling
 from kd_mlflow.population.training import Task
 from kd_mlflow.population.workers import Workers
@@ -29,8 +30,23 @@ from kd_mlflow.table.encoding import Encoding, Scaler
 
 MLP = "mlp"
 
-PLAIN = "networks"
+PLAIN, COMPACT = "networks", "compact networks"
 """What networks are called whose numbers are inputs as they are."""
+
+COMPACT_RECIPE: dict[str, Any] = {
+    "teacher_hidden": (64, 32),
+    "teacher_optimizer": MUON,
+    "teacher_weight_decay": 3e-4,
+    "dropout": 0.0,
+}
+"""How compact networks differ: they are as students are, who learn more of a smooth table from
+labels alone than networks of ten times the numbers.
+"""
+
+COMPACT_EPOCHS, COMPACT_PATIENCE = 4, 25
+"""How many times the epochs of the others they are trained, at most; epochs without a better one
+that end them, where there are rows left out.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +55,11 @@ class Networks:
 
     encoding: Encoding
     population: Population
+    words: str = PLAIN
     name: str = MLP
     work: ClassVar[int] = 1
 
     requirements: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def words(self) -> str:
-        """What its members are, for people."""
-        return words(self.encoding)
 
     @property
     def parameters(self) -> tuple[int, ...]:
@@ -70,6 +82,7 @@ class Networks:
         weights = {n: p.detach().cpu().numpy() for n, p in self.population.named_parameters()}
         np.savez(folder / "weights.npz", allow_pickle=False, **weights)
         shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
+        shape["words"] = self.words
         write_json(folder / "networks.json", shape)
         write_json(folder / ENCODING, self.encoding.to_dict())
         scaler = {n: values.numpy() for n, values in Scaler(self.encoding).state_dict().items()}
@@ -87,9 +100,11 @@ class Networks:
                 )
                 for i in range(len(shape["sizes"]) - 1)
             ]
+        encoding = Encoding.from_dict(read_json(folder / ENCODING))
         return cls(
-            encoding=Encoding.from_dict(read_json(folder / ENCODING)),
+            encoding=encoding,
             population=Population(layers, dropout=shape["dropout"]),
+            words=shape.get("words") or words(encoding),  # older ones have none
         )
 
 
@@ -117,42 +132,57 @@ class NetworkTraining:
     ) -> Trained:
         """Train it, on all workers, from where checkpoints leave off."""
         history = self.task.fit(workers, on_epoch, checkpoints)
-        family = Networks(encoding=self.encoding, population=self.task.population.cpu())
+        population = self.task.population.cpu()
+        family = Networks(encoding=self.encoding, population=population, words=self.label)
         return Trained(family=family, history=history, held_out=self.task.sampling.held_out)
 
 
 def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     """How networks of a configuration are trained: with bins every second one takes them.
 
-    Each half is a family of its own, since what suits one table is wrong for the next.
+    Each half is a family of its own, since what suits one table is wrong for the next; so are the
+    compact ones, whose numbers are inputs as they are.
     """
-    config = given.config
-    seeds = given.seeds(TEACHER_STREAM, config.n_teachers)
+    config, n = given.config, given.config.n_teachers
+    seeds = given.seeds(TEACHER_STREAM, n + config.n_compact)
     with_bins = given.binned(config.teacher_bins) if config.teacher_bins else given.encoding
-    binned = len(seeds) // 2 if with_bins != given.encoding else 0  # no numbers: the same inputs
-    groups = [(given.encoding, seeds[: len(seeds) - binned])]
-    if binned:
-        groups.append((with_bins, seeds[-binned:]))
+    binned = n // 2 if with_bins != given.encoding else 0  # no numbers: the same inputs
+    compact = replace(
+        config,
+        teacher_epochs=COMPACT_EPOCHS * config.teacher_epochs,
+        teacher_patience=COMPACT_PATIENCE if config.teacher_patience else 0,
+        **COMPACT_RECIPE,
+    )
+    families = (
+        (words(given.encoding), config, given.encoding, seeds[: n - binned]),
+        (words(with_bins), config, with_bins, seeds[n - binned : n]),
+        (COMPACT, compact, given.encoding, seeds[n:]),
+    )
     return [
-        network_training(
-            config,
-            encoding,
-            given.dataset,
-            held_out=given.folds(len(own)) if config.teacher_patience else (),
-            seeds=own,
+        NetworkTraining(
+            label=label,
+            encoding=encoding,
+            task=training_task(
+                own,
+                encoding,
+                given.dataset,
+                held_out=given.folds(len(members)) if config.teacher_patience else (),
+                seeds=members,
+            ),
         )
-        for encoding, own in groups
+        for label, own, encoding, members in families
+        if members
     ]
 
 
-def network_training(
+def training_task(
     config: TeachersConfig,
     encoding: Encoding,
     dataset: Dataset,
     *,
     held_out: Sequence[RowNumbers],
     seeds: Sequence[int],
-) -> NetworkTraining:
+) -> Task:
     """The training of networks, each on the rows that it does not hold out, if any."""
     rows = training_rows(encoding, dataset)
     device = rows.val.values.device
@@ -163,7 +193,7 @@ def network_training(
         dropout=config.dropout,
     )
     mixup, n = config.teacher_mixup, len(labels)
-    task = Task(
+    return Task(
         population=population.to(device),
         rows=rows,
         loss=LabelLoss(labels),
@@ -180,7 +210,6 @@ def network_training(
         else Sampling.whole(n, len(seeds), mixup=mixup),
         evaluate=lambda logits: validation_metrics(logits, val_labels),
     )
-    return NetworkTraining(encoding=encoding, task=task, label=words(encoding))
 
 
 def words(encoding: Encoding) -> str:

@@ -14,7 +14,7 @@ from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation.identity import NEW_ROWS_STREAM
 from kd_mlflow.distillation.inputs import inputs_of, label_tensors, schedule_of, training_device
 from kd_mlflow.distillation.logits import agreements, validation_metrics
-from kd_mlflow.distillation.networks import PLAIN
+from kd_mlflow.distillation.networks import COMPACT, PLAIN
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss
 from kd_mlflow.population.network import Population
@@ -150,7 +150,7 @@ def augment_kind(augment: str, ensemble: Teacher) -> str:
     """
     if augment != "auto":
         return augment
-    plain = sum(part.share for part in ensemble.parts if part.name == PLAIN)
+    plain = sum(part.share for part in ensemble.parts if part.name in (COMPACT, PLAIN))
     return "mixup" if plain >= SMOOTH_SHARE else "neighbours"
 
 
