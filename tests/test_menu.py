@@ -170,8 +170,10 @@ def test_temperatures_are_tried_with_the_smallest(monkeypatch, many):
 )
 def test_auto_makes_near_rows_where_plain_networks_hardly_count(augment, plain, kind):
     """A kind that is named stays; else a fifth of the weight decides."""
-    parts = (Part("networks", 6, plain), Part("networks, piecewise-linear inputs", 6, 1 - plain))
-    assert augment_kind(augment, SimpleNamespace(parts=parts)) == kind
+    binned = Part("networks, piecewise-linear inputs", 6, 1 - plain)
+    for name in ("networks", "compact networks"):
+        parts = (Part(name, 6, plain), binned)
+        assert augment_kind(augment, SimpleNamespace(parts=parts)) == kind
 
 
 def test_the_recipe_that_is_kept_names_the_kind_of_its_rows(lessons):
@@ -182,31 +184,34 @@ def test_the_recipe_that_is_kept_names_the_kind_of_its_rows(lessons):
     assert kept.augment == "neighbours"
 
 
-@pytest.mark.parametrize("better", ["adam", "muon"])
+@pytest.mark.parametrize(
+    ("better", "hidden", "smaller"), [("adam", (4,), (4,)), ("muon", (256, 128), (64, 32))]
+)
 def test_baselines_take_the_optimizer_that_is_better_on_validation_rows(
-    lessons, monkeypatch, better
+    lessons, monkeypatch, better, hidden, smaller
 ):
-    """One baseline is trained with each; the students have muon."""
+    """One small baseline is trained with each, side by side; the students have muon."""
     recipe = dataclasses.replace(
         RECIPE,
         student_optimizer="muon",
         baseline_optimizer="auto",
         student_bins=0,
-        student_hidden=(4,),
+        student_hidden=hidden,
         temperature=1.0,
     )
     tried = []
 
     def fit(task, label):
-        tried.append((label, *[own.optimizer for own in task.schedules]))
-        sure = 1.0 if label == f"baseline: {better}" else -1.0
-        right = torch.nn.functional.one_hot(lessons.val_labels, 3) * sure
-        monkeypatch.setattr(task.population, "logits", lambda _: right[None])
+        optimizers = [own.optimizer for own in task.schedules]
+        tried.append((label, task.population.sizes[1:-1], *optimizers))
+        sure = torch.tensor([1.0 if name == better else -1.0 for name in optimizers])
+        right = torch.nn.functional.one_hot(lessons.val_labels, 3) * sure[:, None, None]
+        monkeypatch.setattr(task.population, "logits", lambda _: right)
         return {}
 
     named = menu.baselines_named(recipe, lessons, seed=3, fit=fit)
     assert named == dataclasses.replace(recipe, baseline_optimizer=better)
-    assert tried == [("baseline: adam", "adam"), ("baseline: muon", "muon")]
+    assert tried == [("baselines: adam and muon", smaller, "adam", "muon")]
 
 
 @pytest.mark.parametrize(

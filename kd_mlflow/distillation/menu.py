@@ -14,6 +14,7 @@ from kd_mlflow.distillation.logits import teacher_student_kl, validation_metrics
 from kd_mlflow.distillation.students import (
     StudentSetting,
     TransferSet,
+    baseline_schedule,
     student_groups,
     student_task,
 )
@@ -132,22 +133,25 @@ def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> 
     """A recipe that names its student and the optimizer of its baselines.
 
     Muon gets further than Adam where labels hold little noise, and learns more of it where they
-    hold much: kept is the one whose baseline has the lower log loss on validation rows. It is
-    trained in full: of short trainings the one wins that learns noise sooner.
+    hold much: kept is the one whose baseline has the lower log loss on validation rows. Both are
+    trained side by side, of the recipe's smallest layers, and in full: of short trainings the one
+    wins that learns noise sooner.
     """
     if recipe.baseline_optimizer != "auto":
         return recipe
     if recipe.student_optimizer == ADAM:
         return replace(recipe, baseline_optimizer=ADAM)
-    losses, members = {}, student_groups(recipe, [seed])["baseline"]
+    n, (member,) = lessons.labelled_rows, student_groups(recipe, [seed])["baseline"]
+    menu = StudentRecipe(recipe=recipe.recipe).menu("student_hidden", n)
+    named = [replace(recipe, baseline_optimizer=name) for name in (ADAM, MUON)]
     encoding = lessons.binned(recipe.student_bins)
-    for name in (ADAM, MUON):
-        own = replace(recipe, baseline_optimizer=name)
-        task = student_task(own, lessons, members, encoding, recipe.student_hidden)
-        fit(task, f"baseline: {name}")
-        logits = task.population.logits(task.rows.val)
-        losses[name] = float(validation_metrics(logits, lessons.val_labels)["val_loss"])
-    return replace(recipe, baseline_optimizer=min(losses, key=losses.__getitem__))
+    task = student_task(
+        named[0], lessons, [member, member], encoding, min(recipe.student_hidden, *menu, key=sum)
+    )
+    task = replace(task, schedule=tuple(baseline_schedule(each, n) for each in named))
+    fit(task, "baselines: adam and muon")
+    losses = validation_metrics(task.population.logits(task.rows.val), lessons.val_labels)
+    return named[int(losses["val_loss"].argmin())]
 
 
 def fit_here(task: Task, label: str) -> History:

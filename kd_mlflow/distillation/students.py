@@ -197,7 +197,9 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
-    own, plain = _schedules(recipe, lessons.labelled_rows)
+    own, plain = (
+        of(recipe, lessons.labelled_rows) for of in (_distilled_schedule, baseline_schedule)
+    )
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),
         rows=lessons.rows(encoding),
@@ -219,25 +221,28 @@ def student_task(
     )
 
 
-def _schedules(recipe: StudentRecipe, rows: int) -> tuple[Schedule, Schedule]:
-    """Of distilled students of so many training rows, and of baselines."""
-    recipe = replace(recipe, student_optimizer=recipe.optimizer_for(rows))
-    step_rows, rate = recipe.student_step
-    plain = schedule_of(
+def baseline_schedule(recipe: StudentRecipe, rows: int) -> Schedule:
+    """The schedule of baselines, on so many training rows."""
+    return schedule_of(
         recipe,
         recipe.baseline_optimizer_for(rows),
         epochs=recipe.student_epochs,
         weight_decay=recipe.baseline_weight_decay,
         patience=recipe.student_patience,
     )
-    own = replace(
-        plain,
+
+
+def _distilled_schedule(recipe: StudentRecipe, rows: int) -> Schedule:
+    """The schedule of distilled students."""
+    recipe = replace(recipe, student_optimizer=recipe.optimizer_for(rows))
+    step_rows, rate = recipe.student_step
+    return replace(
+        baseline_schedule(recipe, rows),
         optimizer=recipe.student_optimizer,
         batch_size=step_rows,
         learning_rate=rate,
         weight_decay=recipe.student_weight_decay,
     )
-    return own, plain
 
 
 def calibrated(recipe: StudentRecipe, task: Task, lessons: TransferSet) -> Population:
