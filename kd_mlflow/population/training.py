@@ -154,12 +154,12 @@ class Task:
 
     def _description(self) -> Document:
         """What a checkpoint of this training must have been made with."""
-        sampled = {"epoch_rows": self.sampling.epoch_rows, "mixup": self.sampling.mixup}
-        shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
         return {
             "seeds": self.seeds,
-            **shape,
-            **sampled,
+            "sizes": self.population.sizes,
+            "dropout": self.population.dropout,
+            "epoch_rows": self.sampling.epoch_rows,
+            "mixup": self.sampling.mixup,
             "schedules": [*map(asdict, self.schedules)],
         }
 
