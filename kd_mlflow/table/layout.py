@@ -7,13 +7,16 @@ import csv
 import gzip
 import io
 import re
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError
@@ -56,11 +59,39 @@ class Layout:
     ``codes`` are columns that have whole numbers with zeros ahead, such as 007, in the first rows.
     """
 
+    path: Path
     encoding: TextEncoding
     separator: str
     names: list[str]
     blank: list[str]
     codes: list[str]
+
+    def parts(self, at_once: int, **options: Any) -> Iterator[pd.DataFrame]:
+        """Read the file, some rows at a time; never shift or cut a row.
+
+        pandas reads floats exactly from 3.1 on, a decimal comma or not.
+        """
+        parts = pd.read_csv(
+            self.path,
+            encoding=self.encoding.name,
+            encoding_errors=self.encoding.errors,
+            sep=self.separator,
+            names=self.names,
+            header=0,
+            index_col=False,
+            low_memory=False,
+            chunksize=at_once,
+            **options,
+        )
+        with parts:
+            while True:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+                del part  # or two large ones would be in memory
 
 
 def first_encoding(path: Path) -> TextEncoding:
@@ -118,7 +149,9 @@ def find_layout(path: Path, encoding: TextEncoding, separator: str = "") -> Layo
     codes = [
         name for name, each in zip(names, cells, strict=False) if any(map(CODE.fullmatch, each))
     ]
-    return Layout(encoding=encoding, separator=best, names=names, blank=blank, codes=codes)
+    return Layout(
+        path=path, encoding=encoding, separator=best, names=names, blank=blank, codes=codes
+    )
 
 
 def _best(path: Path, encoding: TextEncoding, separators: str) -> tuple[str, list[Record]]:
