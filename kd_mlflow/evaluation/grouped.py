@@ -85,9 +85,10 @@ def share_inflation(places: Counts, groups: Counts) -> float:
     bins = np.flatnonzero(rows)
     if len(bins) < 2:
         return 1.0
-    ratios = []
-    for share, place in zip(rows[bins] / n, bins, strict=True):
-        ratios.append(mean_error((places == place).astype(float), groups) ** 2 / (share / n))
+    ratios = [
+        mean_error((places == place).astype(float), groups) ** 2 / (rows[place] / n / n)
+        for place in bins
+    ]
     return max(1.0, float(np.sum(ratios)) / (len(bins) - 1))
 
 

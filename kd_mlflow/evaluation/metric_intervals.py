@@ -105,24 +105,23 @@ def _deviations(surplus: Floats, bins: Counts, groups: Counts, rng: np.random.Ge
 
 def _areas(known: RowScores) -> dict[str, Interval]:
     """ROC AUC and average precision of the second of two classes."""
-    of = known.labels == 1
-    positive, negative = int(of.sum()), int((~of).sum())
+    of, groups = known.labels == 1, known.groups
     roc = float(roc_auc_score(known.labels, known.second))
     precision = float(average_precision_score(known.labels, known.second))
-    if (groups := known.groups) is not None:
+    if groups is None:
+        z, positive, negative = Z, int(of.sum()), int((~of).sum())
+        roc_error = _roc_error(roc, positive, negative)
+        precision_error = float(np.sqrt(precision * (1 - precision) / positive))
+    else:
+        z, positive, negative = (
+            deviate(group_count(groups)),
+            *map(group_count, (groups[of], groups[~of])),
+        )
         roc_error = group_error(_roc_contributions(known.second, of), groups)
         precision_error = group_error(_precision_contributions(known.second, of), groups)
-        z, rarer = deviate(group_count(groups)), group_count(groups[of])
-        return {
-            "roc_auc": _by_logit(roc, roc_error, min(rarer, group_count(groups[~of])), z),
-            "average_precision": _by_logit(precision, precision_error, rarer, z),
-        }
-    error = _roc_error(roc, positive, negative)
     return {
-        "roc_auc": _by_logit(roc, error, min(positive, negative)),
-        "average_precision": _by_logit(
-            precision, float(np.sqrt(precision * (1 - precision) / positive)), positive
-        ),
+        "roc_auc": _by_logit(roc, roc_error, min(positive, negative), z),
+        "average_precision": _by_logit(precision, precision_error, positive, z),
     }
 
 
@@ -168,7 +167,7 @@ def _roc_error(area: float, positive: int, negative: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (positive * negative)))
 
 
-def _by_logit(area: float, error: float, rows: int, z: float = Z) -> Interval:
+def _by_logit(area: float, error: float, rows: int, z: float) -> Interval:
     """An interval that is symmetric in the logit, so that it stays within 0 and 1.
 
     Boyd, Eng & Page (2013), "Area under the precision-recall curve". An area of 1 or 0 has no

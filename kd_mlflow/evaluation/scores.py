@@ -19,7 +19,6 @@ from kd_mlflow.evaluation.intervals import (
     loss_difference,
     mcnemar_p,
     mean_share,
-    share_of,
 )
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
 
@@ -245,33 +244,22 @@ def expected_accuracy(scores: RowScores) -> Interval:
 def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, ...]:
     """Recall and precision of each class, by the rows whose label is known."""
     known = scores.known
-    hit = known.labels[known.hits]
-    rows, predicted, right, everywhere = (
-        np.bincount(numbers, minlength=scores.classes)
-        for numbers in (known.labels, known.predicted, hit, scores.predicted)
-    )
+    hits, groups = known.hits, known.groups
+
+    def right(of: Hits) -> Interval | None:
+        own = None if groups is None else groups[of]
+        return mean_share(hits[of], own) if of.any() else None
+
     return tuple(
         ClassScores(
             name=name,
-            rows=int(rows[i]),
-            predicted=int(everywhere[i]),
-            recall=_right(known, known.labels, i, right[i], rows[i]),
-            precision=_right(known, known.predicted, i, right[i], predicted[i]),
+            rows=int((known.labels == i).sum()),
+            predicted=int((scores.predicted == i).sum()),
+            recall=right(known.labels == i),
+            precision=right(known.predicted == i),
         )
         for i, name in enumerate(names)
     )
-
-
-def _right(
-    known: RowScores, numbers: Counts, number: int, right: np.int64, rows: np.int64
-) -> Interval | None:
-    """The share of right answers among the rows of one number; None where there are none."""
-    if not rows:
-        return None
-    if known.groups is None:
-        return share_of(int(right), int(rows))
-    of = numbers == number
-    return mean_share(known.hits[of], known.groups[of])
 
 
 def paired(first: RowScores, second: RowScores) -> Paired:
