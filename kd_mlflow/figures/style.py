@@ -72,6 +72,12 @@ def canvas(height_in: float, *, rows: int = 1, columns: int = 1, **grid: Any) ->
     return figure, axes
 
 
+def single(height_in: float) -> tuple[Figure, Axes]:
+    """The same with one axes."""
+    figure, axes = canvas(height_in)
+    return figure, axes[0, 0]
+
+
 def label(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     """Write what an axes shows, units included."""
     axes.set_xlabel(x, fontsize=9.5, color=INK)
@@ -84,15 +90,14 @@ def beside(axes: Axes, place: float, text: str) -> None:
     axes.annotate(text, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
 
 
-def headline(figure: Figure, text: str) -> None:
-    """Write what the whole figure shows and on how many rows."""
+def headline(figure: Figure, text: str, legend: Axes | None = None, columns: int = 4) -> None:
+    """Write what the whole figure shows and on how many rows.
+
+    The ``legend`` of one axes is put below all of them, where it covers nothing.
+    """
     figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """Put one legend for all axes below them, where it covers nothing."""
-    handles, names = axes.get_legend_handles_labels()
-    _legend(figure, handles, names, columns)
+    if legend:
+        _legend(figure, *legend.get_legend_handles_labels(), columns)
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int) -> None:

@@ -48,8 +48,7 @@ def teacher_curves(
             _zoom(each, [values], scale * ensemble[name], least=0.005 * scale)
             x = "epoch" if row is axes[-1] else ""
             style.label(each, x=x, y=text, title=f"{values.shape[1]} {kind}")
-    style.headline(figure, f"Teachers on {rows:,} validation rows")
-    style.legend_below(figure, axes[0, 0])
+    style.headline(figure, f"Teachers on {rows:,} validation rows", axes[0, 0])
     return figure
 
 
@@ -86,10 +85,8 @@ def student_curves(
         style.ensemble_level(each, level)
         _zoom(each, shown, level, least=0.005 * scale)
         style.label(each, x="epoch", y=text)
-    style.headline(
-        figure, f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
-    )
-    style.legend_below(figure, axes[0, 0])
+    text = f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
+    style.headline(figure, text, axes[0, 0])
     return figure
 
 
