@@ -19,9 +19,7 @@ from kd_mlflow.distillation.review import (
     STUDENT,
     Importance,
     column_importances,
-    compared_thresholds,
-    compared_weights,
-    decision_threshold,
+    decision,
     measured_columns,
     weakest_rows,
 )
@@ -87,26 +85,13 @@ class Evidence:
     @cached_property
     def class_scores(self) -> dict[str, tuple[ClassScores, ...]]:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
-        names = list(map(str, self.dataset.table.classes))
-        scored = self.logits
-        models = {
-            STUDENT: scored.students["distilled"][scored.registered],
-            ENSEMBLE: scored.ensemble,
-        }
-        return {
-            who: class_scores(
-                replace(
-                    RowScores.of(
-                        class_probabilities(logits),
-                        scored.labels,
-                        predicted(logits, scored.threshold),
-                    ),
-                    groups=scored.groups,
-                ),
-                names,
-            )
-            for who, logits in models.items()
-        }
+        scored, names, found = self.logits, list(map(str, self.dataset.table.classes)), {}
+        student = scored.students["distilled"][scored.registered]
+        for who, logits in ((STUDENT, student), (ENSEMBLE, scored.ensemble)):
+            shares, classes = class_probabilities(logits), predicted(logits, scored.threshold)
+            rows = RowScores.of(shares, scored.labels, classes)
+            found[who] = class_scores(replace(rows, groups=scored.groups), names)
+        return found
 
     def review(self) -> dict[str, Any]:
         """Classes, importances, weakest segments, thresholds and weights as a JSON document."""
@@ -158,7 +143,7 @@ def compare(
     first, rows = distinct_rows(features)
     asked = features.iloc[first]
     students = trained.score(ensemble.encoding.encode(asked))[:, rows].chunk(len(trained.kinds))
-    threshold = decision_threshold(config, dataset, trained)
+    threshold, thresholds, weights = decision(config, dataset, trained)
     logits = Logits(
         labels=dataset.labels("test"),
         ensemble=ensemble.score(asked, config.averaging)[rows],
@@ -181,8 +166,8 @@ def compare(
         example=_example(config, dataset, trained.encoding),
         parts=ensemble.parts,
         profile=profile,
-        thresholds=compared_thresholds(dataset, trained, threshold),
-        weights=compared_weights(dataset, trained, threshold),
+        thresholds=thresholds,
+        weights=weights,
         importances=column_importances(config, dataset, ensemble, trained, columns),
         weakest=weakest_rows(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,

@@ -61,40 +61,30 @@ class Importance(NamedTuple):
     rise: Mapping[str, Interval]
 
 
-def decision_threshold(
-    config: DistillConfig, dataset: Dataset, trained: TrainedStudents
-) -> Cutoff | None:
-    """The threshold that is asked for, or of more than two classes the weights.
+class Decision(NamedTuple):
+    """The threshold that was asked for, or of more than two classes the weights; None for neither.
 
-    They are the registered student's, by the validation rows.
+    ``thresholds`` says what others are worth, ``weights`` what they make of each class.
     """
-    rule = str(config.decision_threshold)
-    if rule == NONE:
-        return None
+
+    threshold: Cutoff | None
+    thresholds: Sequence[tuple[Threshold, str]] = ()
+    weights: Sequence[ClassWeight] = ()
+
+
+def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> Decision:
+    """By what the registered student predicts a class, by the validation rows."""
+    rule, classes = str(config.decision_threshold), dataset.table.classes
     logits, labels = trained.score_validation_rows(), dataset.labels("val")
-    if len(dataset.table.classes) == 2:
-        return choose_threshold(rule, second_class(logits), labels)
-    return choose_weights(rule, class_probabilities(logits), labels)
-
-
-def compared_thresholds(
-    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
-) -> list[tuple[Threshold, str]]:
-    """What thresholds of the registered student are worth on the validation rows."""
-    if isinstance(own, tuple) or len(dataset.table.classes) != 2:
-        return []
-    second = second_class(trained.score_validation_rows())
-    return worth_knowing(second, dataset.labels("val"), own)
-
-
-def compared_weights(
-    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
-) -> list[ClassWeight]:
-    """What the registered student's weights make of each class on the validation rows."""
-    if not isinstance(own, tuple):
-        return []
-    shares = class_probabilities(trained.score_validation_rows())
-    return weighed(list(map(str, dataset.table.classes)), own, shares, dataset.labels("val"))
+    if len(classes) == 2:
+        second = second_class(logits)
+        threshold = choose_threshold(rule, second, labels)
+        return Decision(threshold, thresholds=worth_knowing(second, labels, threshold))
+    if rule == NONE:
+        return Decision(None)
+    shares = class_probabilities(logits)
+    weights = choose_weights(rule, shares, labels)
+    return Decision(weights, weights=weighed(list(map(str, classes)), weights, shares, labels))
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:

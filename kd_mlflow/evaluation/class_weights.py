@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from kd_mlflow.evaluation.metrics import Counts, Floats
 from kd_mlflow.evaluation.thresholds import NEAR
@@ -150,16 +151,11 @@ class _Search:
 
     def _losses(self, labels: Counts, rivals: Counts) -> Floats:
         """What each row's rival loses as the row leaves it, after the rows before.  Shape: (n,)."""
-        by = np.argsort(rivals, kind="stable")
-        of, right = rivals[by], (labels == rivals)[by].astype(np.int64)
-        taken = np.bincount(rivals, minlength=len(self.rows))
-        last = np.cumsum(taken)[of]
-        gone = np.concatenate([[0], np.cumsum(right)])
-        caught, left = gone[last] - gone[:-1], last - np.arange(len(by))
-        before = self.worth(caught, left, self.rows[of])
-        losses = np.empty(len(by))
-        losses[by] = before - self.worth(caught - right, left - 1, self.rows[of])
-        return losses
+        right, rows = (labels == rivals).astype(np.int64), self.rows[rivals]
+        of_rival = pd.Series(right).groupby(rivals)
+        left = (of_rival.transform("size") - of_rival.cumcount()).to_numpy()
+        caught = (of_rival.transform("sum") - of_rival.cumsum()).to_numpy() + right
+        return self.worth(caught, left, rows) - self.worth(caught - right, left - 1, rows)
 
     def _worth(self, weights: Floats) -> float:
         predicted = (self.probabilities * weights).argmax(axis=1)
