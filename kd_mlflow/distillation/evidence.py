@@ -11,18 +11,10 @@ import numpy as np
 import pandas as pd
 
 from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow.distillation import review
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.distillation.review import (
-    ENSEMBLE,
-    STUDENT,
-    Importance,
-    column_importances,
-    decision,
-    measured_columns,
-    weakest_rows,
-)
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
@@ -67,7 +59,7 @@ class Evidence:
     profile: Profile
     trials: Sequence[Trial] = ()
     teacher_accuracies: Sequence[float] = ()
-    importances: Sequence[Importance] = ()
+    importances: Sequence[review.Importance] = ()
     weakest: Weakest | None = None
     thresholds: Sequence[tuple[Threshold, str]] = ()
     weights: Sequence[ClassWeight] = ()
@@ -87,7 +79,7 @@ class Evidence:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
         scored, names, found = self.logits, list(map(str, self.dataset.table.classes)), {}
         student = scored.students["distilled"][scored.registered]
-        for who, logits in ((STUDENT, student), (ENSEMBLE, scored.ensemble)):
+        for who, logits in ((review.STUDENT, student), (review.ENSEMBLE, scored.ensemble)):
             shares, classes = class_probabilities(logits), predicted(logits, scored.threshold)
             rows = RowScores.of(shares, scored.labels, classes)
             found[who] = class_scores(replace(rows, groups=scored.groups), names)
@@ -143,7 +135,7 @@ def compare(
     first, rows = distinct_rows(features)
     asked = features.iloc[first]
     students = trained.score(ensemble.encoding.encode(asked))[:, rows].chunk(len(trained.kinds))
-    threshold, thresholds, weights = decision(config, dataset, trained)
+    threshold, thresholds, weights = review.decision(config, dataset, trained)
     logits = Logits(
         labels=dataset.labels("test"),
         ensemble=ensemble.score(asked, config.averaging)[rows],
@@ -153,7 +145,7 @@ def compare(
         groups=dataset.groups("test"),
         registered=trained.place,
     )
-    columns = measured_columns(trained.encoding, boosting)
+    columns = review.measured_columns(trained.encoding, boosting)
     profile = fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding)
     return Evidence(
         config=config,
@@ -168,8 +160,8 @@ def compare(
         profile=profile,
         thresholds=thresholds,
         weights=weights,
-        importances=column_importances(config, dataset, ensemble, trained, columns),
-        weakest=weakest_rows(logits, features, trained.encoding, profile, columns),
+        importances=review.column_importances(config, dataset, ensemble, trained, columns),
+        weakest=review.weakest_rows(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
         teacher_accuracies=teacher_accuracies if threshold is None else (),
     )

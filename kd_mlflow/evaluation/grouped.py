@@ -15,6 +15,9 @@ from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 CONFIDENCE = 0.95
 
+Z = 1.959964
+"""The normal distribution's middle 95 % ends so many standard deviations from its mean."""
+
 MOST_GROUPS = 2000
 """Of more groups some are drawn together: so many say as well how much chance there is."""
 
@@ -64,15 +67,21 @@ def bootstrap_tail(groups: int) -> float:
     return float(norm.cdf(-np.sqrt(groups / (groups - 1)) * deviate(groups)))
 
 
-def effective_rows(share: float, error: float, *, rows: int, groups: int, z: float) -> float:
+def group_count(groups: Counts) -> int:
+    """How many groups there are."""
+    return len(np.unique(groups))
+
+
+def effective_rows(share: float, error: float, groups: Counts) -> float:
     """How many single rows would say as much of a share as rows in groups do.
 
     Those of which a share with this standard error is known, fewer by Student's t (Korn & Graubard,
     1998, Survey Methodology 24, 193-201); the number of groups where it does not vary.
     """
-    if error == 0 or not 0 < share < 1 or groups < 2:
-        return float(groups)
-    return min(float(rows), share * (1 - share) / error**2 * (z / deviate(groups)) ** 2)
+    count = group_count(groups)
+    if error == 0 or not 0 < share < 1 or count < 2:
+        return float(count)
+    return min(float(len(groups)), share * (1 - share) / error**2 * (Z / deviate(count)) ** 2)
 
 
 def share_inflation(places: Counts, groups: Counts) -> float:

@@ -99,20 +99,18 @@ def reproduction_check(logged: Mapping[str, float], reproduced: Reproduced) -> C
 
 def _answers_check(found: Repetition) -> Check:
     off = found.other_probabilities or found.other_classes
-    largest = f"largest difference {found.max_difference:.1g}"
-    same = (
-        f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
-        f"{TOLERANCE:g} ({largest})"
-    )
-    other = (
-        f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities than "
-        f"were logged and {found.other_classes:,} another class, {TOLERANCE:g} being allowed "
-        f"({largest})"
-    )
+    said = f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
+    said += f"{TOLERANCE:g}"
+    if off:
+        said = (
+            f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities "
+            f"than were logged and {found.other_classes:,} another class, {TOLERANCE:g} being "
+            "allowed"
+        )
     return Check(
         name="reproduction",
         passed=not off,
-        reason=f"in a clean process {other if off else same}",
+        reason=f"in a clean process {said} (largest difference {found.max_difference:.1g})",
         threshold=TOLERANCE,
         metrics={
             "reproduced_rows": found.rows,

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_mlflow.evaluation.grouped import deviate, group_sums
-from kd_mlflow.evaluation.intervals import (
-    Interval,
-    Z,
-    accuracy_difference,
-    loss_difference,
-    mcnemar_p,
-    mean_share,
-)
+from kd_mlflow.evaluation import intervals
+from kd_mlflow.evaluation.grouped import Z, deviate, group_sums
+from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
 
 Metrics = dict[str, float]
@@ -165,8 +159,8 @@ class SeedScores:
     def over(self, others: SeedScores) -> tuple[Interval, Interval]:
         """By how much these models are better than others, in accuracy and in log loss."""
         return (
-            accuracy_difference(self.hits, others.hits, self.groups),
-            loss_difference(others.losses, self.losses, self.groups),
+            intervals.accuracy_difference(self.hits, others.hits, self.groups),
+            intervals.loss_difference(others.losses, self.losses, self.groups),
         )
 
     def mcnemar_p(self, others: SeedScores, seed: int = 0) -> float:
@@ -175,7 +169,7 @@ class SeedScores:
         ``seed`` is its place.
         """
         theirs = others.hits[seed if len(others.hits) > 1 else 0]
-        return mcnemar_p(self.hits[seed], theirs, self.groups)
+        return intervals.mcnemar_p(self.hits[seed], theirs, self.groups)
 
     def test_metrics(self, teacher: SeedScores, *, parameters: int) -> tuple[Metrics, ...]:
         """Each seed's as its run logs them, and how often it agrees with the teacher."""
@@ -248,7 +242,7 @@ def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, 
 
     def right(of: Hits) -> Interval | None:
         own = None if groups is None else groups[of]
-        return mean_share(hits[of], own) if of.any() else None
+        return intervals.mean_share(hits[of], own) if of.any() else None
 
     return tuple(
         ClassScores(
@@ -272,9 +266,9 @@ def paired(first: RowScores, second: RowScores) -> Paired:
     return Paired(
         agreement=agreement,
         accuracy=float(two.hits.mean()),
-        accuracy_gain=accuracy_difference(one.hits[None], two.hits[None], one.groups),
-        loss_gain=loss_difference(losses[1], losses[0], known.groups),
-        mcnemar_p=mcnemar_p(one.hits, two.hits, one.groups),
+        accuracy_gain=intervals.accuracy_difference(one.hits[None], two.hits[None], one.groups),
+        loss_gain=intervals.loss_difference(losses[1], losses[0], known.groups),
+        mcnemar_p=intervals.mcnemar_p(one.hits, two.hits, one.groups),
     )
 
 

@@ -9,13 +9,8 @@ from matplotlib.figure import Figure
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.logits import class_probabilities, validation_metrics
+from kd_mlflow.evaluation import metrics
 from kd_mlflow.evaluation.intervals import reverse
-from kd_mlflow.evaluation.metrics import (
-    agreement_by_confidence,
-    by_confidence,
-    confusion,
-    reliability,
-)
 from kd_mlflow.figures import accuracy, probabilities, training_curves
 from kd_mlflow.figures.probabilities import Answers, Calibration
 from kd_mlflow.figures.style import class_names
@@ -129,8 +124,8 @@ def _reliability(evidence: Evidence) -> Figure:
     }
     models = []
     for kind, (name, shares, predicted) in _answers(evidence).items():
-        confidence, hits, _ = by_confidence(shares, scored.labels, predicted)
-        bins = reliability(confidence, hits)._replace(worth=comparison.row_worth)
+        confidence, hits, _ = metrics.by_confidence(shares, scored.labels, predicted)
+        bins = metrics.reliability(confidence, hits)._replace(worth=comparison.row_worth)
         models.append(Calibration(kind, name, bins, eces[kind]))
     classes = scored.ensemble.shape[1]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
@@ -141,7 +136,7 @@ def _agreement(evidence: Evidence) -> Figure:
     kinds = _steps(scored.students)
     predicted = [scored.classes(kind) for kind in kinds]
     shares = class_probabilities(scored.ensemble)
-    bins = agreement_by_confidence(shares, predicted, scored.ensemble_classes)
+    bins = metrics.agreement_by_confidence(shares, predicted, scored.ensemble_classes)
     bins = bins._replace(worth=evidence.comparison.row_worth)
     rows, seeds = evidence.test_rows, evidence.seeds
     return probabilities.agreement_diagram(kinds, bins, rows=rows, seeds=seeds)
@@ -150,7 +145,7 @@ def _agreement(evidence: Evidence) -> Figure:
 def _confusion(evidence: Evidence) -> Figure:
     classes, answers = evidence.dataset.table.classes, _answers(evidence)
     models = {
-        name: confusion(evidence.logits.labels, predicted, len(classes))
+        name: metrics.confusion(evidence.logits.labels, predicted, len(classes))
         for name, _, predicted in (answers["ensemble"], answers["distilled"])
     }
     return probabilities.confusion_matrices(models, class_names(classes))

@@ -19,15 +19,9 @@ import pyarrow as pa
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS
-from kd_mlflow.table import numerals
+from kd_mlflow.table import layout, numerals
 from kd_mlflow.table.kinds import option_of
-from kd_mlflow.table.layout import (
-    Layout,
-    TextEncoding,
-    find_layout,
-    first_encoding,
-    guessed_encoding,
-)
+from kd_mlflow.table.layout import Layout, TextEncoding
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +42,13 @@ ONLY_EMPTY: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
 KINDS = {"i": "number", "u": "number", "f": "number", "b": "truth", "O": "truth"}
 """What a part's column holds by its type, with gaps too; a column of several is text."""
 
-GUESSES = {"cp1252": "Windows-1252 (cp1252)", "latin-1": "Latin-1"}
+GUESSED = "no UTF-8, its encoding was guessed: {}{{}}; save it as UTF-8 if texts look wrong"
+GUESSES = {
+    "utf-8-sig": "read as UTF-8 with mistakes in it{}",
+    "cp1252": GUESSED.format("Windows-1252 (cp1252)"),
+    "latin-1": GUESSED.format("Latin-1"),
+}
+"""What is said of each encoding that is guessed, and of the characters that are lost."""
 
 UNREADABLE = (
     pd.errors.ParserError,
@@ -110,29 +110,21 @@ def delimited_parts(path: Path, at_once: int, *, separator: str, decimal: str) -
     """
 
     def read(encoding: TextEncoding) -> DelimitedParts:
-        return _look(find_layout(path, encoding, separator), at_once, separator, decimal)
+        return _look(layout.find_layout(path, encoding, separator), at_once, separator, decimal)
 
     try:
-        encoding = first_encoding(path)
+        encoding = layout.first_encoding(path)
         try:
             return read(encoding)
         except UnicodeError:  # a half letter of UTF-16, or no UTF-8
             if encoding.name != "utf-8-sig":
                 raise DataError(f"not a text file in UTF-8 or UTF-16: {path}") from None
-        encoding, lost = guessed_encoding(path)
+        encoding, lost = layout.guessed_encoding(path)
         found = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
     told = f"; {lost:,} of its characters are lost" if lost else ""
-    if encoding.errors == "replace":
-        _log.warning("%s: read as UTF-8 with mistakes in it%s", path.name, told)
-    else:
-        _log.warning(
-            "%s: no UTF-8, its encoding was guessed: %s%s; save it as UTF-8 if texts look wrong",
-            path.name,
-            GUESSES[encoding.name],
-            told,
-        )
+    _log.warning("%s: %s", path.name, GUESSES[encoding.name].format(told))
     return found
 
 

@@ -52,24 +52,24 @@ def with_named_index(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
     One without a name is left out, with a line where it does not just count the rows.
     """
-    unnamed = [level for level, each in enumerate(frame.index.names) if each is None]
-    if unnamed and not isinstance(frame.index, pd.RangeIndex):
-        _log.warning("%s: left out, an index without a name", name)
-    if len(unnamed) < frame.index.nlevels and not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.droplevel(unnamed)  # type: ignore[arg-type]  # several levels
-        frame = frame.reset_index(allow_duplicates=True)
+    if not isinstance(frame.index, pd.RangeIndex):
+        unnamed = [level for level, each in enumerate(frame.index.names) if each is None]
+        if unnamed:
+            _log.warning("%s: left out, an index without a name", name)
+        if len(unnamed) < frame.index.nlevels:
+            frame = frame.droplevel(unnamed)  # type: ignore[arg-type]  # several levels
+            frame = frame.reset_index(allow_duplicates=True)
     return frame.reset_index(drop=True).set_axis(frame.columns.map(str), axis=1)
 
 
 def _arrow_table(data: Any) -> pa.Table:
     """The Arrow table of an object.  Raises DataError for what is none."""
-    try:
-        if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+    reason = ""
+    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+        try:
             return pa.table(data)
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        reason = f" ({first_line(error)})"
-    else:
-        reason = ""
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            reason = f" ({first_line(error)})"
     raise DataError(
         "data takes a DataFrame of pandas or polars, an Arrow table, the path of a CSV or Parquet "
         f"file or a built-in name; received {type(data).__name__}{reason}"

@@ -159,19 +159,13 @@ def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> C
         codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
         places = np.where(codes == scoring.MISSING, GAP, codes)
         return np.where(codes == scoring.OTHER, FIRST_BIN, places)
-    if column.kind == "boolean":
-        values = scoring.encode_column(series, asdict(column)).astype(np.float64)
-        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int)
     values = column_values(series, column)
-    found = np.searchsorted(np.array(edges), values, side="left")
-    return np.where(np.isnan(values), GAP, found + FIRST_BIN)
+    found = values if column.kind == "boolean" else np.searchsorted(np.array(edges), values)
+    return np.where(np.isnan(values), GAP, found + FIRST_BIN).astype(np.int64)
 
 
 def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
-    """A column of numbers or dates as float64, dates as days since its origin; gaps are NaN.
-
-    Shape: (n,).
-    """
+    """A column as float64, dates as days since its origin; gaps are NaN.  Shape: (n,)."""
     if column.kind == "numeric":
         return scoring.numbers(series, asdict(column))
     return scoring.encode_column(series, asdict(column)).astype(np.float64)

@@ -22,15 +22,9 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
+from kd_mlflow.table import files
 from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.files import (
-    PARQUET,
-    check_columns,
-    is_csv,
-    refuse_csv_options,
-    with_named_index,
-)
 from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
@@ -108,7 +102,7 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
         literal.append(options.target)
     origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
     target = options.target or origin.target
-    check_columns(frame, origin.name, target)
+    files.check_columns(frame, origin.name, target)
     return ScoredRows(
         name=origin.name,
         source=origin.source,
@@ -154,10 +148,10 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     """
     if not isinstance(data, str | Path) or data in BUILT_IN:
         table = _of_frame(*open_source(data, **marks), encoding, keep)
-    elif is_csv(path := existing_file(data)):
+    elif files.is_csv(path := existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
     else:
-        refuse_csv_options(path.name, **marks)
+        files.refuse_csv_options(path.name, **marks)
         table = _of_parquet(path, encoding, keep)
     if not table.rows:
         raise DataError(f"{table.name} has a header and no rows")
@@ -205,7 +199,7 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         start, names = 0, list(dict.fromkeys((*needed, *kept)))
         try:
             for table in _whole_parts(file.iter_batches(step, columns=names), step):
-                frame = with_named_index(table.select(needed).to_pandas(), path.name)
+                frame = files.with_named_index(table.select(needed).to_pandas(), path.name)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame, table.select(kept).replace_schema_metadata()
@@ -264,7 +258,7 @@ def scored_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     schemas: list[pa.Schema] = []
     writers: list[csv.CSVWriter | parquet.ParquetWriter] = []
-    make = parquet.ParquetWriter if path.suffix.lower() in PARQUET else csv.CSVWriter
+    make = parquet.ParquetWriter if path.suffix.lower() in files.PARQUET else csv.CSVWriter
 
     def write(part: pa.Table) -> None:
         with _written(path):

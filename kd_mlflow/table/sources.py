@@ -16,15 +16,8 @@ from sklearn import datasets
 from kd_mlflow.config.groups import DataOptions, EnsembleOptions, Source
 from kd_mlflow.config.rules import told_columns
 from kd_mlflow.errors import DataError, listed
+from kd_mlflow.table import files
 from kd_mlflow.table.delimited import read_delimited
-from kd_mlflow.table.files import (
-    PARQUET,
-    as_frame,
-    check_columns,
-    is_csv,
-    read_parquet,
-    refuse_csv_options,
-)
 from kd_mlflow.table.kinds import option_of
 
 if TYPE_CHECKING:
@@ -114,10 +107,10 @@ def read_source(
     if not target:
         columns = ", ".join(map(repr, frame.columns))
         raise DataError(f"a table needs target, the label column; {name} has: {columns}")
-    check_columns(frame, name, target)
+    files.check_columns(frame, name, target)
     if frame.shape[1] < 2:
         raise DataError(f"{name} has no column beside the target {target!r}")
-    if is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
+    if files.is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
         _, written = open_source(data, how.separator, how.decimal, literal=[target])
         if len(labels := written[target][gaps].dropna()):
             raise DataError(
@@ -146,7 +139,7 @@ def existing_file(data: str | Path) -> Path:
         )
     if path.stat().st_size == 0:
         raise DataError(f"the file is empty: {path}")
-    if not is_csv(path) and path.suffix.lower() not in PARQUET:
+    if not files.is_csv(path) and path.suffix.lower() not in files.PARQUET:
         raise DataError(
             f"unknown format {''.join(path.suffixes).lower() or '(no suffix)'!r} of {path.name}; "
             "data takes .csv, .tsv, .txt (each also with .gz), .parquet or .pq"
@@ -167,18 +160,18 @@ def open_source(
     are ``literal`` NA is a text too. Raises DataError for what cannot be read.
     """
     if not isinstance(data, str | Path):
-        frame = as_frame(data)
-        refuse_csv_options("a DataFrame", separator, decimal)
+        frame = files.as_frame(data)
+        files.refuse_csv_options("a DataFrame", separator, decimal)
         return Origin(FRAME, FRAME, ""), frame
     if data in BUILT_IN:
-        refuse_csv_options(f"the built-in table {data}", separator, decimal)
+        files.refuse_csv_options(f"the built-in table {data}", separator, decimal)
         features, labels = BUILT_IN[str(data)]()
         target = str(labels.name)
         return Origin(str(data), str(data), target), features.assign(**{target: labels})
     path = existing_file(data)
-    if is_csv(path):
+    if files.is_csv(path):
         frame = read_delimited(path, separator, decimal, texts, literal)
     else:
-        refuse_csv_options(path.name, separator, decimal)
-        frame = read_parquet(path)
+        files.refuse_csv_options(path.name, separator, decimal)
+        frame = files.read_parquet(path)
     return Origin(path.name, str(path.resolve()), ""), frame
