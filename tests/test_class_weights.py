@@ -16,9 +16,14 @@ from conftest import TINY, copied_store, flat
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PredictConfig
 from kd_mlflow.distillation.review import decision
-from kd_mlflow.evaluation.class_weights import WORTHS, choose_weights, weighed
 from kd_mlflow.evaluation.reproduction import repetition
-from kd_mlflow.evaluation.thresholds import logged_as, logged_cutoff
+from kd_mlflow.evaluation.thresholds import (
+    WORTHS,
+    choose_weights,
+    logged_as,
+    logged_cutoff,
+    weighed,
+)
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.training_results import MainResult
 from kd_mlflow.serving.scoring import decided

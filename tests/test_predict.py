@@ -33,6 +33,7 @@ from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.table.scored import scored_file, table_parts
+from kd_mlflow.table.sources import BUILT_IN
 from kd_mlflow.tracking.runs import Tracker
 
 ANSWERS = ["prediction", "probability_0", "probability_1"]
@@ -46,7 +47,7 @@ def short_parts(monkeypatch):
 
 def synthetic(rows=5000):
     """Rows of the table that ``main`` was run on, and a column to keep."""
-    features, _ = scored.BUILT_IN["synthetic"]()
+    features, _ = BUILT_IN["synthetic"]()
     return features.head(rows).assign(customer=[f"{i:05d}" for i in range(rows)])
 
 

@@ -24,9 +24,8 @@ from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.thresholds import worth_knowing
+from kd_mlflow.evaluation.thresholds import ClassWeight, worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import page as report

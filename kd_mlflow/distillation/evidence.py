@@ -19,12 +19,11 @@ from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
-from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
-from kd_mlflow.evaluation.thresholds import Threshold
+from kd_mlflow.evaluation.thresholds import ClassWeight, Threshold
 from kd_mlflow.population.history import History
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding

@@ -21,21 +21,13 @@ from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses
 from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.class_weights import ClassWeight, choose_weights, weighed
 from kd_mlflow.evaluation.intervals import Interval, loss_difference
-from kd_mlflow.evaluation.thresholds import (
-    NONE,
-    RULES,
-    Cutoff,
-    Threshold,
-    choose_threshold,
-    worth_knowing,
-)
+from kd_mlflow.evaluation.thresholds import NONE, RULES, Decision, decide
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
@@ -61,30 +53,11 @@ class Importance(NamedTuple):
     rise: Mapping[str, Interval]
 
 
-class Decision(NamedTuple):
-    """The threshold that was asked for, or of more than two classes the weights; None for neither.
-
-    ``thresholds`` says what others are worth, ``weights`` what they make of each class.
-    """
-
-    threshold: Cutoff | None
-    thresholds: Sequence[tuple[Threshold, str]] = ()
-    weights: Sequence[ClassWeight] = ()
-
-
 def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> Decision:
     """By what the registered student predicts a class, by the validation rows."""
-    rule, classes = str(config.decision_threshold), dataset.table.classes
-    logits, labels = trained.score_validation_rows(), dataset.labels("val")
-    if len(classes) == 2:
-        second = second_class(logits)
-        threshold = choose_threshold(rule, second, labels)
-        return Decision(threshold, thresholds=worth_knowing(second, labels, threshold))
-    if rule == NONE:
-        return Decision(None)
-    shares = class_probabilities(logits)
-    weights = choose_weights(rule, shares, labels)
-    return Decision(weights, weights=weighed(list(map(str, classes)), weights, shares, labels))
+    shares = class_probabilities(trained.score_validation_rows())
+    names = list(map(str, dataset.table.classes))
+    return decide(str(config.decision_threshold), names, shares, dataset.labels("val"))
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:

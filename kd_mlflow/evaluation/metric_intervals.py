@@ -14,6 +14,7 @@ from kd_mlflow.evaluation.intervals import (
     mean_share,
     middle,
     share_of,
+    standard_error,
 )
 from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats, Hits, confidence_bins, confusion
 from kd_mlflow.evaluation.scores import RowScores
@@ -39,15 +40,11 @@ def metrics_with_intervals(scores: RowScores) -> dict[str, Interval]:
 
 
 def _mean(values: Floats, groups: Counts | None) -> Interval:
-    value = float(values.mean())
+    value, error = float(values.mean()), np.inf
     if groups is not None:
         error = grouped.deviate(grouped.group_count(groups)) * grouped.mean_error(values, groups)
-    else:
-        error = (
-            grouped.Z * float(values.std(ddof=1) / np.sqrt(len(values)))
-            if len(values) > 1
-            else np.inf
-        )
+    elif len(values) > 1:
+        error = grouped.Z * standard_error(values)
     return Interval(value=value, low=max(0.0, value - error), high=value + error)
 
 

@@ -22,7 +22,7 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
-from kd_mlflow.table import files
+from kd_mlflow.table import sources
 from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.forms import PLAIN, read_by
@@ -30,7 +30,6 @@ from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
-from kd_mlflow.table.sources import BUILT_IN, Origin, existing_file, open_source
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
@@ -100,9 +99,11 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     texts, literal = _as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
         literal.append(options.target)
-    origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
+    origin, frame = sources.open_source(
+        options.data, options.separator, options.decimal, texts, literal
+    )
     target = options.target or origin.target
-    files.check_columns(frame, origin.name, target)
+    sources.check_columns(frame, origin.name, target)
     return ScoredRows(
         name=origin.name,
         source=origin.source,
@@ -146,19 +147,21 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
 
     ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
     """
-    if not isinstance(data, str | Path) or data in BUILT_IN:
-        table = _of_frame(*open_source(data, **marks), encoding, keep)
-    elif files.is_csv(path := existing_file(data)):
+    if not isinstance(data, str | Path) or data in sources.BUILT_IN:
+        table = _of_frame(*sources.open_source(data, **marks), encoding, keep)
+    elif sources.is_csv(path := sources.existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
     else:
-        files.refuse_csv_options(path.name, **marks)
+        sources.refuse_csv_options(path.name, **marks)
         table = _of_parquet(path, encoding, keep)
     if not table.rows:
         raise DataError(f"{table.name} has a header and no rows")
     return table
 
 
-def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str) -> TableParts:
+def _of_frame(
+    origin: sources.Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
+) -> TableParts:
     needed, kept = _columns(origin.name, list(frame.columns), encoding, keep)
     step = part_rows(len(needed))
 
@@ -199,7 +202,7 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         start, names = 0, list(dict.fromkeys((*needed, *kept)))
         try:
             for table in _whole_parts(file.iter_batches(step, columns=names), step):
-                frame = files.with_named_index(table.select(needed).to_pandas(), path.name)
+                frame = sources.with_named_index(table.select(needed).to_pandas(), path.name)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame, table.select(kept).replace_schema_metadata()
@@ -258,7 +261,7 @@ def scored_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     schemas: list[pa.Schema] = []
     writers: list[csv.CSVWriter | parquet.ParquetWriter] = []
-    make = parquet.ParquetWriter if path.suffix.lower() in files.PARQUET else csv.CSVWriter
+    make = parquet.ParquetWriter if path.suffix.lower() in sources.PARQUET else csv.CSVWriter
 
     def write(part: pa.Table) -> None:
         with _written(path):
