@@ -284,7 +284,7 @@ def _grow(
     follow = _Follow(own, watch, patience=training.patience)
     text = _text(training, place, follow)
     curves = {name: np.array(values)[:, None] for name, values in follow.curves.items()}
-    model = Snapshot.finished(curves, {}, ({TEXT: text},))
+    model = Snapshot.of(curves, {}, ({TEXT: text},))
     checkpoints.write(own, model)
     return place, model
 

@@ -123,7 +123,7 @@ class FoldTraining(Generic[M]):
                 history = self._curves(model, fold)
                 if own.folder:
                     arrays = {f"{MODEL}{n}": v[None] for n, v in recipe.pack(model).items()}
-                    own.write(member, Snapshot.finished(history, arrays))
+                    own.write(member, Snapshot.of(history, arrays))
             replay(member, history, on_epoch)
             models.append(model)
             curves.append(history)

@@ -21,7 +21,6 @@ from kd_mlflow.population.checkpoints import (
     NOWHERE,
     Checkpoints,
     Snapshot,
-    curve_arrays,
     equally_far,
     joined,
 )
@@ -247,25 +246,21 @@ class _Chunk:
         """What has come of the training: the weights of each member's best epoch, the curves."""
         best = self._judge.best(self._population)
         weights = numbered(WEIGHT, list(best.parameters()))
-        return Snapshot.finished(self._history(), weights, ({},) * best.k)
+        return Snapshot.of(self._history(), weights, ({},) * best.k)
 
     def snapshot(self) -> Snapshot:
         """All that the next steps depend on."""
         backprop = self._backprop
         moments = {n: backprop.matrices(own) for n, own in self._optimizer.moments().items()}
         streams = zip(self._batches.state, backprop.dropout.state, strict=True)
-        return Snapshot(
-            epochs=len(self._curves),
-            steps=self._steps,
-            arrays={
-                **numbered(WEIGHT, list(self._population.parameters())),
-                **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
-                **self._judge.state,
-                **self._means.state,
-                **curve_arrays(self._history()),
-            },
-            documents=tuple({**orders, "dropout": dropout} for orders, dropout in streams),
-        )
+        arrays = {
+            **numbered(WEIGHT, list(self._population.parameters())),
+            **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
+            **self._judge.state,
+            **self._means.state,
+        }
+        documents = tuple({**orders, "dropout": dropout} for orders, dropout in streams)
+        return Snapshot.of(self._history(), arrays, documents, self._steps)
 
     def restore(self, found: Snapshot) -> None:
         """Go back to a snapshot."""
