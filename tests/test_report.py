@@ -18,7 +18,7 @@ import torch
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint, Speed
-from kd_mlflow.distillation.logits import Logits, compared, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, compared
 from kd_mlflow.distillation.review import ENSEMBLE, STUDENT, Importance
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
@@ -155,7 +155,7 @@ def evidence(
         labelled_rows=third,
         val_rows=third,
     )
-    second = second_class(logits.ensemble)
+    second = class_probabilities(logits.ensemble)[..., 1]
     comparison = compared(
         logits,
         student_parameters=10,

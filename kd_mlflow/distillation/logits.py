@@ -109,11 +109,6 @@ def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
     return decided(class_probabilities(logits), threshold)
 
 
-def second_class(logits: Tensor) -> Floats:
-    """The probability of the second class.  Shape: (..., n, 2) -> (..., n)."""
-    return class_probabilities(logits)[..., 1]
-
-
 def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
     """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
     every = torch.from_numpy(labels).expand(len(logits), -1)

@@ -124,8 +124,9 @@ def _reliability(evidence: Evidence) -> Figure:
     }
     models = []
     for kind, (name, shares, predicted) in _answers(evidence).items():
-        confidence, hits, _ = metrics.by_confidence(shares, scored.labels, predicted)
-        bins = metrics.reliability(confidence, hits)._replace(worth=comparison.row_worth)
+        confidence = shares[np.arange(len(shares)), predicted]
+        bins = metrics.reliability(confidence, predicted == scored.labels)
+        bins = bins._replace(worth=comparison.row_worth)
         models.append(Calibration(kind, name, bins, eces[kind]))
     classes = scored.ensemble.shape[1]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
