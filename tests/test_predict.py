@@ -132,12 +132,12 @@ def test_parts_are_read_as_the_whole_is(tmp_path, seed, marks):
     columns = teachers_encoding(TeachersConfig(), read_dataset(options)).to_dict()["columns"]
     rows = table if "decimal" in marks else with_gap_texts(table)
     rows.to_csv(path, index=False, **marks)
-    texts = [column["name"] for column in columns if reads_texts(column)]
-    literal = [column["name"] for column in columns if column["form"]["literal"]]
-    whole = encode(read_delimited(path, texts=texts, literal=literal), columns)
+    written = [c for c in columns if reads_texts(c) or c["form"]["literal"]]
+    texts = {column["name"]: column["form"]["literal"] for column in written}
+    whole = encode(read_delimited(path, texts), columns)
     names = [column["name"] for column in columns]
     cut = delimited_parts(path, 7, separator="", decimal="")
-    each = [encode(part, columns) for part in cut.read(names, texts=texts, literal=literal)]
+    each = [encode(part, columns) for part in cut.read(names, texts)]
     assert cut.rows == len(table)
     assert max(map(len, each)) == 7
     assert np.array_equal(np.concatenate(each), whole, equal_nan=True)

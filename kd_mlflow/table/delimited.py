@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,23 +75,21 @@ class DelimitedParts:
     decimal: str
     marks: numerals.Marks
 
-    def read(
-        self, names: Sequence[str], *, texts: Collection[str], literal: Collection[str]
-    ) -> Iterator[pd.DataFrame]:
+    def read(self, names: Sequence[str], texts: Mapping[str, bool]) -> Iterator[pd.DataFrame]:
         """Some columns, each of the type that the whole file says.
 
-        ``texts`` stay as they are written, in those that are ``literal`` NA is a text too.
+        ``texts`` stay as they are written; where it is true NA is a text too.
         """
-        told, marks = {*texts, *literal}, self.marks
+        marks = self.marks
         options = {
             "usecols": names,
             "decimal": self.decimal,
-            "dtype": {name: str for name in names if name in {*told, *self.texts}},
+            "dtype": {name: str for name in names if name in {*texts, *self.texts}},
             "keep_default_na": False,
-            "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in names},
+            "na_values": {n: [""] if texts.get(n) else sorted(GAP_TEXTS) for n in names},
         }
-        numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in told}
-        pointed = [n for n in marks.pointed if n in names and n not in literal]
+        numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in texts}
+        pointed = [n for n in marks.pointed if n in names and not texts.get(n)]
         for part in self.file.parts(self.at_once, **options):
             numerals.use_marks(part, numbers, pointed, self.decimal)
             yield part
@@ -129,23 +127,19 @@ def delimited_parts(path: Path, at_once: int, *, separator: str, decimal: str) -
 
 
 def read_delimited(
-    path: Path,
-    separator: str = "",
-    decimal: str = "",
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
+    path: Path, texts: Mapping[str, bool], separator: str = "", decimal: str = ""
 ) -> pd.DataFrame:
     """Read all of a CSV file, as ``delimited_parts`` says; large whole numbers stay exact.
 
     Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
-    in those that are ``literal`` only an empty cell is a gap, not NA. A line in the log says which
+    where it is true only an empty cell is a gap, not NA. A line in the log says which
     cells may have been misread.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
     parts = delimited_parts(path, WHOLE, separator=separator, decimal=decimal)
-    (frame,) = parts.read(parts.columns, texts=texts, literal=literal)
+    (frame,) = parts.read(parts.columns, texts)
     for look in (_read_large, _tell_codes, _tell_gap_words):
-        look(frame, parts.file, {*texts, *literal})
+        look(frame, parts.file, texts)
     return frame
 
 

@@ -96,12 +96,10 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    texts, literal = _as_written(encoding.columns if encoding else ())
+    texts = _as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
-        literal.append(options.target)
-    origin, frame = sources.open_source(
-        options.data, options.separator, options.decimal, texts, literal
-    )
+        texts[options.target] = True
+    origin, frame = sources.open_source(options.data, options.separator, options.decimal, texts)
     target = options.target or origin.target
     sources.check_columns(frame, origin.name, target)
     return ScoredRows(
@@ -114,10 +112,10 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     )
 
 
-def _as_written(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
-    """Columns of a CSV file that stay as they are written, and those in which NA is a text."""
-    texts = [column.name for column in columns if reads_texts(asdict(column))]
-    return texts, [column.name for column in columns if column.form.literal]
+def _as_written(columns: Sequence[Column]) -> dict[str, bool]:
+    """Columns of a CSV file that stay as they are written, and whether NA is a text in each."""
+    written = (c for c in columns if c.form.literal or reads_texts(asdict(c)))
+    return {column.name: column.form.literal for column in written}
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,8 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
     ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
     """
     if not isinstance(data, str | Path) or data in sources.BUILT_IN:
-        table = _of_frame(*sources.open_source(data, **marks), encoding, keep)
+        found = sources.open_source(data, marks["separator"], marks["decimal"])
+        table = _of_frame(*found, encoding, keep)
     elif sources.is_csv(path := sources.existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
     else:
@@ -174,13 +173,12 @@ def _of_frame(
 
 
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
-    texts, literal = _as_written(encoding.columns)
     step = part_rows(len(encoding.columns))
     parts = delimited_parts(path, step, **marks)
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 
     def read() -> Iterator[Part]:
-        features = parts.read(needed, texts=texts, literal=literal)
+        features = parts.read(needed, _as_written(encoding.columns))
         if not kept:
             yield from ((frame, _arrow(frame[[]])) for frame in features)
             return

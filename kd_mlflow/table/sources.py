@@ -6,10 +6,11 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -106,9 +107,9 @@ def read_source(
     are, categories with NA too. Raises DataError for whatever is wrong with the name, the file or
     its columns, and for labels that read as gaps.
     """
-    texts = [name for name, what in how.told.items() if what not in ("number", "leave_out")]
-    literal = [name for name in texts if how.told[name] == "category"]
-    origin, frame = open_source(data, how.separator, how.decimal, texts, literal)
+    said = {n: what for n, what in how.told.items() if what not in ("number", "leave_out")}
+    texts = {name: what == "category" for name, what in said.items()}
+    origin, frame = open_source(data, how.separator, how.decimal, texts)
     if origin.target:
         if target not in ("", origin.target):
             raise DataError(
@@ -124,7 +125,7 @@ def read_source(
     if frame.shape[1] < 2:
         raise DataError(f"{name} has no column beside the target {target!r}")
     if is_csv(data) and target not in how.told and (gaps := frame[target].isna()).any():
-        _, written = open_source(data, how.separator, how.decimal, literal=[target])
+        _, written = open_source(data, how.separator, how.decimal, {target: True})
         if len(labels := written[target][gaps].dropna()):
             raise DataError(
                 f"target {target!r} has {len(labels):,} labels written as "
@@ -161,16 +162,12 @@ def existing_file(data: str | Path) -> Path:
 
 
 def open_source(
-    data: Source,
-    separator: str,
-    decimal: str,
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
+    data: Source, separator: str, decimal: str, texts: Mapping[str, bool] = MappingProxyType({})
 ) -> tuple[Origin, pd.DataFrame]:
     """Read a table, whatever its columns are; its origin has the target of a built-in one alone.
 
-    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7. In those that
-    are ``literal`` NA is a text too. Raises DataError for what cannot be read.
+    ``texts`` are columns of a CSV file that stay as they are written: 007 is no 7. Where it is true
+    NA is a text too. Raises DataError for what cannot be read.
     """
     if not isinstance(data, str | Path):
         frame = as_frame(data)
@@ -183,7 +180,7 @@ def open_source(
         return Origin(str(data), str(data), target), features.assign(**{target: labels})
     path = existing_file(data)
     if is_csv(path):
-        frame = read_delimited(path, separator, decimal, texts, literal)
+        frame = read_delimited(path, texts, separator, decimal)
     else:
         refuse_csv_options(path.name, separator, decimal)
         frame = read_parquet(path)
