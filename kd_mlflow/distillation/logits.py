@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.evaluation.comparison import Comparison, evaluate_students
-from kd_mlflow.evaluation.metrics import Counts, Floats
+from kd_mlflow.evaluation.metrics import Counts, Floats, probability_metrics
 from kd_mlflow.evaluation.scores import SeedScores
 from kd_mlflow.evaluation.thresholds import Cutoff
 from kd_mlflow.serving.scoring import decided
@@ -82,12 +82,13 @@ def seed_scores(
     logits: Tensor, labels: Counts, threshold: Cutoff | None = None, groups: Counts | None = None
 ) -> SeedScores:
     """The answers of models of one kind.  Shape: (seeds, n, classes), labels and groups (n,)."""
-    return SeedScores.of(
-        map(class_probabilities, logits),
-        labels,
-        predicted=predicted(logits, threshold),
-        losses=row_losses(logits, labels),
-        groups=groups,
+    classes, losses = predicted(logits, threshold), row_losses(logits, labels)
+    metrics = tuple(
+        probability_metrics(class_probabilities(own), labels, said)
+        for own, said in zip(logits, classes, strict=True)
+    )
+    return SeedScores(
+        labels=labels, predicted=classes, losses=losses, metrics=metrics, groups=groups
     )
 
 

@@ -5,7 +5,7 @@ A table may be large: of each row is kept what metrics need, never its probabili
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from kd_mlflow.evaluation import intervals
 from kd_mlflow.evaluation.grouped import Z, deviate, group_sums
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 Metrics = dict[str, float]
 
@@ -130,25 +130,6 @@ class SeedScores:
     losses: Floats
     metrics: tuple[Metrics, ...]
     groups: Counts | None = None
-
-    @classmethod
-    def of(
-        cls,
-        probabilities: Iterable[Floats],
-        labels: Counts,
-        *,
-        predicted: Counts,
-        losses: Floats,
-        groups: Counts | None = None,
-    ) -> SeedScores:
-        """From each seed's probabilities, which are not kept.  Shape of each: (n, classes)."""
-        metrics = tuple(
-            probability_metrics(own, labels, classes)
-            for own, classes in zip(probabilities, predicted, strict=True)
-        )
-        return cls(
-            labels=labels, predicted=predicted, losses=losses, metrics=metrics, groups=groups
-        )
 
     @property
     def hits(self) -> Hits:
