@@ -57,8 +57,11 @@ def onnx_student(module: StudentModule, encoded: NDArray[np.float32]) -> OnnxStu
 
     Raises TrainingError where a probability is off by more than the tolerance.
     """
-    content = graph_of(module)
-    session = _session(content)
+    import onnxruntime
+
+    content, options = graph_of(module), onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # handing so few numbers to a thread takes longer than they do
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     answers = session.run(None, {INPUT: encoded})[0]
     apart = np.abs(answers - Network(module.arrays).probabilities(encoded))
     difference = float(apart.max(initial=0.0))
@@ -72,14 +75,6 @@ def onnx_student(module: StudentModule, encoded: NDArray[np.float32]) -> OnnxStu
         max_difference=difference,
         latency_ms=median_ms(lambda: session.run(None, {INPUT: encoded[:1]})),
     )
-
-
-def _session(content: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # handing so few numbers to a thread takes longer than they do
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def graph_of(module: StudentModule) -> bytes:

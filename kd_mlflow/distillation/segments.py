@@ -16,7 +16,7 @@ from scipy.stats import norm, skew
 from kd_mlflow.evaluation.grouped import mean_error
 from kd_mlflow.evaluation.intervals import Interval, loss_difference, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
-from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import GAP, Profile, bin_names, bin_places, column_values, value_text
 
 LEAST_ROWS, LEAST_SHARE = 30, 0.02
@@ -141,16 +141,11 @@ def _bins(
         values = column_values(features[column.name], column) if seen.edges else None
         for place in np.unique(places):
             rows = np.flatnonzero(places == place)
-            if values is None or place == GAP:
-                yield column.name, shown[place], rows
-            else:
-                yield column.name, _range(values[rows], column), rows
-
-
-def _range(values: Floats, column: Column) -> str:
-    """From the least of some values to the largest, for people."""
-    low, high = (value_text(float(end), column) for end in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
+            said = shown[place]
+            if values is not None and place != GAP:
+                ends = float(values[rows].min()), float(values[rows].max())
+                said = " to ".join(dict.fromkeys(value_text(end, column) for end in ends))
+            yield column.name, said, rows
 
 
 def _few(worst: Sequence[Segment]) -> Iterator[Segment]:

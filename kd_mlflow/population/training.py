@@ -237,7 +237,11 @@ class _Chunk:
         metrics = {**self._means.result(), **self._task.evaluate(logits)}
         curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
         epoch, alive = len(self._curves) + 1, ~self._judge.ended
-        _check_finite(curve["train_loss"][alive], epoch, self._schedule.learning_rate)
+        if not np.isfinite(curve["train_loss"][alive]).all():
+            raise TrainingError(
+                f"training diverged: the loss is not a finite number in epoch {epoch}, at steps of "
+                f"rate {self._schedule.learning_rate:g}; use a lower learning_rate"
+            )
         self._curves.append(self._judge.look(self._population, curve))
         self._means, self._steps = Means(), 0
         watch.on_epoch(self._members, epoch, self._curves[-1])
@@ -281,14 +285,6 @@ class _Chunk:
     def _history(self) -> History:
         names = self._curves[0] if self._curves else ()
         return {n: np.stack([curve[n] for curve in self._curves]) for n in names}
-
-
-def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:
-    if not np.isfinite(train_loss).all():
-        raise TrainingError(
-            f"training diverged: the loss is not a finite number in epoch {epoch}, at steps of "
-            f"rate {learning_rate:g}; use a lower learning_rate"
-        )
 
 
 def _chunks(task: Task, pool: Pool) -> Iterator[slice]:

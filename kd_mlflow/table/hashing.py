@@ -57,7 +57,8 @@ def row_hashes(features: pd.DataFrame, *, exact: bool = False) -> Codes:
     """
     total = np.zeros(len(features), dtype=np.uint64)
     for name in features.columns:
-        total += mix_bits(_cells(features[name], exact) ^ _name_hash(str(name)))
+        seed = hashlib.sha256(f"{SPLIT_SEED}:{name}".encode()).digest()[:8]
+        total += mix_bits(_cells(features[name], exact) ^ np.frombuffer(seed, "<u8"))
     return total
 
 
@@ -104,11 +105,6 @@ def table_digest(
     sha.update(row_hashes(features, exact=True).tobytes())
     sha.update(labels.tobytes())
     return sha.hexdigest()
-
-
-def _name_hash(name: str) -> np.uint64:
-    seeded = f"{SPLIT_SEED}:{name}".encode()
-    return np.uint64(int.from_bytes(hashlib.sha256(seeded).digest()[:8], "little"))
 
 
 def _cells(series: pd.Series, exact: bool) -> Codes:

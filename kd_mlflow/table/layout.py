@@ -42,6 +42,12 @@ PARTS = 1 << 20
 CODE = re.compile(r"\s*0\d+\s*", re.ASCII)
 """A number that loses its zeros where it is read as one."""
 
+ONE_COLUMN = (
+    ": its first line must name two or more with comma, semicolon, tab or | between them; give "
+    "separator=... for another character"
+)
+ONE_COLUMN_GIVEN = ", with the given separator {!r}; give the one it has, or none to have it found"
+
 Record = list[str]
 
 
@@ -134,7 +140,10 @@ def find_layout(path: Path, encoding: TextEncoding, separator: str = "") -> Layo
     """
     best, records = _best(path, encoding, SEPARATORS.get(separator, separator) or FOUND)
     if len(_without_blank_end(records[0])) < 2:
-        raise _one_column(path, records[0][0], separator)
+        raise DataError(
+            f"{path.name} has one column, {records[0][0][:80]!r}"
+            + (ONE_COLUMN_GIVEN.format(separator) if separator else ONE_COLUMN)
+        )
     if records[1:] and all(len(each) == 1 for each in records[1:]):
         raise DataError(
             f"the header of {path.name} names {len(records[0])} columns and its rows have one "
@@ -217,15 +226,3 @@ def _fit(records: list[Record]) -> tuple[bool, int, int]:
 
 def _without_blank_end(record: Record) -> Record:
     return record[: max((i for i, cell in enumerate(record, 1) if cell), default=0)]
-
-
-def _one_column(path: Path, name: str, separator: str) -> DataError:
-    if separator:
-        return DataError(
-            f"{path.name} has one column, {name[:80]!r}, with the given separator {separator!r}; "
-            "give the one it has, or none to have it found"
-        )
-    return DataError(
-        f"{path.name} has one column, {name[:80]!r}: its first line must name two or more with "
-        "comma, semicolon, tab or | between them; give separator=... for another character"
-    )
