@@ -146,16 +146,10 @@ def _share(some: Counts, of: Counts | int) -> Floats:
     return np.where(whole > 0, some / np.maximum(whole, 1), 0.0)
 
 
-def _recall(caught: Counts, taken: Counts, rows: Counts) -> Floats:
-    return caught / np.maximum(rows, 1)
-
-
-def _f1(caught: Counts, taken: Counts, rows: Counts) -> Floats:
-    shares: Floats = 2 * caught / np.maximum(taken + rows, 1)
-    return shares
-
-
-WORTHS: dict[str, Worth] = {"balanced_accuracy": _recall, "f1": _f1}
+WORTHS: dict[str, Worth] = {
+    "balanced_accuracy": lambda caught, taken, rows: caught / np.maximum(rows, 1),
+    "f1": lambda caught, taken, rows: 2 * caught / np.maximum(taken + rows, 1),
+}
 """What weights may be the best for: means over the classes that rows are of."""
 
 

@@ -197,14 +197,10 @@ def class_names(classes: tuple[Any, ...]) -> list[str]:
 
 def short_names(names: Sequence[str], word: str, length: int = NAME_LENGTH) -> list[str]:
     """The same of anything that ``word`` is a word for, such as column."""
-    return [_short_name(name, f"{word} {i}", length) for i, name in enumerate(names)]
-
-
-def _short_name(name: str, otherwise: str, length: int) -> str:
-    line = " ".join(name.split())
-    if not line or any(ord(character) not in _glyphs() for character in line):
-        return otherwise
-    return line if len(line) <= length else line[: length - 1] + "…"
+    lines = [" ".join(name.split()) for name in names]
+    short = [line if len(line) <= length else line[: length - 1] + "…" for line in lines]
+    writable = [line and _glyphs().issuperset(map(ord, line)) for line in lines]
+    return [short[i] if writable[i] else f"{word} {i}" for i in range(len(lines))]
 
 
 @cache
