@@ -106,8 +106,7 @@ class Trees:
     def gains(self) -> NDArray[np.float64]:
         """How much the splits on each column lowered the loss in training.  Shape: (columns,)."""
         each = [booster.feature_importance("gain") for booster in self.boosters]
-        gains: NDArray[np.float64] = np.sum(each, axis=0, dtype=np.float64)
-        return gains
+        return np.asarray(np.sum(each, axis=0, dtype=np.float64))
 
     def members(self, members: slice) -> Trees:
         """Some members as a family of their own."""

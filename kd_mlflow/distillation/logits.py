@@ -94,8 +94,7 @@ def seed_scores(
 
 def class_probabilities(logits: Tensor) -> NDArray[np.float64]:
     """Of each class, in double precision.  Shape: (..., classes) -> the same."""
-    found: NDArray[np.float64] = torch.softmax(logits.double(), dim=-1).numpy()
-    return found
+    return np.asarray(torch.softmax(logits.double(), dim=-1).numpy())
 
 
 def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
@@ -113,8 +112,7 @@ def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
 def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
     """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
     every = torch.from_numpy(labels).expand(len(logits), -1)
-    losses: Floats = F.cross_entropy(logits.double().mT, every, reduction="none").numpy()
-    return losses
+    return np.asarray(F.cross_entropy(logits.double().mT, every, reduction="none").numpy())
 
 
 def agreements(logits: Tensor, classes: Tensor) -> Tensor:

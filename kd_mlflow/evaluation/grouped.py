@@ -115,8 +115,7 @@ def resampled_shares(
     sums = [np.bincount(place, weights=each) for each in (np.ones(len(place)), *hits)]
     kinds, often = np.unique(np.stack(sums, axis=1), axis=0, return_counts=True)
     drawn = rng.multinomial(count, often / count, size=replicates) @ kinds
-    shares: Floats = drawn[:, 1:] / drawn[:, :1]
-    return shares
+    return np.asarray(drawn[:, 1:] / drawn[:, :1])
 
 
 def mcnemar_by_groups(first: Hits, second: Hits, groups: Counts) -> float:

@@ -98,8 +98,7 @@ def _deviations(surplus: Floats, bins: Counts, groups: Counts, rng: np.random.Ge
     count = len(sums)
     _, spread, axes = np.linalg.svd(sums, full_matrices=False)
     spread *= np.sqrt(count / (count - 1)) * grouped.deviate(count) / grouped.Z
-    found: Floats = rng.normal(size=(REPLICATES, len(spread))) @ (spread[:, None] * axes)
-    return found
+    return np.asarray(rng.normal(size=(REPLICATES, len(spread))) @ (spread[:, None] * axes))
 
 
 def _areas(known: RowScores) -> dict[str, Interval]:
@@ -134,8 +133,7 @@ def _roc_contributions(second: Floats, positive: Hits) -> Floats:
     rows, others = positive.sum(), (~positive).sum()
     share = np.where(positive, below / others, 1 - below / rows)
     area = share[positive].mean()
-    found: Floats = (share - area) / np.where(positive, rows, others)
-    return found
+    return np.asarray((share - area) / np.where(positive, rows, others))
 
 
 def _precision_contributions(second: Floats, positive: Hits) -> Floats:
@@ -152,8 +150,7 @@ def _precision_contributions(second: Floats, positive: Hits) -> Floats:
     precision = right / (right + wrong)
     mean = (ours * precision).sum() / positive.sum()
     beyond = np.where(positive, precision[place] - mean + rises[place], -falls[place])
-    found: Floats = beyond / positive.sum()
-    return found
+    return np.asarray(beyond / positive.sum())
 
 
 def _roc_error(area: float, positive: int, negative: int) -> float:

@@ -152,8 +152,7 @@ def _shortfall(probabilities: Floats, predicted: Counts, threshold: Cutoff | Non
     if isinstance(threshold, float):
         above = probabilities[:, 1] - threshold
         return np.maximum(np.where(predicted == 1, -above, above), 0)
-    short: Floats = _lags(probabilities, predicted, threshold).max(axis=1)
-    return short
+    return np.asarray(_lags(probabilities, predicted, threshold).max(axis=1))
 
 
 def _unsure(probabilities: Floats, threshold: Cutoff | None) -> Hits:
@@ -162,8 +161,7 @@ def _unsure(probabilities: Floats, threshold: Cutoff | None) -> Hits:
         return np.asarray(np.abs(probabilities[:, 1] - threshold) <= TOLERANCE)
     weighted = probabilities if threshold is None else probabilities * threshold
     lags = _lags(probabilities, weighted.argmax(axis=1), threshold)
-    near: Hits = np.sort(lags, axis=1)[:, -2] >= -2 * TOLERANCE
-    return near
+    return np.asarray(np.sort(lags, axis=1)[:, -2] >= -2 * TOLERANCE)
 
 
 def _lags(probabilities: Floats, predicted: Counts, weights: tuple[float, ...] | None) -> Floats:
@@ -175,8 +173,7 @@ def _lags(probabilities: Floats, predicted: Counts, weights: tuple[float, ...] |
     scale = np.ones(probabilities.shape[1]) if weights is None else np.array(weights)
     weighted = probabilities * scale
     own = weighted[np.arange(len(predicted)), predicted]
-    lags: Floats = 2 * (weighted - own[:, None]) / (scale + scale[predicted][:, None])
-    return lags
+    return np.asarray(2 * (weighted - own[:, None]) / (scale + scale[predicted][:, None]))
 
 
 def _area_bounds(second: Floats, labels: Counts) -> dict[str, tuple[float, float]]:

@@ -85,8 +85,7 @@ class RowScores:
     @property
     def hits(self) -> Hits:
         """Whether each row's label is predicted; an unknown one never is.  Shape: (n,)."""
-        right: Hits = self.predicted == self.labels
-        return right
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def losses(self) -> Floats:
@@ -134,8 +133,7 @@ class SeedScores:
     @property
     def hits(self) -> Hits:
         """Whether each row's label is predicted.  Shape: (seeds, n)."""
-        right: Hits = self.predicted == self.labels
-        return right
+        return np.asarray(self.predicted == self.labels)
 
     def over(self, others: SeedScores) -> tuple[Interval, Interval]:
         """By how much these models are better than others, in accuracy and in log loss."""
