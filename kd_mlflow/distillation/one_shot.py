@@ -223,12 +223,11 @@ class FoldFamily(ABC):
     @classmethod
     def kind(cls) -> Kind:
         """What registers this family."""
-        return Kind(name=cls.name, runs=cls.name, trainings=cls._trainings, load=cls.load)
 
-    @classmethod
-    def _trainings(cls, given: TeacherInputs) -> list[FoldTraining[Arrays]]:
-        empty = cls(encoding=given.encoding)
-        return [fold_training(given, cls.name, cls.words, empty)]
+        def trainings(given: TeacherInputs) -> list[FoldTraining[Arrays]]:
+            return [fold_training(given, cls.name, cls.words, cls(encoding=given.encoding))]
+
+        return Kind(name=cls.name, runs=cls.name, trainings=trainings, load=cls.load)
 
 
 class ArrayFamily(FoldFamily):

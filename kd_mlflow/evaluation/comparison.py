@@ -235,18 +235,12 @@ def _gains(
     students: Mapping[str, SeedScores], boosting: SeedScores | None, registered: int
 ) -> tuple[dict[str, tuple[Interval, Interval]], Metrics]:
     """Gains of the distilled students over each kind of baseline and boosted trees; as metrics."""
-    distilled, found = students["distilled"], Metrics()
+    distilled = students["distilled"]
     over = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
-    for kind, gains in over.items():
-        found |= _named(kind, gains)
-        found[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
+    found = {f"mcnemar_p_{kind}": distilled.mcnemar_p(students[kind], registered) for kind in over}
     if boosting:
         over["boosting"] = distilled.over(boosting)
         found |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
-        found |= _named("boosting", over["boosting"])
+    for kind, (accuracy, loss) in over.items():
+        found |= accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")
     return over, found
-
-
-def _named(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
-    accuracy, loss = gains
-    return accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")

@@ -157,11 +157,10 @@ def temperature_effect(
     temperatures = list(by_temperature)
     tops = [100 * targets.max(axis=1) for targets in by_temperature.values()]
     look = LOOKS["ensemble"]
-    for width, (low, high) in ((1.5, (5, 95)), (7.0, (25, 75))):
-        bounds = [np.percentile(top, [low, high]) for top in tops]
-        for place, (bottom, top_) in enumerate(bounds):
+    for width, middle in ((1.5, (5, 95)), (7.0, (25, 75))):
+        for place, top in enumerate(tops):
             colour = style.MARK if temperatures[place] == chosen else look.colour
-            spread.plot([place, place], [bottom, top_], color=colour, linewidth=width)
+            spread.plot([place, place], np.percentile(top, middle), color=colour, linewidth=width)
     medians = [float(np.median(top)) for top in tops]
     spread.plot(medians, "o", color="white", markeredgecolor=style.INK, markersize=6)
     spread.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])

@@ -171,14 +171,8 @@ class Checkpoints:
         """Replace a chunk's file; one that cannot be written is warned of and done without."""
         if self.folder is None:
             return
-        content = {
-            OWNER: self.owner,
-            "first": members.start,
-            "documents": snapshot.documents,
-            "epochs": snapshot.epochs,
-            "steps": snapshot.steps,
-            "done": snapshot.done,
-        }
+        said = {n: getattr(snapshot, n) for n in ("documents", "epochs", "steps", "done")}
+        content = {OWNER: self.owner, "first": members.start, **said}
         document = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
         path = self.folder / f"members-{members.start}-{members.stop}.npz"
         try:

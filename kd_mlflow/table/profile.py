@@ -69,15 +69,11 @@ class Profile:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
         """Rebuild a profile from its JSON document."""
-        return cls(
-            classes=tuple(document["classes"]),
-            columns=tuple(
-                ColumnProfile(
-                    name=each["name"], edges=tuple(each["edges"]), counts=tuple(each["counts"])
-                )
-                for each in document["columns"]
-            ),
+        columns = tuple(
+            ColumnProfile(name=c["name"], edges=tuple(c["edges"]), counts=tuple(c["counts"]))
+            for c in document["columns"]
         )
+        return cls(classes=tuple(document["classes"]), columns=columns)
 
 
 def fit_profile(features: pd.DataFrame, labels: NDArray[np.int64], encoding: Encoding) -> Profile:
