@@ -15,10 +15,15 @@ from conftest import TINY, copied_store, flat
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PredictConfig
-from kd_mlflow.distillation.review import decision_threshold
-from kd_mlflow.evaluation.class_weights import WORTHS, choose_weights, weighed
+from kd_mlflow.distillation.review import decision
 from kd_mlflow.evaluation.reproduction import repetition
-from kd_mlflow.evaluation.thresholds import logged_as, logged_cutoff
+from kd_mlflow.evaluation.thresholds import (
+    WORTHS,
+    choose_weights,
+    logged_as,
+    logged_cutoff,
+    weighed,
+)
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.training_results import MainResult
 from kd_mlflow.serving.scoring import decided
@@ -237,5 +242,5 @@ def test_no_row_but_validation_rows_is_asked():
     table = SimpleNamespace(classes=("a", "b", "c"))
     dataset = SimpleNamespace(table=table, labels={"val": labels}.__getitem__)
     trained = SimpleNamespace(score_validation_rows=lambda: torch.from_numpy(np.log(shares)))
-    found = decision_threshold(DistillConfig(decision_threshold="f1"), dataset, trained)
+    found = decision(DistillConfig(decision_threshold="f1"), dataset, trained).threshold
     assert found == pytest.approx(choose_weights("f1", shares, labels))

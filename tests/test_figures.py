@@ -87,7 +87,7 @@ def sizes():
 def reliability(classes=2, n=200):
     """Two models' reliability probabilities."""
     labels, shares = answers(n, classes)
-    bins = confidence_bins.reliability(*confidence_bins.by_confidence(shares, labels)[:2])
+    bins = confidence_bins.reliability(shares.max(axis=1), shares.argmax(axis=1) == labels)
     models = [Calibration("ensemble", "ensemble", bins, 0.1), Calibration("baseline", "b", bins, 0)]
     return probabilities.reliability_diagram(models, classes=classes, rows=n)
 
@@ -343,7 +343,7 @@ def test_sizes_stand_at_their_parameters():
 def test_reliability_bins_are_the_eces(classes):
     """The bins' surplus of confidence, weighted by their rows, is the ECE that is logged."""
     labels, shares = answers(500, classes)
-    bins = confidence_bins.reliability(*confidence_bins.by_confidence(shares, labels)[:2])
+    bins = confidence_bins.reliability(shares.max(axis=1), shares.argmax(axis=1) == labels)
     ece = (np.abs(bins.confidence - bins.shares[0]) * bins.rows).sum() / bins.rows.sum()
     assert ece == pytest.approx(expected_calibration_error(shares, labels))
     figure = probabilities.reliability_diagram(

@@ -13,10 +13,9 @@ from pandas._libs.parsers import STR_NA_VALUES
 
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.delimited import ROWS_AT_ONCE
-from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.layout import SAMPLE_CHARACTERS
 from kd_mlflow.table.loading import load_table
-from kd_mlflow.table.sources import Reading, read_source
+from kd_mlflow.table.sources import Reading, is_csv, read_source
 
 CSV = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11},{i % 2}\n" for i in range(60))
 

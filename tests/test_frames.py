@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.files import as_frame
 from kd_mlflow.table.loading import load_table
+from kd_mlflow.table.sources import as_frame
 
 ROWS = 60
 DAYS = [dt.date(2021, 3, 1) + dt.timedelta(i) for i in range(ROWS)]

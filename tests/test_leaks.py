@@ -108,7 +108,7 @@ def fitted(dataset):
         trials=trials,
     )
     alone = boosting_alone(dataset, ensemble.encoding, 0)
-    boosting = replace(alone, rounds=5).fit(HERE, ignore_epoch)
+    boosting = replace(alone, epochs=5).fit(HERE, ignore_epoch)
     evidence = compare(recipe, dataset, ensemble, students, boosting=boosting.family)
     return {
         "encoding of teachers": plain(ensemble.encoding.to_dict()),

@@ -33,6 +33,7 @@ from kd_mlflow.table.encoding import Scaler
 from kd_mlflow.table.example_rows import made_rows
 from kd_mlflow.table.profile import fit_profile
 from kd_mlflow.table.scored import scored_file, table_parts
+from kd_mlflow.table.sources import BUILT_IN
 from kd_mlflow.tracking.runs import Tracker
 
 ANSWERS = ["prediction", "probability_0", "probability_1"]
@@ -46,7 +47,7 @@ def short_parts(monkeypatch):
 
 def synthetic(rows=5000):
     """Rows of the table that ``main`` was run on, and a column to keep."""
-    features, _ = scored.BUILT_IN["synthetic"]()
+    features, _ = BUILT_IN["synthetic"]()
     return features.head(rows).assign(customer=[f"{i:05d}" for i in range(rows)])
 
 
@@ -131,12 +132,12 @@ def test_parts_are_read_as_the_whole_is(tmp_path, seed, marks):
     columns = teachers_encoding(TeachersConfig(), read_dataset(options)).to_dict()["columns"]
     rows = table if "decimal" in marks else with_gap_texts(table)
     rows.to_csv(path, index=False, **marks)
-    texts = [column["name"] for column in columns if reads_texts(column)]
-    literal = [column["name"] for column in columns if column["form"]["literal"]]
-    whole = encode(read_delimited(path, texts=texts, literal=literal), columns)
+    written = [c for c in columns if reads_texts(c) or c["form"]["literal"]]
+    texts = {column["name"]: column["form"]["literal"] for column in written}
+    whole = encode(read_delimited(path, texts), columns)
     names = [column["name"] for column in columns]
     cut = delimited_parts(path, 7, separator="", decimal="")
-    each = [encode(part, columns) for part in cut.read(names, texts=texts, literal=literal)]
+    each = [encode(part, columns) for part in cut.read(names, texts)]
     assert cut.rows == len(table)
     assert max(map(len, each)) == 7
     assert np.array_equal(np.concatenate(each), whole, equal_nan=True)

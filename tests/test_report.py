@@ -18,15 +18,14 @@ import torch
 from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint, Speed
-from kd_mlflow.distillation.logits import Logits, compared, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, compared
 from kd_mlflow.distillation.review import ENSEMBLE, STUDENT, Importance
 from kd_mlflow.distillation.segments import Segment, Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.thresholds import worth_knowing
+from kd_mlflow.evaluation.thresholds import ClassWeight, worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import page as report
@@ -156,7 +155,7 @@ def evidence(
         labelled_rows=third,
         val_rows=third,
     )
-    second = second_class(logits.ensemble)
+    second = class_probabilities(logits.ensemble)[..., 1]
     comparison = compared(
         logits,
         student_parameters=10,

@@ -12,7 +12,7 @@ from kd_mlflow.table.encoding import fit_encoding
 from kd_mlflow.table.profile import DATES, caller_schema, fit_profile
 
 SCHEMA = caller_schema(ENCODING, PROFILE)
-COLUMNS = {column.name: column for column in SCHEMA.columns}
+COLUMNS = {sent.column.name: sent for sent in SCHEMA.columns}
 
 
 def of(frame):
@@ -25,10 +25,9 @@ def of(frame):
 def test_ranges_are_those_of_the_training_rows():
     """Least and largest number are exact; a date's are its days; shares of gaps are counted."""
     number, day = COLUMNS["number"], COLUMNS["day"]
-    assert (number.low, number.high) == (TRAIN["number"].min(), TRAIN["number"].max())
+    assert number.ends == [TRAIN["number"].min(), TRAIN["number"].max()]
     assert number.gaps == TRAIN["number"].isna().mean()
-    assert day.low == str(TRAIN["day"].min().date())
-    assert day.high == str(TRAIN["day"].max().date())
+    assert day.texts == [str(TRAIN["day"].min().date()), str(TRAIN["day"].max().date())]
     assert COLUMNS["constant"].gaps == 0
 
 
@@ -65,7 +64,7 @@ def test_an_empty_value_is_what_the_model_takes_it_for(values, said):
 def test_a_column_of_gaps_has_no_range():
     """Nothing is invented where no training row had a value."""
     column = of(pd.DataFrame({"x": [np.nan] * 4}))
-    assert (column.low, range_text(column), gaps_text(column)) == (None, "no value", "100.00 %")
+    assert (column.ends, range_text(column), gaps_text(column)) == ([], "no value", "100.00 %")
 
 
 def test_many_categories_are_counted():

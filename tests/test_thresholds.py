@@ -13,7 +13,7 @@ from conftest import TINY, copied_store, flat, part_of
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
-from kd_mlflow.distillation.logits import Logits, compared, predicted, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.thresholds import (
@@ -39,7 +39,7 @@ def answers(rows=400, seed=0, share=0.2):
 def test_a_table_of_thresholds_is_scikit_learns():
     """Precision, recall, F1 and balanced accuracy of each threshold are the library's."""
     logits, labels = answers()
-    second = second_class(logits)
+    second = class_probabilities(logits)[..., 1]
     for row in tabled(second, labels, [0.05, 0.2, 0.5, 0.999]):
         said = (second >= row.threshold).astype(int)
         assert row.predicted == said.mean()
@@ -55,7 +55,7 @@ def test_a_table_of_thresholds_is_scikit_learns():
 def test_the_chosen_threshold_is_the_best_of_all(rule):
     """No threshold at all is better on the rows that it was chosen on; no row lies on it."""
     logits, labels = answers()
-    second = second_class(logits)
+    second = class_probabilities(logits)[..., 1]
     chosen = choose_threshold(rule, second, labels)
     assert chosen not in second
     every = [getattr(row, rule) for row in tabled(second, labels, np.unique(second))]
@@ -66,8 +66,8 @@ def test_the_chosen_threshold_is_the_best_of_all(rule):
 
 def test_a_threshold_can_be_given_or_none():
     """A number is itself; none is the likelier class; equal probabilities leave 0.5."""
-    (logits, labels), even = answers(), second_class(torch.zeros(9, 2))
-    second = second_class(logits)
+    (logits, labels), even = answers(), class_probabilities(torch.zeros(9, 2))[..., 1]
+    second = class_probabilities(logits)[..., 1]
     assert choose_threshold("0.3", second, labels) == 0.3
     assert choose_threshold("none", second, labels) is None
     assert choose_threshold("f1", even, np.arange(9) % 2) == 0.5
@@ -88,7 +88,7 @@ def test_a_comparison_counts_what_models_decide():
         for level in (None, 0.1)
     )
     first = found.students["distilled"][0]
-    said, taught = second_class(logits) >= 0.1, second_class(other) >= 0.1
+    said, taught = (class_probabilities(each)[..., 1] >= 0.1 for each in (logits, other))
     assert first["test_accuracy"] == (said == labels).mean()
     assert first["test_agreement"] == (said == taught).mean()
     assert found.summary["ensemble_test_accuracy"] == (taught == labels).mean()

@@ -106,8 +106,7 @@ class Trees:
     def gains(self) -> NDArray[np.float64]:
         """How much the splits on each column lowered the loss in training.  Shape: (columns,)."""
         each = [booster.feature_importance("gain") for booster in self.boosters]
-        gains: NDArray[np.float64] = np.sum(each, axis=0, dtype=np.float64)
-        return gains
+        return np.asarray(np.sum(each, axis=0, dtype=np.float64))
 
     def members(self, members: slice) -> Trees:
         """Some members as a family of their own."""
@@ -144,7 +143,7 @@ class BoostingTraining:
     """The training of boosted trees, a model per set of rows that one leaves out.
 
     A model grows until its log loss on those rows has not fallen for ``patience`` rounds, or for
-    ``rounds``. Models are trained side by side, with one thread each unless ``threads`` says more.
+    ``epochs``. Models are trained side by side, with one thread each unless ``threads`` says more.
     Curves have a value per round. ``penalty`` is LightGBM's on leaf values, L2.
     Shape: train (n, columns), val (m, columns), both encoded; labels (n,) and val_labels (m,).
     """
@@ -156,7 +155,7 @@ class BoostingTraining:
     val_labels: NDArray[np.int64]
     held_out: tuple[RowNumbers, ...]
     seeds: Sequence[int]
-    rounds: int
+    epochs: int
     patience: int
     leaves: int
     rate: float
@@ -170,11 +169,6 @@ class BoostingTraining:
         """What is trained, for those who watch."""
         return SAMPLED_WORDS if self.sampled else WORDS
 
-    @property
-    def epochs(self) -> int:
-        """Most rounds."""
-        return self.rounds
-
     def fit(
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
     ) -> Trained:
@@ -182,7 +176,7 @@ class BoostingTraining:
 
         Raises TrainingError for what LightGBM makes of a table.
         """
-        own = checkpoints.owned_by(seeds=self.seeds, rounds=self.rounds, sampled=self.sampled)
+        own = checkpoints.owned_by(seeds=self.seeds, rounds=self.epochs, sampled=self.sampled)
         grown = own.found(len(self.seeds))
         with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
             calls = (
@@ -206,7 +200,7 @@ class BoostingTraining:
         """LightGBM's parameters for one model."""
         classes = len(self.encoding.classes)
         many = {"objective": "multiclass", "num_class": classes}
-        of = "binary" if classes == 2 else "multi"
+        of, task = ("binary", {"objective": "binary"}) if classes == 2 else ("multi", many)
         own = {
             "metric": [f"{of}_logloss", f"{of}_error"],
             "learning_rate": self.rate,
@@ -215,7 +209,6 @@ class BoostingTraining:
             "num_threads": self.threads,
             "seed": seed % MOST_SEED,
         }
-        task = {"objective": "binary"} if classes == 2 else many
         return {**SETTINGS, **task, **own, **(SAMPLED if self.sampled else {})}
 
 
@@ -238,7 +231,7 @@ def boosting_trainings(given: TeacherInputs) -> list[BoostingTraining]:
             val_labels=dataset.labels("val"),
             held_out=given.folds(len(own)),
             seeds=own,
-            rounds=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
+            epochs=min(config.boosting_rounds, max(1, MOST_TREES // len(encoding.classes))),
             patience=PATIENCE,
             leaves=config.boosting_leaves,
             rate=config.boosting_rate,
@@ -266,7 +259,7 @@ def boosting_alone(dataset: Dataset, encoding: Encoding, seed: int) -> BoostingT
         val_labels=labels[1],
         held_out=(rows[len(labels[0]) :],),
         seeds=(seed,),
-        rounds=min(ALONE_ROUNDS, max(1, MOST_TREES_ALONE // len(encoding.classes))),
+        epochs=min(ALONE_ROUNDS, max(1, MOST_TREES_ALONE // len(encoding.classes))),
         patience=50,
         leaves=31,
         rate=ALONE_RATE if len(labels[0]) < HUGE else DEFAULT_RATE,
@@ -290,7 +283,7 @@ def _grow(
     follow = _Follow(own, watch, patience=training.patience)
     text = _text(training, place, follow)
     curves = {name: np.array(values)[:, None] for name, values in follow.curves.items()}
-    model = Snapshot.finished(curves, {}, ({TEXT: text},))
+    model = Snapshot.of(curves, {}, ({TEXT: text},))
     checkpoints.write(own, model)
     return place, model
 
@@ -313,7 +306,7 @@ def _text(training: BoostingTraining, place: int, follow: _Follow) -> str:
         booster = lightgbm.train(
             options,
             train,
-            training.rounds,
+            training.epochs,
             valid_sets=[
                 train,
                 train.create_valid(training.train[held_out], training.labels[held_out]),

@@ -11,30 +11,19 @@ import numpy as np
 import pandas as pd
 
 from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow.distillation import review
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.distillation.review import (
-    ENSEMBLE,
-    STUDENT,
-    Importance,
-    column_importances,
-    compared_thresholds,
-    compared_weights,
-    decision_threshold,
-    measured_columns,
-    weakest_rows,
-)
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
-from kd_mlflow.evaluation.class_weights import ClassWeight
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
-from kd_mlflow.evaluation.thresholds import Threshold
+from kd_mlflow.evaluation.thresholds import ClassWeight, Threshold
 from kd_mlflow.population.history import History
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -69,7 +58,7 @@ class Evidence:
     profile: Profile
     trials: Sequence[Trial] = ()
     teacher_accuracies: Sequence[float] = ()
-    importances: Sequence[Importance] = ()
+    importances: Sequence[review.Importance] = ()
     weakest: Weakest | None = None
     thresholds: Sequence[tuple[Threshold, str]] = ()
     weights: Sequence[ClassWeight] = ()
@@ -87,26 +76,13 @@ class Evidence:
     @cached_property
     def class_scores(self) -> dict[str, tuple[ClassScores, ...]]:
         """Rows, recall and precision of each class on the test rows, of student and ensemble."""
-        names = list(map(str, self.dataset.table.classes))
-        scored = self.logits
-        models = {
-            STUDENT: scored.students["distilled"][scored.registered],
-            ENSEMBLE: scored.ensemble,
-        }
-        return {
-            who: class_scores(
-                replace(
-                    RowScores.of(
-                        class_probabilities(logits),
-                        scored.labels,
-                        predicted(logits, scored.threshold),
-                    ),
-                    groups=scored.groups,
-                ),
-                names,
-            )
-            for who, logits in models.items()
-        }
+        scored, names, found = self.logits, list(map(str, self.dataset.table.classes)), {}
+        student = scored.students["distilled"][scored.registered]
+        for who, logits in ((review.STUDENT, student), (review.ENSEMBLE, scored.ensemble)):
+            shares, classes = class_probabilities(logits), predicted(logits, scored.threshold)
+            rows = RowScores.of(shares, scored.labels, classes)
+            found[who] = class_scores(replace(rows, groups=scored.groups), names)
+        return found
 
     def review(self) -> dict[str, Any]:
         """Classes, importances, weakest segments, thresholds and weights as a JSON document."""
@@ -158,7 +134,7 @@ def compare(
     first, rows = distinct_rows(features)
     asked = features.iloc[first]
     students = trained.score(ensemble.encoding.encode(asked))[:, rows].chunk(len(trained.kinds))
-    threshold = decision_threshold(config, dataset, trained)
+    threshold, thresholds, weights = review.decision(config, dataset, trained)
     logits = Logits(
         labels=dataset.labels("test"),
         ensemble=ensemble.score(asked, config.averaging)[rows],
@@ -168,7 +144,7 @@ def compare(
         groups=dataset.groups("test"),
         registered=trained.place,
     )
-    columns = measured_columns(trained.encoding, boosting)
+    columns = review.measured_columns(trained.encoding, boosting)
     profile = fit_profile(dataset.features("train"), dataset.labels("train"), trained.encoding)
     return Evidence(
         config=config,
@@ -181,10 +157,10 @@ def compare(
         example=_example(config, dataset, trained.encoding),
         parts=ensemble.parts,
         profile=profile,
-        thresholds=compared_thresholds(dataset, trained, threshold),
-        weights=compared_weights(dataset, trained, threshold),
-        importances=column_importances(config, dataset, ensemble, trained, columns),
-        weakest=weakest_rows(logits, features, trained.encoding, profile, columns),
+        thresholds=thresholds,
+        weights=weights,
+        importances=review.column_importances(config, dataset, ensemble, trained, columns),
+        weakest=review.weakest_rows(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
         teacher_accuracies=teacher_accuracies if threshold is None else (),
     )

@@ -100,8 +100,7 @@ class FittedStudent:
 
 def likeliest(classes: tuple[Any, ...], shares: Floats) -> NDArray[Any]:
     """The likeliest class of each row.  Shape: (n, classes) -> (n,)."""
-    answer: NDArray[Any] = np.array(classes)[shares.argmax(axis=1)]
-    return answer
+    return np.asarray(np.array(classes)[shares.argmax(axis=1)])
 
 
 def fit_ensemble(table: TableOrArrays, config: TeachersConfig, workers: Workers) -> FittedEnsemble:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.evaluation.comparison import Comparison, evaluate_students
-from kd_mlflow.evaluation.metrics import Counts, Floats
+from kd_mlflow.evaluation.metrics import Counts, Floats, probability_metrics
 from kd_mlflow.evaluation.scores import SeedScores
 from kd_mlflow.evaluation.thresholds import Cutoff
 from kd_mlflow.serving.scoring import decided
@@ -82,19 +82,19 @@ def seed_scores(
     logits: Tensor, labels: Counts, threshold: Cutoff | None = None, groups: Counts | None = None
 ) -> SeedScores:
     """The answers of models of one kind.  Shape: (seeds, n, classes), labels and groups (n,)."""
-    return SeedScores.of(
-        map(class_probabilities, logits),
-        labels,
-        predicted=predicted(logits, threshold),
-        losses=row_losses(logits, labels),
-        groups=groups,
+    classes, losses = predicted(logits, threshold), row_losses(logits, labels)
+    metrics = tuple(
+        probability_metrics(class_probabilities(own), labels, said)
+        for own, said in zip(logits, classes, strict=True)
+    )
+    return SeedScores(
+        labels=labels, predicted=classes, losses=losses, metrics=metrics, groups=groups
     )
 
 
 def class_probabilities(logits: Tensor) -> NDArray[np.float64]:
     """Of each class, in double precision.  Shape: (..., classes) -> the same."""
-    found: NDArray[np.float64] = torch.softmax(logits.double(), dim=-1).numpy()
-    return found
+    return np.asarray(torch.softmax(logits.double(), dim=-1).numpy())
 
 
 def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
@@ -109,16 +109,10 @@ def predicted(logits: Tensor, threshold: Cutoff | None = None) -> Counts:
     return decided(class_probabilities(logits), threshold)
 
 
-def second_class(logits: Tensor) -> Floats:
-    """The probability of the second class.  Shape: (..., n, 2) -> (..., n)."""
-    return class_probabilities(logits)[..., 1]
-
-
 def row_losses(logits: Tensor, labels: NDArray[np.int64]) -> Floats:
     """Log loss of each row, in nats.  Shape: (k, n, classes), (n,) -> (k, n)."""
     every = torch.from_numpy(labels).expand(len(logits), -1)
-    losses: Floats = F.cross_entropy(logits.double().mT, every, reduction="none").numpy()
-    return losses
+    return np.asarray(F.cross_entropy(logits.double().mT, every, reduction="none").numpy())
 
 
 def agreements(logits: Tensor, classes: Tensor) -> Tensor:

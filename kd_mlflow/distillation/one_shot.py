@@ -123,7 +123,7 @@ class FoldTraining(Generic[M]):
                 history = self._curves(model, fold)
                 if own.folder:
                     arrays = {f"{MODEL}{n}": v[None] for n, v in recipe.pack(model).items()}
-                    own.write(member, Snapshot.finished(history, arrays))
+                    own.write(member, Snapshot.of(history, arrays))
             replay(member, history, on_epoch)
             models.append(model)
             curves.append(history)
@@ -223,12 +223,11 @@ class FoldFamily(ABC):
     @classmethod
     def kind(cls) -> Kind:
         """What registers this family."""
-        return Kind(name=cls.name, runs=cls.name, trainings=cls._trainings, load=cls.load)
 
-    @classmethod
-    def _trainings(cls, given: TeacherInputs) -> list[FoldTraining[Arrays]]:
-        empty = cls(encoding=given.encoding)
-        return [fold_training(given, cls.name, cls.words, empty)]
+        def trainings(given: TeacherInputs) -> list[FoldTraining[Arrays]]:
+            return [fold_training(given, cls.name, cls.words, cls(encoding=given.encoding))]
+
+        return Kind(name=cls.name, runs=cls.name, trainings=trainings, load=cls.load)
 
 
 class ArrayFamily(FoldFamily):

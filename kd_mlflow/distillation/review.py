@@ -21,21 +21,13 @@ from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses, second_class
+from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses
 from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
-from kd_mlflow.evaluation.class_weights import ClassWeight, choose_weights, weighed
 from kd_mlflow.evaluation.intervals import Interval, loss_difference
-from kd_mlflow.evaluation.thresholds import (
-    NONE,
-    RULES,
-    Cutoff,
-    Threshold,
-    choose_threshold,
-    worth_knowing,
-)
+from kd_mlflow.evaluation.thresholds import NONE, RULES, Decision, decide
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
@@ -61,40 +53,11 @@ class Importance(NamedTuple):
     rise: Mapping[str, Interval]
 
 
-def decision_threshold(
-    config: DistillConfig, dataset: Dataset, trained: TrainedStudents
-) -> Cutoff | None:
-    """The threshold that is asked for, or of more than two classes the weights.
-
-    They are the registered student's, by the validation rows.
-    """
-    rule = str(config.decision_threshold)
-    if rule == NONE:
-        return None
-    logits, labels = trained.score_validation_rows(), dataset.labels("val")
-    if len(dataset.table.classes) == 2:
-        return choose_threshold(rule, second_class(logits), labels)
-    return choose_weights(rule, class_probabilities(logits), labels)
-
-
-def compared_thresholds(
-    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
-) -> list[tuple[Threshold, str]]:
-    """What thresholds of the registered student are worth on the validation rows."""
-    if isinstance(own, tuple) or len(dataset.table.classes) != 2:
-        return []
-    second = second_class(trained.score_validation_rows())
-    return worth_knowing(second, dataset.labels("val"), own)
-
-
-def compared_weights(
-    dataset: Dataset, trained: TrainedStudents, own: Cutoff | None
-) -> list[ClassWeight]:
-    """What the registered student's weights make of each class on the validation rows."""
-    if not isinstance(own, tuple):
-        return []
+def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> Decision:
+    """By what the registered student predicts a class, by the validation rows."""
     shares = class_probabilities(trained.score_validation_rows())
-    return weighed(list(map(str, dataset.table.classes)), own, shares, dataset.labels("val"))
+    names = list(map(str, dataset.table.classes))
+    return decide(str(config.decision_threshold), names, shares, dataset.labels("val"))
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from scipy.stats import norm, skew
 from kd_mlflow.evaluation.grouped import mean_error
 from kd_mlflow.evaluation.intervals import Interval, loss_difference, standard_error
 from kd_mlflow.evaluation.metrics import Floats, Hits
-from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import GAP, Profile, bin_names, bin_places, column_values, value_text
 
 LEAST_ROWS, LEAST_SHARE = 30, 0.02
@@ -60,35 +61,22 @@ class Weakest(NamedTuple):
         return self._asdict() | {"segments": segments}
 
 
-class Chance(NamedTuple):
-    """What means of losses drawn at random are like: moments of all ``n`` losses, and a level.
+def _chance(losses: Floats, level: float) -> Callable[[float], float]:
+    """What the mean of so many of some losses, drawn at random, exceeds with a probability.
 
-    ``z`` is what a normal deviate exceeds with the probability that is allowed.
+    Log losses are skewed, and so are means of few of them: the normal bound is corrected by their
+    skewness (Cornish & Fisher, 1938), drawing without replacement.  Shape: (n,).
     """
+    n, mean, spread = len(losses), float(losses.mean()), float(losses.std())
+    skewness, z = float(skew(losses)) if spread else 0.0, float(norm.isf(level))
 
-    n: int
-    mean: float
-    spread: float
-    skewness: float
-    z: float
+    def bound(rows: float) -> float:
+        share = rows / n
+        error = spread * np.sqrt((1 - share) / rows)
+        skewed = skewness * (1 - 2 * share) / np.sqrt(rows * (1 - share))
+        return float(mean + error * (z + (z**2 - 1) * skewed / 6))
 
-    @classmethod
-    def of(cls, losses: Floats, level: float) -> Chance:
-        """Take the moments of some losses.  Shape: (n,)."""
-        spread = float(losses.std())
-        skewness = float(skew(losses)) if spread else 0.0
-        return cls(len(losses), float(losses.mean()), spread, skewness, float(norm.isf(level)))
-
-    def bound(self, rows: float) -> float:
-        """What the mean of so many rows exceeds with the probability that is allowed.
-
-        Log losses are skewed, and so are means of few of them: the normal bound is corrected by
-        their skewness (Cornish & Fisher, 1938), drawing without replacement.
-        """
-        share = rows / self.n
-        error = self.spread * np.sqrt((1 - share) / rows)
-        skewness = self.skewness * (1 - 2 * share) / np.sqrt(rows * (1 - share))
-        return float(self.mean + error * (self.z + (self.z**2 - 1) * skewness / 6))
+    return bound
 
 
 def weakest_segments(
@@ -109,12 +97,9 @@ def weakest_segments(
     """
     n = len(losses)
     least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * n)))
-    found = [
-        (column, values, rows)
-        for column, values, rows in _bins(features, encoding, profile, columns)
-        if least <= len(rows) <= MOST_SHARE * n
-    ]
-    chance = Chance.of(losses, LEVEL / max(1, len(found)))
+    bins = _bins(features, encoding, profile, columns)
+    found = [each for each in bins if least <= len(each[2]) <= MOST_SHARE * n]
+    chance = _chance(losses, LEVEL / max(1, len(found)))
     segments = []
     for column, values, rows in found:
         own = losses[rows]
@@ -128,11 +113,11 @@ def weakest_segments(
                 loss=replace(interval, low=max(0.0, interval.low)),
                 accuracy=float(hits[rows].mean()),
                 ensemble_loss=float(ensemble_losses[rows].mean()),
-                beyond_chance=interval.value > chance.bound(_alone(own, of)),
+                beyond_chance=interval.value > chance(_alone(own, of)),
             )
         )
     worst = sorted(segments, key=lambda each: -each.loss.value)
-    return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, chance.mean)
+    return Weakest(tuple(islice(_few(worst), LISTED)), len(found), least, float(losses.mean()))
 
 
 def _alone(losses: Floats, groups: NDArray[np.int64] | None) -> float:
@@ -156,22 +141,17 @@ def _bins(
         values = column_values(features[column.name], column) if seen.edges else None
         for place in np.unique(places):
             rows = np.flatnonzero(places == place)
-            if values is None or place == GAP:
-                yield column.name, shown[place], rows
-            else:
-                yield column.name, _range(values[rows], column), rows
-
-
-def _range(values: Floats, column: Column) -> str:
-    """From the least of some values to the largest, for people."""
-    low, high = (value_text(float(end), column) for end in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
+            said = shown[place]
+            if values is not None and place != GAP:
+                ends = float(values[rows].min()), float(values[rows].max())
+                said = " to ".join(dict.fromkeys(value_text(end, column) for end in ends))
+            yield column.name, said, rows
 
 
 def _few(worst: Sequence[Segment]) -> Iterator[Segment]:
     """The first segments, at most a few of one column."""
-    of_column: dict[str, int] = {}
+    of_column = Counter[str]()
     for segment in worst:
-        of_column[segment.column] = of_column.get(segment.column, 0) + 1
+        of_column[segment.column] += 1
         if of_column[segment.column] <= PER_COLUMN:
             yield segment

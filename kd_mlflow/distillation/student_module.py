@@ -24,11 +24,8 @@ class StudentModule(nn.Module):
     def __init__(self, encoding: Encoding, network: nn.Sequential) -> None:
         super().__init__()
         self.encoding = encoding
-        scaler = Scaler(encoding)
-        bins = scaler.bin_number.numel()
-        self.network, self.lookup = network, None
-        self.scaler = scaler
-        if bins:
+        self.network, self.lookup, self.scaler = network, None, Scaler(encoding)
+        if bins := self.scaler.bin_number.numel():
             first = cast(nn.Linear, network[0])
             weight, width = first.weight.detach(), first.in_features - bins
             flat, binned = weight[:, :width], weight[:, width:]
@@ -36,8 +33,8 @@ class StudentModule(nn.Module):
             with torch.no_grad():
                 rest.weight.copy_(flat)
                 rest.bias.copy_(first.bias)
-            self.scaler = scaler.without_bins()
-            self.lookup = Lookup(scaler, binned)
+            self.lookup = Lookup(self.scaler, binned)
+            self.scaler = self.scaler.without_bins()
             self.network = nn.Sequential(rest, *list(network)[1:])
 
     def content_digest(self) -> str:
@@ -55,16 +52,13 @@ class StudentModule(nn.Module):
         return {name: values.cpu().numpy() for name, values in self.state_dict().items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = self.scaler(x)
-        if self.lookup is None:
-            logits: Tensor = self.network(inputs)
-            return logits
         first, *others = self.network
-        h = first(inputs) + self.lookup(x)
+        h: Tensor = first(self.scaler(x))
+        if self.lookup is not None:
+            h = h + self.lookup(x)
         for layer in others:
             h = layer(h)
-        logits = h
-        return logits
+        return h
 
 
 class Lookup(nn.Module):

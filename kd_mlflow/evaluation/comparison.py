@@ -128,26 +128,18 @@ def evaluate_ensemble(
     by_average = {
         name: probability_metrics(probabilities, labels) for name, probabilities in averages.items()
     }
-    both = {
-        f"ensemble_test_{metric}_averaged_{name}": found[metric]
-        for name, found in by_average.items()
-        for metric in ("accuracy", "log_loss", "ece")
-    }
+    ensemble = {f"ensemble_test_{name}": value for name, value in by_average[averaging].items()}
+    for name, found in by_average.items():
+        for metric in ("accuracy", "log_loss", "ece"):
+            ensemble[f"ensemble_test_{metric}_averaged_{name}"] = found[metric]
     accuracies = [member["test_accuracy"] for member in by_member]
-    known = [own for own in parameters if own is not None]
-    counted = {"teacher_parameters": float(np.mean(known))} if known else {}
+    ensemble["mean_teacher_test_accuracy"] = float(np.mean(accuracies))
+    ensemble["best_teacher_test_accuracy"] = max(accuracies)
+    if known := [own for own in parameters if own is not None]:
+        ensemble["teacher_parameters"] = float(np.mean(known))
     if ensemble_parameters is not None:
-        counted["ensemble_parameters"] = ensemble_parameters
-    return EnsembleMetrics(
-        members=by_member,
-        ensemble={
-            **{f"ensemble_test_{name}": value for name, value in by_average[averaging].items()},
-            **both,
-            "mean_teacher_test_accuracy": float(np.mean(accuracies)),
-            "best_teacher_test_accuracy": max(accuracies),
-            **counted,
-        },
-    )
+        ensemble["ensemble_parameters"] = ensemble_parameters
+    return EnsembleMetrics(members=by_member, ensemble=ensemble)
 
 
 def evaluate_students(
@@ -186,9 +178,11 @@ def evaluate_students(
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
         "mcnemar_p_ensemble": distilled.mcnemar_p(ensemble, registered),
-        **_compression(ensemble_parameters, student_parameters),
         **gains,
     }
+    if ensemble_parameters is not None:
+        summary["ensemble_parameters"] = ensemble_parameters
+        summary["compression_ratio"] = ensemble_parameters / student_parameters
     if threshold is not None:
         summary |= logged_as(threshold)
     return Comparison(
@@ -208,19 +202,10 @@ def evaluate_students(
     )
 
 
-def _compression(ensemble: int | None, student: int) -> Metrics:
-    if ensemble is None:
-        return {}
-    return {"ensemble_parameters": ensemble, "compression_ratio": ensemble / student}
-
-
 def _recalls(
     students: Mapping[str, SeedScores], ensemble: SeedScores, *, classes: int, registered: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Recalls of the ensemble, of each kind of student over its seeds, of the registered one.
-
-    Shape: (classes,) each.
-    """
+    """Of the ensemble, of each kind of student over its seeds, of the registered one."""
     by_seed = {
         kind: class_recalls(own.predicted, own.labels, classes) for kind, own in students.items()
     }
@@ -250,18 +235,12 @@ def _gains(
     students: Mapping[str, SeedScores], boosting: SeedScores | None, registered: int
 ) -> tuple[dict[str, tuple[Interval, Interval]], Metrics]:
     """Gains of the distilled students over each kind of baseline and boosted trees; as metrics."""
-    distilled, found = students["distilled"], Metrics()
+    distilled = students["distilled"]
     over = {kind: distilled.over(own) for kind, own in students.items() if kind != "distilled"}
-    for kind, gains in over.items():
-        found |= _named(kind, gains)
-        found[f"mcnemar_p_{kind}"] = distilled.mcnemar_p(students[kind], registered)
+    found = {f"mcnemar_p_{kind}": distilled.mcnemar_p(students[kind], registered) for kind in over}
     if boosting:
         over["boosting"] = distilled.over(boosting)
         found |= {f"boosting_test_{name}": v for name, v in boosting.metrics[0].items()}
-        found |= _named("boosting", over["boosting"])
+    for kind, (accuracy, loss) in over.items():
+        found |= accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")
     return over, found
-
-
-def _named(kind: str, gains: tuple[Interval, Interval]) -> Metrics:
-    accuracy, loss = gains
-    return accuracy.named(f"gain_over_{kind}") | loss.named(f"log_loss_gain_over_{kind}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from kd_mlflow.evaluation.metrics import Counts, Floats
+from kd_mlflow.evaluation.metrics import Counts
 
 MODERATE, LARGE = 0.1, 0.25
 """A population stability index from which a column has moved, and has moved far, by convention."""
@@ -115,7 +115,8 @@ def population_stability_index(before: Counts, now: Counts) -> float:
     0.88
     """
     held = (before + now) > 0
-    p, q = _smoothed(before[held]), _smoothed(now[held])
+    counts = np.stack([before, now])[:, held] + HALF
+    p, q = counts / counts.sum(axis=1, keepdims=True)
     return float(((q - p) * np.log(q / p)).sum())
 
 
@@ -140,8 +141,3 @@ def most_moved_first(columns: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
         return column.shifted, column.psi or 0.0, new + column.gaps
 
     return tuple(sorted(columns, key=moved, reverse=True))
-
-
-def _smoothed(counts: Counts) -> Floats:
-    shares: Floats = (counts + HALF) / (counts + HALF).sum()
-    return shares

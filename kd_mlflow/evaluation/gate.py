@@ -127,14 +127,13 @@ def _compression_check(case: Case) -> Check:
     known = {name: case.metrics[name] for name in RATIOS if name in case.metrics}
     least = case.limits.min_compression
     enough = [name for name, ratio in known.items() if ratio >= least]
-    passed = bool(enough)
-    if not passed and "compression_ratio" not in known:
+    if not enough and "compression_ratio" not in known:
         return unasked("compression", "the teachers' parameters cannot be counted")
     told = known if enough in ([], [BULK]) else known.keys() - {BULK}
     said = ", ".join(f"{known[name]:.1f}x{words}" for name, words in RATIOS.items() if name in told)
     return Check(
         name="compression",
-        passed=passed,
+        passed=bool(enough),
         reason=f"compression {said}, at least {least:g}x required",
         threshold=least,
         metrics={**known, "min_compression": least},

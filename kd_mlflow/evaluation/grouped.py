@@ -15,6 +15,9 @@ from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 CONFIDENCE = 0.95
 
+Z = 1.959964
+"""The normal distribution's middle 95 % ends so many standard deviations from its mean."""
+
 MOST_GROUPS = 2000
 """Of more groups some are drawn together: so many say as well how much chance there is."""
 
@@ -64,15 +67,21 @@ def bootstrap_tail(groups: int) -> float:
     return float(norm.cdf(-np.sqrt(groups / (groups - 1)) * deviate(groups)))
 
 
-def effective_rows(share: float, error: float, *, rows: int, groups: int, z: float) -> float:
+def group_count(groups: Counts) -> int:
+    """How many groups there are."""
+    return len(np.unique(groups))
+
+
+def effective_rows(share: float, error: float, groups: Counts) -> float:
     """How many single rows would say as much of a share as rows in groups do.
 
     Those of which a share with this standard error is known, fewer by Student's t (Korn & Graubard,
     1998, Survey Methodology 24, 193-201); the number of groups where it does not vary.
     """
-    if error == 0 or not 0 < share < 1 or groups < 2:
-        return float(groups)
-    return min(float(rows), share * (1 - share) / error**2 * (z / deviate(groups)) ** 2)
+    count = group_count(groups)
+    if error == 0 or not 0 < share < 1 or count < 2:
+        return float(count)
+    return min(float(len(groups)), share * (1 - share) / error**2 * (Z / deviate(count)) ** 2)
 
 
 def share_inflation(places: Counts, groups: Counts) -> float:
@@ -85,9 +94,10 @@ def share_inflation(places: Counts, groups: Counts) -> float:
     bins = np.flatnonzero(rows)
     if len(bins) < 2:
         return 1.0
-    ratios = []
-    for share, place in zip(rows[bins] / n, bins, strict=True):
-        ratios.append(mean_error((places == place).astype(float), groups) ** 2 / (share / n))
+    ratios = [
+        mean_error((places == place).astype(float), groups) ** 2 / (rows[place] / n / n)
+        for place in bins
+    ]
     return max(1.0, float(np.sum(ratios)) / (len(bins) - 1))
 
 
@@ -105,8 +115,7 @@ def resampled_shares(
     sums = [np.bincount(place, weights=each) for each in (np.ones(len(place)), *hits)]
     kinds, often = np.unique(np.stack(sums, axis=1), axis=0, return_counts=True)
     drawn = rng.multinomial(count, often / count, size=replicates) @ kinds
-    shares: Floats = drawn[:, 1:] / drawn[:, :1]
-    return shares
+    return np.asarray(drawn[:, 1:] / drawn[:, :1])
 
 
 def mcnemar_by_groups(first: Hits, second: Hits, groups: Counts) -> float:

@@ -14,14 +14,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from kd_mlflow.evaluation import grouped
-from kd_mlflow.evaluation.grouped import CONFIDENCE
+from kd_mlflow.evaluation.grouped import CONFIDENCE, Z, group_count
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 REPLICATES = 2000
 """Bootstrap replicates of an interval."""
-
-Z = 1.959964
-"""The normal distribution's middle 95 % ends so many standard deviations from its mean."""
 
 
 def standard_error(values: Floats) -> float:
@@ -164,8 +161,7 @@ def mean_share(hits: Hits, groups: Counts | None = None) -> Interval:
 
 def grouped_share(share: float, error: float, groups: Counts) -> Interval:
     """A share with its standard error by groups, and Wilson's interval of as many single rows."""
-    rows = grouped.effective_rows(share, error, rows=len(groups), groups=group_count(groups), z=Z)
-    low, high = wilson(share, rows)
+    low, high = wilson(share, grouped.effective_rows(share, error, groups))
     return Interval(value=share, low=float(low), high=float(high))
 
 
@@ -174,13 +170,7 @@ def row_worth(hits: Hits, groups: Counts | None) -> float:
     if groups is None:
         return 1.0
     share, error = float(hits.mean()), grouped.mean_error(hits.astype(float), groups)
-    n = len(groups)
-    return grouped.effective_rows(share, error, rows=n, groups=group_count(groups), z=Z) / n
-
-
-def group_count(groups: Counts) -> int:
-    """How many groups there are."""
-    return len(np.unique(groups))
+    return grouped.effective_rows(share, error, groups) / len(groups)
 
 
 def middle(values: Floats, groups: Counts | None = None) -> tuple[float, float]:

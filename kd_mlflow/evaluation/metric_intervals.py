@@ -6,16 +6,15 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from kd_mlflow.evaluation.grouped import deviate, group_error, group_sums, mean_error
+from kd_mlflow.evaluation import grouped
 from kd_mlflow.evaluation.intervals import (
     REPLICATES,
     Interval,
-    Z,
-    group_count,
     grouped_share,
     mean_share,
     middle,
     share_of,
+    standard_error,
 )
 from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats, Hits, confidence_bins, confusion
 from kd_mlflow.evaluation.scores import RowScores
@@ -41,11 +40,11 @@ def metrics_with_intervals(scores: RowScores) -> dict[str, Interval]:
 
 
 def _mean(values: Floats, groups: Counts | None) -> Interval:
-    value = float(values.mean())
+    value, error = float(values.mean()), np.inf
     if groups is not None:
-        error = deviate(group_count(groups)) * mean_error(values, groups)
-    else:
-        error = Z * float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.inf
+        error = grouped.deviate(grouped.group_count(groups)) * grouped.mean_error(values, groups)
+    elif len(values) > 1:
+        error = grouped.Z * standard_error(values)
     return Interval(value=value, low=max(0.0, value - error), high=value + error)
 
 
@@ -58,7 +57,7 @@ def _balanced_accuracy(known: RowScores) -> Interval:
     if known.groups is not None:
         of = np.cumsum(held)[known.labels] - 1  # each row's place among the classes that have rows
         beyond = (known.hits - (right / rows)[of]) / (len(rows) * rows[of])
-        return grouped_share(value, group_error(beyond, known.groups), known.groups)
+        return grouped_share(value, grouped.group_error(beyond, known.groups), known.groups)
     rng = np.random.default_rng(0)
     drawn = rng.beta(right + 0.5, rows - right + 0.5, size=(REPLICATES, len(rows))).mean(axis=1)
     low, high = middle(drawn)
@@ -79,7 +78,7 @@ def _calibration_error(labelled: RowScores) -> Interval:
     value, rng = float(np.abs(sums).sum() / n), np.random.default_rng(0)
     if labelled.groups is None:
         drawn = rng.normal(sums, spread, size=(REPLICATES, ECE_BINS))
-    elif group_count(labelled.groups) < 2:
+    elif grouped.group_count(labelled.groups) < 2:
         return Interval(value=value, low=0.0, high=1.0)
     else:
         drawn = sums + _deviations(surplus, bins, labelled.groups, rng)
@@ -95,34 +94,30 @@ def _deviations(surplus: Floats, bins: Counts, groups: Counts, rng: np.random.Ge
     """How far each bin's surplus is off where groups are drawn anew.  Shape: (REPLICATES, bins)."""
     by_bin = np.zeros((len(surplus), ECE_BINS))
     by_bin[np.arange(len(surplus)), bins] = surplus
-    sums = group_sums(by_bin - by_bin.mean(axis=0), groups)
+    sums = grouped.group_sums(by_bin - by_bin.mean(axis=0), groups)
     count = len(sums)
     _, spread, axes = np.linalg.svd(sums, full_matrices=False)
-    spread *= np.sqrt(count / (count - 1)) * deviate(count) / Z
-    found: Floats = rng.normal(size=(REPLICATES, len(spread))) @ (spread[:, None] * axes)
-    return found
+    spread *= np.sqrt(count / (count - 1)) * grouped.deviate(count) / grouped.Z
+    return np.asarray(rng.normal(size=(REPLICATES, len(spread))) @ (spread[:, None] * axes))
 
 
 def _areas(known: RowScores) -> dict[str, Interval]:
     """ROC AUC and average precision of the second of two classes."""
-    of = known.labels == 1
-    positive, negative = int(of.sum()), int((~of).sum())
+    of, groups = known.labels == 1, known.groups
     roc = float(roc_auc_score(known.labels, known.second))
     precision = float(average_precision_score(known.labels, known.second))
-    if (groups := known.groups) is not None:
-        roc_error = group_error(_roc_contributions(known.second, of), groups)
-        precision_error = group_error(_precision_contributions(known.second, of), groups)
-        z, rarer = deviate(group_count(groups)), group_count(groups[of])
-        return {
-            "roc_auc": _by_logit(roc, roc_error, min(rarer, group_count(groups[~of])), z),
-            "average_precision": _by_logit(precision, precision_error, rarer, z),
-        }
-    error = _roc_error(roc, positive, negative)
+    if groups is None:
+        z, positive, negative = grouped.Z, int(of.sum()), int((~of).sum())
+        roc_error = _roc_error(roc, positive, negative)
+        precision_error = float(np.sqrt(precision * (1 - precision) / positive))
+    else:
+        z = grouped.deviate(grouped.group_count(groups))
+        positive, negative = grouped.group_count(groups[of]), grouped.group_count(groups[~of])
+        roc_error = grouped.group_error(_roc_contributions(known.second, of), groups)
+        precision_error = grouped.group_error(_precision_contributions(known.second, of), groups)
     return {
-        "roc_auc": _by_logit(roc, error, min(positive, negative)),
-        "average_precision": _by_logit(
-            precision, float(np.sqrt(precision * (1 - precision) / positive)), positive
-        ),
+        "roc_auc": _by_logit(roc, roc_error, min(positive, negative), z),
+        "average_precision": _by_logit(precision, precision_error, positive, z),
     }
 
 
@@ -138,8 +133,7 @@ def _roc_contributions(second: Floats, positive: Hits) -> Floats:
     rows, others = positive.sum(), (~positive).sum()
     share = np.where(positive, below / others, 1 - below / rows)
     area = share[positive].mean()
-    found: Floats = (share - area) / np.where(positive, rows, others)
-    return found
+    return np.asarray((share - area) / np.where(positive, rows, others))
 
 
 def _precision_contributions(second: Floats, positive: Hits) -> Floats:
@@ -156,8 +150,7 @@ def _precision_contributions(second: Floats, positive: Hits) -> Floats:
     precision = right / (right + wrong)
     mean = (ours * precision).sum() / positive.sum()
     beyond = np.where(positive, precision[place] - mean + rises[place], -falls[place])
-    found: Floats = beyond / positive.sum()
-    return found
+    return np.asarray(beyond / positive.sum())
 
 
 def _roc_error(area: float, positive: int, negative: int) -> float:
@@ -168,7 +161,7 @@ def _roc_error(area: float, positive: int, negative: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (positive * negative)))
 
 
-def _by_logit(area: float, error: float, rows: int, z: float = Z) -> Interval:
+def _by_logit(area: float, error: float, rows: int, z: float) -> Interval:
     """An interval that is symmetric in the logit, so that it stays within 0 and 1.
 
     Boyd, Eng & Page (2013), "Area under the precision-recall curve". An area of 1 or 0 has no

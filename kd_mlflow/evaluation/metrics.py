@@ -15,7 +15,6 @@ Counts = NDArray[np.int64]
 ECE_BINS = 15
 """Bins of confidence, equally wide, over which the calibration error is a mean."""
 
-
 ROUNDING = 1e-6
 """How far below an edge a confidence, in bins, may be and still be on it: float32 rounds so."""
 
@@ -70,35 +69,24 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
 
-    Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins.  Shape: (n, classes), (n,).
-    """
-    confidence, hits, bins = by_confidence(probabilities, labels, predicted)
-    surplus = np.bincount(bins, weights=confidence - hits, minlength=ECE_BINS)
-    return float(np.abs(surplus).sum() / len(labels))
-
-
-def by_confidence(
-    probabilities: Floats, labels: Counts, predicted: Counts | None = None
-) -> tuple[Floats, Hits, Counts]:
-    """The probability of each row's predicted class, whether it is right, its bin of the ECE.
-
-    The likeliest class is predicted where none are given.
-    Shape: (n, classes), (n,) -> (n,) each.
-
-    >>> by_confidence(np.array([[0.8, 0.2]]), np.array([1]))
-    (array([0.8]), array([False]), array([12]))
+    Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins. The likeliest class is predicted
+    where none are given.  Shape: (n, classes), (n,).
     """
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(labels)), predicted]
-    hits = predicted == labels
-    return confidence, hits, confidence_bins(confidence)
+    beyond = confidence - (predicted == labels)
+    surplus = np.bincount(confidence_bins(confidence), weights=beyond, minlength=ECE_BINS)
+    return float(np.abs(surplus).sum() / len(labels))
 
 
 def confidence_bins(confidence: Floats) -> Counts:
     """The bin of the ECE that each row is in.  Shape: (n,) -> (n,).
 
     A round probability such as 0.6 lies on an edge, and in the bin above it however it is rounded.
+
+    >>> confidence_bins(np.array([0.8]))
+    array([12])
     """
     places = (confidence * ECE_BINS + ROUNDING).astype(np.int64)
     return np.minimum(places, ECE_BINS - 1)

@@ -99,20 +99,18 @@ def reproduction_check(logged: Mapping[str, float], reproduced: Reproduced) -> C
 
 def _answers_check(found: Repetition) -> Check:
     off = found.other_probabilities or found.other_classes
-    largest = f"largest difference {found.max_difference:.1g}"
-    same = (
-        f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
-        f"{TOLERANCE:g} ({largest})"
-    )
-    other = (
-        f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities than "
-        f"were logged and {found.other_classes:,} another class, {TOLERANCE:g} being allowed "
-        f"({largest})"
-    )
+    said = f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
+    said += f"{TOLERANCE:g}"
+    if off:
+        said = (
+            f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities "
+            f"than were logged and {found.other_classes:,} another class, {TOLERANCE:g} being "
+            "allowed"
+        )
     return Check(
         name="reproduction",
         passed=not off,
-        reason=f"in a clean process {other if off else same}",
+        reason=f"in a clean process {said} (largest difference {found.max_difference:.1g})",
         threshold=TOLERANCE,
         metrics={
             "reproduced_rows": found.rows,
@@ -127,7 +125,11 @@ def _metrics_check(logged: Mapping[str, float], ranges: Mapping[str, Interval]) 
     """The check of a version that was registered when no answers were kept."""
     every = {name: logged.get(f"registered_test_{name}") for name in ranges}
     known = {name: value for name, value in every.items() if value is not None}
-    off = [name for name, value in known.items() if not _within(name, value, ranges[name])]
+    off = []
+    for name, value in known.items():
+        allowed = ACCURACY_TOLERANCE if "accuracy" in name else METRIC_TOLERANCE
+        if not ranges[name].low - allowed <= value <= ranges[name].high + allowed:
+            off.append(name)
     compared = ", ".join(
         f"{name.replace('_', ' ')} {ranges[name].value:.4f}, logged {known[name]:.4f}"
         for name in off or ["accuracy"]
@@ -142,11 +144,6 @@ def _metrics_check(logged: Mapping[str, float], ranges: Mapping[str, Interval]) 
     )
 
 
-def _within(name: str, logged: float, found: Interval) -> bool:
-    allowed = ACCURACY_TOLERANCE if "accuracy" in name else METRIC_TOLERANCE
-    return found.low - allowed <= logged <= found.high + allowed
-
-
 def _shortfall(probabilities: Floats, predicted: Counts, threshold: Cutoff | None) -> Floats:
     """By how much each prediction falls short of being the right one, 0 where it is.
 
@@ -155,8 +152,7 @@ def _shortfall(probabilities: Floats, predicted: Counts, threshold: Cutoff | Non
     if isinstance(threshold, float):
         above = probabilities[:, 1] - threshold
         return np.maximum(np.where(predicted == 1, -above, above), 0)
-    short: Floats = _lags(probabilities, predicted, threshold).max(axis=1)
-    return short
+    return np.asarray(_lags(probabilities, predicted, threshold).max(axis=1))
 
 
 def _unsure(probabilities: Floats, threshold: Cutoff | None) -> Hits:
@@ -165,8 +161,7 @@ def _unsure(probabilities: Floats, threshold: Cutoff | None) -> Hits:
         return np.asarray(np.abs(probabilities[:, 1] - threshold) <= TOLERANCE)
     weighted = probabilities if threshold is None else probabilities * threshold
     lags = _lags(probabilities, weighted.argmax(axis=1), threshold)
-    near: Hits = np.sort(lags, axis=1)[:, -2] >= -2 * TOLERANCE
-    return near
+    return np.asarray(np.sort(lags, axis=1)[:, -2] >= -2 * TOLERANCE)
 
 
 def _lags(probabilities: Floats, predicted: Counts, weights: tuple[float, ...] | None) -> Floats:
@@ -178,8 +173,7 @@ def _lags(probabilities: Floats, predicted: Counts, weights: tuple[float, ...] |
     scale = np.ones(probabilities.shape[1]) if weights is None else np.array(weights)
     weighted = probabilities * scale
     own = weighted[np.arange(len(predicted)), predicted]
-    lags: Floats = 2 * (weighted - own[:, None]) / (scale + scale[predicted][:, None])
-    return lags
+    return np.asarray(2 * (weighted - own[:, None]) / (scale + scale[predicted][:, None]))
 
 
 def _area_bounds(second: Floats, labels: Counts) -> dict[str, tuple[float, float]]:

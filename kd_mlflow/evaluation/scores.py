@@ -5,23 +5,16 @@ A table may be large: of each row is kept what metrics need, never its probabili
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kd_mlflow.evaluation.grouped import deviate, group_sums
-from kd_mlflow.evaluation.intervals import (
-    Interval,
-    Z,
-    accuracy_difference,
-    loss_difference,
-    mcnemar_p,
-    mean_share,
-    share_of,
-)
-from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, probability_metrics
+from kd_mlflow.evaluation import intervals
+from kd_mlflow.evaluation.grouped import Z, deviate, group_sums
+from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
 
 Metrics = dict[str, float]
 
@@ -92,8 +85,7 @@ class RowScores:
     @property
     def hits(self) -> Hits:
         """Whether each row's label is predicted; an unknown one never is.  Shape: (n,)."""
-        right: Hits = self.predicted == self.labels
-        return right
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def losses(self) -> Floats:
@@ -138,36 +130,16 @@ class SeedScores:
     metrics: tuple[Metrics, ...]
     groups: Counts | None = None
 
-    @classmethod
-    def of(
-        cls,
-        probabilities: Iterable[Floats],
-        labels: Counts,
-        *,
-        predicted: Counts,
-        losses: Floats,
-        groups: Counts | None = None,
-    ) -> SeedScores:
-        """From each seed's probabilities, which are not kept.  Shape of each: (n, classes)."""
-        metrics = tuple(
-            probability_metrics(own, labels, classes)
-            for own, classes in zip(probabilities, predicted, strict=True)
-        )
-        return cls(
-            labels=labels, predicted=predicted, losses=losses, metrics=metrics, groups=groups
-        )
-
     @property
     def hits(self) -> Hits:
         """Whether each row's label is predicted.  Shape: (seeds, n)."""
-        right: Hits = self.predicted == self.labels
-        return right
+        return np.asarray(self.predicted == self.labels)
 
     def over(self, others: SeedScores) -> tuple[Interval, Interval]:
         """By how much these models are better than others, in accuracy and in log loss."""
         return (
-            accuracy_difference(self.hits, others.hits, self.groups),
-            loss_difference(others.losses, self.losses, self.groups),
+            intervals.accuracy_difference(self.hits, others.hits, self.groups),
+            intervals.loss_difference(others.losses, self.losses, self.groups),
         )
 
     def mcnemar_p(self, others: SeedScores, seed: int = 0) -> float:
@@ -176,7 +148,7 @@ class SeedScores:
         ``seed`` is its place.
         """
         theirs = others.hits[seed if len(others.hits) > 1 else 0]
-        return mcnemar_p(self.hits[seed], theirs, self.groups)
+        return intervals.mcnemar_p(self.hits[seed], theirs, self.groups)
 
     def test_metrics(self, teacher: SeedScores, *, parameters: int) -> tuple[Metrics, ...]:
         """Each seed's as its run logs them, and how often it agrees with the teacher."""
@@ -245,33 +217,22 @@ def expected_accuracy(scores: RowScores) -> Interval:
 def class_scores(scores: RowScores, names: Sequence[str]) -> tuple[ClassScores, ...]:
     """Recall and precision of each class, by the rows whose label is known."""
     known = scores.known
-    hit = known.labels[known.hits]
-    rows, predicted, right, everywhere = (
-        np.bincount(numbers, minlength=scores.classes)
-        for numbers in (known.labels, known.predicted, hit, scores.predicted)
-    )
+    hits, groups = known.hits, known.groups
+
+    def right(of: Hits) -> Interval | None:
+        own = None if groups is None else groups[of]
+        return intervals.mean_share(hits[of], own) if of.any() else None
+
     return tuple(
         ClassScores(
             name=name,
-            rows=int(rows[i]),
-            predicted=int(everywhere[i]),
-            recall=_right(known, known.labels, i, right[i], rows[i]),
-            precision=_right(known, known.predicted, i, right[i], predicted[i]),
+            rows=int((known.labels == i).sum()),
+            predicted=int((scores.predicted == i).sum()),
+            recall=right(known.labels == i),
+            precision=right(known.predicted == i),
         )
         for i, name in enumerate(names)
     )
-
-
-def _right(
-    known: RowScores, numbers: Counts, number: int, right: np.int64, rows: np.int64
-) -> Interval | None:
-    """The share of right answers among the rows of one number; None where there are none."""
-    if not rows:
-        return None
-    if known.groups is None:
-        return share_of(int(right), int(rows))
-    of = numbers == number
-    return mean_share(known.hits[of], known.groups[of])
 
 
 def paired(first: RowScores, second: RowScores) -> Paired:
@@ -284,9 +245,9 @@ def paired(first: RowScores, second: RowScores) -> Paired:
     return Paired(
         agreement=agreement,
         accuracy=float(two.hits.mean()),
-        accuracy_gain=accuracy_difference(one.hits[None], two.hits[None], one.groups),
-        loss_gain=loss_difference(losses[1], losses[0], known.groups),
-        mcnemar_p=mcnemar_p(one.hits, two.hits, one.groups),
+        accuracy_gain=intervals.accuracy_difference(one.hits[None], two.hits[None], one.groups),
+        loss_gain=intervals.loss_difference(losses[1], losses[0], known.groups),
+        mcnemar_p=intervals.mcnemar_p(one.hits, two.hits, one.groups),
     )
 
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kd_mlflow.errors import Unavailable, listed
+from kd_mlflow.evaluation import intervals
 from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
-from kd_mlflow.evaluation.intervals import (
-    ACCURACY,
-    LOG_LOSS,
-    Measure,
-    accuracy_difference,
-    difference,
-    group_count,
-    loss_difference,
-)
+from kd_mlflow.evaluation.grouped import group_count
 from kd_mlflow.evaluation.scores import RowScores
 
 
@@ -116,18 +109,18 @@ def _advantage_check(
     groups, ours, theirs = candidate.groups, _means(candidate), _means(production)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
     if limits.gate_metric == "log_loss":
-        measure, said = "log_loss", LOG_LOSS
-        better = loss_difference(production.losses[None], candidate.losses[None], groups)
+        measure, said = "log_loss", intervals.LOG_LOSS
+        better = intervals.loss_difference(production.losses[None], candidate.losses[None], groups)
     else:
-        measure, said = "accuracy", ACCURACY
-        better = accuracy_difference(candidate.hits[None], production.hits[None], groups)
+        measure, said = "accuracy", intervals.ACCURACY
+        better = intervals.accuracy_difference(candidate.hits[None], production.hits[None], groups)
     of_groups = "" if groups is None else f" of {group_count(groups):,} groups"
     levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
         name="production",
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
-        f"{rows:,} rows{of_groups}: {difference(better, said)}; "
+        f"{rows:,} rows{of_groups}: {intervals.difference(better, said)}; "
         f"{_needs_text(limits, said)}{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
@@ -140,7 +133,7 @@ def _advantage_check(
     )
 
 
-def _needs_text(limits: GateLimits, measure: Measure) -> str:
+def _needs_text(limits: GateLimits, measure: intervals.Measure) -> str:
     """What the policy asks of the interval of the difference to production."""
     if limits.policy == "better":
         return f"policy better needs all of the interval {measure.better}"

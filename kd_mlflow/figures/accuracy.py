@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from kd_mlflow.evaluation.intervals import Interval, standard_error, wilson
 from kd_mlflow.evaluation.metrics import Floats
@@ -63,8 +63,7 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
 
     ``models``: parameters of one model and each one's accuracy (a share), by kind.
     """
-    figure, axes = style.canvas(4.2)
-    each: Axes = axes[0, 0]
+    figure, each = style.single(4.2)
     taught = [kind for kind in models if kind not in ("teacher", "ensemble")]
     for kind, (parameters, shares) in models.items():
         look, values = LOOKS[kind], 100 * np.asarray(shares)
@@ -84,8 +83,8 @@ def sizes(models: Mapping[str, tuple[float, Sequence[float]]], *, rows: int, see
     margin = max(0.1 * float(np.ptp(shown)), 0.05)
     each.set_ylim(shown.min() - margin, shown.max() + margin)
     style.label(each, x="parameters of one model", y="test accuracy, %")
-    style.headline(figure, f"Test accuracy on {rows:,} rows; bars: means over seeds: {seeds}")
-    style.legend_below(figure, each, columns=2)
+    text = f"Test accuracy on {rows:,} rows; bars: means over seeds: {seeds}"
+    style.headline(figure, text, each, columns=2)
     return figure
 
 
@@ -99,8 +98,7 @@ def heat_map(
     """Validation log loss, in nats, by temperature and alpha; a frame marks the chosen cell."""
     temperatures, alphas = (list(dict.fromkeys(axis)) for axis in zip(*losses, strict=True))
     cells = np.array([[losses[t, alpha] for alpha in alphas] for t in temperatures])
-    figure, axes = style.canvas(1.8 + 0.6 * len(temperatures))
-    each: Axes = axes[0, 0]
+    figure, each = style.single(1.8 + 0.6 * len(temperatures))
     each.grid(visible=False)
     image = each.imshow(cells, cmap="cividis_r", aspect="auto")
     middle = (cells.min() + cells.max()) / 2
@@ -135,8 +133,7 @@ def size_curve(
 
     ``sizes``: parameters, accuracy (a share) and its standard error.
     """
-    figure, axes = style.canvas(4.2)
-    each: Axes = axes[0, 0]
+    figure, each = style.single(4.2)
     x, y, e = np.array(sorted(sizes, key=lambda size: size[0])).T
     look = LOOKS["distilled"]
     style.ensemble_level(each, 100 * ensemble)
@@ -150,8 +147,8 @@ def size_curve(
         each.plot(x[place], 100 * y[place], "o", label=text, **ring)
     _parameter_axis(each, list(x))
     style.label(each, x="parameters of one student", y="test accuracy, %")
-    style.headline(figure, f"Test accuracy on {rows:,} rows: mean ± standard error, seeds: {seeds}")
-    style.legend_below(figure, each)
+    text = f"Test accuracy on {rows:,} rows: mean ± standard error, seeds: {seeds}"
+    style.headline(figure, text, each)
     return figure
 
 
@@ -183,4 +180,4 @@ def _parameter_axis(axes: Axes, parameters: Sequence[float]) -> None:
     subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter("{x:,.0f}")

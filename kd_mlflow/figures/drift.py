@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from kd_mlflow.evaluation.drift import LARGE, MODERATE, ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
@@ -60,8 +60,7 @@ def _of_labels(findings: Findings) -> dict[str, Figure]:
 def drift_bars(columns: Sequence[ColumnDrift]) -> Figure:
     """Population stability index by column, the largest on top, with what chance stays below."""
     shown = [column for column in columns if column.psi is not None][:SHOWN_COLUMNS][::-1]
-    figure, axes = style.canvas(1.7 + 0.27 * max(len(shown), 3))
-    each: Axes = axes[0, 0]
+    figure, each = style.single(1.7 + 0.27 * max(len(shown), 3))
     places = np.arange(len(shown))
     colours = [style.MARK if column.shifted else style.GREY for column in shown]
     each.set_xscale("log")
@@ -87,14 +86,13 @@ def drift_bars(columns: Sequence[ColumnDrift]) -> Figure:
     each.grid(visible=False, axis="y")
     each.set_ylim(-0.7, len(shown) - 0.3)
     each.set_xlim(LEAST_PSI, 1.3 * max(*indexes, LARGE))
-    each.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    each.xaxis.set_major_formatter("{x:g}")
     style.label(
         each, x="population stability index, logarithmic; orange: shifted by more than chance"
     )
     more = len(columns) - len(shown)
     left_out = f"; {more:,} more columns moved less" if more > 0 else ""
-    style.headline(figure, f"How far columns moved from the training rows{left_out}")
-    style.legend_below(figure, each)
+    style.headline(figure, f"How far columns moved from the training rows{left_out}", each)
     return figure
 
 
@@ -108,24 +106,21 @@ def column_histograms(histograms: Mapping[str, Histogram]) -> Figure:
         _panel(each, name, histogram)
     for each in axes.flat[len(histograms) :]:
         each.set_axis_off()
-    style.headline(figure, "The most shifted columns, bin by bin")
-    style.legend_below(figure, axes[0, 0])
+    style.headline(figure, "The most shifted columns, bin by bin", axes[0, 0])
     return figure
 
 
 def confidence_histogram(confidence: Floats, classes: int) -> Figure:
     """How many rows the model is how sure of."""
-    figure, axes = style.canvas(2.9)
-    each: Axes = axes[0, 0]
+    figure, each = style.single(2.9)
     low, mean = 100 / classes, 100 * float(confidence.mean())
     edges: list[float] = np.linspace(low, 100, CONFIDENCE_BINS + 1).tolist()
     each.hist(100 * confidence, bins=edges, color=LOOKS["distilled"].colour)
     each.axvline(mean, color=style.MARK, linewidth=1.8, label=f"mean {mean:.2f} %")
     each.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    each.yaxis.set_major_formatter("{x:,.0f}")
     style.label(each, x="confidence, the highest probability, %", y="rows")
-    style.headline(figure, f"How sure the model is on {len(confidence):,} rows")
-    style.legend_below(figure, each)
+    style.headline(figure, f"How sure the model is on {len(confidence):,} rows", each)
     return figure
 
 

@@ -6,21 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.logits import class_probabilities, validation_metrics
+from kd_mlflow.evaluation import metrics
 from kd_mlflow.evaluation.intervals import reverse
-from kd_mlflow.evaluation.metrics import (
-    Bins,
-    Counts,
-    agreement_by_confidence,
-    by_confidence,
-    confusion,
-    reliability,
-)
 from kd_mlflow.figures import accuracy, probabilities, training_curves
-from kd_mlflow.figures.probabilities import Calibration, TwoClasses
+from kd_mlflow.figures.probabilities import Answers, Calibration
 from kd_mlflow.figures.style import class_names
 from kd_mlflow.population.losses import soft_targets
 
@@ -110,26 +102,33 @@ def _temperature(evidence: Evidence) -> Figure:
     )
 
 
-def _reliability(evidence: Evidence) -> Figure:
-    scored, comparison = evidence.logits, evidence.comparison
-    classes, summary, seed = scored.ensemble.shape[1], comparison.summary, scored.registered
-    eces = {
-        "distilled": summary["registered_test_ece"],
-        "baseline": comparison.students["baseline"][seed]["test_ece"],
+def _answers(evidence: Evidence) -> dict[str, Answers]:
+    """What ensemble, registered student and its baseline say of the test rows, by kind."""
+    scored, seed = evidence.logits, evidence.logits.registered
+    asked = {"ensemble": ("ensemble", scored.ensemble, scored.ensemble_classes)} | {
+        kind: (name, scored.students[kind][seed], scored.classes(kind)[seed])
+        for kind, name in STUDENTS.items()
+    }
+    return {
+        kind: Answers(name, class_probabilities(logits), predicted)
+        for kind, (name, logits, predicted) in asked.items()
     }
 
-    def bins(logits: Tensor, predicted: Counts) -> Bins:
-        confidence, hits, _ = by_confidence(class_probabilities(logits), scored.labels, predicted)
-        return reliability(confidence, hits)._replace(worth=comparison.row_worth)
 
-    of_ensemble = bins(scored.ensemble, scored.ensemble_classes)
-    models = [Calibration("ensemble", "ensemble", of_ensemble, summary["ensemble_test_ece"])]
-    models += [
-        Calibration(
-            kind, name, bins(scored.students[kind][seed], scored.classes(kind)[seed]), eces[kind]
-        )
-        for kind, name in STUDENTS.items()
-    ]
+def _reliability(evidence: Evidence) -> Figure:
+    scored, comparison = evidence.logits, evidence.comparison
+    eces = {
+        "ensemble": comparison.summary["ensemble_test_ece"],
+        "distilled": comparison.summary["registered_test_ece"],
+        "baseline": comparison.students["baseline"][scored.registered]["test_ece"],
+    }
+    models = []
+    for kind, (name, shares, predicted) in _answers(evidence).items():
+        confidence = shares[np.arange(len(shares)), predicted]
+        bins = metrics.reliability(confidence, predicted == scored.labels)
+        bins = bins._replace(worth=comparison.row_worth)
+        models.append(Calibration(kind, name, bins, eces[kind]))
+    classes = scored.ensemble.shape[1]
     return probabilities.reliability_diagram(models, classes=classes, rows=evidence.test_rows)
 
 
@@ -138,33 +137,23 @@ def _agreement(evidence: Evidence) -> Figure:
     kinds = _steps(scored.students)
     predicted = [scored.classes(kind) for kind in kinds]
     shares = class_probabilities(scored.ensemble)
-    bins = agreement_by_confidence(shares, predicted, scored.ensemble_classes)
+    bins = metrics.agreement_by_confidence(shares, predicted, scored.ensemble_classes)
     bins = bins._replace(worth=evidence.comparison.row_worth)
     rows, seeds = evidence.test_rows, evidence.seeds
     return probabilities.agreement_diagram(kinds, bins, rows=rows, seeds=seeds)
 
 
 def _confusion(evidence: Evidence) -> Figure:
-    scored, classes = evidence.logits, evidence.dataset.table.classes
-
-    def counts(predicted: Counts) -> Counts:
-        return confusion(scored.labels, predicted, len(classes))
-
-    student = scored.classes("distilled")[scored.registered]
-    models = {"ensemble": counts(scored.ensemble_classes), "registered student": counts(student)}
+    classes, answers = evidence.dataset.table.classes, _answers(evidence)
+    models = {
+        name: metrics.confusion(evidence.logits.labels, predicted, len(classes))
+        for name, _, predicted in (answers["ensemble"], answers["distilled"])
+    }
     return probabilities.confusion_matrices(models, class_names(classes))
 
 
 def _roc_pr(evidence: Evidence) -> Figure:
-    scored, seed = evidence.logits, evidence.logits.registered
-
-    def model(name: str, logits: Tensor, predicted: Counts) -> TwoClasses:
-        return TwoClasses(name, class_probabilities(logits)[:, 1], predicted)
-
-    models = {
-        kind: model(STUDENTS[kind], scored.students[kind][seed], scored.classes(kind)[seed])
-        for kind in ("baseline", "distilled")
-    }
-    models["ensemble"] = model("ensemble", scored.ensemble, scored.ensemble_classes)
+    answers, labels = _answers(evidence), evidence.logits.labels
+    models = {kind: answers[kind] for kind in ("baseline", "distilled", "ensemble")}
     positive = class_names(evidence.dataset.table.classes)[1]
-    return probabilities.roc_and_precision_recall(models, scored.labels, positive=positive)
+    return probabilities.roc_and_precision_recall(models, labels, positive=positive)

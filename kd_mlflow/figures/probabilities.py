@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from kd_mlflow.evaluation.intervals import wilson
@@ -36,14 +36,11 @@ class Calibration(NamedTuple):
     ece: float
 
 
-class TwoClasses(NamedTuple):
-    """One model's probabilities of the second class, and the classes that it predicts.
-
-    Shape: (n,) both.
-    """
+class Answers(NamedTuple):
+    """What one model says of the rows.  Shape: probabilities (n, classes), predicted (n,)."""
 
     name: str
-    second: Floats
+    probabilities: Floats
     predicted: Counts
 
 
@@ -72,7 +69,7 @@ def reliability_diagram(
         lower.bar(edges, bins.rows, 0.9 * 100 / ECE_BINS, color=look.colour)
         lower.set_yscale("log")
         lower.set_ylim(0.7, 2.0 * rows)
-        lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        lower.yaxis.set_major_formatter("{x:,.0f}")
         lower.yaxis.set_minor_locator(NullLocator())
         upper.set_xlim(min(100 / classes, 100 * least) - 2, 102)
         style.label(upper, title=f"{model.name}\nECE {100 * model.ece:.1f} %")
@@ -89,7 +86,7 @@ def reliability_diagram(
 
 
 def roc_and_precision_recall(
-    models: Mapping[str, TwoClasses], labels: Counts, *, positive: str
+    models: Mapping[str, Answers], labels: Counts, *, positive: str
 ) -> Figure:
     """Both curves of the second of two classes, by kind of model; a mark where each decides.
 
@@ -101,8 +98,9 @@ def roc_and_precision_recall(
     for kind, model in models.items():
         look = LOOKS[kind]
         line: dict[str, Any] = {"color": look.colour, "linewidth": 1.5}
-        false, true, _ = roc_curve(labels, model.second)
-        caught_precision, caught, _ = precision_recall_curve(labels, model.second)
+        second = model.probabilities[:, 1]
+        false, true, _ = roc_curve(labels, second)
+        caught_precision, caught, _ = precision_recall_curve(labels, second)
         roc.plot(100 * false, 100 * true, label=model.name, **line)
         precision.plot(100 * caught[:-1], 100 * caught_precision[:-1], **line)
         mark: dict[str, Any] = {"color": look.colour, "markersize": 6}
@@ -122,8 +120,8 @@ def roc_and_precision_recall(
         figure,
         f"The class {positive}: {100 * share:.1f} % of {len(labels):,} test rows; marks: where "
         "a model decides",
+        roc,
     )
-    style.legend_below(figure, roc)
     return figure
 
 
@@ -159,11 +157,10 @@ def temperature_effect(
     temperatures = list(by_temperature)
     tops = [100 * targets.max(axis=1) for targets in by_temperature.values()]
     look = LOOKS["ensemble"]
-    for width, (low, high) in ((1.5, (5, 95)), (7.0, (25, 75))):
-        bounds = [np.percentile(top, [low, high]) for top in tops]
-        for place, (bottom, top_) in enumerate(bounds):
+    for width, middle in ((1.5, (5, 95)), (7.0, (25, 75))):
+        for place, top in enumerate(tops):
             colour = style.MARK if temperatures[place] == chosen else look.colour
-            spread.plot([place, place], [bottom, top_], color=colour, linewidth=width)
+            spread.plot([place, place], np.percentile(top, middle), color=colour, linewidth=width)
     medians = [float(np.median(top)) for top in tops]
     spread.plot(medians, "o", color="white", markeredgecolor=style.INK, markersize=6)
     spread.set_xticks(range(len(temperatures)), [f"{t:g}" for t in temperatures])
@@ -205,11 +202,8 @@ def agreement_diagram(kinds: Sequence[str], bins: Bins, *, rows: int, seeds: int
     lower.set_xticks(places, [f"{edges[b]:g} to {edges[b + 1]:g}" for b in bins.places])
     style.label(upper, y="same class as the ensemble, %")
     style.label(lower, x="ensemble's confidence, %", y="test rows")
-    style.headline(
-        figure,
-        f"Agreement on {rows:,} test rows: mean over seeds: {seeds}, the rows' 95 % interval",
-    )
-    style.legend_below(figure, upper)
+    text = f"Agreement on {rows:,} test rows: mean over seeds: {seeds}, the rows' 95 % interval"
+    style.headline(figure, text, upper)
     return figure
 
 
@@ -239,8 +233,7 @@ def _listed_confusions(
     total = np.sum(list(wrong.values()), axis=0)
     order = np.argsort(total, axis=None, kind="stable")[::-1][:LISTED]
     pairs = [divmod(int(flat), len(names)) for flat in order if total.flat[flat]]
-    figure, axes = style.canvas(1.9 + 0.33 * max(len(pairs), 2))
-    each: Axes = axes[0, 0]
+    figure, each = style.single(1.9 + 0.33 * max(len(pairs), 2))
     for place, (model, counts) in enumerate(wrong.items()):
         kind = "ensemble" if place == 0 else "distilled"
         y = np.arange(len(pairs)) + 0.38 * (place - (len(wrong) - 1) / 2)
@@ -252,8 +245,8 @@ def _listed_confusions(
     each.invert_yaxis()
     each.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.label(each, x=side)
-    style.headline(figure, f"Most frequent confusions of {len(names)} classes, {rows:,} {side}")
-    style.legend_below(figure, each)
+    text = f"Most frequent confusions of {len(names)} classes, {rows:,} {side}"
+    style.headline(figure, text, each)
     return figure
 
 

@@ -72,6 +72,12 @@ def canvas(height_in: float, *, rows: int = 1, columns: int = 1, **grid: Any) ->
     return figure, axes
 
 
+def single(height_in: float) -> tuple[Figure, Axes]:
+    """The same with one axes."""
+    figure, axes = canvas(height_in)
+    return figure, axes[0, 0]
+
+
 def label(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     """Write what an axes shows, units included."""
     axes.set_xlabel(x, fontsize=9.5, color=INK)
@@ -84,15 +90,14 @@ def beside(axes: Axes, place: float, text: str) -> None:
     axes.annotate(text, (1.01, place), xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
 
 
-def headline(figure: Figure, text: str) -> None:
-    """Write what the whole figure shows and on how many rows."""
+def headline(figure: Figure, text: str, legend: Axes | None = None, columns: int = 4) -> None:
+    """Write what the whole figure shows and on how many rows.
+
+    The ``legend`` of one axes is put below all of them, where it covers nothing.
+    """
     figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """Put one legend for all axes below them, where it covers nothing."""
-    handles, names = axes.get_legend_handles_labels()
-    _legend(figure, handles, names, columns)
+    if legend:
+        _legend(figure, *legend.get_legend_handles_labels(), columns)
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int) -> None:
@@ -192,14 +197,10 @@ def class_names(classes: tuple[Any, ...]) -> list[str]:
 
 def short_names(names: Sequence[str], word: str, length: int = NAME_LENGTH) -> list[str]:
     """The same of anything that ``word`` is a word for, such as column."""
-    return [_short_name(name, f"{word} {i}", length) for i, name in enumerate(names)]
-
-
-def _short_name(name: str, otherwise: str, length: int) -> str:
-    line = " ".join(name.split())
-    if not line or any(ord(character) not in _glyphs() for character in line):
-        return otherwise
-    return line if len(line) <= length else line[: length - 1] + "…"
+    lines = [" ".join(name.split()) for name in names]
+    short = [line if len(line) <= length else line[: length - 1] + "…" for line in lines]
+    writable = [line and _glyphs().issuperset(map(ord, line)) for line in lines]
+    return [short[i] if writable[i] else f"{word} {i}" for i in range(len(lines))]
 
 
 @cache

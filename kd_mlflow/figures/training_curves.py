@@ -43,23 +43,16 @@ def teacher_curves(
             lines = each.plot(_epochs(values), values, marker=marker, **thin)
             lines[0].set_label("one teacher each")
             if HELD_OUT in history:
-                _mark_best(each, history, values)
+                best = best_epochs(history)
+                heights = values[best - 1, np.arange(values.shape[1])]
+                dot: dict[str, Any] = {"color": style.INK, "markersize": 3}
+                each.plot(best, heights, "o", label="epoch taken, by left-out rows", **dot)
             style.ensemble_level(each, scale * ensemble[name])
             _zoom(each, [values], scale * ensemble[name], least=0.005 * scale)
             x = "epoch" if row is axes[-1] else ""
             style.label(each, x=x, y=text, title=f"{values.shape[1]} {kind}")
-    style.headline(figure, f"Teachers on {rows:,} validation rows")
-    style.legend_below(figure, axes[0, 0])
+    style.headline(figure, f"Teachers on {rows:,} validation rows", axes[0, 0])
     return figure
-
-
-def _mark_best(axes: Axes, history: Mapping[str, Floats], values: Any) -> None:
-    """Put a dot on each curve at its member's best epoch.  Shape: values (epochs, teachers)."""
-    best = best_epochs(history)
-    heights = values[best - 1, np.arange(values.shape[1])]
-    axes.plot(
-        best, heights, "o", color=style.INK, markersize=3, label="epoch taken, by left-out rows"
-    )
 
 
 def student_curves(
@@ -86,10 +79,8 @@ def student_curves(
         style.ensemble_level(each, level)
         _zoom(each, shown, level, least=0.005 * scale)
         style.label(each, x="epoch", y=text)
-    style.headline(
-        figure, f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
-    )
-    style.legend_below(figure, axes[0, 0])
+    text = f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
+    style.headline(figure, text, axes[0, 0])
     return figure
 
 

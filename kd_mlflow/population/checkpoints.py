@@ -49,19 +49,17 @@ class Snapshot:
     done: bool = False
 
     @classmethod
-    def finished(
+    def of(
         cls,
         curves: History,
         arrays: Mapping[str, NDArray[Any]],
         documents: tuple[Document, ...] = ({},),
+        steps: int | None = None,
     ) -> Snapshot:
-        """Members whose training is done, with their curves."""
-        return cls(
-            epochs=len(curves["train_loss"]),
-            arrays={**arrays, **curve_arrays(curves)},
-            documents=documents,
-            done=True,
-        )
+        """Members with their curves, after so many steps of the next epoch; None: they are done."""
+        every = {**arrays, **{f"{CURVE}{name}": values.T for name, values in curves.items()}}
+        epochs, done = len(curves.get("train_loss", ())), steps is None
+        return cls(epochs=epochs, arrays=every, documents=documents, steps=steps or 0, done=done)
 
     @property
     def reached(self) -> tuple[bool, int, int]:
@@ -81,11 +79,6 @@ class Snapshot:
         """The snapshot of one member alone."""
         arrays = {name: values[i : i + 1] for name, values in self.arrays.items()}
         return replace(self, arrays=arrays, documents=self.documents[i : i + 1])
-
-
-def curve_arrays(curves: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[Any]]:
-    """Curves as a snapshot's arrays.  Shape of each: (epochs, k) -> (k, epochs)."""
-    return {f"{CURVE}{name}": values.T for name, values in curves.items()}
 
 
 def joined(members: Sequence[Snapshot | None]) -> Snapshot | None:
@@ -178,14 +171,8 @@ class Checkpoints:
         """Replace a chunk's file; one that cannot be written is warned of and done without."""
         if self.folder is None:
             return
-        content = {
-            OWNER: self.owner,
-            "first": members.start,
-            "documents": snapshot.documents,
-            "epochs": snapshot.epochs,
-            "steps": snapshot.steps,
-            "done": snapshot.done,
-        }
+        said = {n: getattr(snapshot, n) for n in ("documents", "epochs", "steps", "done")}
+        content = {OWNER: self.owner, "first": members.start, **said}
         document = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
         path = self.folder / f"members-{members.start}-{members.stop}.npz"
         try:

@@ -58,8 +58,7 @@ def best_epochs(history: Mapping[str, Floats]) -> NDArray[np.int64]:
     if HELD_OUT not in history:
         epochs, k = history["train_loss"].shape
         return np.full(k, epochs)
-    best: NDArray[np.int64] = np.nanargmin(history[HELD_OUT], axis=0) + 1
-    return best
+    return np.asarray(np.nanargmin(history[HELD_OUT], axis=0) + 1)
 
 
 def side_by_side(parts: Sequence[History]) -> History:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,24 +110,11 @@ class Losses(NamedTuple):
     gradient: Tensor
 
 
-class Loss(Protocol):
-    """Gives one value per member and row, by name; training minimises the mean of ``train_loss``.
-
-    NaN in any other value means that it does not exist for that row; curves leave it out.
-    """
-
-    def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None) -> Losses:
-        """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
-
-    def members(self, members: slice) -> Self:
-        """The loss of some members."""
-
-
+@dataclass(frozen=True, eq=False)
 class LabelLoss:
     """Cross-entropy on the labels of the rows in a batch.  Shape: labels (n,)."""
 
-    def __init__(self, labels: Tensor) -> None:
-        self.labels = labels
+    labels: Tensor
 
     def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None = None) -> Losses:
         """Shape: logits (k, batch, classes), rows and weight (k, batch)."""
@@ -139,6 +127,7 @@ class LabelLoss:
         return self
 
 
+@dataclass(frozen=True, eq=False)
 class DistillationLoss:
     """``alpha * soft loss + (1 - alpha) * hard loss`` with a temperature and an alpha per member.
 
@@ -146,13 +135,10 @@ class DistillationLoss:
     Shape: ensemble_logits (n, classes), labels (n,), temperature (k,), alpha (k,).
     """
 
-    def __init__(
-        self, ensemble_logits: Tensor, labels: Tensor, *, temperature: Tensor, alpha: Tensor
-    ) -> None:
-        self.ensemble_logits = ensemble_logits
-        self.labels = labels
-        self.temperature = temperature
-        self.alpha = alpha
+    ensemble_logits: Tensor
+    labels: Tensor
+    temperature: Tensor
+    alpha: Tensor
 
     def __call__(self, logits: Tensor, rows: Tensor, weight: Tensor | None = None) -> Losses:
         """NaN stands in soft_loss of a mixed row and in hard_loss of an unlabelled one.
@@ -174,9 +160,10 @@ class DistillationLoss:
 
     def members(self, members: slice) -> DistillationLoss:
         """The loss of some members."""
-        return DistillationLoss(
-            self.ensemble_logits,
-            self.labels,
-            temperature=self.temperature[members],
-            alpha=self.alpha[members],
-        )
+        return replace(self, temperature=self.temperature[members], alpha=self.alpha[members])
+
+
+Loss = LabelLoss | DistillationLoss
+"""Gives one value per member and row, by name; training minimises the mean of ``train_loss``. NaN
+in any other value means that it does not exist for that row; curves leave it out.
+"""

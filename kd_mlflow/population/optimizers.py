@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,26 +30,9 @@ LEAST_NORM = 1e-7
 """A smaller gradient's step is smaller, too."""
 
 
-class Optimizer(Protocol):
-    """Steps along a population's gradients; each member's depend on its own alone."""
-
-    def step(self, rate: float) -> None:
-        """Move the parameters, by the gradients as they stand and this learning rate."""
-
-    def moments(self) -> dict[str, Tensor]:
-        """What it remembers, by MOMENTS; each is laid out as the parameters."""
-
-    def restore(self, moments: Mapping[str, Tensor], steps: int) -> None:
-        """Go on as after so many steps."""
-
-
-def optimizer_of(name: str, passes: Backprop) -> Optimizer:
-    """The optimizer of this name, for the parameters of these passes."""
-    made: dict[str, Callable[[], Optimizer]] = {
-        ADAM: lambda: Adam(passes.parameters),
-        MUON: lambda: Muon(passes),
-    }
-    return made[name]()
+def optimizer_of(name: str, passes: Backprop) -> Adam | Muon:
+    """What steps along these passes' gradients; each member's steps depend on its own alone."""
+    return Muon(passes) if name == MUON else Adam(passes.parameters)
 
 
 class Adam:
@@ -61,12 +43,12 @@ class Adam:
         self._adam = torch.optim.Adam([flat], fused=True)
 
     def step(self, rate: float) -> None:
-        """Move the parameters."""
+        """Move the parameters, by the gradients as they stand and this learning rate."""
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
 
     def moments(self) -> dict[str, Tensor]:
-        """Both means."""
+        """What it remembers, by MOMENTS; each is laid out as the parameters."""
         own = self._adam.state[self._flat]
         return {name: own.get(name, torch.zeros_like(self._flat.data)) for name in MOMENTS}
 

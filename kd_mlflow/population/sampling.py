@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,12 +99,8 @@ class Sampling:
 
     def members(self, members: slice) -> Sampling:
         """The sampling of some members."""
-        return Sampling(
-            pools=self.pools[members],
-            mixup=self.mixup[members],
-            epoch_rows=self.epoch_rows,
-            held_out=self.held_out[members],
-        )
+        own = {name: getattr(self, name)[members] for name in ("pools", "mixup", "held_out")}
+        return replace(self, **own)
 
 
 class RowOrders:

@@ -21,7 +21,6 @@ from kd_mlflow.population.checkpoints import (
     NOWHERE,
     Checkpoints,
     Snapshot,
-    curve_arrays,
     equally_far,
     joined,
 )
@@ -154,12 +153,12 @@ class Task:
 
     def _description(self) -> Document:
         """What a checkpoint of this training must have been made with."""
-        sampled = {"epoch_rows": self.sampling.epoch_rows, "mixup": self.sampling.mixup}
-        shape = {"sizes": self.population.sizes, "dropout": self.population.dropout}
         return {
             "seeds": self.seeds,
-            **shape,
-            **sampled,
+            "sizes": self.population.sizes,
+            "dropout": self.population.dropout,
+            "epoch_rows": self.sampling.epoch_rows,
+            "mixup": self.sampling.mixup,
             "schedules": [*map(asdict, self.schedules)],
         }
 
@@ -238,7 +237,11 @@ class _Chunk:
         metrics = {**self._means.result(), **self._task.evaluate(logits)}
         curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
         epoch, alive = len(self._curves) + 1, ~self._judge.ended
-        _check_finite(curve["train_loss"][alive], epoch, self._schedule.learning_rate)
+        if not np.isfinite(curve["train_loss"][alive]).all():
+            raise TrainingError(
+                f"training diverged: the loss is not a finite number in epoch {epoch}, at steps of "
+                f"rate {self._schedule.learning_rate:g}; use a lower learning_rate"
+            )
         self._curves.append(self._judge.look(self._population, curve))
         self._means, self._steps = Means(), 0
         watch.on_epoch(self._members, epoch, self._curves[-1])
@@ -247,25 +250,21 @@ class _Chunk:
         """What has come of the training: the weights of each member's best epoch, the curves."""
         best = self._judge.best(self._population)
         weights = numbered(WEIGHT, list(best.parameters()))
-        return Snapshot.finished(self._history(), weights, ({},) * best.k)
+        return Snapshot.of(self._history(), weights, ({},) * best.k)
 
     def snapshot(self) -> Snapshot:
         """All that the next steps depend on."""
         backprop = self._backprop
         moments = {n: backprop.matrices(own) for n, own in self._optimizer.moments().items()}
         streams = zip(self._batches.state, backprop.dropout.state, strict=True)
-        return Snapshot(
-            epochs=len(self._curves),
-            steps=self._steps,
-            arrays={
-                **numbered(WEIGHT, list(self._population.parameters())),
-                **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
-                **self._judge.state,
-                **self._means.state,
-                **curve_arrays(self._history()),
-            },
-            documents=tuple({**orders, "dropout": dropout} for orders, dropout in streams),
-        )
+        arrays = {
+            **numbered(WEIGHT, list(self._population.parameters())),
+            **{k: v for name, own in moments.items() for k, v in numbered(name, own).items()},
+            **self._judge.state,
+            **self._means.state,
+        }
+        documents = tuple({**orders, "dropout": dropout} for orders, dropout in streams)
+        return Snapshot.of(self._history(), arrays, documents, self._steps)
 
     def restore(self, found: Snapshot) -> None:
         """Go back to a snapshot."""
@@ -286,14 +285,6 @@ class _Chunk:
     def _history(self) -> History:
         names = self._curves[0] if self._curves else ()
         return {n: np.stack([curve[n] for curve in self._curves]) for n in names}
-
-
-def _check_finite(train_loss: NDArray[np.float64], epoch: int, learning_rate: float) -> None:
-    if not np.isfinite(train_loss).all():
-        raise TrainingError(
-            f"training diverged: the loss is not a finite number in epoch {epoch}, at steps of "
-            f"rate {learning_rate:g}; use a lower learning_rate"
-        )
 
 
 def _chunks(task: Task, pool: Pool) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from joblib import cpu_count
 from kd_mlflow.errors import ClusterError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to appear."""
@@ -89,17 +89,16 @@ class Cluster:
         left = list(calls)
         while left:
             sent = self._client.scatter(self._shared, broadcast=True, hash=False)
-            made = {self._submit(sent, *call): call for call in left}
+            made = {}
+            for call, given, named in left:
+                own = (sent if each is self._shared else each for each in given)
+                made[self._client.submit(call, *own, **named, pure=False)] = call, given, named
             left = []
             for future in as_completed(made, loop=self._client.loop):
                 if future.cancelled():
                     left.append(made[future])
                 else:
                     yield future.result()
-
-    def _submit(self, sent: Future, call: Any, given: tuple[Any, ...], named: Any) -> Future:
-        given = tuple(sent if each is self._shared else each for each in given)
-        return self._client.submit(call, *given, **named, pure=False)
 
 
 Pool = Threads | Cluster

@@ -159,20 +159,19 @@ def class_table(scores: Sequence[ClassScores]) -> str:
     return markdown_table(["class", "test rows", "recall, 95 %", "precision, 95 %"], rows)
 
 
-def range_text(column: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
+def range_text(sent: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
     """Say what the training rows held of a column: its range, or its categories.
 
     ``categories`` are listed at most, each cut to so many characters.
     """
+    column = sent.column
     if column.kind == "boolean":
         return "true, false"
     if column.kind == "category":
         names = [one_line(name, length) for name in column.categories[:categories]]
         more = len(column.categories) - len(names)
         return ", ".join([*names, *([f"and {more:,} more"] if more else [])]) or "no value"
-    if not column.least:
-        return "no value"
-    return column.least if column.least == column.largest else f"{column.least} to {column.largest}"
+    return " to ".join(dict.fromkeys(sent.texts)) or "no value"
 
 
 def gaps_text(column: SentColumn) -> str:
@@ -187,9 +186,9 @@ def gaps_text(column: SentColumn) -> str:
 def sent_table(schema: CallerSchema) -> str:
     """The columns that a caller sends as a Markdown table, the first ones of many."""
     lines = ["| column | takes | in training | empty |", "|---|---|---|---|"]
-    for column in schema.columns[:CARD_COLUMNS]:
-        held = safe(range_text(column, CARD_CATEGORIES, 16), 70)
-        cells = [safe(column.name, 30), KINDS[column.kind], held, gaps_text(column)]
+    for sent in schema.columns[:CARD_COLUMNS]:
+        held = safe(range_text(sent, CARD_CATEGORIES, 16), 70)
+        cells = [safe(sent.column.name, 30), KINDS[sent.column.kind], held, gaps_text(sent)]
         line = f"| {' | '.join(cells)} |"
         if sum(map(len, lines)) + len(line) > CARD_TABLE:
             break
@@ -275,8 +274,8 @@ def importances(evidence: Evidence) -> dict[str, Any]:
 def sent(schema: CallerSchema) -> dict[str, Any]:
     """What a caller must send: a line per column, the first ones of many unfolded."""
     rows = [
-        (column.name, KINDS[column.kind], range_text(column), gaps_text(column), column.filled)
-        for column in schema.columns[:LISTED_COLUMNS]
+        (each.column.name, KINDS[each.column.kind], range_text(each), gaps_text(each), each.filled)
+        for each in schema.columns[:LISTED_COLUMNS]
     ]
     return {
         "rows": rows[:OPEN_COLUMNS],

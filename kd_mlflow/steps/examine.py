@@ -31,10 +31,9 @@ from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.registry.versions import ModelVersion
 from kd_mlflow.serving.scoring import decided, text_of
 from kd_mlflow.table.dataset import Dataset, Identity, read_dataset
-from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.groups import group_hashes
 from kd_mlflow.table.hashing import distinct_rows, row_hashes
-from kd_mlflow.table.sources import FRAME
+from kd_mlflow.table.sources import FRAME, is_csv
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.runs import Run, Tracker
 from kd_mlflow.tracking.saved_model import files_digest

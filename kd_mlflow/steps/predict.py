@@ -21,8 +21,8 @@ from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.report.command_results import PredictResult
 from kd_mlflow.steps.work import Listener
 from kd_mlflow.table.encoding import Encoding
-from kd_mlflow.table.files import is_csv
 from kd_mlflow.table.scored import Part, scored_file, table_parts
+from kd_mlflow.table.sources import is_csv
 from kd_mlflow.tracking.runs import Tracker
 
 PREDICTION, NAME, VERSION = "prediction", "model_name", "model_version"

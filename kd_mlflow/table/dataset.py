@@ -235,8 +235,7 @@ class Dataset:
 
     def labels(self, side: str) -> Ints:
         """Class numbers of one side.  Shape: (n,)."""
-        labels: Ints = self.table.labels[getattr(self.split, side)]
-        return labels
+        return np.asarray(self.table.labels[getattr(self.split, side)])
 
     def sides(self) -> Sides:
         """The rows of each side as tables of their own."""

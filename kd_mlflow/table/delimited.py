@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,17 @@ import pyarrow as pa
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS
-from kd_mlflow.table import numerals
+from kd_mlflow.table import layout, numerals
 from kd_mlflow.table.kinds import option_of
-from kd_mlflow.table.layout import (
-    Layout,
-    TextEncoding,
-    find_layout,
-    first_encoding,
-    guessed_encoding,
-)
+from kd_mlflow.table.layout import Layout, TextEncoding
 
 _log = logging.getLogger(__name__)
 
-FIRST_ROWS = 2000
-"""Rows that mostly show a decimal comma, so that few are looked at twice."""
-
 WHOLE = sys.maxsize
 """Rows of a part that is the whole file."""
+
+FIRST_ROWS = 2000
+"""Rows that mostly show a decimal comma, so that few are looked at twice."""
 
 ROWS_AT_ONCE = 1 << 18
 """Columns that are read again come in such parts, or a large file would be in memory twice."""
@@ -49,7 +42,13 @@ ONLY_EMPTY: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
 KINDS = {"i": "number", "u": "number", "f": "number", "b": "truth", "O": "truth"}
 """What a part's column holds by its type, with gaps too; a column of several is text."""
 
-GUESSES = {"cp1252": "Windows-1252 (cp1252)", "latin-1": "Latin-1"}
+GUESSED = "no UTF-8, its encoding was guessed: {}{{}}; save it as UTF-8 if texts look wrong"
+GUESSES = {
+    "utf-8-sig": "read as UTF-8 with mistakes in it{}",
+    "cp1252": GUESSED.format("Windows-1252 (cp1252)"),
+    "latin-1": GUESSED.format("Latin-1"),
+}
+"""What is said of each encoding that is guessed, and of the characters that are lost."""
 
 UNREADABLE = (
     pd.errors.ParserError,
@@ -62,82 +61,36 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class DelimitedFile:
-    """A CSV file whose layout is known."""
-
-    path: Path
-    layout: Layout
-
-    def parts(self, at_once: int, **options: Any) -> Iterator[pd.DataFrame]:
-        """Read some rows at a time; never shift or cut a row.
-
-        pandas reads floats exactly from 3.1 on, a decimal comma or not.
-        """
-        parts = pd.read_csv(
-            self.path,
-            encoding=self.layout.encoding.name,
-            encoding_errors=self.layout.encoding.errors,
-            sep=self.layout.separator,
-            names=self.layout.names,
-            header=0,
-            index_col=False,
-            low_memory=False,
-            chunksize=at_once,
-            **options,
-        )
-        with parts:
-            while True:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", pd.errors.ParserWarning)
-                    part = next(parts, None)
-                if part is None:
-                    return
-                yield part
-                del part  # or two large ones would be in memory
-
-    def texts(self, names: list[str], **options: Any) -> pd.DataFrame:
-        """Read some columns again, as they are written."""
-        return pd.concat(self.parts(ROWS_AT_ONCE, usecols=names, dtype=str, **options))
-
-
-@dataclass(frozen=True)
 class DelimitedParts:
     """A CSV file that was looked through, read some rows at a time.
 
-    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others. A part
-    that is the whole file was read by looking: ``whole``.
+    ``texts`` are its columns of text, ``decimal`` is its decimal mark, ``marks`` are others.
     """
 
-    file: DelimitedFile
+    file: Layout
     at_once: int
     rows: int
     columns: list[str]
     texts: list[str]
     decimal: str
     marks: numerals.Marks
-    whole: pd.DataFrame | None = None
 
-    def read(
-        self, names: Sequence[str], *, texts: Collection[str], literal: Collection[str]
-    ) -> Iterator[pd.DataFrame]:
+    def read(self, names: Sequence[str], texts: Mapping[str, bool]) -> Iterator[pd.DataFrame]:
         """Some columns, each of the type that the whole file says.
 
-        ``texts`` stay as they are written, in those that are ``literal`` NA is a text too.
+        ``texts`` stay as they are written; where it is true NA is a text too.
         """
-        told, marks = {*texts, *literal}, self.marks
-        asked = names if self.whole is None else [name for name in names if name in told]
+        marks = self.marks
         options = {
-            "usecols": asked,
+            "usecols": names,
             "decimal": self.decimal,
-            "dtype": {name: str for name in asked if name in {*told, *self.texts}},
+            "dtype": {name: str for name in names if name in {*texts, *self.texts}},
             "keep_default_na": False,
-            "na_values": {n: [""] if n in literal else sorted(GAP_TEXTS) for n in asked},
+            "na_values": {n: [""] if texts.get(n) else sorted(GAP_TEXTS) for n in names},
         }
-        numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in told}
-        pointed = [n for n in marks.pointed if n in names and n not in literal]
-        for part in self.file.parts(self.at_once, **options) if asked else [pd.DataFrame()]:
-            if self.whole is not None:
-                part = self.whole[list(names)].assign(**{name: part[name] for name in asked})
+        numbers = {n: m for n, m in marks.numbers.items() if n in names and n not in texts}
+        pointed = [n for n in marks.pointed if n in names and not texts.get(n)]
+        for part in self.file.parts(self.at_once, **options):
             numerals.use_marks(part, numbers, pointed, self.decimal)
             yield part
 
@@ -155,109 +108,86 @@ def delimited_parts(path: Path, at_once: int, *, separator: str, decimal: str) -
     """
 
     def read(encoding: TextEncoding) -> DelimitedParts:
-        file = DelimitedFile(path, find_layout(path, encoding, separator))
-        return _look(file, at_once, separator, decimal)
+        return _look(layout.find_layout(path, encoding, separator), at_once, separator, decimal)
 
     try:
-        encoding = first_encoding(path)
+        encoding = layout.first_encoding(path)
         try:
             return read(encoding)
         except UnicodeError:  # a half letter of UTF-16, or no UTF-8
             if encoding.name != "utf-8-sig":
                 raise DataError(f"not a text file in UTF-8 or UTF-16: {path}") from None
-        encoding, lost = guessed_encoding(path)
+        encoding, lost = layout.guessed_encoding(path)
         found = read(encoding)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
     told = f"; {lost:,} of its characters are lost" if lost else ""
-    if encoding.errors == "replace":
-        _log.warning("%s: read as UTF-8 with mistakes in it%s", path.name, told)
-    else:
-        _log.warning(
-            "%s: no UTF-8, its encoding was guessed: %s%s; save it as UTF-8 if texts look wrong",
-            path.name,
-            GUESSES[encoding.name],
-            told,
-        )
+    _log.warning("%s: %s", path.name, GUESSES[encoding.name].format(told))
     return found
 
 
 def read_delimited(
-    path: Path,
-    separator: str = "",
-    decimal: str = "",
-    texts: Collection[str] = (),
-    literal: Collection[str] = (),
+    path: Path, texts: Mapping[str, bool], separator: str = "", decimal: str = ""
 ) -> pd.DataFrame:
     """Read all of a CSV file, as ``delimited_parts`` says; large whole numbers stay exact.
 
     Columns named in ``texts`` stay text where all of it could be read as numbers or truth values;
-    in those that are ``literal`` only an empty cell is a gap, not NA. A line in the log says which
+    where it is true only an empty cell is a gap, not NA. A line in the log says which
     cells may have been misread.
     Raises DataError for a file that is no text, or that has rows longer than its header.
     """
     parts = delimited_parts(path, WHOLE, separator=separator, decimal=decimal)
-    (frame,) = parts.read(parts.columns, texts=texts, literal=literal)
+    (frame,) = parts.read(parts.columns, texts)
     for look in (_read_large, _tell_codes, _tell_gap_words):
-        look(frame, parts.file, {*texts, *literal})
+        look(frame, parts.file, texts)
     return frame
 
 
-def _look(file: DelimitedFile, at_once: int, separator: str, decimal: str) -> DelimitedParts:
+def _look(file: Layout, at_once: int, separator: str, decimal: str) -> DelimitedParts:
     """Find what only the whole file says: which columns are text, and the marks in numbers.
 
     Where a column of text can only be of decimal commas, all are read with a comma.
     """
-    mark = decimal or "."
-    rows, columns, texts, whole = _columns(file, at_once, mark)
-    marks, pointed = numerals.Marks(), texts
-    if texts and (decimal or file.layout.separator != ","):
+    mark, marks = decimal or ".", numerals.Marks()
+    rows, columns, texts = _columns(file, mark)
+    if texts and (decimal or file.separator != ","):
+        pointed = texts
         for most in (FIRST_ROWS, None):
-            kinds = _kinds_of_text(file, pointed, at_once, most)
+            kinds = _kinds_of_text(file, pointed, most)
             if not decimal and (certain := numerals.decimal_commas(kinds)):
-                *_, left, other = _columns(file, at_once, ",")
+                *_, left = _columns(file, ",")
                 if most is None or not set(certain) <= set(left):
-                    mark, texts, whole = ",", left, other
-                    kinds = _kinds_of_text(file, texts, at_once, None)
+                    mark, texts, kinds = ",", left, _kinds_of_text(file, left)
                     break
         marks = numerals.find_marks(kinds, mark, given=bool(decimal))
         marks.decimal_comma += [name for name in pointed if name not in texts]
-    _say_what_was_found(file.path.name, "," if separator else file.layout.separator, marks)
-    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks, whole)
+    _say_what_was_found(file.path.name, "," if separator else file.separator, marks)
+    return DelimitedParts(file, at_once, rows, columns, texts, mark, marks)
 
 
-def _columns(
-    file: DelimitedFile, at_once: int, decimal: str
-) -> tuple[int, list[str], list[str], pd.DataFrame | None]:
+def _columns(file: Layout, decimal: str) -> tuple[int, list[str], list[str]]:
     """How many rows a file has, its columns, and those that are text with a decimal mark.
 
-    Empty columns without a name are left out: separators that end each line. Last comes the part
-    that is the whole file, if that was asked for.
+    Empty columns without a name are left out: separators that end each line.
     """
-    rows, kinds, whole = 0, {name: set[str]() for name in file.layout.names}, None
-    for part in file.parts(at_once, decimal=decimal):
+    rows, kinds = 0, {name: set[str]() for name in file.names}
+    for part in file.parts(ROWS_AT_ONCE, decimal=decimal):
         rows += len(part)
         for name, held in kinds.items():
             if not part[name].isna().all():
                 dtype = part[name].dtype
                 held.add("text" if isinstance(dtype, pd.StringDtype) else KINDS[dtype.kind])
-        whole = part if at_once == WHOLE else None
-        del part
-    columns = [name for name, held in kinds.items() if held or name not in file.layout.blank]
+    columns = [name for name, held in kinds.items() if held or name not in file.blank]
     texts = [name for name, held in kinds.items() if "text" in held or len(held) > 1]
-    if whole is not None:
-        for name in texts:  # beside numbers of more than 64 bits pandas leaves gaps as texts
-            whole[name] = whole[name].mask(whole[name].isin(GAP_TEXTS))
-    return rows, columns, texts, whole
+    return rows, columns, texts
 
 
 def _kinds_of_text(
-    file: DelimitedFile, names: Sequence[str], at_once: int, most: int | None
+    file: Layout, names: Sequence[str], most: int | None = None
 ) -> dict[str, numerals.Kinds]:
     """What the texts of some columns can be, in so many rows or all."""
     kinds: dict[str, numerals.Kinds] = {name: {} for name in names}
-    options = {"usecols": names, "dtype": str, "nrows": most}
-    for part in file.parts(min(at_once, ROWS_AT_ONCE), **options) if names else ():
+    for part in file.parts(ROWS_AT_ONCE, usecols=names, dtype=str, nrows=most) if names else ():
         for name in names:
             cells = pa.array(part[name], pa.string(), from_pandas=True)
             for kind, (text, count) in numerals.cells_by_kind(cells).items():
@@ -298,12 +228,19 @@ def _say_what_was_found(file: str, separator: str, marks: numerals.Marks) -> Non
         )
 
 
-def _tell_gap_words(frame: pd.DataFrame, file: DelimitedFile, told: Collection[str]) -> None:
+def _texts(file: Layout, names: list[str], **options: Any) -> pd.DataFrame:
+    """Read some columns again, as they are written."""
+    if not names:
+        return pd.DataFrame()
+    return pd.concat(file.parts(ROWS_AT_ONCE, usecols=names, dtype=str, **options))
+
+
+def _tell_gap_words(frame: pd.DataFrame, file: Layout, told: Collection[str]) -> None:
     """Warn of words such as NA that became so many gaps of a text column that they may be meant."""
     texts = frame.select_dtypes(["string", "object"]).columns.difference([*told])
     gaps = frame[texts].isna()
     names = [name for name in texts if gaps[name].mean() >= MANY_GAPS]
-    written = file.texts(names, **ONLY_EMPTY) if names else frame[[]]
+    written = _texts(file, names, **ONLY_EMPTY)
     for name in names:
         words = written[name][gaps[name]].value_counts()
         if words.sum() >= MANY_GAPS * len(frame):
@@ -316,9 +253,9 @@ def _tell_gap_words(frame: pd.DataFrame, file: DelimitedFile, told: Collection[s
             )
 
 
-def _tell_codes(frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str]) -> None:
+def _tell_codes(frame: pd.DataFrame, file: Layout, texts: Collection[str]) -> None:
     """Warn of numbers that are written as codes, with zeros ahead."""
-    for name in file.layout.codes:
+    for name in file.codes:
         if name in frame and name not in texts and pd.api.types.is_numeric_dtype(frame[name]):
             _log.warning(
                 "column %r: written with zeros ahead, such as 007, and read as numbers; "
@@ -328,11 +265,11 @@ def _tell_codes(frame: pd.DataFrame, file: DelimitedFile, texts: Collection[str]
             )
 
 
-def _read_large(frame: pd.DataFrame, file: DelimitedFile, told: Collection[str]) -> None:
+def _read_large(frame: pd.DataFrame, file: Layout, told: Collection[str]) -> None:
     """Read large whole numbers beside gaps again, in place: pandas rounds them to float64."""
     others = [name for name in frame.columns if name not in told]
     names = [name for name in others if numerals.may_be_rounded(frame[name])]
-    texts = file.texts(names) if names else frame[[]]
+    texts = _texts(file, names)
     for name in names:
         if (whole := numerals.whole_numbers(pa.array(texts[name], from_pandas=True))) is not None:
             frame[name] = whole

@@ -146,7 +146,9 @@ def _numbers(counts: pd.Series, first: pd.Series) -> Found | None:
         fits = {form: int(some[~np.isnan(values)].sum()) for form, values in read.items()}
         candidates = [form for form in candidates if fits[form] == max(fits.values())]
     whole = [form for form in candidates if not (np.nan_to_num(read[form]) % 1).any()]
-    form = (whole if whole and _is_currency(unit) else candidates)[0]
+    symbol = any(unicodedata.category(mark) == "Sc" for mark in unit)
+    currency = symbol or (len(unit) == 3 and unit.isupper())
+    form = (whole if whole and currency else candidates)[0]
     bare = [BARE.fullmatch(text) is not None for text in counts.index]
     if form.decimal == "." and all(np.array(bare) | np.isnan(read[form])):
         return None
@@ -175,12 +177,6 @@ def _read(texts: Any, form: Form) -> np.ndarray[Any, np.dtype[np.float64]]:
     parts = {name: getattr(form, name) for name in ("unit", "thousands", "decimal")}
     pattern, marks = scoring.number_pattern(**parts)
     return np.array([scoring.undressed(str(text), pattern, marks) for text in texts])
-
-
-def _is_currency(unit: str) -> bool:
-    return any(unicodedata.category(mark) == "Sc" for mark in unit) or (
-        len(unit) == 3 and unit.isupper()
-    )
 
 
 def words(kind: str, form: Form) -> str:

@@ -24,6 +24,12 @@ LEAST_GROUPS = 10
 LEAST_TIMES = 3
 """One to train, one to validate and one to test on."""
 
+ENOUGH = {
+    "group": (LEAST_GROUPS, "groups", "row: name a column that differs"),
+    "time": (LEAST_TIMES, "different values", "row, or of every group: nothing is later"),
+}
+"""How many groups or times there must be, what they are, and where they are all the same."""
+
 
 class GroupSizes(NamedTuple):
     """How many groups there are, and how many rows the largest and the middle one have."""
@@ -71,15 +77,15 @@ def group_hashes(columns: pd.DataFrame, rows: Codes) -> Codes:
     return np.where(hashes == none, rows, hashes)
 
 
-def check_groups(groups: Codes, option: str) -> None:
-    """Raise DataError where there are too few groups to divide."""
-    count = len(np.unique(groups))
-    if count == 1:
-        raise DataError(f"group {option!r} is the same in every row: name a column that differs")
-    if count < LEAST_GROUPS:
+def check_enough(option: str, name: str, values: NDArray[np.generic]) -> None:
+    """Raise DataError where there are too few groups, or times of groups' latest, to divide."""
+    (least, what, everywhere), found = ENOUGH[option], len(np.unique(values))
+    if found == 1:
+        raise DataError(f"{option} {name!r} is the same in every {everywhere}")
+    if found < least:
         raise DataError(
-            f"group {option!r} has {count} groups, too few to train, validate and test on: at "
-            f"least {LEAST_GROUPS} are needed"
+            f"{option} {name!r} has {found} {what}, too few to train, validate and test on: at "
+            f"least {least} are needed"
         )
 
 
@@ -109,20 +115,6 @@ def row_times(column: pd.Series) -> NDArray[np.float64]:
             "(counted from 0); fill it in or remove those rows"
         )
     return times
-
-
-def check_times(times: NDArray[np.float64], name: str) -> None:
-    """Raise DataError where there are too few different times to divide, of groups their latest."""
-    found = len(np.unique(times))
-    if found == 1:
-        raise DataError(
-            f"time {name!r} is the same in every row, or of every group: nothing is later"
-        )
-    if found < LEAST_TIMES:
-        raise DataError(
-            f"time {name!r} has {found} different values, too few to train, validate and test on: "
-            f"at least {LEAST_TIMES} are needed"
-        )
 
 
 def latest_of_group(times: NDArray[np.float64], groups: Codes) -> NDArray[np.float64]:

@@ -57,7 +57,8 @@ def row_hashes(features: pd.DataFrame, *, exact: bool = False) -> Codes:
     """
     total = np.zeros(len(features), dtype=np.uint64)
     for name in features.columns:
-        total += mix_bits(_cells(features[name], exact) ^ _name_hash(str(name)))
+        seed = hashlib.sha256(f"{SPLIT_SEED}:{name}".encode()).digest()[:8]
+        total += mix_bits(_cells(features[name], exact) ^ np.frombuffer(seed, "<u8"))
     return total
 
 
@@ -106,11 +107,6 @@ def table_digest(
     return sha.hexdigest()
 
 
-def _name_hash(name: str) -> np.uint64:
-    seeded = f"{SPLIT_SEED}:{name}".encode()
-    return np.uint64(int.from_bytes(hashlib.sha256(seeded).digest()[:8], "little"))
-
-
 def _cells(series: pd.Series, exact: bool) -> Codes:
     """A code per cell.  Shape: (n,)."""
     kind = series.dtype.kind
@@ -156,30 +152,20 @@ def _object_codes(series: pd.Series, exact: bool) -> Codes:
         raise DataError(
             f"column {series.name!r} holds lists or objects; make values of them"
         ) from None
-    values = list(uniques)
-    codes = np.empty(len(values) + 1, dtype=np.uint64)
-    codes[-1] = GAP
-    moments: dict[int, Any] = {}
-    for i, value in enumerate(values):
-        if isinstance(value, str):
-            text = value.strip()
-            if not exact and text in GAP_TEXTS:
-                codes[i] = GAP
-                continue
-            if NUMBER.fullmatch(text) or text.lower() in TRUTH:
-                codes[i] = _number_code(_number_of(text))
-                continue
-            if ISO_DATE.match(text):
-                moments[i] = text
-        elif isinstance(value, Integral | np.bool_):
-            codes[i] = _number_code(int(value))
+    codes = np.full(len(uniques) + 1, GAP)
+    moments: dict[int, str] = {}
+    for i, value in enumerate(uniques):
+        text = str(value).strip()
+        if isinstance(value, str) and not exact and text in GAP_TEXTS:
             continue
-        elif isinstance(value, Real | Decimal):
-            codes[i] = _number_code(float(value))
+        if (number := _number_of(text if isinstance(value, str) else value)) is not None:
+            codes[i] = _number_code(number)
             continue
-        elif hasattr(value, "isoformat"):
+        codes[i] = _text_code(text)
+        if hasattr(value, "isoformat"):
             moments[i] = value.isoformat()
-        codes[i] = _text_code(str(value).strip())
+        elif isinstance(value, str) and ISO_DATE.match(text):
+            moments[i] = text
     if moments:
         stamps = scoring.timestamps(pd.Series(list(moments.values()), dtype=object))
         known = stamps.notna().to_numpy()
@@ -201,8 +187,12 @@ def _text_code(text: str) -> np.uint64:
     return np.uint64(int.from_bytes(digest, "little")) ^ TEXT
 
 
-def _number_of(text: str) -> float | int:
-    """The number that a text says: an int where it is whole and written so, or a truth value."""
-    if (truth := TRUTH.get(text.lower())) is not None:
-        return truth
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+def _number_of(value: Any) -> float | int | None:
+    """The number that a cell says, if any: an int where it is whole and written so; 1 for true."""
+    if isinstance(value, str):
+        if not NUMBER.fullmatch(value):
+            return TRUTH.get(value.lower())
+        return int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
+    if isinstance(value, Integral | np.bool_):
+        return int(value)
+    return float(value) if isinstance(value, Real | Decimal) else None

@@ -7,13 +7,16 @@ import csv
 import gzip
 import io
 import re
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError
@@ -39,6 +42,12 @@ PARTS = 1 << 20
 CODE = re.compile(r"\s*0\d+\s*", re.ASCII)
 """A number that loses its zeros where it is read as one."""
 
+ONE_COLUMN = (
+    ": its first line must name two or more with comma, semicolon, tab or | between them; give "
+    "separator=... for another character"
+)
+ONE_COLUMN_GIVEN = ", with the given separator {!r}; give the one it has, or none to have it found"
+
 Record = list[str]
 
 
@@ -56,11 +65,39 @@ class Layout:
     ``codes`` are columns that have whole numbers with zeros ahead, such as 007, in the first rows.
     """
 
+    path: Path
     encoding: TextEncoding
     separator: str
     names: list[str]
     blank: list[str]
     codes: list[str]
+
+    def parts(self, at_once: int, **options: Any) -> Iterator[pd.DataFrame]:
+        """Read the file, some rows at a time; never shift or cut a row.
+
+        pandas reads floats exactly from 3.1 on, a decimal comma or not.
+        """
+        parts = pd.read_csv(
+            self.path,
+            encoding=self.encoding.name,
+            encoding_errors=self.encoding.errors,
+            sep=self.separator,
+            names=self.names,
+            header=0,
+            index_col=False,
+            low_memory=False,
+            chunksize=at_once,
+            **options,
+        )
+        with parts:
+            while True:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+                del part  # or two large ones would be in memory
 
 
 def first_encoding(path: Path) -> TextEncoding:
@@ -103,7 +140,10 @@ def find_layout(path: Path, encoding: TextEncoding, separator: str = "") -> Layo
     """
     best, records = _best(path, encoding, SEPARATORS.get(separator, separator) or FOUND)
     if len(_without_blank_end(records[0])) < 2:
-        raise _one_column(path, records[0][0], separator)
+        raise DataError(
+            f"{path.name} has one column, {records[0][0][:80]!r}"
+            + (ONE_COLUMN_GIVEN.format(separator) if separator else ONE_COLUMN)
+        )
     if records[1:] and all(len(each) == 1 for each in records[1:]):
         raise DataError(
             f"the header of {path.name} names {len(records[0])} columns and its rows have one "
@@ -118,7 +158,9 @@ def find_layout(path: Path, encoding: TextEncoding, separator: str = "") -> Layo
     codes = [
         name for name, each in zip(names, cells, strict=False) if any(map(CODE.fullmatch, each))
     ]
-    return Layout(encoding=encoding, separator=best, names=names, blank=blank, codes=codes)
+    return Layout(
+        path=path, encoding=encoding, separator=best, names=names, blank=blank, codes=codes
+    )
 
 
 def _best(path: Path, encoding: TextEncoding, separators: str) -> tuple[str, list[Record]]:
@@ -184,15 +226,3 @@ def _fit(records: list[Record]) -> tuple[bool, int, int]:
 
 def _without_blank_end(record: Record) -> Record:
     return record[: max((i for i, cell in enumerate(record, 1) if cell), default=0)]
-
-
-def _one_column(path: Path, name: str, separator: str) -> DataError:
-    if separator:
-        return DataError(
-            f"{path.name} has one column, {name[:80]!r}, with the given separator {separator!r}; "
-            "give the one it has, or none to have it found"
-        )
-    return DataError(
-        f"{path.name} has one column, {name[:80]!r}: its first line must name two or more with "
-        "comma, semicolon, tab or | between them; give separator=... for another character"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,8 @@ from kd_mlflow.errors import DataError, listed
 from kd_mlflow.table.columns import ColumnReport, column_report, worst_first
 from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.groups import (
-    check_groups,
+    check_enough,
     check_named,
-    check_times,
     column_names,
     group_hashes,
     latest_of_group,
@@ -104,8 +103,8 @@ def describe_columns(
     """
     origin, frame = read_source(data, target, how)
     _check_told(how.told, frame.columns, origin)
-    columns, left_out = _typed_columns(frame.drop(columns=origin.target), how.told, origin)
-    return origin, len(frame), _reports(columns, left_out, how.max_categories)
+    *_, reports = _typed_columns(frame.drop(columns=origin.target), how, origin)
+    return origin, len(frame), reports
 
 
 def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
@@ -116,22 +115,21 @@ def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
     tell_alike(classes, origin.target)
     aside = frame[_aside(origin, frame, group, time)]
     features = frame.drop(columns=[origin.target, *aside.columns])
-    columns, left_out = _typed_columns(features, told, origin)
-    reports = _reports(columns, left_out, how.max_categories)
+    columns, left_out, reports = _typed_columns(features, how, origin)
     hashes = None
     if origin.source not in BUILT_IN:
-        said = features.drop(columns=_told_to_leave(columns, told))
+        said = features.drop(columns=[n for n in columns if told.get(n) == LEAVE_OUT])
         # cells say something else than they look like: 12.5 and $12.50 are one
         otherwise = {n: columns[n].values for n in said.columns if columns[n].form != PLAIN}
         hashes = split_hashes(said.assign(**otherwise))
     groups = times = None
     if group:
         groups = group_hashes(frame[group], split_hashes(features) if hashes is None else hashes)
-        check_groups(groups, ",".join(group))
+        check_enough("group", ",".join(group), groups)
     if time:
         times = row_times(_told(frame[time], told))
         times = times if groups is None else latest_of_group(times, groups)
-        check_times(times, time)
+        check_enough("time", time, times)
     columns = {name: each for name, each in columns.items() if name not in left_out}
     if not columns:
         raise DataError(
@@ -161,28 +159,20 @@ def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
 
 
 def _typed_columns(
-    features: pd.DataFrame, told: Told, origin: Origin
-) -> tuple[dict[str, Typed], dict[str, str]]:
-    """Each column as training takes it, and why some are left out of a file."""
+    features: pd.DataFrame, how: Reading, origin: Origin
+) -> tuple[dict[str, Typed], dict[str, str], tuple[ColumnReport, ...]]:
+    """Each column as training takes it, why some are left out of a file, what is said of each."""
+    told, most = how.told, how.max_categories
     columns = {str(name): typed(features[name], told.get(name, "")) for name in features.columns}
-    left_out = dict.fromkeys(_told_to_leave(columns, told), AS_TOLD)
+    left_out = {name: AS_TOLD for name in columns if told.get(name) == LEAVE_OUT}
     if origin.source not in BUILT_IN:
         _check_finite({name: each for name, each in columns.items() if name not in left_out})
         left_out |= _useless(columns, told)
-    return columns, left_out
-
-
-def _told_to_leave(columns: Collection[str], told: Told) -> list[str]:
-    return [name for name in columns if told.get(name) == LEAVE_OUT]
-
-
-def _reports(
-    columns: Mapping[str, Typed], left_out: Mapping[str, str], max_categories: int
-) -> tuple[ColumnReport, ...]:
-    return tuple(
-        column_report(name, each, left_out=left_out.get(name, ""), max_categories=max_categories)
+    reports = (
+        column_report(name, each, left_out=left_out.get(name, ""), max_categories=most)
         for name, each in columns.items()
     )
+    return columns, left_out, tuple(reports)
 
 
 def _told(series: pd.Series, told: Told) -> pd.Series:

@@ -15,9 +15,6 @@ import pyarrow.compute as pc
 THOUSANDS = {",": ".", ".": ","}
 """The mark between thousands by the decimal mark: 1.234,56 and 1,234.56."""
 
-FIRST = 1000
-"""So many cells tell a column of words, without a look at the others."""
-
 NEARLY_ALL = 0.95
 """Share of numbers from which a column that stays text is worth a warning."""
 
@@ -106,12 +103,16 @@ def use_marks(
     frame: pd.DataFrame, numbers: Mapping[str, str], pointed: Sequence[str], decimal: str
 ) -> None:
     """Read columns of text by the marks that were found in the whole of them, in place."""
-    for name, mark in numbers.items():
-        texts = pa.array(frame[name], from_pandas=True)
-        frame[name] = _numbers(texts, mark).set_axis(frame.index)
-    for name in pointed:
-        texts = pa.array(frame[name], from_pandas=True)
-        frame[name] = _with_points(texts, decimal).set_axis(frame.index)
+    for name in (*numbers, *pointed):
+        mark, texts = numbers.get(name, decimal), pa.array(frame[name], from_pandas=True)
+        plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[mark], "")
+        plain = pc.replace_substring(plain, mark, ".")
+        if name in numbers:
+            read = _numbers(plain)
+        else:  # who reads on knows no other mark than a point
+            number = pc.match_substring_regex(texts, NUMBERS[mark])
+            read = pc.if_else(number, plain, texts).to_pandas(types_mapper=TEXT)
+        frame[name] = read.set_axis(frame.index)
 
 
 def cells_by_kind(texts: pa.Array) -> Kinds:
@@ -146,31 +147,14 @@ def _numbers_among(kinds: Kinds) -> Kinds:
     return numbers if count >= NEARLY_ALL * of else kinds
 
 
-def _with_points(texts: pa.Array, decimal: str) -> pd.Series:
-    """Write the numbers among texts with a decimal point: who reads on knows no other mark."""
-    plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[decimal], "")
-    plain = pc.replace_substring(plain, decimal, ".")
-    number = pc.match_substring_regex(texts, NUMBERS[decimal])
-    series: pd.Series = pc.if_else(number, plain, texts).to_pandas(types_mapper=TEXT)
-    return series
-
-
 def _all_match(texts: pa.Array, pattern: str) -> bool:
-    """Whether each text of a column has a pattern; the first ones mostly tell."""
-    return all(
-        pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py()
-        for part in (texts.slice(0, FIRST), texts)
-    )
+    return bool(pc.all(pc.match_substring_regex(texts, pattern), min_count=0).as_py())
 
 
-def _numbers(texts: pa.Array, decimal: str) -> pd.Series:
+def _numbers(plain: pa.Array) -> pd.Series:
     """Numbers from text, exact: whole ones where none has a decimal mark."""
-    plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[decimal], "")
-    plain = pc.replace_substring(plain, decimal, ".")
-    if (whole := whole_numbers(plain)) is not None:
-        return whole
-    series: pd.Series = pc.cast(plain, pa.float64()).to_pandas()
-    return series
+    whole = whole_numbers(plain)
+    return exact(pc.cast(plain, pa.float64())) if whole is None else whole
 
 
 def whole_numbers(texts: pa.Array) -> pd.Series | None:

@@ -69,15 +69,11 @@ class Profile:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
         """Rebuild a profile from its JSON document."""
-        return cls(
-            classes=tuple(document["classes"]),
-            columns=tuple(
-                ColumnProfile(
-                    name=each["name"], edges=tuple(each["edges"]), counts=tuple(each["counts"])
-                )
-                for each in document["columns"]
-            ),
+        columns = tuple(
+            ColumnProfile(name=c["name"], edges=tuple(c["edges"]), counts=tuple(c["counts"]))
+            for c in document["columns"]
         )
+        return cls(classes=tuple(document["classes"]), columns=columns)
 
 
 def fit_profile(features: pd.DataFrame, labels: NDArray[np.int64], encoding: Encoding) -> Profile:
@@ -159,64 +155,74 @@ def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> C
         codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
         places = np.where(codes == scoring.MISSING, GAP, codes)
         return np.where(codes == scoring.OTHER, FIRST_BIN, places)
-    if column.kind == "boolean":
-        values = scoring.encode_column(series, asdict(column)).astype(np.float64)
-        return np.where(np.isnan(values), GAP, np.nan_to_num(values) + FIRST_BIN).astype(int)
     values = column_values(series, column)
-    found = np.searchsorted(np.array(edges), values, side="left")
-    return np.where(np.isnan(values), GAP, found + FIRST_BIN)
+    found = values if column.kind == "boolean" else np.searchsorted(np.array(edges), values)
+    return np.where(np.isnan(values), GAP, found + FIRST_BIN).astype(np.int64)
 
 
 def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
-    """A column of numbers or dates as float64, dates as days since its origin; gaps are NaN.
-
-    Shape: (n,).
-    """
+    """A column as float64, dates as days since its origin; gaps are NaN.  Shape: (n,)."""
     if column.kind == "numeric":
         return scoring.numbers(series, asdict(column))
     return scoring.encode_column(series, asdict(column)).astype(np.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SentColumn:
-    """What one column takes, and what its training rows held.
+    """What one column takes, and what its training rows held."""
 
-    ``least`` and ``largest`` are texts for people, ``low`` and ``high`` the values themselves: a
-    number's as it is sent, a date's in ISO 8601; None where no training row had a value. ``gaps``
-    is the share of training rows without a value, None where it is not known any more. ``filled``
-    says what the model takes an empty value for where training had none.
-    """
+    column: Column
+    seen: ColumnProfile
 
-    name: str
-    kind: str
-    gaps: float | None
-    filled: str
-    low: float | str | None = None
-    high: float | str | None = None
-    least: str = ""
-    largest: str = ""
-    categories: tuple[str, ...] = ()
-    gap_texts: tuple[str, ...] = ()
-    form: str = ""
+    @property
+    def gaps(self) -> float | None:
+        """The share of training rows without a value, None where it is not known any more."""
+        rows = sum(self.seen.counts)
+        return self.seen.counts[GAP] / rows if rows else None
+
+    @property
+    def ends(self) -> list[float]:
+        """The least number and the largest, of dates in days; none where no row had a value."""
+        edges = self.seen.edges
+        return [float(np.nextafter(edges[0], np.inf)), edges[-1]] if edges else []
+
+    @property
+    def texts(self) -> list[str]:
+        """The same for people; a date's are in ISO 8601."""
+        return [value_text(end, self.column) for end in self.ends]
+
+    @property
+    def filled(self) -> str:
+        """What the model takes an empty value for."""
+        column = self.column
+        if column.kind == "category":
+            known = scoring.MISSING in column.codes
+            return "a category of its own" if known else "no category"
+        if column.kind == "boolean":
+            middle = "true" if column.median >= 0.5 else "false"
+        else:
+            middle = value_text(column.median + column.offset, column)
+        return f"{middle}, and known to be empty" if column.indicator else middle
 
     def to_dict(self) -> dict[str, Any]:
         """The column's part of the JSON document: what applies to its kind."""
+        column, form, none = self.column, self.column.form, [None, None]
         held: dict[str, dict[str, Any]] = {
-            "numeric": {"range_in_training": [self.low, self.high]},
-            "date": {"format": DATES, "range_in_training": [self.low, self.high]},
+            "numeric": {"range_in_training": self.ends or none},
+            "date": {"format": DATES, "range_in_training": self.texts or none},
             "boolean": {"values": [False, True]},
-            "category": {"categories": list(self.categories), "others": "taken as one category"},
+            "category": {"categories": list(column.categories), "others": "taken as one category"},
         }
         return {
-            "name": self.name,
-            "kind": self.kind,
+            "name": column.name,
+            "kind": column.kind,
             "required": True,
             "may_be_empty": True,
             "share_empty_in_training": self.gaps,
             "empty_is_taken_for": self.filled,
-            **({"texts_taken_for_empty": list(self.gap_texts)} if self.gap_texts else {}),
-            **({"texts_are": self.form} if self.form else {}),
-            **held[self.kind],
+            **({"texts_taken_for_empty": list(column.gap_texts)} if column.gap_texts else {}),
+            **({"texts_are": words(column.kind, form)} if form != PLAIN else {}),
+            **held[column.kind],
         }
 
 
@@ -242,44 +248,5 @@ class CallerSchema:
 def caller_schema(encoding: Encoding, profile: Profile) -> CallerSchema:
     """Put together what encoding and profile know of the columns."""
     pairs = zip(encoding.columns, profile.columns, strict=True)
-    return CallerSchema(
-        target=encoding.target,
-        classes=encoding.classes,
-        columns=tuple(_sent(column, seen) for column, seen in pairs),
-    )
-
-
-def _sent(column: Column, seen: ColumnProfile) -> SentColumn:
-    rows = sum(seen.counts)
-    low: float | str | None = None
-    high: float | str | None = None
-    least = largest = ""
-    if seen.edges:
-        ends = float(np.nextafter(seen.edges[0], np.inf)), seen.edges[-1]
-        least, largest = (value_text(end, column) for end in ends)
-        low, high = (least, largest) if column.kind == "date" else ends
-    return SentColumn(
-        name=column.name,
-        kind=column.kind,
-        gaps=seen.counts[GAP] / rows if rows else None,
-        filled=_filled(column),
-        low=low,
-        high=high,
-        least=least,
-        largest=largest,
-        categories=column.categories,
-        gap_texts=column.gap_texts,
-        form=words(column.kind, column.form) if column.form != PLAIN else "",
-    )
-
-
-def _filled(column: Column) -> str:
-    """What an empty value is to the model."""
-    if column.kind == "category":
-        known = scoring.MISSING in column.codes
-        return "a category of its own" if known else "no category"
-    if column.kind == "boolean":
-        middle = "true" if column.median >= 0.5 else "false"
-    else:
-        middle = value_text(column.median + column.offset, column)
-    return f"{middle}, and known to be empty" if column.indicator else middle
+    columns = tuple(SentColumn(column, seen) for column, seen in pairs)
+    return CallerSchema(target=encoding.target, classes=encoding.classes, columns=columns)

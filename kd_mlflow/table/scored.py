@@ -22,21 +22,14 @@ from pyarrow import csv, parquet
 from kd_mlflow.config.groups import TableOptions
 from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
+from kd_mlflow.table import sources
 from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
-from kd_mlflow.table.files import (
-    PARQUET,
-    check_columns,
-    is_csv,
-    refuse_csv_options,
-    with_named_index,
-)
 from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
-from kd_mlflow.table.sources import BUILT_IN, Origin, existing_file, open_source
 
 PART_ROWS, PART_VALUES = 1 << 16, 1 << 23
 """Most rows of a part, and most values of one of many columns: bounds what it takes of memory."""
@@ -103,12 +96,12 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    texts, literal = _as_written(encoding.columns if encoding else ())
+    texts = _as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
-        literal.append(options.target)
-    origin, frame = open_source(options.data, options.separator, options.decimal, texts, literal)
+        texts[options.target] = True
+    origin, frame = sources.open_source(options.data, options.separator, options.decimal, texts)
     target = options.target or origin.target
-    check_columns(frame, origin.name, target)
+    sources.check_columns(frame, origin.name, target)
     return ScoredRows(
         name=origin.name,
         source=origin.source,
@@ -119,10 +112,10 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     )
 
 
-def _as_written(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
-    """Columns of a CSV file that stay as they are written, and those in which NA is a text."""
-    texts = [column.name for column in columns if reads_texts(asdict(column))]
-    return texts, [column.name for column in columns if column.form.literal]
+def _as_written(columns: Sequence[Column]) -> dict[str, bool]:
+    """Columns of a CSV file that stay as they are written, and whether NA is a text in each."""
+    written = (c for c in columns if c.form.literal or reads_texts(asdict(c)))
+    return {column.name: column.form.literal for column in written}
 
 
 @dataclass(frozen=True)
@@ -152,19 +145,22 @@ def table_parts(data: Any, encoding: Encoding, keep: str, **marks: str) -> Table
 
     ``keep`` are the names of columns with commas. Raises DataError for whatever is wrong with it.
     """
-    if not isinstance(data, str | Path) or data in BUILT_IN:
-        table = _of_frame(*open_source(data, **marks), encoding, keep)
-    elif is_csv(path := existing_file(data)):
+    if not isinstance(data, str | Path) or data in sources.BUILT_IN:
+        found = sources.open_source(data, marks["separator"], marks["decimal"])
+        table = _of_frame(*found, encoding, keep)
+    elif sources.is_csv(path := sources.existing_file(data)):
         table = _of_csv(path, encoding, keep, marks)
     else:
-        refuse_csv_options(path.name, **marks)
+        sources.refuse_csv_options(path.name, **marks)
         table = _of_parquet(path, encoding, keep)
     if not table.rows:
         raise DataError(f"{table.name} has a header and no rows")
     return table
 
 
-def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str) -> TableParts:
+def _of_frame(
+    origin: sources.Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
+) -> TableParts:
     needed, kept = _columns(origin.name, list(frame.columns), encoding, keep)
     step = part_rows(len(needed))
 
@@ -177,13 +173,12 @@ def _of_frame(origin: Origin, frame: pd.DataFrame, encoding: Encoding, keep: str
 
 
 def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) -> TableParts:
-    texts, literal = _as_written(encoding.columns)
     step = part_rows(len(encoding.columns))
     parts = delimited_parts(path, step, **marks)
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 
     def read() -> Iterator[Part]:
-        features = parts.read(needed, texts=texts, literal=literal)
+        features = parts.read(needed, _as_written(encoding.columns))
         if not kept:
             yield from ((frame, _arrow(frame[[]])) for frame in features)
             return
@@ -205,7 +200,7 @@ def _of_parquet(path: Path, encoding: Encoding, keep: str) -> TableParts:
         start, names = 0, list(dict.fromkeys((*needed, *kept)))
         try:
             for table in _whole_parts(file.iter_batches(step, columns=names), step):
-                frame = with_named_index(table.select(needed).to_pandas(), path.name)
+                frame = sources.with_named_index(table.select(needed).to_pandas(), path.name)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame, table.select(kept).replace_schema_metadata()
@@ -264,7 +259,7 @@ def scored_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     schemas: list[pa.Schema] = []
     writers: list[csv.CSVWriter | parquet.ParquetWriter] = []
-    make = parquet.ParquetWriter if path.suffix.lower() in PARQUET else csv.CSVWriter
+    make = parquet.ParquetWriter if path.suffix.lower() in sources.PARQUET else csv.CSVWriter
 
     def write(part: pa.Table) -> None:
         with _written(path):
