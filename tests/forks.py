@@ -87,6 +87,10 @@ def _serve_in_place() -> None:
     import mlflow.server
 
     def instead(command: list[str], *, extra_env: dict[str, str], **_: object) -> None:
+        if "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY" in os.environ:
+            from mlflow.store.model_registry.dbmodels.models import SqlWebhook
+
+            SqlWebhook.__table__.c.secret.type.__init__()  # it took a key as it was imported
         _run(tuple(command[2:]), ".", os.environ | extra_env)
 
     mlflow.server._exec_cmd = instead
