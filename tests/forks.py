@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,8 @@ def _become(
             os.dup2(file.fileno(), stream.fileno())
     if words[:2] == ("mlflow", "server"):
         _serve_in_place()
+    if words[:3] == ("mlflow", "models", "serve"):
+        _score_in_place()
     if words[:2] == ("mlflow", "run") and without:
         _fork_for_project()
     try:
@@ -94,6 +97,18 @@ def _serve_in_place() -> None:
         _run(tuple(command[2:]), ".", os.environ | extra_env)
 
     mlflow.server._exec_cmd = instead
+
+
+def _score_in_place() -> None:
+    """Let ``mlflow models serve`` be the server itself too."""
+    import mlflow.pyfunc.backend
+
+    def instead(bash: list[str], *, env: dict[str, str], **_: object) -> None:
+        exec_, *words = shlex.split(bash[-1])
+        assert exec_ == "exec"
+        _run(words, ".", env)
+
+    mlflow.pyfunc.backend.subprocess = SimpleNamespace(Popen=instead)
 
 
 def _fork_for_project() -> None:
