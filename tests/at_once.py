@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -73,7 +74,10 @@ if __name__ == "__main__":
     import pytest
     from shorter import PARTS, leave_out
 
+    gc.disable()
     leave_out(pytest.MonkeyPatch(), *PARTS)  # eight clean processes would import for a minute
+    gc.freeze()  # what that imported no process walks, again and again and as it ends
+    gc.enable()
     function, *words = sys.argv[1:]
     fork = multiprocessing.get_context("fork")  # imports are the parent's
     ALL_HERE = fork.Barrier(len(words))

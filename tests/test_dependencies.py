@@ -29,8 +29,9 @@ from versions import (
 EXTRAS = tuple(PROJECT["optional-dependencies"])
 
 IMPORT = """
-import importlib, json, multiprocessing, sys
+import gc, importlib, json, multiprocessing, sys
 
+gc.disable()
 refused = set()
 
 class Refuse:
@@ -52,6 +53,7 @@ def failure(case):
 sys.meta_path.insert(0, Refuse())
 owners, runtime, *extras = json.load(sys.stdin)
 failed = [failure(runtime)]
+gc.freeze()
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
     failed += pool.map(failure, extras, chunksize=1)
 print(json.dumps(failed))
