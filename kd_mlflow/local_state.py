@@ -30,8 +30,8 @@ def state_folder(part: str) -> Path:
 
 def private(folder: Path) -> Path:
     """Make a folder that nobody else can look into, and what is missing above it."""
-    for level in (*reversed(folder.parents), folder):
-        if not level.exists():
+    if not folder.exists():
+        for level in (*reversed(folder.parents), folder):
             level.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)

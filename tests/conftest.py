@@ -148,11 +148,14 @@ def use_store(patch: pytest.MonkeyPatch, uri: str, folder: Path) -> None:
 @cache
 def hasten_stores() -> None:
     """Spare MLflow's own stores what they do again and again: see below."""
+    import yaml
     from mlflow.store.db import utils
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy.orm import selectinload
 
+    for name in ("SafeLoader", "SafeDumper"):  # a model's files are read and written by Python
+        setattr(yaml, name, getattr(yaml, f"C{name}", getattr(yaml, name)))
     # all migrations are loaded whenever a store is opened: three quarters of that time
     if known := getattr(utils, "_get_latest_schema_revision", None):
         utils._get_latest_schema_revision = cache(known)

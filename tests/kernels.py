@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from unittest import mock
 
+import forks
 import nbformat
+from jupyter_client.provisioning import local_provisioner
 from mlflow import MlflowClient
 from nbclient import NotebookClient
+from shorter import PARTS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -19,12 +23,7 @@ TIMEOUT_S = 240
 SMALLER = """
 import dataclasses
 
-import pytest
-import shorter
-
 from kd_mlflow import pipeline
-
-shorter.leave_out(pytest.MonkeyPatch(), *shorter.PARTS)
 
 def smaller(step):
     def run(config):
@@ -36,10 +35,19 @@ def smaller(step):
 for name in ("run_teachers", "run_distill", "run_promote"):
     setattr(pipeline, name, smaller(getattr(pipeline, name)))
 """
-"""What a kernel does first where a notebook's steps are to take other options than it says.
+"""What a kernel does first where a notebook's steps are to take other options than it says."""
 
-Pages' figures and the clean process of a promotion have tests of their own.
-"""
+
+class Forked(forks.Forked):
+    """A kernel in a process that has imported the package: what jupyter_client knows of one."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, command: list[str], *, cwd: str, env: dict[str, str], **_: object) -> None:
+        log, without = Path(cwd) / "said", tuple(PARTS)  # these have tests of their own
+        super().__init__(*command[2:], folder=Path(cwd), env=env, log=log, without=without)
+        while os.getpgid(self.pid) != self.pid:  # signals go to that group
+            time.sleep(0.01)
 
 
 def execute(
@@ -47,14 +55,16 @@ def execute(
 ) -> nbformat.NotebookNode:
     """Run every cell in an empty folder against a store; return the notebook with outputs.
 
-    Options are taken by each step that knows them, whatever the cells say. Raises
-    CellExecutionError where a cell fails.
+    Options are taken by each step that knows them, whatever the cells say; the kernel is a fork
+    then, not a Python that is started anew. Raises CellExecutionError where a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
     start = folder / ".ipython" / "profile_default" / "startup"
     start.mkdir(parents=True)
+    start_kernel = local_provisioner.launch_kernel
     if options:
         (start / "smaller.py").write_text(SMALLER.format(options=options))
+        start_kernel = Forked
     environment = {
         "IPYTHONDIR": str(folder / ".ipython"),
         "MLFLOW_TRACKING_URI": uri,
@@ -69,7 +79,10 @@ def execute(
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    with mock.patch.dict(os.environ, environment):
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(local_provisioner, "launch_kernel", start_kernel),
+    ):
         client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

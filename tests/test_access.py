@@ -397,7 +397,7 @@ def test_no_secret_is_written_anywhere(server, folder, tmp_path):
         folder=tmp_path,
         env={**os.environ, **environment(address, user), "KD_MLFLOW_STATE": str(tmp_path)},
         log=tmp_path / "said",
-        without=("drawing", "rehearsal", "timing"),
+        without=("drawing", "rehearsal", "timing", "export"),
     )
     assert main.wait(120) == 0, (tmp_path / "said").read_text()
     files = [*folder.rglob("*"), *tmp_path.rglob("*")]

@@ -173,6 +173,7 @@ def test_production_of_other_origins_is_asked_apart(tmp_path, monkeypatch, model
         model.fit(rows, ["no", "yes", "yes"]),
         tmp_path / "model",
         serialization_format="cloudpickle",
+        pip_requirements=[],  # else MLflow loads it in a process that looks what it imports
     )
     version = ModelVersion("m", "7", 0, source="models:/m-0")
     ask = partial(ask_production, version, tmp_path / "model", rows, ["yes", "no"])

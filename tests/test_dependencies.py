@@ -21,6 +21,7 @@ from versions import (
     conda_lines,
     distributions,
     lines_of,
+    owners_of,
     pinned,
     top_level,
 )
@@ -28,24 +29,39 @@ from versions import (
 EXTRAS = tuple(PROJECT["optional-dependencies"])
 
 IMPORT = """
-import importlib, json, sys
-from importlib.metadata import packages_distributions
+import gc, importlib, json, multiprocessing, sys
 
-declared, paths, names = json.load(sys.stdin)
-owners = packages_distributions().items()
-refused = {module for module, packages in owners if not {*declared} & {*packages}}
+gc.disable()
+refused = set()
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in refused:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-sys.path[:0] = paths
+def failure(case):
+    declared, paths, names = case
+    refused.clear()
+    refused.update(module for module, packages in owners.items() if not {*declared} & {*packages})
+    sys.path[:0] = paths
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except Exception as error:
+        return repr(error)
+
 sys.meta_path.insert(0, Refuse())
-for name in names:
-    importlib.import_module(name)
+owners, runtime, *extras = json.load(sys.stdin)
+failed = [failure(runtime)]
+gc.freeze()
+with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    failed += pool.map(failure, extras, chunksize=1)
+print(json.dumps(failed))
 """
-"""Imports modules as where nothing is installed but what is declared."""
+"""Imports modules as where nothing is installed but what is declared; prints what went wrong.
+
+The runtime's first, alone; then those of each extra, in a fork of that process.
+"""
 
 
 def scripts(folder):
@@ -53,44 +69,52 @@ def scripts(folder):
     return sorted(path.stem for path in (ROOT / folder).glob("*.py"))
 
 
-def imports_with(extra, names, *folders):
-    """Import modules with the runtime and an extra alone; raise with the error of the first."""
-    declared = distributions(closure(extra) | {"kd-mlflow"})
-    given = json.dumps([declared, [str(ROOT / folder) for folder in folders], names])
+IMPORTED = {
+    "": ([name_of(path) for path in MODULES if path.stem != "__main__"], ["."]),
+    "benchmark": (scripts("benchmarks"), [".", "benchmarks", "tests"]),
+    "catboost": (["catboost"], ["."]),
+    "dask": (["distributed"], ["."]),
+    "onnx": (["onnx", "onnxruntime"], ["."]),
+    "server": (["flask_wtf", "psycopg", *scripts("deploy")], [".", "deploy"]),
+    "system-metrics": (["mlflow.system_metrics.system_metrics_monitor"], ["."]),
+    "test": (scripts("tests"), [".", "tests", "benchmarks"]),
+}
+"""What the runtime and each extra are for: modules, and the folders that hold them."""
+
+
+@pytest.fixture(scope="module")
+def failed():
+    """By extra the error of its first module that cannot be imported, or None."""
+    cases = [
+        (
+            distributions(closure(extra) | {"kd-mlflow"}),
+            [f"{ROOT}/{each}" for each in folders],
+            names,
+        )
+        for extra, (names, folders) in IMPORTED.items()
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", IMPORT], input=given, capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", IMPORT],
+        input=json.dumps([owners_of(), *cases]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
-    assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 0, done.stderr
+    return dict(zip(IMPORTED, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
 @pytest.mark.slow
-def test_every_module_imports_with_the_runtime_alone():
+def test_every_module_imports_with_the_runtime_alone(failed):
     """Whoever installs the wheel and nothing else can import all of the package."""
-    imports_with("", [name_of(path) for path in MODULES if path.stem != "__main__"], ".")
+    assert failed[""] is None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("extra", "names", "folders"),
-    [
-        ("benchmark", scripts("benchmarks"), (".", "benchmarks", "tests")),
-        ("catboost", ["catboost"], (".",)),
-        ("dask", ["distributed"], (".",)),
-        ("onnx", ["onnx", "onnxruntime"], (".",)),
-        ("server", ["flask_wtf", "psycopg", *scripts("deploy")], (".", "deploy")),
-        ("system-metrics", ["mlflow.system_metrics.system_metrics_monitor"], (".",)),
-        ("test", scripts("tests"), (".", "tests", "benchmarks")),
-    ],
-)
-def test_an_extra_brings_what_its_files_import(extra, names, folders):
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_brings_what_its_files_import(failed, extra):
     """The runtime and one extra are enough for what the extra is for."""
-    imports_with(extra, names, *folders)
-
-
-def test_every_extra_is_tried():
-    """No extra is without a test of what it brings."""
-    marks = {mark.name: mark.args for mark in test_an_extra_brings_what_its_files_import.pytestmark}
-    assert {case[0] for case in marks["parametrize"][1]} == set(EXTRAS)
+    assert failed[extra] is None
 
 
 def roots(path, *, anywhere):

@@ -35,6 +35,7 @@ BLOCKS = [
     for number, block in enumerate(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S), 1)
 ]
 QUICK = {
+    "recipe": "reference",
     "n_teachers": "2",
     "teacher_epochs": "2",
     "teacher_hidden": "16",

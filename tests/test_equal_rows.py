@@ -142,6 +142,7 @@ def test_an_ensemble_does_not_depend_on_the_order_of_the_rows(rough, dataset, en
 
 
 SHORTER = """
+import gc; gc.disable()
 import pytest, shorter
 shorter.leave_out(pytest.MonkeyPatch(), "drawing", "rehearsal", "timing", "export")
 from kd_mlflow.cli import main

@@ -8,7 +8,6 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
@@ -80,8 +79,6 @@ def too_long(path):
 def test_no_text_is_longer_than_its_database_column(store, tmp_path, caplog, monkeypatch, make):
     """A main on 1,000 classes or 2,000 columns ends, and no text is cut or too long to be kept."""
     monkeypatch.setattr(boosting, "MOST_TREES_ALONE", CLASSES)  # a round of them, not fifteen
-    for name in ("SafeLoader", "SafeDumper"):  # MLflow writes and reads names in YAML by Python
-        monkeypatch.setattr(yaml, name, getattr(yaml, f"C{name}", getattr(yaml, name)))
     caplog.set_level(logging.WARNING, "mlflow")
     result = pipeline.run_main(MainConfig(data=make(), target=LONG, model_name="m" * 256, **QUICK))
     assert result.decision.promoted

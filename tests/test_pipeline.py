@@ -335,10 +335,11 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     dataset = pipeline.read_dataset(finished.config)
     script = (
         "import sys, torch\nfrom pathlib import Path\n"
-        "from kd_mlflow import pipeline\nfrom kd_mlflow.config.groups import DataOptions\n"
+        "from kd_mlflow.config.groups import DataOptions\n"
         "from kd_mlflow.distillation.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
-        "features = pipeline.read_dataset(DataOptions()).features('test')\n"
+        "from kd_mlflow.table.dataset import read_dataset\n"
+        "features = read_dataset(DataOptions()).features('test')\n"
         "torch.save(ensemble.member_logits(features), sys.argv[2])\n"
     )
     subprocess.run(

@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT, TINY, forget_store, use_store
 from mlflow import MlflowClient
 from postgres import postgres
-from served import made_server
+from served import made_server, mlflow_server
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig
@@ -82,7 +82,8 @@ def test_a_backup_brings_production_back(in_use, database, tmp_path, monkeypatch
     shutil.rmtree(tmp_path / "data")
     run(1)
     shell("Upgrades", ACCOUNTS=f"sqlite:///{tmp_path / 'accounts.db'}")(0)
-    with made_server("server-postgres", tmp_path) as address:
+    files = str(tmp_path / "data" / "artifacts")  # as make gives it, which has been seen to start
+    with mlflow_server(uri, tmp_path, "--artifacts-destination", files) as address:
         in_use(address)
         version = MlflowClient().get_model_version_by_alias("kd-student", "production")
         after = mlflow.pyfunc.load_model("models:/kd-student@production").predict(features)

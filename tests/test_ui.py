@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
@@ -53,23 +54,45 @@ def address(finished_main, tmp_path_factory):
         yield address
 
 
-@pytest.fixture
-def page(browser, finished_main, request, pytestconfig):
-    """A page 1,280 pixels wide; if pictures are asked for, of its last state, named as the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.add_init_script(
-        "".join(f"localStorage.setItem({k!r}, {v!r});" for k, v in SETTINGS.items())
-    )
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    yield page
-    if folder := pytestconfig.getoption("screenshots"):
-        folder.mkdir(parents=True, exist_ok=True)
-        page.mouse.move(640, 790)
-        page.wait_for_timeout(1500)
-        page.evaluate(SHORTEN, str(finished_main.folder))
-        page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
+@pytest.fixture(scope="module")
+def opened(browser):
+    """Open a page in a browser that remembers nothing but MLflow's scripts, compiled."""
+    context = browser.new_context()
+
+    @contextmanager
+    def open_page(width):
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 800})
+        page.set_default_timeout(20_000)
+        yield page
+        page.evaluate("localStorage.clear()")
+        page.close()
+
+    yield open_page
     context.close()
+
+
+@pytest.fixture
+def page(opened, finished_main, request, pytestconfig):
+    """A page 1,280 pixels wide; if pictures are asked for, of its last state, named as the test."""
+    with opened(1280) as page:
+        page.add_init_script(
+            "".join(f"localStorage.setItem({k!r}, {v!r});" for k, v in SETTINGS.items())
+        )
+        yield page
+        if folder := pytestconfig.getoption("screenshots"):
+            folder.mkdir(parents=True, exist_ok=True)
+            page.mouse.move(640, 790)
+            page.wait_for_timeout(1500)
+            page.evaluate(SHORTEN, str(finished_main.folder))
+            page.screenshot(path=folder / f"{request.node.name.removeprefix('test_')}.png")
+
+
+@pytest.fixture
+def wide(opened):
+    """A page with room for a table's columns."""
+    with opened(1900) as page:
+        yield page
 
 
 @pytest.fixture
@@ -184,29 +207,25 @@ def test_the_link_that_main_ends_with(browser, address, finished_main):
     own.context.close()
 
 
-def test_the_list_of_pipelines_opens_with_their_metrics(browser, address, finished_main):
+def test_the_list_of_pipelines_opens_with_their_metrics(wide, address, finished_main):
     """The saved view whose link ``main`` prints has each pipeline with its decision and metrics."""
     link = finished_main.result.distill.page.runs
-    own = browser.new_context(viewport={"width": 1900, "height": 800}).new_page()
-    own.goto(f"{address}/{link[link.index('#') :]}")
-    expect(own.get_by_role("link", name="pipeline kd-student best, synthetic")).to_be_visible()
-    expect(own.get_by_text("kd.decision").first).to_be_visible()
-    expect(own.get_by_text("registered_test_accuracy").first).to_be_visible()
-    own.context.close()
+    wide.goto(f"{address}/{link[link.index('#') :]}")
+    expect(wide.get_by_role("link", name="pipeline kd-student best, synthetic")).to_be_visible()
+    expect(wide.get_by_text("kd.decision").first).to_be_visible()
+    expect(wide.get_by_text("registered_test_accuracy").first).to_be_visible()
 
 
-def test_the_list_of_models_opens_with_their_metrics(browser, address, finished_main):
+def test_the_list_of_models_opens_with_their_metrics(wide, address, finished_main):
     """The saved view whose link ``main`` prints has students and baselines, of one run alone."""
     result = finished_main.result.distill
     link = result.page.models
-    own = browser.new_context(viewport={"width": 1900, "height": 800}).new_page()
-    own.goto(f"{address}/{link[link.index('#') :]}")
+    wide.goto(f"{address}/{link[link.index('#') :]}")
     for name in ("student-01", "baseline-02", "strong-01"):
-        expect(own.get_by_role("link", name=name, exact=True)).to_be_visible()
+        expect(wide.get_by_role("link", name=name, exact=True)).to_be_visible()
     for name in ("kd.kind", "kd.registered", "test_log_loss", "test_accuracy", "parameters"):
-        expect(own.get_by_text(name, exact=True).first).to_be_visible()
-    expect(own.get_by_role("link", name="teacher-01")).to_have_count(0)
-    own.context.close()
+        expect(wide.get_by_text(name, exact=True).first).to_be_visible()
+    expect(wide.get_by_role("link", name="teacher-01")).to_have_count(0)
 
 
 def test_run_page(page, address, runs):

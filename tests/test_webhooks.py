@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from conftest import ROOT, copy_store, forget_store, part_of, use_store
 from cryptography.fernet import Fernet
-from served import mlflow_server, started
+from served import mlflow_server
 
 import kd_mlflow as kd
 from kd_mlflow.config.entry_points import PromoteConfig
@@ -73,12 +73,9 @@ def database(finished_main, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(database, receiver, tmp_path_factory):
-    """A tracking server on it that has a webhook for the receiver.
-
-    MLflow reads the key as it is imported: these servers import for themselves.
-    """
+    """A tracking server on it that has a webhook for the receiver."""
     folder = tmp_path_factory.mktemp("server")
-    with mlflow_server(database, folder, start=started, **LOCAL) as address:
+    with mlflow_server(database, folder, **LOCAL) as address:
         client = mlflow.MlflowClient(address)
         client.create_webhook("deploy", receiver[0], ALIASES, secret=SECRET)
         yield address
@@ -147,7 +144,7 @@ def test_without_a_lasting_key_nothing_is_delivered(server, receiver, database, 
     _, received = receiver
     folder = tmp_path_factory.mktemp("another key")
     changed = LOCAL | {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode()}
-    with mlflow_server(database, folder, start=started, **changed) as address:
+    with mlflow_server(database, folder, **changed) as address:
         mlflow.MlflowClient(address).set_registered_model_alias("kd-student", "lost", "1")
         deadline = time.monotonic() + PATIENCE_S
         while "Failed to deliver webhook" not in (folder / "log").read_text():

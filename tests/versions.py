@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
@@ -72,15 +71,14 @@ def closure(extra: str = "") -> set[str]:
     return {name for name, _ in found}
 
 
-def _needs(name: str, extra: str) -> Iterator[Requirement]:
+@cache
+def _needs(name: str, extra: str) -> list[Requirement]:
     """What an installed package asks for here, with an extra of its own."""
     try:
-        lines = requires(name) or []
+        lines = [Requirement(line) for line in requires(name) or []]
     except PackageNotFoundError:  # a build of torch for this machine asks for less
-        return
-    for needed in map(Requirement, lines):
-        if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-            yield needed
+        return []
+    return [one for one in lines if one.marker is None or one.marker.evaluate({"extra": extra})]
 
 
 @cache

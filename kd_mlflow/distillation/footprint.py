@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -138,15 +139,21 @@ def environment_bytes(requirements: Iterable[str]) -> int:
     while waiting:
         named = re.match(r"[\w.-]+", waiting.pop())
         name = re.sub(r"[-_.]+", "-", named[0]).lower() if named else ""
-        if not name or name in found:
-            continue
-        try:
-            package = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found[name] = _bytes(package.read_text("RECORD") or "")
-        waiting += [text for text in package.requires or () if "extra ==" not in text]
+        if name and name not in found and (package := _installed(name)):
+            found[name], more = package
+            waiting += more
     return sum(found.values())
+
+
+@cache
+def _installed(name: str) -> tuple[int, tuple[str, ...]] | None:
+    """Bytes of an installed package, and what it requires; read once by a process."""
+    try:
+        package = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    needed = tuple(text for text in package.requires or () if "extra ==" not in text)
+    return _bytes(package.read_text("RECORD") or ""), needed
 
 
 def _bytes(record: str) -> int:

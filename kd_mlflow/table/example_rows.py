@@ -110,4 +110,6 @@ def _holds(features: pd.DataFrame, row: pd.DataFrame) -> bool:
         here, value = features[name].iloc[rows], row[name].iloc[0]
         same = here.isna() if pd.isna(value) else here == value
         rows = rows[same.to_numpy(np.bool_, na_value=False)]
+        if not len(rows):
+            break
     return len(rows) > 0
