@@ -87,7 +87,7 @@ ABOUT = {
     "timing": {"test_closing", "test_footprint"},
     "export": {
         *("test_hostile", "test_interrupted", "test_onnx", "test_packaging", "test_properties"),
-        *("test_random_tables", "test_rehearsal"),
+        *("test_random_tables", "test_rehearsal", "test_tables"),
     },
     "clean process": {"test_clean_process"},
 }
