@@ -22,11 +22,16 @@ from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
-from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
+from kd_mlflow.report.command_results import (
+    ColumnsResult,
+    History,
+    PredictResult,
+    Rollback,
+    SweepResult,
+)
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
-from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import distill_step

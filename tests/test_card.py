@@ -27,8 +27,8 @@ from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.closing import next_steps
-from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.command_results import Cell, SweepResult
+from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import work
 

@@ -15,7 +15,7 @@ from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking import curves as curve_module
-from kd_mlflow.tracking import patience
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.failures import REGISTRY, TRACKING
 from kd_mlflow.tracking.provenance import data_set_input
@@ -160,9 +160,9 @@ def test_an_attached_run_fails_with_its_block(store, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Requests that are made again at once, for half a second where a command has failed."""
-    monkeypatch.setattr(patience, "PAUSE_S", 0.02)
-    monkeypatch.setattr(patience, "DOUBLINGS", 0)
-    monkeypatch.setattr(patience, "ENDING_S", 0.5)
+    monkeypatch.setattr(failures, "PAUSE_S", 0.02)
+    monkeypatch.setattr(failures, "DOUBLINGS", 0)
+    monkeypatch.setattr(failures, "ENDING_S", 0.5)
 
 
 def failing_ends(monkeypatch, times, code=INTERNAL_ERROR):

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
-from kd_mlflow.errors import RegistryError, RunError, StoreError, Unavailable, listed
+from kd_mlflow.errors import RegistryError, RunError, StoreError, listed
 from kd_mlflow.evaluation.succession import PredictionTask
 from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.any_model import AnyModel, load
@@ -24,8 +24,14 @@ from kd_mlflow.registry.lock import known_models
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.records import address
 from kd_mlflow.registry.versions import aliased, pull, resolve_name
-from kd_mlflow.tracking.failures import absent_ok, masked, store_error, unreachable
-from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
+from kd_mlflow.tracking.failures import (
+    FETCH_RETRIES,
+    absent_ok,
+    impatient,
+    masked,
+    store_error,
+    unreachable,
+)
 from kd_mlflow.tracking.runs import Tracker
 
 VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
@@ -83,14 +89,6 @@ def named_model(tracker: Tracker, given: str) -> AnyModel:
             raise RegistryError(_no_version_text(tracker.client, uri, named[1]))
         uri = address(version)
     return fetch(tracker, uri, role=SCORED)
-
-
-def try_model(tracker: Tracker, uri: str) -> AnyModel | Unavailable:
-    """Find a model that nobody named; or why it cannot be had."""
-    try:
-        return named_model(tracker, uri)
-    except (RegistryError, RunError) as error:
-        return Unavailable(str(error))
 
 
 def find_other(tracker: Tracker, model: AnyModel) -> str | None:

@@ -81,16 +81,11 @@ class AnyModel:
         return self.encoding.threshold if self.encoding else None
 
     @property
-    def aliases(self) -> tuple[str, ...]:
-        """Under which aliases it stands in the registry."""
-        return tuple(self.version.aliases) if self.version else ()
-
-    @property
     def title(self) -> str:
         """What it is called, with its aliases."""
         if self.version is None:
             return self.resolved
-        named = f" ({', '.join(self.aliases)})" if self.aliases else ""
+        named = f" ({', '.join(self.version.aliases)})" if self.version.aliases else ""
         return f"{self.version.name} version {self.version.version}{named}"
 
     @property

@@ -12,10 +12,9 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile, caller_schema
-from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
@@ -231,22 +229,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def log_ensemble(
-    run: TrackedRun,
-    ensemble: Ensemble,
-    *,
-    averaging: str,
-    example: pd.DataFrame,
-    params: Mapping[str, str],
-) -> str:
-    """Log the ensemble on a run, with its parameters and an example of raw columns; its model's id.
-
-    ``load_ensemble`` finds its files there. Log it before the run's metrics, as a student.
-    """
-    write = partial(save_ensemble, ensemble=ensemble, averaging=averaging, example=example)
-    return run.model(write, name=ENSEMBLE, params=dict(params))
 
 
 def served_teacher(teacher: Teacher, averaging: str) -> Served:

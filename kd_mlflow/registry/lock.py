@@ -32,8 +32,14 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.errors import RegistryError, listed
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
-from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok, store_error
-from kd_mlflow.tracking.patience import impatient
+from kd_mlflow.tracking.failures import (
+    ABSENT,
+    FAILURES,
+    PATIENCE_S,
+    absent_ok,
+    impatient,
+    store_error,
+)
 
 LEASE_S = 30.0
 """How long a lock is respected after it was first seen; its holder stops well before."""
@@ -116,6 +122,12 @@ def known_model(client: MlflowClient, name: str) -> RegisteredModel:
     return model
 
 
+def alias_of(model: RegisteredModel, alias: str) -> str | None:
+    """The version that an alias of a registered model points to, if it is set."""
+    number = model.aliases.get(alias)
+    return None if number is None else str(number)
+
+
 def known_models(client: MlflowClient) -> list[str]:
     """Names of the registered models; a lock is none."""
     found = client.search_registered_models()
@@ -184,7 +196,7 @@ def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
     try:
         client.create_registered_model(name, tags={KIND: "lock", NONCE: nonce}, description=about)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" and not absent(error):
+        if error.error_code not in (*ABSENT, "RESOURCE_ALREADY_EXISTS"):
             raise store_error(error) from None
         if not _is_ours(client, name, nonce):  # another's, or just deleted
             return None

@@ -18,13 +18,19 @@ from mlflow.models import Model
 from kd_mlflow.config.groups import RegistryOptions
 from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.local_state import folder_till_exit, scratch
-from kd_mlflow.registry.lock import find_model, known_model, known_models
-from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods, read_aliases
+from kd_mlflow.registry.lock import alias_of, find_model, known_model, known_models
+from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods
 from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, address, decided, named, versions
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.failures import absent_ok, fetch_error, masked, unreachable
+from kd_mlflow.tracking.failures import (
+    FETCH_RETRIES,
+    absent_ok,
+    fetch_error,
+    impatient,
+    masked,
+    unreachable,
+)
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Run, Tracker
 from kd_mlflow.tracking.saved_model import MLMODEL, files_digest, without_caches
 
@@ -124,7 +130,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     Raises RegistryError for an unknown model or version, where nothing waits, and where the version
     is in production; for one that was rolled back too, unless it is asked for by its number.
     """
-    known_model(client, model_name)
+    model = known_model(client, model_name)
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
@@ -132,7 +138,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
             raise RegistryError(_rolled_back_text(found, "promote"))
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
-    if read_aliases(client, model_name).production == str(found.version):
+    if alias_of(model, PRODUCTION) == str(found.version):
         raise RegistryError(f"nothing to promote: {named(found)} is in production already")
     return found
 
@@ -148,7 +154,7 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
 
 
 def _decided(client: MlflowClient, version: ModelVersion) -> str | None:
-    return decided(client, read_aliases(client, version.name).model, version)
+    return decided(client, known_model(client, version.name), version)
 
 
 def _rolled_back_text(version: ModelVersion, command: str) -> str:
@@ -186,10 +192,10 @@ def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion |
     Raises RegistryError where it points to a version that is not there.
     """
     model = find_model(client, model_name)
-    number = model.aliases.get(alias) if model else None
+    number = alias_of(model, alias) if model else None
     if number is None:
         return None
-    found = _numbered(client, model_name, str(number))
+    found = _numbered(client, model_name, number)
     if found is None:
         raise RegistryError(
             f"the alias {alias!r} of {model_name!r} points to version {number}, which is not "
@@ -245,7 +251,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
         raise RegistryError(_not_found_text(client, model_name, version))
     past = {period.version for period in periods(client, model_name)}
     early = _decided(client, found) == "promoted"  # before moves were recorded
-    previous = read_aliases(client, model_name).previous
+    previous = alias_of(known_model(client, model_name), PREVIOUS)
     if version not in past | {previous} and not early:
         known = ", ".join(sorted(past, key=int)) or "none"
         raise RegistryError(

@@ -1,4 +1,4 @@
-"""The report of a comparison: one self-contained page."""
+"""The pages of a comparison and of an evaluation, each one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.evaluation.drift import LARGE, MODERATE
+from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
+from kd_mlflow.report import evaluation_result as says
 from kd_mlflow.report import review, words
 from kd_mlflow.report.decision import MARKS, Decision, decision_line
 from kd_mlflow.report.leaderboard import (
@@ -30,7 +33,7 @@ from kd_mlflow.report.leaderboard import (
     third_metric,
     worth_text,
 )
-from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
+from kd_mlflow.report.notes import OUT_OF_SCOPE, limits
 from kd_mlflow.table.columns import left_out_text
 
 MODELS = {
@@ -53,8 +56,8 @@ METRIC_ROWS = {
 }
 """Its rows: what they are called, and which way is better."""
 
-DRIFTED = 10
-"""Columns whose drift from training to test rows is shown, the most shifted ones."""
+DRIFTED, EVALUATED = 10, 60
+"""Columns whose drift is shown, the most shifted ones: of test rows, of a table that is scored."""
 
 JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
@@ -88,73 +91,95 @@ def page(
     ``pictures``: by the names that ``gallery.draw`` gives them; ``costs`` are what the
     registered student costs to run.
     """
-    summary = _metrics(evidence, costs, about)
-    warning = words.warning_text(evidence.comparison)
-    first = "balanced_accuracy" if evidence.comparison.imbalanced else "accuracy"
-    template = environment().get_template("report.html")
-    return template.render(
-        words=words,
-        review=review,
-        config=evidence.config,
-        table=evidence.dataset.table,
-        comparison=evidence.comparison,
-        seeds=evidence.seeds,
-        test_rows=evidence.test_rows,
-        teachers=evidence.teacher_accuracies,
-        metrics=summary,
-        models=[name for name in MODELS if f"{name}_test_accuracy" in summary],
-        model_names=MODELS,
-        metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
-        colours={name: look.colour for name, look in LOOKS.items()},
-        data=_data_rows(evidence),
-        balance=_balance(evidence),
-        drift=evidence.drift[:DRIFTED] if evidence.dataset.table.times is not None else (),
-        recall=_recall(evidence.comparison),
-        first_metric=first,
-        facts=[*review.facts(evidence, costs), *about.made],
-        approve=not warning,
-        why=warning or worth_text(evidence.comparison, summary),
-        never=review.never_text(evidence.class_scores[STUDENT]),
-        board=models(evidence.comparison, summary),
-        third=third_metric(evidence.comparison),
-        heads=HEADS,
-        ms_text=ms_text,
-        decides=review.decides(evidence),
-        classes=review.classes(evidence),
-        importances=review.importances(evidence),
-        weakest=evidence.weakest,
-        thresholds=evidence.thresholds,
-        weights=review.weights(evidence),
-        parts=evidence.parts,
-        sent=review.sent(evidence.schema),
-        recipe=_recipe_rows(evidence),
-        limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
-        out_of_scope=OUT_OF_SCOPE,
-        pictures=pictures,
-        commands=_commands(evidence, model_id),
+    said, comparison = document(evidence, costs, about), evidence.comparison
+    metrics, table = said["metrics"], evidence.dataset.table
+    first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            said | vars(evidence),
+            words=words,
+            review=review,
+            table=table,
+            seeds=evidence.seeds,
+            test_rows=evidence.test_rows,
+            models=[name for name in MODELS if f"{name}_test_accuracy" in metrics],
+            model_names=MODELS,
+            metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
+            colours={name: look.colour for name, look in LOOKS.items()},
+            balance=_balance(evidence),
+            drift=evidence.drift[:DRIFTED] if table.times is not None else (),
+            recall=_recall(comparison),
+            never=review.never_text(evidence.class_scores[STUDENT]),
+            board=models(comparison, metrics),
+            third=third_metric(comparison),
+            heads=HEADS,
+            ms_text=ms_text,
+            decides=review.decides(evidence),
+            classes=review.classes(evidence),
+            importances=review.importances(evidence),
+            weights=review.weights(evidence),
+            sent=review.sent(evidence.schema),
+            pictures=pictures,
+            commands=_commands(evidence, model_id),
+        )
     )
 
 
 def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, Any]:
     """All that the report says as a JSON document."""
-    comparison, metrics = evidence.comparison, _metrics(evidence, costs, about)
-    table, split = evidence.dataset.table, evidence.dataset.split
-    warning = words.warning_text(comparison)
+    comparison, warning = evidence.comparison, words.warning_text(evidence.comparison)
+    metrics = {**comparison.summary, **about.beside, **(costs.metrics if costs else {})}
     return {
         "approve": not warning,
         "because": warning or worth_text(comparison, metrics),
         "run_id": about.run_id,
         "never_predicted": [e.name for e in evidence.class_scores[STUDENT] if not e.predicted],
-        "facts": dict([*review.facts(evidence, costs), *about.made]),
+        "facts": review.facts(evidence, costs) | dict(about.made),
         "leaderboard": leaderboard_rows(comparison, metrics),
         "metrics": metrics,
         "recall": comparison.recall_by_class(),
         **evidence.review(),
-        "data": dict(_data_rows(evidence)),
-        "recipe": dict(_recipe_rows(evidence)),
-        "limits": limits(table, split, comparison),
+        "data": _data_rows(evidence),
+        "recipe": _recipe_rows(evidence),
+        "limits": limits(evidence.dataset.table, evidence.dataset.split, comparison),
         "out_of_scope": OUT_OF_SCOPE,
     }
+
+
+def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
+    """Write an evaluation's page as HTML that needs no network and no script.
+
+    ``pictures``: by the names that ``figures.drift.draw`` gives them; ``uri`` is the
+    address of the model.
+    """
+    drift = [
+        (each.name, each.shifted, says.drift_cells(each, findings.histograms.get(each.name)))
+        for each in findings.drift[:EVALUATED]
+    ]
+    predicted = predicted_shares(findings.scores)
+    trained = findings.class_shares or (None,) * len(predicted)
+    classes = list(zip(findings.classes, trained, predicted, strict=True))
+    return (
+        environment()
+        .get_template("evaluation.html")
+        .render(
+            words=words,
+            says=says,
+            found=findings,
+            uri=uri,
+            metrics=findings.logged(),
+            metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
+            levels=(MODERATE, LARGE),
+            drift={"rows": drift, "more": len(findings.drift) - len(drift)},
+            classes={
+                "rows": classes[: review.LISTED_CLASSES],
+                "more": len(classes) - review.LISTED_CLASSES,
+            },
+            pictures=pictures,
+        )
+    )
 
 
 def decided(report: str, decision: Decision) -> str:
@@ -164,10 +189,6 @@ def decided(report: str, decision: Decision) -> str:
     return re.sub(
         "<!--decision-->.*?<!--/decision-->", lambda _: block.strip(), report, count=1, flags=re.S
     )
-
-
-def _metrics(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, float]:
-    return {**evidence.comparison.summary, **about.beside, **(costs.metrics if costs else {})}
 
 
 @cache  # a page's template takes a quarter of a second to compile
@@ -184,18 +205,18 @@ def environment() -> Environment:
     return found
 
 
-def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
+def _data_rows(evidence: Evidence) -> dict[str, str]:
     table, split = evidence.dataset.table, evidence.dataset.split
     kinds = Counter(column.kind for column in evidence.encoding.columns)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return [
-        ("table", table.name),
-        ("label", f"{table.target}, {len(table.classes)} classes"),
-        ("rows", f"{len(table.labels):,}: {words.sides(split)}"),
-        ("columns", "; ".join(filter(None, [counted, left_out_text(table.columns)]))),
-        *words.together(evidence.dataset),
-        ("digest", table.digest),
-    ]
+    return {
+        "table": table.name,
+        "label": f"{table.target}, {len(table.classes)} classes",
+        "rows": f"{len(table.labels):,}: {words.sides(split)}",
+        "columns": "; ".join(filter(None, [counted, left_out_text(table.columns)])),
+        **dict(words.together(evidence.dataset)),
+        "digest": table.digest,
+    }
 
 
 def _balance(evidence: Evidence) -> dict[str, Any]:
@@ -219,33 +240,30 @@ def _recall(comparison: Comparison) -> dict[str, Any]:
     return {"models": models, **review.most_frequent(rows, lambda row: row[1])}
 
 
-def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
+def _recipe_rows(evidence: Evidence) -> dict[str, str]:
     config, summary = evidence.config, evidence.comparison.summary
     widths = ", ".join(map(str, config.student_hidden))
     rows, rate = config.student_step
     baseline_rows, baseline_rate = config.baseline_step
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
-    return [
-        ("teachers", _teachers_text(evidence)),
-        ("recipe", config.recipe),
-        ("inputs", words.inputs_text(config.student_bins)),
-        *([("chosen", _menu_text(evidence.trials))] if evidence.trials else []),
-        ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
-        ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
-        ("ensemble averages", config.averaging),
-        ("new rows", words.augmentation(config.augment, config.augment_factor)),
-        ("strong baselines", mixup),
-        (
-            "training",
-            f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
-            f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
-            f"weight decay {config.student_weight_decay:g}; baselines' of "
-            f"{config.baseline_optimizer.capitalize()}, {baseline_rows}, {baseline_rate:g}, "
-            f"{config.baseline_weight_decay:g}",
-        ),
-        ("calibration", "one temperature per student" if config.calibrate else "none"),
-        ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
-    ]
+    return {
+        "teachers": _teachers_text(evidence),
+        "recipe": config.recipe,
+        "inputs": words.inputs_text(config.student_bins),
+        **({"chosen": _menu_text(evidence.trials)} if evidence.trials else {}),
+        "student": f"hidden layers {widths}: {summary['student_parameters']:,} parameters",
+        "distillation": f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)",
+        "ensemble averages": config.averaging,
+        "new rows": words.augmentation(config.augment, config.augment_factor),
+        "strong baselines": mixup,
+        "training": f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
+        f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
+        f"weight decay {config.student_weight_decay:g}; baselines' of "
+        f"{config.baseline_optimizer.capitalize()}, {baseline_rows}, {baseline_rate:g}, "
+        f"{config.baseline_weight_decay:g}",
+        "calibration": "one temperature per student" if config.calibrate else "none",
+        "seed": f"{config.seed}: {evidence.seeds} of each kind of student",
+    }
 
 
 def _menu_text(trials: Sequence[Trial]) -> str:

@@ -199,17 +199,17 @@ def sent_table(schema: CallerSchema) -> str:
     return "\n".join([*lines, *([rest] if more else [])])
 
 
-def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
+def facts(evidence: Evidence, costs: Footprint | None) -> dict[str, str]:
     """What a reader wants to know at once, beside the figures; nothing of what is not known."""
     config, left_out = evidence.config, left_out_text(evidence.dataset.table.columns)
-    found = [
-        ("owner", config.owner and one_line(config.owner, 200)),
-        ("licence", config.licence and one_line(config.licence, 200)),
-        ("decides", decides(evidence)),
-        ("left out", left_out.removeprefix("left out: ")),
-        ("costs", footprint_text(costs) if costs else ""),
-    ]
-    return [(name, text) for name, text in found if text]
+    found = {
+        "owner": config.owner and one_line(config.owner, 200),
+        "licence": config.licence and one_line(config.licence, 200),
+        "decides": decides(evidence),
+        "left out": left_out.removeprefix("left out: "),
+        "costs": footprint_text(costs) if costs else "",
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def decides(evidence: Evidence) -> str:

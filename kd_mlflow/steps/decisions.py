@@ -18,13 +18,12 @@ from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.local_state import held, remove_dead, state_folder
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
-from kd_mlflow.registry.lock import known_model
+from kd_mlflow.registry.lock import alias_of, known_model
 from kd_mlflow.registry.moves import Settled, periods
 from kd_mlflow.registry.records import GATE, PROMOTE, ROLLBACK, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.command_results import History, Rollback
 from kd_mlflow.report.decision import Decision, decision_page
-from kd_mlflow.report.model_card import decided_card, rejection_text
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine, identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
@@ -123,7 +122,7 @@ def _record(
     for check in decision.checks:
         if check.passed is not None:
             numbers |= {f"gate.{check.name}": float(check.passed), **check.metrics}
-    model = moves.read_aliases(tracker.client, decision.model_name).model
+    model = known_model(tracker.client, decision.model_name)
     said = {
         GATE: "passed" if decision.passed else "rejected",
         **moves.about(model, standing, digest),
@@ -162,8 +161,7 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_r
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
     if not decision.promoted:
-        told = moves.decision_tags(answer, reason=decision.reason, run_id=run.id)
-        moves.tag_version(client, name, number, told)
+        moves.tell(client, name, {number: answer}, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
     _say_on_card(tracker, decision, run)
     _say_in_report(tracker, candidate_run, decision)
@@ -176,10 +174,10 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_r
 def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
     """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
     page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
-    said = "" if decision.promoted else rejection_text(decision.reason, page)
+    said = "" if decision.promoted else notes.rejection_text(decision.reason, page)
     client, name, number = tracker.client, decision.model_name, decision.version
     before = client.get_model_version(name, number).description or ""
-    if (after := decided_card(before, said)) != before:
+    if (after := notes.decided_card(before, said)) != before:
         client.update_model_version(name, number, after)
 
 
@@ -205,7 +203,7 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
     found = Rollback(model_name=model_name, restored=restored, replaced=replaced)
     reason = config.reason or "no reason given"
     with decision_run(tracker, "rollback", f"rollback to v{found.restored}") as run:
-        model = moves.read_aliases(client, model_name).model
+        model = known_model(client, model_name)
         about = {"model_version": found.restored, **moves.about(model, found.replaced, digest)}
         run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in about.items()})
         move = moves.new_move(
@@ -218,9 +216,10 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
         )
         meanwhile = moves.make(client, model_name, move)
         if meanwhile is not None:
+            now = alias_of(meanwhile, moves.PRODUCTION)
             raise RegistryError(
                 f"production of {model_name!r} moved meanwhile, from version {found.replaced} to "
-                f"{meanwhile.production}; nothing was changed: roll back again if that is meant"
+                f"{now}; nothing was changed: roll back again if that is meant"
             )
         note = notes.rollback_note(
             model_name, restored=found.restored, replaced=found.replaced, reason=config.reason
@@ -257,7 +256,7 @@ def history_step(model_name: str, tracker: Tracker) -> History:
     settled = settle_step(model_name, tracker)
     return History(
         model_name=model_name,
-        production=moves.read_aliases(tracker.client, model_name).production,
+        production=alias_of(known_model(tracker.client, model_name), moves.PRODUCTION),
         periods=periods(tracker.client, model_name),
         settled=settled,
     )

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from getpass import getuser
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,7 +52,6 @@ from kd_mlflow.models.own_models import (
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
-from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.review import never_text
 from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import together, trial_text
@@ -71,7 +71,7 @@ from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.provenance import source, user, versions
+from kd_mlflow.tracking.provenance import source, versions
 
 if TYPE_CHECKING:  # it brings matplotlib, which training needs not wait for
     from kd_mlflow.figures.style import Picture
@@ -297,7 +297,7 @@ def _log_and_register(
         target=dataset.table.target,
         identity=dataset.identity,
         content=student.content_digest(),
-        card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
+        card=notes.model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
 
 
@@ -306,7 +306,7 @@ def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
     identity, tags = evidence.dataset.identity, {**versions(), **source()}
     commit = tags.get("mlflow.source.git.commit")
     return [
-        ("made", f"{now()[:16].replace('T', ' ')} UTC by {user()}, run {run.id}"),
+        ("made", f"{now()[:16].replace('T', ' ')} UTC by {getuser()}, run {run.id}"),
         ("with", f"kd_mlflow {tags['kd.version']}{f', commit {commit[:12]}' if commit else ''}"),
         ("digests", f"table {identity.data_digest[:12]}, split {identity.split[:12]}"),
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
+from kd_mlflow.errors import ConfigError, DataError, RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.findings import Findings, Histogram
@@ -21,10 +21,10 @@ from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import Paired, RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import picture
-from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
+from kd_mlflow.models.addresses import find_other, logged_here, named_model
 from kd_mlflow.models.any_model import AnyModel
-from kd_mlflow.report.evaluation_page import evaluation_page
 from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
+from kd_mlflow.report.page import evaluation_page
 from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
@@ -91,8 +91,12 @@ def _other(
         return None
     if config.against != AUTO:
         return named_model(tracker, config.against)
-    uri = find_other(tracker, model)
-    return None if uri is None else try_model(tracker, uri)
+    if (uri := find_other(tracker, model)) is None:
+        return None
+    try:
+        return named_model(tracker, uri)
+    except (RegistryError, RunError) as error:  # nobody named it
+        return Unavailable(str(error))
 
 
 class _Scene(NamedTuple):

@@ -34,7 +34,7 @@ from kd_mlflow.figures.style import png
 from kd_mlflow.population.history import History
 from kd_mlflow.population.selection import fit_temperatures
 from kd_mlflow.report import notes
-from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.work import Session, Work, begun, page_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -17,7 +18,7 @@ from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
-from kd_mlflow.models.own_models import log_ensemble
+from kd_mlflow.models.own_models import save_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.leaderboard import TeacherResult
@@ -27,7 +28,7 @@ from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_
 from kd_mlflow.steps.work import BALANCE, COLUMNS, Session, Work, begun, numbered
 from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
+from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.runs import Run, Tracker
 
@@ -147,13 +148,11 @@ def _log_ensemble(
     """
     config, dataset, run = work.config, work.dataset, work.run
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
-    model_id = log_ensemble(
-        run,
-        ensemble,
-        averaging=config.averaging,
-        example=example,
-        params={name: text for each in options for name, text in each.as_text().items()},
-    )
+    params = {name: text for each in options for name, text in each.as_text().items()}
+    averaging = config.averaging
+    write = partial(save_ensemble, ensemble=ensemble, averaging=averaging, example=example)
+    # before the run's metrics: MLflow asks for the history of each one that it finds
+    model_id = run.model(write, name=ENSEMBLE, params=params)
     own = {n: v for n, v in metrics.items() if n.startswith(OF_MODEL) and OF_AVERAGES not in n}
     run.log(metrics=own, model_id=model_id)
     note = notes.teachers_note(

@@ -26,8 +26,7 @@ from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT 
 from mlflow.models import Model
 
 from kd_mlflow.local_state import scratch
-from kd_mlflow.tracking.failures import absent_ok
-from kd_mlflow.tracking.patience import Patience
+from kd_mlflow.tracking.failures import Patience, absent_ok
 from kd_mlflow.tracking.saved_model import MLMODEL
 
 PARAMS_A_BATCH = 100
@@ -194,17 +193,9 @@ def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
     """Write the ids of its logged model and of its run into a saved model."""
     path = str(folder / MLMODEL)
     saved = Model.load(path)
-    stamped = Model(
-        artifact_path=made.artifact_location,
-        run_id=run_id,
-        model_id=made.model_id,
-        model_uuid=made.model_id,
-        flavors=saved.flavors,
-        signature=saved.signature,
-        metadata=saved.metadata,
-        saved_input_example_info=saved.saved_input_example_info,
-    )
-    stamped.save(path)
+    saved.artifact_path, saved.run_id = made.artifact_location, run_id
+    saved.model_id = saved.model_uuid = made.model_id
+    saved.save(path)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib.metadata
 import json
 import subprocess
@@ -48,11 +47,6 @@ def source() -> dict[str, str]:
         address = _git("config", "--get", "remote.origin.url")
         tags["mlflow.source.git.repoURL"] = masked(address)
     return {name: text for name, text in tags.items() if text}
-
-
-def user() -> str:
-    """Who calls, as MLflow's runs name them."""
-    return getpass.getuser()
 
 
 def _git(*arguments: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,15 +21,18 @@ from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.tracking.curves import system_metrics
 from kd_mlflow.tracking.failures import (
     FAILURES,
+    FETCH_RETRIES,
+    SHORT_S,
+    Patience,
     absent_ok,
     fetch_error,
+    impatient,
     masked,
     store_errors,
     unreachable,
 )
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
-from kd_mlflow.tracking.patience import FETCH_RETRIES, SHORT_S, Patience, impatient
-from kd_mlflow.tracking.provenance import source, user, versions
+from kd_mlflow.tracking.provenance import source, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
@@ -201,19 +205,20 @@ class Tracker:
         except BaseException as error:
             self.patience.hurry(error)
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            failures = self._end(runs, "KILLED" if interrupted else "FAILED", links=links)
-            _note(error, failures)
+            self._end(runs, "KILLED" if interrupted else "FAILED", error, links=links)
             raise
-        if failures := self._end(runs, "FINISHED", links=links):
-            first = next(iter(failures.values()))
-            _note(first, failures)
-            raise first
+        if failure := self._end(runs, "FINISHED", links=links):
+            raise failure
 
     def _end(
-        self, runs: Sequence[TrackedRun], status: str, *, links: bool
-    ) -> dict[str, StoreError]:
-        """End each run; return why the store did not end one."""
-        failures: dict[str, StoreError] = {}
+        self,
+        runs: Sequence[TrackedRun],
+        status: str,
+        error: BaseException | None = None,
+        *,
+        links: bool,
+    ) -> BaseException | None:
+        """End each run; the error, or the store's first one, gets a note on each left RUNNING."""
         shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
         for run in runs:
             try:
@@ -221,8 +226,9 @@ class Tracker:
                 with without_links(shown):
                     self.patience.make(ended)
             except StoreError as failure:  # the others are to be ended all the same
-                failures[run.id] = failure
-        return failures
+                error = error or failure
+                error.add_note(f"run {run.id} is left RUNNING: {failure}")
+        return error
 
     def open(
         self,
@@ -243,7 +249,7 @@ class Tracker:
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        given |= {"mlflow.user": user(), **source()}
+        given |= {"mlflow.user": getpass.getuser(), **source()}
         made = self.patience.make(
             lambda: self.client.create_run(self.experiment_id, begun, given, run_name=name),
             find=lambda: self._opened(opened),
@@ -343,9 +349,3 @@ class Tracker:
 
 def _experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-
-
-def _note(error: BaseException, failures: Mapping[str, StoreError]) -> None:
-    """Add to an error which runs are left RUNNING, and why."""
-    for run_id, failure in failures.items():
-        error.add_note(f"run {run_id} is left RUNNING: {failure}")

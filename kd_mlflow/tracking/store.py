@@ -27,12 +27,12 @@ from kd_mlflow.tracking.failures import (
     REGISTRY,
     TRACKING,
     elsewhere,
+    impatient,
     masked,
     store_error,
     store_errors,
     stores_in_use,
 )
-from kd_mlflow.tracking.patience import impatient
 
 DATABASES = ("postgresql", "mysql", "mssql")
 """Databases that MLflow keeps its stores in, beside files of sqlite."""
