@@ -23,7 +23,6 @@ from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.models.model_teachers import TAG_LENGTH
-from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.closing import next_steps
@@ -205,7 +204,7 @@ def note_texts(name):
 def whole_card(*given, **options):
     """The card with all of its blocks: a long name leaves none out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_card_module, "CARD_LENGTH", 20_000)
+        patch.setattr(notes, "CARD_LENGTH", 20_000)
         return model_card(*given, **options)
 
 
@@ -349,7 +348,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
 
 def test_lengths_are_mlflows():
     """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
-    assert model_card_module.CARD_LENGTH < MAX_DESCRIPTION
+    assert notes.CARD_LENGTH < MAX_DESCRIPTION
     assert notes.NOTE_LENGTH == TAG_LENGTH == MAX_TAG_VAL_LENGTH
     assert work.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
     assert SqlRun.__table__.c.name.type.length == work.RUN_NAME_LENGTH

@@ -343,9 +343,10 @@ def test_newest_finds_only_finished_runs_with_the_tags(store):
     """``newest`` lists finished runs of the kind and tags, the newest first."""
     tracker = Tracker()
     for name, tag in [("first", "x"), ("second", "x"), ("third", "y")]:
-        with tracker.run("teachers", name, mark=tag):
+        with tracker.run("teachers", name) as run:
+            run.log(tags={"kd.mark": tag})
             time.sleep(0.005)
-    tracker.open("teachers", "unfinished", mark="x")
+    tracker.open("teachers", "unfinished").log(tags={"kd.mark": "x"})
     assert [run.info.run_name for run in tracker.newest("teachers", mark="x")] == [
         "second",
         "first",
@@ -483,7 +484,7 @@ def test_the_schema_of_a_wide_table_is_json_of_its_first_columns():
     frame = pd.DataFrame(np.arange(6000).reshape(2, 3000)).add_prefix("a column with a long name ")
     table = load_table(frame.assign(y=[0, 1]), "y")
     rows = np.arange(1)
-    entity = data_set_input(table, Split(train=rows, val=rows, test=rows)).dataset
+    entity = data_set_input(table, table.digest, Split(train=rows, val=rows, test=rows)).dataset
     listed = json.loads(entity.schema)["mlflow_colspec"]
     assert 500 < len(listed) < 3000
     assert len(entity.schema) <= 65_535

@@ -39,11 +39,7 @@ VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
 
 
 def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role) -> AnyModel:
-    """Fetch and load a model; it is asked with ``columns`` where it says nothing of its own.
-
-    An alias is resolved to its version first: what is fetched is what is recorded.
-    Raises RunError where it cannot be loaded.
-    """
+    """Fetch and load a model, an alias resolved first; ``columns`` are for one that names none."""
     with loading(uri, role), impatient(retries=FETCH_RETRIES):
         version = _version(tracker.client, uri)
         resolved = address(version) if version else uri
@@ -86,7 +82,14 @@ def named_model(tracker: Tracker, given: str) -> AnyModel:
         uri = uri.replace(named[1], resolve_name(tracker.client, named[1]), 1)
         version = absent_ok(lambda: _version(tracker.client, uri))
         if version is None:
-            raise RegistryError(_no_version_text(tracker.client, uri, named[1]))
+            client, name = tracker.client, named[1]
+            known = client.search_model_versions(f"name = '{name}'", max_results=50)
+            numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
+            models = f", the models there are: {listed(known_models(client)) or 'none'}"
+            raise RegistryError(
+                f"the registry has no {uri}: {name!r} has {numbers}{'' if known else models}; give "
+                "models:/name/1, models:/name@alias, or the URI of another MLflow model"
+            )
         uri = address(version)
     return fetch(tracker, uri, role=SCORED)
 
@@ -129,13 +132,3 @@ def _version(client: MlflowClient, uri: str) -> ModelVersion | None:
     if number:
         return client.get_model_version(name, number)
     return client.get_model_version_by_alias(name, alias)
-
-
-def _no_version_text(client: MlflowClient, uri: str, name: str) -> str:
-    known = client.search_model_versions(f"name = '{name}'", max_results=50)
-    numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
-    others = "" if known else f", the models there are: {listed(known_models(client)) or 'none'}"
-    return (
-        f"the registry has no {uri}: {name!r} has {numbers}{others}; give models:/name/1, "
-        "models:/name@alias, or the URI of another MLflow model"
-    )

@@ -106,10 +106,7 @@ class AnyModel:
         return None if classes is None else tuple(text_of(label) for label in classes)
 
     def classes(self, features: pd.DataFrame, labels: NDArray[np.object_]) -> tuple[str, ...]:
-        """Its classes as texts; where it names none, the table's labels in their order.
-
-        Raises RunError where it answers with another number of them, or cannot answer.
-        """
+        """Its classes as texts; where it names none, the table's labels in their order."""
         if self.encoding:
             return tuple(map(str, self.encoding.classes))
         values, names = self.respondent.answer(features.head(PROBED_ROWS))
@@ -155,36 +152,26 @@ def row_parts(rows: int) -> Iterator[slice]:
 
 
 def load(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:
-    """Load a model from its files, to ask it as what ``role`` says.
-
-    It is asked with the columns of its own fit or signature, else with all that are given. Raises
-    whatever its code raises.
-    """
+    """Load a model from its files; it is asked with columns of its own, else with those given."""
     description = Model.load(str(folder))
     model = _native(folder, description)
     if model is None:
         model = mlflow.pyfunc.load_model(str(folder))
-    respondent = _respondent(model, description, columns, name=uri, role=role)
-    return AnyModel(uri, uri, folder, description.model_id, respondent)
-
-
-def _respondent(
-    model: Any, description: Model, given: Sequence[str], *, name: str, role: Role
-) -> Respondent:
     schema = description.get_input_schema()
     named = schema is not None and schema.has_input_names()
     types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
     tensor = schema is not None and schema.is_tensor_spec() and not named
     fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
-    return Respondent(
-        name=name,
+    respondent = Respondent(
+        name=uri,
         model=model,
-        columns=tuple(map(str, fitted)) or tuple(types) or tuple(given),
+        columns=tuple(map(str, fitted)) or tuple(types) or tuple(columns),
         wide=frozenset(wide),
         matrix=schema.input_types()[0] if tensor else None,
         role=role,
     )
+    return AnyModel(uri, uri, folder, description.model_id, respondent)
 
 
 def _native(folder: Path, description: Model) -> Any | None:

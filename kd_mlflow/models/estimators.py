@@ -105,10 +105,7 @@ class Estimators:
         return torch.from_numpy(np.stack(each).astype(np.float32))
 
     def save(self, folder: Path) -> None:
-        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them.
-
-        Raises TrainingError where that needs pickle and is not allowed.
-        """
+        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them."""
         for i, one in enumerate(self.models, 1):
             store(self.name, one.model, folder / f"model-{i:02d}", pickle=self.pickle)
         described = {
@@ -151,10 +148,7 @@ class EstimatorRecipe:
     pickle: bool
 
     def fit_fold(self, fold: Fold, seed: int) -> Fitted:
-        """Fit one to raw rows and class numbers from 0, those of the classes that are there.
-
-        Raises TrainingError for whatever the user's code or its library raises.
-        """
+        """Fit one to raw rows and class numbers from 0, those of the classes that are there."""
         known, numbers = np.unique(fold.labels, return_inverse=True)
         model = self.unfitted(seed)
         try:
@@ -167,10 +161,7 @@ class EstimatorRecipe:
         return Fitted(model, tuple(int(place) for place in known))
 
     def unfitted(self, seed: int) -> Any:
-        """What the function returns, with the seed where it has none of its own.
-
-        Raises ConfigError where it raises or returns no classifier.
-        """
+        """What the function returns, with the seed where it has none of its own."""
         try:
             model = self.make()
         except Exception as error:  # a stranger's code: it may raise anything
@@ -247,10 +238,7 @@ class EstimatorRecipe:
 
 
 def answer(name: str, one: Fitted, features: pd.DataFrame, classes: int) -> Floats:
-    """Ask one classifier; a class that it has not seen gets the least probability.
-
-    Shape: n raw rows -> logits (n, classes).
-    """
+    """Ask a classifier; a class new to it gets the least share. n rows -> logits (n, classes)."""
     asked = Respondent(name=name, model=_Numbered(one.model), columns=tuple(features.columns))
     shares = np.full((len(features), classes), FLOOR)
     shares[:, one.known] = asked.probabilities(features, [str(i) for i in range(len(one.known))])
@@ -273,10 +261,7 @@ class _Numbered:
 
 
 def function_of(name: str) -> Callable[[], Any]:
-    """Import a function by module:function, from this folder or from what is installed.
-
-    Raises ConfigError where it is not there.
-    """
+    """Import a function by module:function, from this folder or from what is installed."""
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -311,7 +296,6 @@ def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
 
 
 def _digest(name: str) -> str:
-    """SHA-256 of the file that a function is written in."""
     source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 

@@ -124,14 +124,11 @@ class CleanProcess:
         except subprocess.TimeoutExpired:
             return Unavailable(f"does not load and score within {PATIENCE_S} seconds")
         if process.returncode:
-            return Unavailable(f"does not load and score: {self._last_line(process.returncode)}")
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
+            said = lines[-1][:200] if lines else f"it ended with {process.returncode}"
+            return Unavailable(f"does not load and score: {said}")
         return bytes(answer)
-
-    def _last_line(self, code: int) -> str:
-        """The last line of what the process said, which is its error; at most 200 characters."""
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else f"it ended with {code}"
 
 
 def written_rows(rows: pd.DataFrame) -> bytes:
@@ -161,10 +158,7 @@ def read_answers(answer: bytes) -> PulledAnswers | Unavailable:
 
 
 def read_npz(answer: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """The document and the arrays of ``pulled.as_npz``; nothing is unpickled.
-
-    Raises one of ``UNREADABLE`` for anything else.
-    """
+    """What ``pulled.as_npz`` wrote, without unpickling; raises ``UNREADABLE`` for all else."""
     with np.load(io.BytesIO(answer), allow_pickle=False) as file:
         arrays = dict(file)
     return json.loads(bytes(arrays.pop("about"))), arrays
@@ -252,10 +246,7 @@ class StandingProcess(CleanProcess):
     def ask_version(
         self, version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
     ) -> Standing:
-        """Load a version's pulled files there and score raw rows; once per process.
-
-        Raises RegistryError where it does not load or score.
-        """
+        """Load a version's pulled files there and score raw rows; once per process."""
         about = {"name": version.name, "version": str(version.version), "classes": [*classes]}
         answer = self.exchange({**about, "folder": str(folder)}, rows)
         if isinstance(answer, Unavailable):
@@ -274,18 +265,15 @@ def main() -> None:
 def written_standing(request: dict[str, Any], given: bytes) -> bytes:
     """Ask the model of a request about rows in Parquet; ``answers`` and ``about`` as npz."""
     version = ModelVersion(request["name"], request["version"], 0)
-    rows, arrays = pd.read_parquet(io.BytesIO(given)), {}
+    rows = pd.read_parquet(io.BytesIO(given))
     try:
         found = ask_here(version, Path(request["folder"]), rows, request["classes"])
     except RegistryError as error:
-        about: dict[str, Any] = {"error": str(error)}
-    else:
-        about = {name: getattr(found, name) for name in ("classes", "columns", "threshold")}
-        if isinstance(found.answers, Unavailable):
-            about["unavailable"] = found.answers.reason
-        elif found.answers is not None:
-            arrays = {"answers": found.answers}
-    return as_npz(about, **arrays)
+        return as_npz({"error": str(error)})
+    about = {name: getattr(found, name) for name in ("classes", "columns", "threshold")}
+    if isinstance(found.answers, Unavailable):
+        return as_npz(about | {"unavailable": found.answers.reason})
+    return as_npz(about, **({} if found.answers is None else {"answers": found.answers}))
 
 
 def read_standing(answer: bytes) -> Standing:

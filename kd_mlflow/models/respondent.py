@@ -103,11 +103,15 @@ class Respondent:
         return values.astype(np.float64).clip(0, 1)
 
     def answer(self, features: pd.DataFrame) -> tuple[NDArray[Any], Sequence[str] | None]:
-        """Ask about raw rows; an array, and the classes of its columns where the model names them.
-
-        Raises RunError where the model cannot be asked or raises anything.
-        """
-        frame = self._frame(features)
+        """Ask about raw rows: an array, and its columns' classes where the model names them."""
+        if absent := [name for name in self.columns if name not in features.columns]:
+            raise RunError(
+                f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "
+                f"features are {listed(list(features.columns))}{self.role.columns}"
+            )
+        frame = features[list(self.columns)]
+        whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
+        frame = frame.astype({name: "float64" for name in whole if name in self.wide})
         try:
             answer, names = self._ask(frame)
             return np.asarray(answer), names
@@ -116,16 +120,6 @@ class Respondent:
                 f"{self.role.noun} {self.name} cannot score this table's rows: "
                 f"{error_text(error)}; {self.role.values}"
             ) from None
-
-    def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
-        if absent := [name for name in self.columns if name not in features.columns]:
-            raise RunError(
-                f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "
-                f"features are {listed(list(features.columns))}{self.role.columns}"
-            )
-        frame = features[list(self.columns)]
-        whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
-        return frame.astype({name: "float64" for name in whole if name in self.wide})
 
     def _ask(self, table: pd.DataFrame) -> Answer:
         frame = table if self.matrix is None else table.to_numpy(self.matrix)

@@ -18,10 +18,7 @@ COPIED_FROM = "kd.copied_from"
 
 
 def find_original(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
-    """The version that is to be copied: what is in production unless another is asked for.
-
-    Raises RegistryError as ``find_version`` does, but not for what is in production.
-    """
+    """The version to copy: what is in production unless another is asked for."""
     standing = aliased(client, model_name, PRODUCTION)
     if standing is not None and version in (CANDIDATE, PRODUCTION, str(standing.version)):
         return standing

@@ -87,10 +87,7 @@ class Lease:
 
 @contextmanager
 def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
-    """Hold the lock of a registered model in the block; requests are not tried for minutes.
-
-    Raises RegistryError where others hold it for too long.
-    """
+    """Hold the lock of a registered model; RegistryError where others hold it for too long."""
     with impatient(retries=1, timeout_s=PATIENCE_S):
         lease = _acquire(client, model_name)
         try:

@@ -9,7 +9,8 @@ changes nothing that was written already.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -55,7 +56,7 @@ def now() -> str:
 
 
 def new_move(
-    kind: str, *, origin: str | None, version: str, reason: str, run_id: str, digest: str = ""
+    kind: str, origin: str | None, version: str, *, reason: str, run_id: str, digest: str = ""
 ) -> Move:
     """A move that this user is about to make."""
     return Move(
@@ -137,7 +138,12 @@ def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | No
     else:
         lease.check()
         client.delete_registered_model_tag(model_name, INTENTION)
-    _end_run(client, move, finished=finished)
+    outcome = {PROMOTE: "promoted", ROLLBACK: "rolled_back"}[move.kind] if finished else "undone"
+    with suppress(*FAILURES):  # the run that asked for it may be gone
+        run = client.get_run(move.run_id)
+        client.set_tag(move.run_id, "kd.promotion", outcome)
+        if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
     return Settled(move, finished)
 
 
@@ -164,18 +170,6 @@ def tell(
         told = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
         for name, value in told.items():
             client.set_model_version_tag(model_name, version, f"kd.promotion{name}", value)
-
-
-def _end_run(client: MlflowClient, move: Move, *, finished: bool) -> None:
-    """End the run that asked for a move as what it came to be; a run that is gone stays so."""
-    outcome = {PROMOTE: "promoted", ROLLBACK: "rolled_back"}[move.kind] if finished else "undone"
-    try:
-        run = client.get_run(move.run_id)
-        client.set_tag(move.run_id, "kd.promotion", outcome)
-        if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-            client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
-    except FAILURES:
-        return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,13 +199,12 @@ class Period:
 
 
 def periods(client: MlflowClient, model_name: str) -> tuple[Period, ...]:
-    """Every time in production, the oldest first.  Raises RegistryError for an unknown model."""
+    """Every time in production, the oldest first.  Raises RegistryError for an unknown model.
+
+    Each move begins a period and ends the one before; what no move explains has no beginning.
+    """
     model = known_model(client, model_name)
-    return _periods(confirmed_moves(client, model), alias_of(model, PRODUCTION))
-
-
-def _periods(made: Sequence[Move], production: str | None) -> tuple[Period, ...]:
-    """Each move begins a period and ends the one before; what no move explains has no beginning."""
+    made, production = confirmed_moves(client, model), alias_of(model, PRODUCTION)
     found: list[Period] = []
     for place, move in enumerate(made):
         before = made[place - 1].version if place else None

@@ -207,7 +207,6 @@ def _is_of(run: Run, model: RegisteredModel) -> bool:
 
 
 def _run(client: MlflowClient, run_id: str) -> Run:
-    """A run.  Raises ValueError where there is none."""
     run = absent_ok(lambda: client.get_run(run_id)) if RUN_ID.fullmatch(run_id) else None
     if run is None:
         raise ValueError(f"its run {run_id[:40]!r} is not there")

@@ -61,12 +61,17 @@ def register(
     The version says what it predicts, what it was trained on, and whether an earlier one has the
     same ``content``: a digest of all that it scores with.
     """
-    client, make = run.client, run.patience.make
+    client, make, source = run.client, run.patience.make, f"models:/{model_id}"
+
+    def made() -> ModelVersion | None:
+        found = client.search_model_versions(f"name='{model_name}'")
+        return next((one for one in found if one.source == source), None)
+
     make(lambda: _make_model(client, model_name))
     created = make(
         lambda: client.create_model_version(
             model_name,
-            source=f"models:/{model_id}",
+            source=source,
             run_id=run.id,
             model_id=model_id,
             description=card,
@@ -79,7 +84,7 @@ def register(
                 CONTENT: content,
             },
         ),
-        find=lambda: _version_of(client, model_name, model_id),
+        find=made,
     )
     number = str(created.version)
     make(lambda: _say_if_same(client, model_name, number, content))
@@ -94,12 +99,6 @@ def _make_model(client: MlflowClient, model_name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _version_of(client: MlflowClient, model_name: str, model_id: str) -> ModelVersion | None:
-    """The version that a logged model has become, if it has."""
-    found = client.search_model_versions(f"name='{model_name}'")
-    return next((one for one in found if one.source == f"models:/{model_id}"), None)
 
 
 def _say_if_same(client: MlflowClient, model_name: str, version: str, content: str) -> None:
@@ -187,10 +186,7 @@ def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion | None:
-    """The version under an alias, if the alias is set.
-
-    Raises RegistryError where it points to a version that is not there.
-    """
+    """The version under an alias, if it is set; RegistryError where that version is gone."""
     model = find_model(client, model_name)
     number = alias_of(model, alias) if model else None
     if number is None:
@@ -262,10 +258,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
 
 
 def described(version: ModelVersion) -> Model:
-    """Read what a version's artifact says of itself; nothing of it is loaded.
-
-    Raises RegistryError where the artifact is missing or cannot be read.
-    """
+    """Read what a version's artifact says of itself; nothing of it is loaded."""
     uri = f"{address(version)}/{MLMODEL}"
     with _artifact_errors(version), scratch() as folder:
         return Model.load(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
@@ -338,10 +331,7 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
 
 
 def load_production(client: MlflowClient, model_name: str) -> Any:
-    """Load the version in production as a pyfunc model.
-
-    Raises RegistryError where there is none, or its files are not those that were promoted.
-    """
+    """Load the version in production as a pyfunc model."""
     known_model(client, model_name)
     version = aliased(client, model_name, PRODUCTION)
     if version is None:
@@ -351,10 +341,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
 
 def resolve_name(client: MlflowClient, model_name: str) -> str:
-    """The registered model that an option names.
-
-    The default name stands for the only registered model where none is called so.
-    """
+    """The registered model that an option names: by the default one also the only one there."""
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name
     known = known_models(client)

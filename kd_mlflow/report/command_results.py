@@ -253,9 +253,11 @@ class History(Shown):
         for period in reversed(self.periods):
             mark = " (now)" if period.until is None and period.version == self.production else ""
             since = period.since[:19].replace("T", " ") if period.since else "not recorded"
-            lines.append(
-                (f"version {period.version}{mark}", [since, _lasted(period, now), _why(period)])
-            )
+            why = "no record: set by other means, or its record was deleted"
+            if period.kind is not None:
+                verb = "promoted" if period.kind == PROMOTE else "rolled back to"
+                why = f"{verb} by {period.by}: {one_line(period.reason or '', WHY_LENGTH)}"
+            lines.append((f"version {period.version}{mark}", [since, _lasted(period, now), why]))
         rows = aligned(lines) if self.periods else [("", "nothing was in production yet")]
         named = [("registered model", self.model_name), ("settled", self.settled or "")]
         return table_text([*named, *rows])
@@ -270,11 +272,3 @@ def _lasted(period: Period, now: datetime) -> str:
     parts = dict(zip(("d", "h", "min", "s"), pd.Timedelta(seconds, "s").components, strict=False))
     first = next((i for i, n in enumerate(parts.values()) if n), len(parts) - 1)
     return " ".join(f"{n} {unit}" for unit, n in list(parts.items())[first : first + 2])
-
-
-def _why(period: Period) -> str:
-    """Why a version came into production, and by whom."""
-    if period.kind is None:
-        return "no record: set by other means, or its record was deleted"
-    verb = "promoted" if period.kind == PROMOTE else "rolled back to"
-    return f"{verb} by {period.by}: {one_line(period.reason or '', WHY_LENGTH)}"

@@ -140,7 +140,6 @@ def evaluation_note(findings: Findings) -> str:
 
 
 def _metrics(findings: Findings) -> list[Row]:
-    """Every metric, in words."""
     return [
         (name.replace("_", " "), metric_text(name, found))
         for name, found in findings.metrics.items()

@@ -24,7 +24,7 @@ from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
 from kd_mlflow.report import evaluation_result as says
 from kd_mlflow.report import review, words
-from kd_mlflow.report.decision import MARKS, Decision, decision_line
+from kd_mlflow.report.decision import MARKS, Decision
 from kd_mlflow.report.leaderboard import (
     HEADS,
     leaderboard_rows,
@@ -185,7 +185,7 @@ def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri:
 def decided(report: str, decision: Decision) -> str:
     """A report whose first screen says what the gate has answered, in place of what stood there."""
     template = environment().get_template("decision.html")
-    block = template.render(line=decision_line(decision), decision=decision, marks=MARKS)
+    block = template.render(decision=decision, marks=MARKS)
     return re.sub(
         "<!--decision-->.*?<!--/decision-->", lambda _: block.strip(), report, count=1, flags=re.S
     )
@@ -267,7 +267,6 @@ def _recipe_rows(evidence: Evidence) -> dict[str, str]:
 
 
 def _menu_text(trials: Sequence[Trial]) -> str:
-    """What was tried before a student was kept."""
     *others, kept = map(words.trial_text, trials)
     tried = "; ".join(others)
     return f"{kept}{f'; larger than needed, or too far from it: {tried}' if tried else ''}"

@@ -138,20 +138,13 @@ def never_text(scores: Sequence[ClassScores]) -> str:
     return f"never predicted: {named}{more}" if never else ""
 
 
-def worst_classes_text(scores: Sequence[ClassScores]) -> str:
-    """Name the classes that are recognised least, of those with test rows."""
-    known = [(each.recall.value, each) for each in scores if each.recall is not None]
-    named = ", ".join(
-        f"{safe(each.name, 30)} {percent(recall)} of {each.rows:,} rows"
-        for recall, each in sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
-    )
-    return f"Least recall of {len(scores):,} classes: {named}."
-
-
 def class_table(scores: Sequence[ClassScores]) -> str:
     """Recall, precision and rows of each class as a Markdown table; of many the worst, in words."""
     if len(scores) > CARD_CLASSES:
-        return worst_classes_text(scores)
+        known = [(each.recall.value, each) for each in scores if each.recall is not None]
+        least = sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
+        named = (f"{safe(e.name, 30)} {percent(recall)} of {e.rows:,} rows" for recall, e in least)
+        return f"Least recall of {len(scores):,} classes: {', '.join(named)}."
     rows = [
         [safe(e.name, 30), f"{e.rows:,}", bounded_share(e.recall), bounded_share(e.precision)]
         for e in scores
@@ -160,10 +153,7 @@ def class_table(scores: Sequence[ClassScores]) -> str:
 
 
 def range_text(column: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
-    """Say what the training rows held of a column: its range, or its categories.
-
-    ``categories`` are listed at most, each cut to so many characters.
-    """
+    """Say what training rows held of a column: its range, or categories, as many and as long."""
     if column.kind == "boolean":
         return "true, false"
     if column.kind == "category":

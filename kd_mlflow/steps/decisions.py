@@ -19,7 +19,7 @@ from kd_mlflow.local_state import held, remove_dead, state_folder
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
 from kd_mlflow.registry.lock import alias_of, known_model
-from kd_mlflow.registry.moves import Settled, periods
+from kd_mlflow.registry.moves import periods
 from kd_mlflow.registry.records import GATE, PROMOTE, ROLLBACK, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.command_results import History, Rollback
@@ -61,8 +61,12 @@ def promote_step(
             checks, standing = ask_gate(config, candidate, tracker)
             decision = _decision(config, candidate, checks, replaced=standing, moved=True)
             _record(run, decision, standing, tracker, candidate.digest)
-            if not decision.passed or _moved(tracker, decision, standing, run, candidate.digest):
+            if not decision.passed:
                 break
+            given = {"reason": decision.reason, "run_id": run.id, "digest": candidate.digest}
+            move = moves.new_move(PROMOTE, standing, decision.version, **given)
+            if moves.make(tracker.client, decision.model_name, move) is None:
+                break  # else others moved production since it was seen
         else:
             raise RegistryError(
                 f"production of {config.model_name!r} was moved by others {ROUNDS} times while the "
@@ -88,7 +92,7 @@ def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> N
     }
     run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
     if isinstance(data, Dataset):
-        run.data_set(data_set_input(data.table, data.split))
+        run.data_set(data_set_input(data.table, data.table.digest, data.split))
 
 
 def _decision(
@@ -141,44 +145,23 @@ def _record(
     run.file(decision_page(decision, standing).encode(), "promotion.md")
 
 
-def _moved(
-    tracker: Tracker, decision: Decision, standing: str | None, run: TrackedRun, digest: str
-) -> bool:
-    """Move production to a version that passed; false where others moved it since it was seen."""
-    move = moves.new_move(
-        PROMOTE,
-        origin=standing,
-        version=decision.version,
-        reason=decision.reason,
-        run_id=run.id,
-        digest=digest,
-    )
-    return moves.make(tracker.client, decision.model_name, move) is None
-
-
 def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_run: Run) -> None:
-    """Write a decision where it is looked for: on the run, and a rejection on the version too."""
+    """Write a decision where it is looked for: on its run, the version, its card, its report."""
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
     if not decision.promoted:
         moves.tell(client, name, {number: answer}, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
-    _say_on_card(tracker, decision, run)
+    page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
+    said = "" if decision.promoted else notes.rejection_text(decision.reason, page)
+    before = client.get_model_version(name, number).description or ""
+    if (after := notes.decided_card(before, said)) != before:
+        client.update_model_version(name, number, after)
     _say_in_report(tracker, candidate_run, decision)
     run.log(
         tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,
     )
-
-
-def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
-    """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
-    page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
-    said = "" if decision.promoted else notes.rejection_text(decision.reason, page)
-    client, name, number = tracker.client, decision.model_name, decision.version
-    before = client.get_model_version(name, number).description or ""
-    if (after := notes.decided_card(before, said)) != before:
-        client.update_model_version(name, number, after)
 
 
 def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
@@ -206,14 +189,8 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
         model = known_model(client, model_name)
         about = {"model_version": found.restored, **moves.about(model, found.replaced, digest)}
         run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in about.items()})
-        move = moves.new_move(
-            ROLLBACK,
-            origin=found.replaced,
-            version=found.restored,
-            reason=reason,
-            run_id=run.id,
-            digest=digest,
-        )
+        given = {"reason": reason, "run_id": run.id, "digest": digest}
+        move = moves.new_move(ROLLBACK, found.replaced, found.restored, **given)
         meanwhile = moves.make(client, model_name, move)
         if meanwhile is not None:
             now = alias_of(meanwhile, moves.PRODUCTION)
@@ -238,17 +215,14 @@ def settle_step(model_name: str, tracker: Tracker) -> str | None:
         _log.warning("runs of killed processes are not looked for: %s", error)
     if settled is None:
         return None
-    said = _settled_text(settled)
+    if (move := settled.move) is None:
+        said = f"the tag kd.moving told of no move and is gone: {settled.doubt}"
+    else:
+        done = "finished" if settled.finished else "undone: production had not moved"
+        what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
+        said = f"{what} was left half done and is {done}"
     _log.warning("%s: %s", model_name, said)
     return said
-
-
-def _settled_text(settled: Settled) -> str:
-    if (move := settled.move) is None:
-        return f"the tag kd.moving told of no move and is gone: {settled.doubt}"
-    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
-    done = "finished" if settled.finished else "undone: production had not moved"
-    return f"{what} was left half done and is {done}"
 
 
 def history_step(model_name: str, tracker: Tracker) -> History:
@@ -285,10 +259,7 @@ def decision_run(
 
 
 def end_dead(tracker: Tracker) -> None:
-    """End the runs of decisions whose processes died on this machine, as KILLED.
-
-    The files that they left go too.
-    """
+    """End the runs of decisions whose processes died here, as KILLED; their files go too."""
     remove_dead(state_folder("scratch"))
     remove_dead(_folder(tracker), bury=tracker.end_dead)
 

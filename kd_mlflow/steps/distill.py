@@ -39,14 +39,14 @@ from kd_mlflow.distillation.students import (
     transfer_set,
 )
 from kd_mlflow.distillation.teachers import Ensemble, Teacher
-from kd_mlflow.distillation.trained import TrainedStudents, trained_students
+from kd_mlflow.distillation.trained import trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.models.own_models import (
     ONNX,
-    StudentContent,
     log_student,
     requirements,
+    save_student,
     served_teacher,
 )
 from kd_mlflow.registry.moves import now
@@ -54,7 +54,7 @@ from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
 from kd_mlflow.report.review import never_text
 from kd_mlflow.report.training_results import DistillResult
-from kd_mlflow.report.words import together, trial_text
+from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import (
     BALANCE,
@@ -80,9 +80,6 @@ C = TypeVar("C", DistillConfig, SweepConfig)
 
 MENU = "student_menu.json"
 """The students that were tried before one was kept, beside a comparison; the kept one is last."""
-
-BOOSTED = "boosted trees alone"
-"""What is trained beside the students, for those who watch."""
 
 REPORT_DATA = "report.json"
 """All that the page says, for programs."""
@@ -156,16 +153,16 @@ def _compared(
     trials: Sequence[Trial],
     teacher_accuracies: Sequence[float],
 ) -> tuple[Evidence, StudentModule, Metrics]:
-    """Train students of all kinds and compare them; the registered one, and what is asked beside.
-
-    Each student's run has its final metrics when it ends.
-    """
+    """Train students of all kinds and compare them; each run gets its final metrics."""
     config = work.config
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
     with _student_runs(work, groups) as runs:
-        trained = _train(work, lessons, groups, trials, runs)
+        trained = trained_students(config, lessons, groups, trials, partial(work.fit, runs=runs))
+        place = trained.nearest() if config.registered_seed == "nearest" else 0
+        runs[place].log(tags={"kd.registered": "true"})
+        trained = replace(trained, place=place)
         alone = boosting_alone(work.dataset, ensemble.encoding, config.seed)
-        boosting = work.fit(alone, BOOSTED).family
+        boosting = work.fit(alone, BOOSTING).family
         evidence = compare(
             config,
             work.dataset,
@@ -211,7 +208,7 @@ def _fit_times(
     """Seconds of training: each kind's part of the students' population, and boosted trees."""
     every = sum(map(len, groups.values()))
     parts = {kind: work.times["students"] * len(some) / every for kind, some in groups.items()}
-    return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTED]}.items()}
+    return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTING]}.items()}
 
 
 def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
@@ -220,21 +217,6 @@ def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tup
     if trials:
         work.listener.say(f"student chosen: {trial_text(trials[-1])}")
     return replace(work, config=config), trials
-
-
-def _train(
-    work: Work[DistillConfig],
-    lessons: TransferSet,
-    groups: Mapping[str, Sequence[StudentSetting]],
-    trials: Sequence[Trial],
-    runs: Sequence[TrackedRun],
-) -> TrainedStudents:
-    """Train the students of all kinds as one population, into their runs."""
-    fit = partial(work.fit, runs=runs)
-    trained = trained_students(work.config, lessons, groups, trials, fit)
-    place = trained.nearest() if work.config.registered_seed == "nearest" else 0
-    runs[place].log(tags={"kd.registered": "true"})
-    return replace(trained, place=place)
 
 
 @contextmanager
@@ -321,14 +303,15 @@ def _log_model(
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
         run.file(exported.content, ONNX)
-    content = StudentContent(
+    write = partial(
+        save_student,
         module=student,
         example=evidence.example,
         profile=evidence.profile,
         onnx=exported.content if exported else None,
     )
     params = StudentRecipe.part_of(config).as_text()
-    model_id, model_bytes = log_student(run, content, params=params)
+    model_id, model_bytes = log_student(run, write, params=params)
     costs = Footprint(
         speed=Speed.of("registered", beside),
         ensemble=Speed.of("ensemble", beside),

@@ -30,7 +30,6 @@ from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Run, Tracker
 
 CURVES = "figures/teacher_curves.png"
 
@@ -47,26 +46,22 @@ def teachers_step(config: TeachersConfig, session: Session) -> TeachersResult:
         return _train_teachers(config, session, fingerprint)
     session.listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")
     if tracker.attaches and session.parent is None:
-        with tracker.run("teachers", "teachers", reused_run_id=found.info.run_id) as run:
+        with tracker.run("teachers", "teachers") as run:
             work = Work(**vars(session), config=config, run=run, fingerprint=fingerprint)
             work.describe(note=notes.reused_note(found.info.run_id))
-            run.log(metrics=found.data.metrics)
-    return _reused(tracker, found, dataset)
-
-
-def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
-    run_id = run.info.run_id
+            run.log(metrics=found.data.metrics, tags={"kd.reused_run_id": found.info.run_id})
+    run_id = found.info.run_id
     ensemble, children = load_ensemble(tracker, run_id), tracker.children_of(run_id)
-    metrics = [child.data.metrics for child in children]
     return TeachersResult(
         run_id=run_id,
         reused=True,
         ensemble=ensemble,
         teachers=tuple(
-            TeacherResult(child.info.run_name, found["test_accuracy"], weight, dict(found))
-            for child, found, weight in zip(children, metrics, ensemble.weights, strict=True)
+            TeacherResult(child.info.run_name, own["test_accuracy"], weight, dict(own))
+            for child, weight in zip(children, ensemble.weights, strict=True)
+            for own in [child.data.metrics]
         ),
-        metrics=dict(run.data.metrics),
+        metrics=dict(found.data.metrics),
         imbalanced=_imbalanced(dataset),
         together=together(dataset),
     )
@@ -128,7 +123,6 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
 def _describe_each(
     work: Work[TeachersConfig], training: Training, runs: Sequence[TrackedRun], *, teachers: int
 ) -> None:
-    """Describe the runs of a family's members."""
     name = work.dataset.table.name
     for member, seed in zip(runs, training.seeds, strict=True):
         note = notes.teacher_note(name, training.label, teachers=teachers, seed=seed)
@@ -142,10 +136,7 @@ def _log_ensemble(
     example: pd.DataFrame,
     metrics: Mapping[str, float],
 ) -> None:
-    """Log the ensemble as a model with example rows, then all metrics: those of its answers as its.
-
-    The run's description comes with them.
-    """
+    """Log the ensemble as a model, then all metrics and the run's description."""
     config, dataset, run = work.config, work.dataset, work.run
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
     params = {name: text for each in options for name, text in each.as_text().items()}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -138,7 +137,7 @@ class Work(Session, Generic[C]):
             tags={f"kd.{name}": digest for name, digest in digests.items()},
             note=note,
         )
-        run.data_set(data_set_input(table, split))
+        run.data_set(data_set_input(table, table.digest, split))
 
     def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
         """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""
@@ -160,19 +159,24 @@ class Work(Session, Generic[C]):
             return trained
 
     def take_up(self) -> None:
-        """Note who trains now; mark runs that began this before as superseded by it.
-
-        They are dead: this process holds their checkpoints, which they would hold otherwise.
-        """
+        """Note who trains now; mark the dead runs that began this before as superseded by it."""
         if self.checkpoints.folder is None:
             return
         path = self.checkpoints.folder / RUNS
-        before = [run_id for run_id in _read(path) if run_id != self.run.id]
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            before = [str(run_id) for run_id in noted if run_id != self.run.id]
+        except (OSError, ValueError):
+            before = []
         superseded = [run_id for run_id in before if self.run.supersede(run_id)]
         if superseded:
             self.run.log(tags={"kd.resumed_from": superseded[-1]})
             self.listener.say(f"takes up run {superseded[-1]}, which was interrupted")
-        _write(path, [*before, self.run.id])
+        try:
+            with whole_file(path) as file:
+                file.write(json.dumps([*before, self.run.id]).encode())
+        except OSError as error:
+            _log.warning("runs of an interrupted training will not be marked: %s", error)
 
 
 def page_of(tracker: Tracker, run: TrackedRun, file: str = "") -> Page:
@@ -234,21 +238,6 @@ def held_checkpoints(
             line = f"{error}; the same command goes on from its checkpoints"
             raise StoreError(line, unreachable=error.unreachable) from error
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        return [str(run_id) for run_id in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError):
-        return []
-
-
-def _write(path: Path, run_ids: list[str]) -> None:
-    try:
-        with whole_file(path) as file:
-            file.write(json.dumps(run_ids).encode())
-    except OSError as error:
-        _log.warning("runs of an interrupted training will not be marked: %s", error)
 
 
 def numbered(name: str, k: int) -> list[str]:

@@ -107,10 +107,7 @@ class CurveWriter:
 
 @contextmanager
 def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
-    """Log processor, memory, disk and network of a training as long as the block, if asked to.
-
-    They go the way of curves: they wait for a store that is away.
-    """
+    """Log processor, memory, disk and network of a training, if asked to, the way of curves."""
     if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINED_KINDS:
         yield
         return

@@ -25,10 +25,7 @@ def find_ensemble(tracker: Tracker, **tags: str) -> Run | None:
 
 
 def choose_ensemble(tracker: Tracker, teachers: str, identity: Identity) -> Run:
-    """Resolve the option ``teachers``: latest, or a run id.
-
-    Raises RunError where there is none, it is no finished ensemble, or it knows other data.
-    """
+    """Resolve the option ``teachers``, latest or a run id, as ``choose_run`` does."""
     if teachers == "latest" and (run := find_ensemble(tracker, **identity._asdict())):
         return run
     run = choose_run(tracker, "teachers", teachers, identity)

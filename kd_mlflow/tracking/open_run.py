@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import (
     DatasetInput,
-    LoggedModel,
     LoggedModelInput,
     LoggedModelOutput,
     Metric,
@@ -136,7 +135,10 @@ class TrackedRun:
         with _filled(write) as folder:
             made = self.patience.make(create, find=lambda: next(iter(search()), None))
             model_id = str(made.model_id)
-            _stamp(folder, made, self.id)
+            saved = Model.load(str(folder / MLMODEL))
+            saved.artifact_path, saved.run_id = made.artifact_location, self.id
+            saved.model_id = saved.model_uuid = model_id
+            saved.save(str(folder / MLMODEL))
             self.patience.make(
                 lambda: self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)]),
                 find=lambda: self._linked(model_id),
@@ -163,7 +165,6 @@ class TrackedRun:
 
 
 def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
-    """Tag a run that is dead, and what is unfinished below it; whether there is one."""
     run = absent_ok(lambda: client.get_run(run_id))
     finished = RunStatus.to_string(RunStatus.FINISHED)
     if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
@@ -187,15 +188,6 @@ def without_links(links: bool = False) -> Iterator[None]:
         yield
     finally:
         NO_LINKS.set(given)
-
-
-def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
-    """Write the ids of its logged model and of its run into a saved model."""
-    path = str(folder / MLMODEL)
-    saved = Model.load(path)
-    saved.artifact_path, saved.run_id = made.artifact_location, run_id
-    saved.model_id = saved.model_uuid = made.model_id
-    saved.save(path)
 
 
 @contextmanager

@@ -151,11 +151,7 @@ class Tracker:
         return given is not None and ATTACHED not in self._given_run(given).data.params
 
     def _attach(self) -> Run | None:
-        """The run of MLFLOW_RUN_ID, where nobody attached to it before.
-
-        Who comes first leaves a parameter: MLflow lets no second value replace it, whichever
-        process it comes from.
-        """
+        """The run of MLFLOW_RUN_ID, where nobody attached: a parameter takes no second value."""
         if not self.attaches:
             return None
         given = str(self._given_run_id)
@@ -176,10 +172,9 @@ class Tracker:
         *,
         parent: TrackedRun | None = None,
         opened: str | None = None,
-        **tags: str,
     ) -> Iterator[TrackedRun]:
         """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
-        run = self.open(kind, name, parent=parent, opened=opened, **tags)
+        run = self.open(kind, name, parent=parent, opened=opened)
         with self._ended([run]), system_metrics(run, kind):
             yield run
 
@@ -237,12 +232,10 @@ class Tracker:
         *,
         parent: TrackedRun | None = None,
         opened: str | None = None,
-        **tags: str,
     ) -> TrackedRun:
         """Open a run without closing it."""
-        own = {f"kd.{key}": value for key, value in tags.items()}
         opened, begun = opened or uuid.uuid4().hex, now_ms()
-        given = {"kd.kind": kind, **versions(), **own, OPENED: opened}
+        given = {"kd.kind": kind, **versions(), OPENED: opened}
         if self._given_run_id and not parent and (attached := self._attach()):
             run = self.opened(attached)
             run.log(tags=given)

@@ -207,10 +207,7 @@ def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str |
 
 @contextmanager
 def on_server(uri: str) -> Iterator[None]:
-    """Let MLflow's tracking and registry be those of an address, for the whole process.
-
-    What it answers with an error is raised as StoreError, which names ``to_uri``.
-    """
+    """Let MLflow's tracking and registry be those of ``to_uri``, for the whole process."""
     before = {name: os.environ.pop(name, None) for name in SERVER}
     _use(uri)
     token = elsewhere.set(True)
