@@ -131,7 +131,6 @@ def proxy(server, request, tmp_path, monkeypatch, quick):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     use_store(monkeypatch, between.address, tmp_path)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
-    monkeypatch.setattr(stores, "PATIENCE_S", 1.0)
     monkeypatch.setattr(failures, "PATIENCE_S", 1.0)
     monkeypatch.setattr(failures, "REQUEST_S", 1)
     monkeypatch.setattr("kd_mlflow.tracking.curves.CurveWriter.__init__", _writing_at_once)

@@ -533,7 +533,7 @@ def test_a_balanced_table_is_told_by_accuracy(finished):
 def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
     """Rows a class on each side of the split stand beside the figures that depend on them."""
     run_id = getattr(finished.result, kind).run_id
-    path = finished.client.download_artifacts(run_id, work.BALANCE, tmp_path)
+    path = finished.client.download_artifacts(run_id, "class_balance.json", tmp_path)
     balance = json.loads(Path(path).read_text())
     assert {side: sum(rows.values()) for side, rows in balance.items()} == {
         "train": 3600,

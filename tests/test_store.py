@@ -104,7 +104,7 @@ def test_a_server_that_hangs(no_store):
 def test_a_name_that_takes_minutes_to_look_up(no_store, monkeypatch):
     """Looking a name up, which no timeout of a request covers, is given up too."""
     done = threading.Event()
-    monkeypatch.setattr(stores, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(failures, "PATIENCE_S", 0.2)
     monkeypatch.setattr(stores, "_ask_server", lambda *question: done.wait(30))
     no_store(uri := f"http://me:{SECRET}@nowhere.invalid")
     fails("cannot be reached: no answer within", uri)

@@ -23,16 +23,8 @@ from kd_mlflow.evaluation.drift import LARGE, MODERATE
 from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
 from kd_mlflow.report import evaluation_result as says
-from kd_mlflow.report import review, words
+from kd_mlflow.report import leaderboard, review, words
 from kd_mlflow.report.decision import MARKS, Decision
-from kd_mlflow.report.leaderboard import (
-    HEADS,
-    leaderboard_rows,
-    models,
-    ms_text,
-    third_metric,
-    worth_text,
-)
 from kd_mlflow.report.notes import OUT_OF_SCOPE, limits
 from kd_mlflow.table.columns import left_out_text
 
@@ -112,10 +104,10 @@ def page(
             drift=evidence.drift[:DRIFTED] if table.times is not None else (),
             recall=_recall(comparison),
             never=review.never_text(evidence.class_scores[STUDENT]),
-            board=models(comparison, metrics),
-            third=third_metric(comparison),
-            heads=HEADS,
-            ms_text=ms_text,
+            board=leaderboard.models(comparison, metrics),
+            third=leaderboard.third_metric(comparison),
+            heads=leaderboard.HEADS,
+            ms_text=leaderboard.ms_text,
             decides=review.decides(evidence),
             classes=review.classes(evidence),
             importances=review.importances(evidence),
@@ -133,11 +125,11 @@ def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
     metrics = {**comparison.summary, **about.beside, **(costs.metrics if costs else {})}
     return {
         "approve": not warning,
-        "because": warning or worth_text(comparison, metrics),
+        "because": warning or leaderboard.worth_text(comparison, metrics),
         "run_id": about.run_id,
         "never_predicted": [e.name for e in evidence.class_scores[STUDENT] if not e.predicted],
         "facts": review.facts(evidence, costs) | dict(about.made),
-        "leaderboard": leaderboard_rows(comparison, metrics),
+        "leaderboard": leaderboard.leaderboard_rows(comparison, metrics),
         "metrics": metrics,
         "recall": comparison.recall_by_class(),
         **evidence.review(),

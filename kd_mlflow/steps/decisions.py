@@ -13,7 +13,6 @@ from pathlib import Path
 from kd_mlflow.config.entry_points import PromoteConfig, RollbackConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
-from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.local_state import held, remove_dead, state_folder
 from kd_mlflow.models.processes import CleanProcess
@@ -52,14 +51,14 @@ def promote_step(
     artifact or what is in production cannot be had or does not score.
     """
     if config.dry_run:
-        return rehearsed(config, examine(config, submitted, tracker, clean=clean), tracker)
+        candidate = examine(config, submitted, tracker, clean=clean)
+        return answered(config, candidate, tracker, moves_it=False)[0]
     number = str(submitted.version.version)
     with decision_run(tracker, "promotion", f"promotion v{number}", parent) as run:
         _describe(run, config, submitted)
         candidate = examine(config, submitted, tracker, clean=clean)
         for _ in range(ROUNDS):
-            checks, standing = ask_gate(config, candidate, tracker)
-            decision = _decision(config, candidate, checks, replaced=standing, moved=True)
+            decision, standing = answered(config, candidate, tracker, moves_it=True)
             _record(run, decision, standing, tracker, candidate.digest)
             if not decision.passed:
                 break
@@ -76,10 +75,24 @@ def promote_step(
     return replace(decision, page=page_of(tracker, run))
 
 
-def rehearsed(config: PromoteConfig, candidate: Candidate, tracker: Tracker) -> Decision:
-    """What the gate answers now; nothing is recorded or moved."""
+def answered(
+    config: PromoteConfig, candidate: Candidate, tracker: Tracker, *, moves_it: bool
+) -> tuple[Decision, str | None]:
+    """What the gate answers now, and the version in production; nothing is recorded or moved."""
     checks, standing = ask_gate(config, candidate, tracker)
-    return _decision(config, candidate, checks, replaced=standing, moved=False)
+    passed, reason = verdict(checks)
+    name, number = config.model_name, candidate.number
+    decision = Decision(
+        model_name=name,
+        version=number,
+        passed=passed,
+        promoted=passed and moves_it,
+        reason=reason,
+        checks=checks,
+        replaced=standing if passed else None,
+        note=notes.promotion_note(name, number, passed=passed, reason=reason, standing=standing),
+    )
+    return decision, standing
 
 
 def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> None:
@@ -93,29 +106,6 @@ def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> N
     run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
     if isinstance(data, Dataset):
         run.data_set(data_set_input(data.table, data.table.digest, data.split))
-
-
-def _decision(
-    config: PromoteConfig,
-    candidate: Candidate,
-    checks: tuple[Check, ...],
-    *,
-    replaced: str | None,
-    moved: bool,
-) -> Decision:
-    passed, reason = verdict(checks)
-    return Decision(
-        model_name=config.model_name,
-        version=candidate.number,
-        passed=passed,
-        promoted=passed and moved,
-        reason=reason,
-        checks=checks,
-        replaced=replaced if passed else None,
-        note=notes.promotion_note(
-            config.model_name, candidate.number, passed=passed, reason=reason, standing=replaced
-        ),
-    )
 
 
 def _record(

@@ -15,17 +15,10 @@ import numpy as np
 
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.distillation import footprint
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.footprint import (
-    MANY_ROWS,
-    Footprint,
-    Speed,
-    environment_bytes,
-    served,
-    speed,
-)
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, baselines_named, chosen
@@ -42,13 +35,7 @@ from kd_mlflow.distillation.teachers import Ensemble, Teacher
 from kd_mlflow.distillation.trained import trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.models.own_models import (
-    ONNX,
-    log_student,
-    requirements,
-    save_student,
-    served_teacher,
-)
+from kd_mlflow.models import own_models
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
@@ -57,9 +44,6 @@ from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import (
-    BALANCE,
-    COLUMNS,
-    RECALL,
     REPORT,
     Session,
     Work,
@@ -67,7 +51,6 @@ from kd_mlflow.steps.work import (
     numbered,
     page_of,
 )
-from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -83,6 +66,9 @@ MENU = "student_menu.json"
 
 REPORT_DATA = "report.json"
 """All that the page says, for programs."""
+
+RECALL = "class_recall.json"
+"""Recall of each class by model; null for a class without a test row."""
 
 REVIEW = "review.json"
 """What report and card show a few of: all classes, importances, segments and thresholds."""
@@ -127,6 +113,7 @@ def distill_step(
         setting = {name: getattr(work.config, name) for name in ("temperature", "alpha")}
         name, comparison = dataset.table.name, evidence.comparison
         note = notes.distill_note(name, comparison, trials=trials, **setting)
+        work.log_table()
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
     shown = page_of(session.tracker, run, REPORT)
     return DistillResult(
@@ -189,16 +176,16 @@ def _beside(
     dataset, averaging = evidence.dataset, evidence.config.averaging
     alone = Ensemble(encoding=ensemble.encoding, families=(boosting,))
     models = {
-        "registered": served(student),
-        "ensemble": served_teacher(ensemble, averaging),
-        "boosting": served_teacher(alone, averaging),
+        "registered": footprint.served(student),
+        "ensemble": own_models.served_teacher(ensemble, averaging),
+        "boosting": own_models.served_teacher(alone, averaging),
     }
-    rows, (parameters,) = dataset.features("test").head(MANY_ROWS), boosting.parameters
+    rows, (parameters,) = dataset.features("test").head(footprint.MANY_ROWS), boosting.parameters
     beside = majority_metrics(dataset.labels("train"), dataset.labels("test"))
     if parameters:
         beside |= {"boosting_parameters": parameters}
     for name, model in models.items():
-        beside |= speed(model, rows).metrics(name)
+        beside |= footprint.speed(model, rows).metrics(name)
     return beside
 
 
@@ -296,27 +283,27 @@ def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
 
 def _log_model(
     evidence: Evidence, student: StudentModule, run: TrackedRun, beside: Metrics
-) -> tuple[str, Footprint]:
+) -> tuple[str, footprint.Footprint]:
     """Log the student in all its forms, then its own metrics; return the model's id and costs."""
     config, dataset = evidence.config, evidence.dataset
     exported = None
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
-        run.file(exported.content, ONNX)
+        run.file(exported.content, own_models.ONNX)
     write = partial(
-        save_student,
+        own_models.save_student,
         module=student,
         example=evidence.example,
         profile=evidence.profile,
         onnx=exported.content if exported else None,
     )
     params = StudentRecipe.part_of(config).as_text()
-    model_id, model_bytes = log_student(run, write, params=params)
-    costs = Footprint(
-        speed=Speed.of("registered", beside),
-        ensemble=Speed.of("ensemble", beside),
+    model_id, model_bytes = own_models.log_student(run, write, params=params)
+    costs = footprint.Footprint(
+        speed=footprint.Speed.of("registered", beside),
+        ensemble=footprint.Speed.of("ensemble", beside),
         model_bytes=model_bytes,
-        environment_bytes=environment_bytes(requirements()),
+        environment_bytes=footprint.environment_bytes(own_models.requirements()),
     )
     summary = evidence.comparison.summary
     metrics = {name: value for name, value in summary.items() if name.startswith(OF_MODEL)}
@@ -328,8 +315,6 @@ def _log_model(
 def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
-    run.document(split.balance(table), BALANCE)
-    run.document(columns_document(table.columns), COLUMNS)
     run.document(comparison.recall_by_class(), RECALL)
     run.document(evidence.review(), REVIEW)
     if evidence.trials:
@@ -346,7 +331,7 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
         run, tested, class_probabilities(scored.students["distilled"][scored.registered])
     )
     found = {**comparison.summary, **beside}
-    own = (OF_MODEL, *Speed.names("ensemble"))  # logged with the model
+    own = (OF_MODEL, *footprint.Speed.names("ensemble"))  # logged with the model
     metrics = {name: value for name, value in found.items() if not name.startswith(own)}
     run.log(metrics=metrics, note=note)
 

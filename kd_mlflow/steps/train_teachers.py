@@ -25,8 +25,7 @@ from kd_mlflow.report.leaderboard import TeacherResult
 from kd_mlflow.report.training_results import TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
-from kd_mlflow.steps.work import BALANCE, COLUMNS, Session, Work, begun, numbered
-from kd_mlflow.table.columns import columns_document
+from kd_mlflow.steps.work import Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -100,8 +99,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
             each = zip(members, metrics.members, ensemble.weights, best, strict=True)
             for member, final, weight, epoch in each:
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
-        run.document(dataset.split.balance(dataset.table), BALANCE)
-        run.document(columns_document(dataset.table.columns), COLUMNS)
+        work.log_table()
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
         run.file(_curves(config, dataset, ensemble, histories), CURVES)
         _log_ensemble(work, ensemble, example, metrics.ensemble)

@@ -16,7 +16,7 @@ from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.records import named
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
+from kd_mlflow.steps.decisions import answered, decision_run, promote_step, settle_step
 from kd_mlflow.steps.examine import Submitted, dataset_of, examine, identity_of
 from kd_mlflow.tracking.failures import absent_ok, masked
 from kd_mlflow.tracking.open_run import OPENED
@@ -52,7 +52,7 @@ def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
         if config.dry_run:
             candidate = examine(config, Submitted(version, run, data), tracker, clean=clean)
             with on_server(uri):
-                return rehearsed(there, candidate, Tracker())
+                return answered(there, candidate, Tracker(), moves_it=False)[0]
         model = versions.pull(version, folder)
         files = tracker.download(run.info.run_id, "")
         parcel = Parcel(version, run, model, files, files_digest(model))

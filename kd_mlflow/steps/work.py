@@ -22,6 +22,7 @@ from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.closing import Page
 from kd_mlflow.report.words import one_line
+from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.failures import stores_in_use
@@ -30,17 +31,8 @@ from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import ui_command
 
-BALANCE = "class_balance.json"
-"""Rows per class on each side of the split, beside every ensemble and comparison."""
-
-COLUMNS = "columns.json"
-"""How each column of the table was read, beside every ensemble and comparison."""
-
 REPORT = "report.html"
 """The page to read before a student is approved, beside every comparison."""
-
-RECALL = "class_recall.json"
-"""Recall of each class by model, beside every comparison; null for a class without a test row."""
 
 PARAM_LENGTH = 6000
 """Characters of a parameter's value (MAX_PARAM_VAL_LENGTH)."""
@@ -138,6 +130,12 @@ class Work(Session, Generic[C]):
             note=note,
         )
         run.data_set(data_set_input(table, table.digest, split))
+
+    def log_table(self) -> None:
+        """Log rows per class on each side of the split, and how each column was read."""
+        table = self.dataset.table
+        self.run.document(self.dataset.split.balance(table), "class_balance.json")
+        self.run.document(columns_document(table.columns), "columns.json")
 
     def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
         """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""

@@ -11,16 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow import MlflowClient
-from mlflow.entities import (
-    DatasetInput,
-    LoggedModelInput,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunStatus,
-    RunTag,
-)
+from mlflow import MlflowClient, entities
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.models import Model
 
@@ -77,28 +68,29 @@ class TrackedRun:
         """
         now, data = now_ms(), self._dataset
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        all_params = [Param(f"kd.{name}", str(v)) for name, v in params.items()]
+        all_params = [entities.Param(f"kd.{name}", str(v)) for name, v in params.items()]
         starts = range(0, max(1, len(all_params)), PARAMS_A_BATCH)
         first, *more = (all_params[start : start + PARAMS_A_BATCH] for start in starts)
         values = [
-            Metric(name, float(value), now, 0, model_id, *data) for name, value in metrics.items()
+            entities.Metric(name, float(value), now, 0, model_id, *data)
+            for name, value in metrics.items()
         ]
-        named = [RunTag(name, value) for name, value in given.items()]
+        named = [entities.RunTag(name, value) for name, value in given.items()]
         self._batch(metrics=values, params=first, tags=named)
         for batch in more:
             self._batch(params=batch)
 
     def curves(self, points: Sequence[Point]) -> None:
         """Log values of curves, as many as one request takes."""
-        self._batch(metrics=[Metric(*point) for point in points])
+        self._batch(metrics=[entities.Metric(*point) for point in points])
 
     def _batch(self, **given: Any) -> None:
         self.patience.make(partial(self.client.log_batch, self.id, **given))
 
-    def data_set(self, entity: DatasetInput, *models: str) -> None:
+    def data_set(self, entity: entities.DatasetInput, *models: str) -> None:
         """Log the data set as an input of the run, and logged models by their ids."""
         self._dataset = entity.dataset.name, entity.dataset.digest
-        inputs = [LoggedModelInput(model_id) for model_id in models] or None
+        inputs = [entities.LoggedModelInput(model_id) for model_id in models] or None
         self.patience.make(
             partial(self.client.log_inputs, self.id, datasets=[entity], models=inputs),
             find=lambda: self._linked(entity.dataset.digest),
@@ -140,7 +132,9 @@ class TrackedRun:
             saved.model_id = saved.model_uuid = model_id
             saved.save(str(folder / MLMODEL))
             self.patience.make(
-                lambda: self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)]),
+                lambda: self.client.log_outputs(
+                    self.id, [entities.LoggedModelOutput(model_id, step=0)]
+                ),
                 find=lambda: self._linked(model_id),
             )
             self.patience.make(lambda: self.client.log_model_artifacts(model_id, str(folder)))
@@ -166,14 +160,14 @@ class TrackedRun:
 
 def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
     run = absent_ok(lambda: client.get_run(run_id))
-    finished = RunStatus.to_string(RunStatus.FINISHED)
+    finished = entities.RunStatus.to_string(entities.RunStatus.FINISHED)
     if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
         return False
     clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
     for child in client.search_runs([run.info.experiment_id], clause, max_results=1000):
         _superseded(client, child.info.run_id, by)
     client.set_tag(run_id, SUPERSEDED, by)
-    if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+    if run.info.status == entities.RunStatus.to_string(entities.RunStatus.RUNNING):
         with without_links():
             client.set_terminated(run_id, status="KILLED")
     return True

@@ -18,19 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.local_state import folder_till_exit
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import system_metrics
-from kd_mlflow.tracking.failures import (
-    FAILURES,
-    FETCH_RETRIES,
-    SHORT_S,
-    Patience,
-    absent_ok,
-    fetch_error,
-    impatient,
-    masked,
-    store_errors,
-    unreachable,
-)
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.provenance import source, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
@@ -97,11 +86,11 @@ class Tracker:
     life to begin with.
     """
 
-    def __init__(self, patience_s: float = SHORT_S) -> None:
+    def __init__(self, patience_s: float = failures.SHORT_S) -> None:
         check_stores()
         self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
         self._experiment: str | None = None
-        self.patience = Patience(patience_s)
+        self.patience = failures.Patience(patience_s)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -214,7 +203,7 @@ class Tracker:
         links: bool,
     ) -> BaseException | None:
         """End each run; the error, or the store's first one, gets a note on each left RUNNING."""
-        shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
+        shown = links and self.client.tracking_uri == failures.masked(self.client.tracking_uri)
         for run in runs:
             try:
                 ended = partial(self.client.set_terminated, run.id, status, now_ms())
@@ -271,7 +260,7 @@ class Tracker:
 
     def introduce(self) -> None:
         """Give the experiment a description and a view of its pipelines, where it has none."""
-        given = absent_ok(lambda: self.client.get_experiment(self.experiment_id))
+        given = failures.absent_ok(lambda: self.client.get_experiment(self.experiment_id))
         for name, text in INTRODUCTION.items():
             if given is not None and name not in given.tags:
                 write = partial(self.client.set_experiment_tag, self.experiment_id, name, text)
@@ -294,10 +283,10 @@ class Tracker:
         """The address of a run's page or of a file there, without credentials, if it has one."""
         return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
-    @store_errors()
+    @failures.store_errors()
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
-        run = absent_ok(lambda: self.client.get_run(run_id))
+        run = failures.absent_ok(lambda: self.client.get_run(run_id))
         if run is None:
             raise RunError(f"no run {run_id!r} in this tracking store")
         return run
@@ -323,20 +312,20 @@ class Tracker:
     def download(self, run_id: str, path: str) -> Path:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
         try:
-            with impatient(retries=FETCH_RETRIES):
+            with failures.impatient(retries=failures.FETCH_RETRIES):
                 return Path(self.client.download_artifacts(run_id, path, str(folder_till_exit())))
-        except FAILURES as error:
+        except failures.FAILURES as error:
             failure = error
         except OSError as error:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
         # MLflow says "does not exist" of whatever went wrong on the way: ask what the run has
         what = f"the artifact {path!r} of run {run_id}"
-        if unreachable(failure):
-            raise fetch_error(failure, what) from None
-        with store_errors():
+        if failures.unreachable(failure):
+            raise failures.fetch_error(failure, what) from None
+        with failures.store_errors():
             listed = self.client.list_artifacts(run_id, path)
         if listed:
-            raise fetch_error(failure, what) from None
+            raise failures.fetch_error(failure, what) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None
 
 
