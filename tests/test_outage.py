@@ -34,7 +34,6 @@ from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConf
 from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
 from kd_mlflow.tracking import failures
-from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.failures import Patience
 from kd_mlflow.tracking.runs import Tracker

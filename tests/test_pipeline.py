@@ -20,7 +20,6 @@ from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
 from kd_mlflow.population.training import Task
 from kd_mlflow.report import leaderboard
-from kd_mlflow.steps import work
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.saved_model import STAMP
@@ -459,7 +458,7 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
 def test_recall_of_each_class_is_logged(finished, tmp_path):
     """The distill run has each model's recall by class; their mean is the balanced accuracy."""
     distill = finished.result.distill
-    path = finished.client.download_artifacts(distill.run_id, work.RECALL, tmp_path)
+    path = finished.client.download_artifacts(distill.run_id, "class_recall.json", tmp_path)
     recalls = json.loads(Path(path).read_text())
     assert recalls.keys() == {
         "ensemble",

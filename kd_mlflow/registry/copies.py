@@ -58,7 +58,7 @@ def found_copy(
     what = f"nothing to promote: {named(found)}, a copy of {named(version)}, "
     if alias_of(model, PRODUCTION) == number:
         raise RegistryError(f"{what}is in production already")
-    if decided(client, model, found) == "rolled_back":
+    if decided(client, found) == "rolled_back":
         way_out = f"name it: there with model_name={model_name} version={number}"
         raise RegistryError(f"{what}was rolled back; to promote it all the same, {way_out}")
     return found

@@ -185,7 +185,7 @@ def confirm(client: MlflowClient, model: RegisteredModel, move: Move) -> Run:
     return run
 
 
-def decided(client: MlflowClient, model: RegisteredModel, version: ModelVersion) -> str | None:
+def decided(client: MlflowClient, version: ModelVersion) -> str | None:
     """What came of a version, ``promoted`` or ``rolled_back``, if a run of its model says so."""
     state, number = version.tags.get("kd.promotion"), str(version.version)
     about = {"promoted": "kd.model_version", "rolled_back": f"kd.{REPLACED}"}.get(state or "")
@@ -195,7 +195,8 @@ def decided(client: MlflowClient, model: RegisteredModel, version: ModelVersion)
         run = _run(client, version.tags.get("kd.promotion_run_id", ""))
     except ValueError:
         return None
-    return state if _is_of(run, model) and run.data.tags.get(about, number) == number else None
+    ours = _is_of(run, client.get_registered_model(version.name))
+    return state if ours and run.data.tags.get(about, number) == number else None
 
 
 def _is_of(run: Run, model: RegisteredModel) -> bool:

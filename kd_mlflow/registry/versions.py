@@ -133,7 +133,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
-        if found is not None and _decided(client, found) == "rolled_back":
+        if found is not None and decided(client, found) == "rolled_back":
             raise RegistryError(_rolled_back_text(found, "promote"))
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
@@ -150,10 +150,6 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
         run_id = run.data.tags.get(DISTILL_RUN, run_id)
     found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
     return max(found, key=lambda version: int(version.version), default=None)
-
-
-def _decided(client: MlflowClient, version: ModelVersion) -> str | None:
-    return decided(client, known_model(client, version.name), version)
 
 
 def _rolled_back_text(version: ModelVersion, command: str) -> str:
@@ -232,7 +228,7 @@ def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVe
     if found is None:
         why = f"nothing to roll back to: production had no predecessor under {model_name!r}"
         raise RegistryError(why)
-    if _decided(client, found) == "rolled_back":
+    if decided(client, found) == "rolled_back":
         past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
         others = [number for number in past if number not in (production, str(found.version))]
         earlier = f"; before these were: {', '.join(others)}" if others else ""
@@ -246,7 +242,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
     past = {period.version for period in periods(client, model_name)}
-    early = _decided(client, found) == "promoted"  # before moves were recorded
+    early = decided(client, found) == "promoted"  # before moves were recorded
     previous = alias_of(known_model(client, model_name), PREVIOUS)
     if version not in past | {previous} and not early:
         known = ", ".join(sorted(past, key=int)) or "none"

@@ -21,8 +21,7 @@ from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import picture
-from kd_mlflow.models.addresses import find_other, logged_here, named_model
-from kd_mlflow.models.any_model import AnyModel
+from kd_mlflow.models.any_model import AnyModel, find_other, logged_here, named_model
 from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
 from kd_mlflow.report.page import evaluation_page
 from kd_mlflow.report.words import one_line, percent, sizes_text

@@ -21,7 +21,7 @@ from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.local_state import scratch
-from kd_mlflow.models.addresses import task_of
+from kd_mlflow.models.any_model import task_of
 from kd_mlflow.models.own_code import foreign
 from kd_mlflow.models.processes import CleanProcess, PulledAnswers, ask_production
 from kd_mlflow.models.respondent import FLOOR, fault

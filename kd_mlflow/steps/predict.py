@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import PredictConfig
 from kd_mlflow.errors import ConfigError, RunError
-from kd_mlflow.models.addresses import named_model
-from kd_mlflow.models.any_model import AnyModel
+from kd_mlflow.models.any_model import AnyModel, named_model
 from kd_mlflow.models.respondent import error_text
 from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.report.command_results import PredictResult

@@ -130,6 +130,7 @@ class TrackedRun:
             saved = Model.load(str(folder / MLMODEL))
             saved.artifact_path, saved.run_id = made.artifact_location, self.id
             saved.model_id = saved.model_uuid = model_id
+            saved.model_size_bytes = None  # it was taken before the other flavours were written
             saved.save(str(folder / MLMODEL))
             self.patience.make(
                 lambda: self.client.log_outputs(
