@@ -154,7 +154,6 @@ def note_texts(name):
         owner=name,
         licence=name,
     )
-    comparison = given.comparison
     return {
         "teachers": notes.teachers_note(
             given.dataset,
@@ -187,7 +186,7 @@ def note_texts(name):
             seeds=1,
             tolerance=0.1,
         ),
-        "distill": notes.distill_note(name, comparison, temperature=1, alpha=0),
+        "distill": notes.distill_note(given),
         "promotion": notes.promotion_note(
             name, "1", passed=False, reason=f"column {name} is missing", standing="2"
         ),
@@ -334,7 +333,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
     if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 100:
         assert "mlflow models predict" in card
         assert "**Recipe.**" in card
-    note = notes.distill_note(name, comparison, temperature=1, alpha=0)
+    note = notes.distill_note(shown)
     promoted = notes.promotion_note(model_name, "1", passed=True, reason=name * 9, standing=None)
     line = notes.pipeline_note(note, promoted)
     for text, most in (

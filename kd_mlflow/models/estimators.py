@@ -233,8 +233,7 @@ class EstimatorRecipe:
         except TrainingError:
             return
         self.ask(model, features.head(TRIED_ROWS))
-        with tempfile.TemporaryDirectory() as place:
-            store(self.name, model.model, Path(place) / "model", pickle=self.pickle)
+        self.pack(model)
 
 
 def answer(name: str, one: Fitted, features: pd.DataFrame, classes: int) -> Floats:

@@ -76,8 +76,12 @@ def html_table(table: Table) -> str:
 class Shown:
     """A result as notebooks show it: as it prints, unless it has more to show."""
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """What a notebook shows."""
         return f"<pre>{escape(repr(self))}</pre>"
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 class Page(NamedTuple):

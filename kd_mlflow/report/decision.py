@@ -60,7 +60,7 @@ class Decision(Shown):
         uri = f"models:/{self.model_name}@production" if self.promoted else None
         return f"{self.outcome_text()}\n\n{self.gate_text()}" + next_steps(self.page, uri)
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """What came of it, why, and every check."""
         why = [] if self.passed else [f"because {self.reason}"]
         rows = [(check.name, [MARKS[check.passed], check.reason]) for check in self.checks]

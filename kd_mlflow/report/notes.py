@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from kd_mlflow.config.options import text_value
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
@@ -124,21 +123,15 @@ def sweep_note(table: str, result: SweepResult, *, seeds: int, tolerance: float)
     )
 
 
-def distill_note(
-    table: str,
-    comparison: Comparison,
-    *,
-    temperature: float,
-    alpha: float,
-    trials: Sequence[Trial] = (),
-) -> str:
+def distill_note(evidence: Evidence) -> str:
     """Describe a comparison's run; a baseline that is better comes first."""
-    seeds = len(comparison.students["distilled"])
+    config, comparison, seeds = evidence.config, evidence.comparison, evidence.seeds
+    table, trials = evidence.dataset.table.name, evidence.trials
     warning, decided = words.warning_text(comparison), words.threshold_text(comparison)
     blocks = [
         f"**Warning:** {warning}." if warning else "",
-        f"{seeds} students distilled on **{safe(table)}** at T {temperature:g}, "
-        f"alpha {alpha:g}, against {seeds} baselines of the same seeds"
+        f"{seeds} students distilled on **{safe(table)}** at T {config.temperature:g}, "
+        f"alpha {config.alpha:g}, against {seeds} baselines of the same seeds"
         f"{decided and f'; {decided}'}.",
         f"{words.metrics_table(comparison)}\n\n{words.size_text(comparison)}",
         f"Chosen of {len(trials)} sizes: {words.trial_text(trials[-1])}." if trials else "",

@@ -122,7 +122,7 @@ class DistillResult(Shown):
         others = numbers(other_metrics(self.comparison))
         return "\n".join([details, others, "", self._title(), self.answer_text()]) + links
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """What was registered, what it is worth, every model beside each other."""
         return closing.html_text(self._title()) + self.answer_html()
 
@@ -237,9 +237,9 @@ class MainResult(Shown):
         worth = worth_text(self.distill.comparison, self.distill.beside)
         return words.one_line(f"{self.decision.line()}{why}; {worth}", VERDICT_LENGTH)
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """The decision, every check, every model beside each other."""
-        return self.decision._repr_html_() + self.distill.answer_html()
+        return self.decision.html() + self.distill.answer_html()
 
     def __repr__(self) -> str:
         """Everything that ``main`` found; the last lines are the answer."""

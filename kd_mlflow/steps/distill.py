@@ -110,9 +110,7 @@ def distill_step(
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
-        setting = {name: getattr(work.config, name) for name in ("temperature", "alpha")}
-        name, comparison = dataset.table.name, evidence.comparison
-        note = notes.distill_note(name, comparison, trials=trials, **setting)
+        note = notes.distill_note(evidence)
         work.log_table()
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
     shown = page_of(session.tracker, run, REPORT)
