@@ -43,14 +43,7 @@ from kd_mlflow.report.review import never_text
 from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import (
-    REPORT,
-    Session,
-    Work,
-    begun,
-    numbered,
-    page_of,
-)
+from kd_mlflow.steps.work import REPORT, Session, Work, begun, numbered, page_of
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun

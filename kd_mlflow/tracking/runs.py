@@ -40,29 +40,23 @@ def view(clause: str, order: str, columns: Sequence[str], *, ascending: bool) ->
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": list(columns),
+            "selectedColumns": [
+                f"{'tags' if name[:3] == 'kd.' else 'metrics'}.`{name}`" for name in columns
+            ],
         }
     )
 
 
 OF_PIPELINES = (
-    "tags.`kd.decision`",
-    "metrics.`registered_test_accuracy`",
-    "metrics.`ensemble_test_accuracy`",
-    "metrics.`baseline_test_accuracy`",
-    "metrics.`boosting_test_accuracy`",
-    "metrics.`registered_test_log_loss`",
-    "metrics.`compression_ratio`",
+    *("kd.decision", "registered_test_accuracy", "ensemble_test_accuracy"),
+    *("baseline_test_accuracy", "boosting_test_accuracy", "registered_test_log_loss"),
+    "compression_ratio",
 )
 OF_MODELS = (
-    "tags.`kd.kind`",
-    "tags.`kd.registered`",
-    "metrics.`test_log_loss`",
-    "metrics.`test_accuracy`",
-    "metrics.`test_agreement`",
-    "metrics.`parameters`",
+    *("kd.kind", "kd.registered", "test_log_loss", "test_accuracy", "test_agreement"),
+    "parameters",
 )
-"""Columns of a list of pipelines, and of one of a comparison's students and baselines."""
+"""Tags and metrics in a list of pipelines, and in one of a comparison's students and baselines."""
 
 INTRODUCTION = {
     "mlflow.note.content": "Ensembles of tables and the students that learn from them. A pipeline "
@@ -155,12 +149,7 @@ class Tracker:
 
     @contextmanager
     def run(
-        self,
-        kind: str,
-        name: str,
-        *,
-        parent: TrackedRun | None = None,
-        opened: str | None = None,
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, opened: str | None = None
     ) -> Iterator[TrackedRun]:
         """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
         run = self.open(kind, name, parent=parent, opened=opened)
@@ -215,12 +204,7 @@ class Tracker:
         return error
 
     def open(
-        self,
-        kind: str,
-        name: str,
-        *,
-        parent: TrackedRun | None = None,
-        opened: str | None = None,
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, opened: str | None = None
     ) -> TrackedRun:
         """Open a run without closing it."""
         opened, begun = opened or uuid.uuid4().hex, now_ms()
