@@ -49,9 +49,6 @@ from kd_mlflow.tracking.store import check_stores
 
 TeachingConfig: TypeAlias = configs.DistillConfig | configs.SweepConfig
 
-LEADERBOARD = "leaderboard.csv"
-"""Every model of a pipeline in a line, beside its run."""
-
 R = TypeVar("R", configs.PromoteConfig, configs.RollbackConfig, configs.PredictConfig)
 C = TypeVar(
     "C", configs.TeachersConfig, configs.DistillConfig, configs.SweepConfig, configs.MainConfig
@@ -242,7 +239,7 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
             page = distilled.page._replace(runs=tracker.pipelines_page)
             distilled = replace(distilled, page=page)
         rows = leaderboard_rows(distilled.comparison, distilled.beside, taught.teachers)
-        work.run.file(leaderboard_csv(rows).encode(), LEADERBOARD)
+        work.run.file(leaderboard_csv(rows).encode(), "leaderboard.csv")
         result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
             metrics=headline(distilled.comparison, distilled.beside),

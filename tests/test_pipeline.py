@@ -585,7 +585,7 @@ def test_a_comparison_has_a_view_of_its_models(finished):
 def test_the_leaderboard_has_every_model(finished, tmp_path):
     """Each teacher, student, baseline and the trees have a line with metrics and times."""
     (run,) = runs_by_kind(finished.client)["pipeline"]
-    path = finished.client.download_artifacts(run.info.run_id, pipeline.LEADERBOARD, tmp_path)
+    path = finished.client.download_artifacts(run.info.run_id, "leaderboard.csv", tmp_path)
     rows = pd.read_csv(path, index_col="model")
     teachers = [teacher.name for teacher in finished.result.taught.teachers]
     assert list(rows.index[: len(teachers)]) == teachers

@@ -41,8 +41,6 @@ FILES = "files_digest"
 
 NONE = "none"
 REASON_LENGTH = 600
-MOST_VERSIONS = 1000
-"""Versions that one request asks for."""
 
 NUMBER = re.compile(r"[0-9]{1,9}")
 """A version's number: more digits are more than a database's integers, which stores refuse
@@ -118,7 +116,7 @@ def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(
-            f"name='{model_name}'", max_results=MOST_VERSIONS, page_token=token
+            f"name='{model_name}'", max_results=1000, page_token=token
         )
         yield from page
         if not (token := page.token):

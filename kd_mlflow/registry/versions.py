@@ -39,12 +39,6 @@ _log = logging.getLogger(__name__)
 CONTENT = "kd.content_digest"
 """Tag of a version: equal where two versions score alike, bit for bit."""
 
-MODEL_VERSIONS = "mlflow.modelVersions"
-"""MLflow's tag of a logged model: the versions that its page names."""
-
-DISTILL_RUN = "kd.distill_run_id"
-"""Tag of a pipeline's run: its distill run."""
-
 
 def register(
     run: TrackedRun,
@@ -119,7 +113,7 @@ def _say_if_same(client: MlflowClient, model_name: str, version: str, content: s
 def _make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> None:
     """Make a version the candidate, and link its model to it for MLflow's pages."""
     links = json.dumps([{"name": model_name, "version": version}])
-    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: links})
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": links})
     client.set_registered_model_alias(model_name, CANDIDATE, version)
 
 
@@ -147,7 +141,7 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
     if not RUN_ID.fullmatch(run_id):
         return None
     if (run := absent_ok(lambda: client.get_run(run_id))) is not None:
-        run_id = run.data.tags.get(DISTILL_RUN, run_id)
+        run_id = run.data.tags.get("kd.distill_run_id", run_id)
     found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
     return max(found, key=lambda version: int(version.version), default=None)
 

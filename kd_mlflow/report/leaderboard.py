@@ -28,9 +28,6 @@ COLUMNS = ("model", *METRICS, "parameters", "weight", "fit_s", "latency_ms", "by
 HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
 """Heads of columns whose metric has too long a name, or one in capitals."""
 
-OTHERS = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
-"""Metrics that only the longer table has."""
-
 
 class TeacherResult(NamedTuple):
     """One teacher of an ensemble.
@@ -180,7 +177,8 @@ def leaderboard(comparison: Comparison, beside: Mapping[str, float]) -> Table:
 
 def other_metrics(comparison: Comparison) -> Table:
     """The metrics that the leaderboard leaves out, model by model."""
-    shown = [m for m in OTHERS if f"ensemble_test_{m}" in comparison.summary]
+    others = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
+    shown = [m for m in others if f"ensemble_test_{m}" in comparison.summary]
     each = models(comparison, {})
     lines = [(model.name, [_cell(model.metrics.get(m)) for m in shown]) for model in each]
     return [HEADS.get(metric, metric.upper()) for metric in shown], lines

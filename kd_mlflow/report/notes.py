@@ -39,9 +39,6 @@ UNKNOWN_ROWS = (
     "ensemble's metrics are too good, and its students' may be."
 )
 
-NEVER_LENGTH = 120
-"""Of the classes that are never predicted as many as fit are named."""
-
 OUT_OF_SCOPE = (
     "Rows of other populations, other places or other times than the table's, until evaluate has "
     "been asked about them with labels.",
@@ -206,7 +203,7 @@ def model_card(
         f"{review.sent_table(evidence.schema)}"
     )
     details = _details(evidence)
-    unseen = _said("**Warning:**", review.never_text(evidence.class_scores[STUDENT]), NEVER_LENGTH)
+    unseen = _said("**Warning:**", review.never_text(evidence.class_scores[STUDENT]), 120)
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
         f"**Warning:** {warning}." if warning else "",

@@ -23,9 +23,6 @@ from kd_mlflow.report.leaderboard import (
 RAREST_CLASSES = 10
 """Classes whose recall stands in the closing table of an imbalanced table."""
 
-VERDICT_LENGTH = 2000
-"""Characters of a verdict, which is a tag."""
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TeachersResult(Shown):
@@ -235,7 +232,7 @@ class MainResult(Shown):
         """Approved or rejected, and why, in a sentence."""
         why = "" if self.decision.passed else f"; because {self.decision.reason}"
         worth = worth_text(self.distill.comparison, self.distill.beside)
-        return words.one_line(f"{self.decision.line()}{why}; {worth}", VERDICT_LENGTH)
+        return words.one_line(f"{self.decision.line()}{why}; {worth}", 2000)  # it is a tag
 
     def html(self) -> str:
         """The decision, every check, every model beside each other."""

@@ -54,18 +54,6 @@ if TYPE_CHECKING:  # it brings matplotlib, which training needs not wait for
 
 C = TypeVar("C", DistillConfig, SweepConfig)
 
-MENU = "student_menu.json"
-"""The students that were tried before one was kept, beside a comparison; the kept one is last."""
-
-REPORT_DATA = "report.json"
-"""All that the page says, for programs."""
-
-RECALL = "class_recall.json"
-"""Recall of each class by model; null for a class without a test row."""
-
-REVIEW = "review.json"
-"""What report and card show a few of: all classes, importances, segments and thresholds."""
-
 OF_MODEL = "registered_"
 """How the names of metrics begin that are the registered student's."""
 
@@ -248,7 +236,7 @@ def _log_and_register(
     about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
     html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
     run.file(html.encode(), REPORT)
-    run.document(document(evidence, costs, about), REPORT_DATA)
+    run.document(document(evidence, costs, about), "report.json")
     ours = ensemble.run_id is not None
     return register(
         run,
@@ -306,10 +294,10 @@ def _log_model(
 def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
-    run.document(comparison.recall_by_class(), RECALL)
-    run.document(evidence.review(), REVIEW)
+    run.document(comparison.recall_by_class(), "class_recall.json")
+    run.document(evidence.review(), "review.json")
     if evidence.trials:
-        run.document([asdict(trial) for trial in evidence.trials], MENU)
+        run.document([asdict(trial) for trial in evidence.trials], "student_menu.json")
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     kept_rows.keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))

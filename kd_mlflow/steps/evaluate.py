@@ -40,9 +40,6 @@ _log = logging.getLogger(__name__)
 
 AUTO, NONE = "auto", "none"
 
-PAGE, DRIFT, FINDINGS = "evaluation.html", "drift.json", "evaluation.json"
-"""What an evaluation leaves on its run, beside its figures."""
-
 
 def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     """Score a table with a model, compare labels and columns, and log what was found."""
@@ -280,9 +277,9 @@ def _describe(
 def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:
     kept = {} if not findings.limits else {"kd.evaluation": "kept" if findings.kept else "broken"}
     run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
-    run.document(findings.document(), FINDINGS)
-    run.document(findings.drift_document(), DRIFT)
+    run.document(findings.document(), "evaluation.json")
+    run.document(findings.drift_document(), "drift.json")
     pictures = {name: picture(figure) for name, figure in draw(findings).items()}
     for name, drawn in pictures.items():
         run.file(drawn.wide, f"figures/{name}.png")
-    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), PAGE)
+    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), "evaluation.html")

@@ -30,8 +30,6 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 
-CURVES = "figures/teacher_curves.png"
-
 OF_MODEL, OF_AVERAGES = "ensemble_test_", "_averaged_"
 """What metrics of the ensemble's own answers are called; of them, those that compare averages."""
 
@@ -101,7 +99,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         work.log_table()
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
-        run.file(_curves(config, dataset, ensemble, histories), CURVES)
+        run.file(_curves(config, dataset, ensemble, histories), "figures/teacher_curves.png")
         _log_ensemble(work, ensemble, example, metrics.ensemble)
     every = zip(names, metrics.members, ensemble.weights, times, strict=True)
     return TeachersResult(

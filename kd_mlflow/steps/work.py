@@ -40,9 +40,6 @@ PARAM_LENGTH = 6000
 RUN_NAME_LENGTH = 250
 """Characters of a run's name: MLflow's column, ``SqlRun.name``; a file's name may have 255."""
 
-RUNS = "runs.json"
-"""The runs that trained into a folder of checkpoints, oldest first."""
-
 OnRows = Callable[[int], None]
 """Takes how many more rows of a table are done."""
 
@@ -160,7 +157,7 @@ class Work(Session, Generic[C]):
         """Note who trains now; mark the dead runs that began this before as superseded by it."""
         if self.checkpoints.folder is None:
             return
-        path = self.checkpoints.folder / RUNS
+        path = self.checkpoints.folder / "runs.json"
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
             before = [str(run_id) for run_id in noted if run_id != self.run.id]

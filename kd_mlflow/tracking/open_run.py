@@ -24,9 +24,6 @@ PARAMS_A_BATCH = 100
 OPENED = "kd.opened"
 """A tag of runs and models, different for each: it finds them where the store's answer was lost."""
 
-SUPERSEDED = "kd.superseded_by"
-"""A tag of an interrupted run: the one that took its training up again."""
-
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -167,7 +164,7 @@ def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
     clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
     for child in client.search_runs([run.info.experiment_id], clause, max_results=1000):
         _superseded(client, child.info.run_id, by)
-    client.set_tag(run_id, SUPERSEDED, by)
+    client.set_tag(run_id, "kd.superseded_by", by)
     if run.info.status == entities.RunStatus.to_string(entities.RunStatus.RUNNING):
         with without_links():
             client.set_terminated(run_id, status="KILLED")

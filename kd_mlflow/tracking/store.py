@@ -34,10 +34,6 @@ UI, VIEW = "http://127.0.0.1:5000", "workflowType=machine_learning"
 MAKING_S = 120
 """How long to wait for another process that makes a store."""
 
-MLFLOW_DATABASES = "mlflow.store.db.utils"
-"""MLflow's logger of errors that it raises too: its lines have the SQL and all values."""
-
-
 SERVER = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
 """What MLflow knows its server by, and what is of one server alone."""
 
@@ -131,7 +127,8 @@ def open_client() -> MlflowClient:
     good. So a lock lies beside the file while it is made. It is there before the file is: who finds
     a file and no lock finds a whole one.
     """
-    logging.getLogger(MLFLOW_DATABASES).addFilter(_is_no_error)
+    # of errors that are raised too; its lines have the SQL and all values
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
     files = filter(None, map(sqlite_file, failures.stores_in_use()))
     new = [file for file in files if not file.exists() or _lock(file).exists()]
     with ExitStack() as locks:
