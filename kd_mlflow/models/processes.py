@@ -88,23 +88,16 @@ class CleanProcess:
         self._said = self._open.enter_context(tempfile.TemporaryFile())
         kept = {name: os.environ[name] for name in self.kept if name in os.environ}
         own = {"HOME": folder, "TMPDIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self.process = subprocess.Popen(
-            [sys.executable, *self.command],
-            cwd=folder,
-            env={**kept, **own},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
+        command, pipe = [sys.executable, *self.command], subprocess.PIPE
+        self.process = self._open.enter_context(
+            subprocess.Popen(
+                command, cwd=folder, env=kept | own, stdin=pipe, stdout=pipe, stderr=self._said
+            )
         )
+        self._open.callback(self.process.kill)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
-        self.process.wait()
         self._open.close()
 
     def ask(self, model: Path, rows: pd.DataFrame, *, timed: bool) -> PulledAnswers | Unavailable:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import RunStatus
@@ -38,16 +39,11 @@ from kd_mlflow.tracking.failures import FAILURES
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 
 
-@dataclass(frozen=True)
-class Settled:
-    """A move that somebody left half done, and whether it was finished or undone.
+class Settled(NamedTuple):
+    """Whether a move that somebody left half done is finished now, and all of it in words."""
 
-    Where no run confirms that there was one, ``doubt`` says why, and the tag is gone.
-    """
-
-    move: Move | None
-    finished: bool = False
-    doubt: str = ""
+    finished: bool
+    said: str
 
 
 def now() -> str:
@@ -104,7 +100,7 @@ def make(client: MlflowClient, model_name: str, move: Move) -> RegisteredModel |
     return None
 
 
-def settle(client: MlflowClient, model_name: str) -> Settled | None:
+def settle(client: MlflowClient, model_name: str) -> str | None:
     """Finish or undo what a process that died, or lost its store, left half done; say which.
 
     A lock that it left goes too: who holds one is waited for, and the dead for a lease.
@@ -113,7 +109,8 @@ def settle(client: MlflowClient, model_name: str) -> Settled | None:
     if INTENTION not in model.tags and not is_locked(client, model_name):
         return None
     with locked(client, model_name) as lease:
-        return _settle(client, model_name, lease)
+        settled = _settle(client, model_name, lease)
+        return settled.said if settled else None
 
 
 def retire_candidate(client: MlflowClient, model_name: str, version: str) -> None:
@@ -131,7 +128,7 @@ def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | No
     except ValueError as error:
         lease.check()
         client.delete_registered_model_tag(model_name, INTENTION)
-        return Settled(None, doubt=str(error))
+        return Settled(False, f"the tag kd.moving told of no move and is gone: {error}")
     finished = alias_of(model, PRODUCTION) == move.version
     if finished:
         _follow(client, model_name, move, lease)
@@ -144,7 +141,9 @@ def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | No
         client.set_tag(move.run_id, "kd.promotion", outcome)
         if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
             client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
-    return Settled(move, finished)
+    done = "finished" if finished else "undone: production had not moved"
+    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
+    return Settled(finished, f"{what} was left half done and is {done}")
 
 
 def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> None:

@@ -85,14 +85,7 @@ class Shown:
 
 
 class Page(NamedTuple):
-    """Where a run is shown.
-
-    Fields:
-        address: of its page, None where it has none
-        command: what starts the pages first, None where a server has them already
-        models: the address of a list of its models beside each other, None where it has none
-        runs: the address of a list of runs beside it, None where there is none to show
-    """
+    """Where a run is shown, its models and runs beside it; what starts the pages first, if any."""
 
     address: str | None
     command: str | None = None

@@ -57,13 +57,7 @@ JSON_COLUMNS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a report says beside its comparison.
-
-    Fields:
-        beside: what the comparison has not, by its metrics' names: the majority class, times, sizes
-        made: when, of what, by what and by whom it was made
-        run_id: its run
-    """
+    """What a report says beside its comparison: other metrics; when, of what, by whom; its run."""
 
     beside: Mapping[str, float] = field(default_factory=dict)
     made: Sequence[tuple[str, str]] = ()

@@ -203,16 +203,9 @@ def settle_step(model_name: str, tracker: Tracker) -> str | None:
         end_dead(tracker)
     except OSError as error:  # another user's folder
         _log.warning("runs of killed processes are not looked for: %s", error)
-    if settled is None:
-        return None
-    if (move := settled.move) is None:
-        said = f"the tag kd.moving told of no move and is gone: {settled.doubt}"
-    else:
-        done = "finished" if settled.finished else "undone: production had not moved"
-        what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
-        said = f"{what} was left half done and is {done}"
-    _log.warning("%s: %s", model_name, said)
-    return said
+    if settled is not None:
+        _log.warning("%s: %s", model_name, settled)
+    return settled
 
 
 def history_step(model_name: str, tracker: Tracker) -> History:
