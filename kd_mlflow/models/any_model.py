@@ -148,11 +148,7 @@ class AnyModel:
     def score(
         self, features: pd.DataFrame, labels: NDArray[np.object_], classes: tuple[str, ...]
     ) -> RowScores:
-        """Score raw rows in parts; rows that are equal in what it reads have one answer.
-
-        Shape: n rows, labels (n,), None for a row without one. Raises RunError where the model
-        cannot score them.
-        """
+        """Score raw rows in parts, equal ones alike.  Shape: n rows, labels (n,), None for none."""
         numbers = _numbered(labels, classes)
         parts = []
         for rows in row_parts(len(features)):
@@ -246,11 +242,7 @@ def loading(uri: str, role: Role) -> Iterator[None]:
 
 
 def named_model(tracker: Tracker, given: str) -> AnyModel:
-    """Find and load a model to score: a registered version, an alias, any URI of an MLflow model.
-
-    A bare name is a registered model's production. Raises RegistryError where there is no such
-    version, RunError where it cannot be loaded.
-    """
+    """Find and load a model to score by its URI; a bare name is a registered model's production."""
     if not given.strip():
         raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
     uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"

@@ -143,10 +143,7 @@ def _add_pyfunc(
     example: pd.DataFrame,
     **environment: str,
 ) -> None:
-    """Write what scores raw rows with numpy, which makes the model whole.
-
-    ``environment`` names files of the folder, by the argument of MLflow that takes each.
-    """
+    """Write what scores raw rows with numpy; ``environment``: files, by MLflow's arguments."""
     encoding = module.encoding
     add_code(folder)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)

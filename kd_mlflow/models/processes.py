@@ -101,10 +101,7 @@ class CleanProcess:
         self._open.close()
 
     def ask(self, model: Path, rows: pd.DataFrame, *, timed: bool) -> PulledAnswers | Unavailable:
-        """Load the model of a folder there and score raw rows; once per process.
-
-        Unavailable where it does not load or does not score. ``timed``: measure a row's time too.
-        """
+        """Load a folder's model there and score raw rows, once; ``timed``: a row's time too."""
         answer = self.exchange({"model": str(model), "timed": timed}, rows)
         return answer if isinstance(answer, Unavailable) else read_answers(answer)
 
@@ -174,10 +171,7 @@ class Standing:
 def ask_production(
     version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
 ) -> Standing:
-    """Load a version's pulled files and score raw rows; say so where it is a pickle.
-
-    Raises RegistryError where it does not load or score.
-    """
+    """Load a version's pulled files and score raw rows; say so where it is a pickle."""
     if pickles := pickle_files(folder):
         _log.warning(
             "version %s of %s, in production, is loaded to be scored: it is a pickle (%s), which "

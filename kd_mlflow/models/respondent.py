@@ -73,19 +73,13 @@ class Respondent:
     role: Role = TEACHER
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """Score raw rows.  Shape: n rows -> (n, classes), each above 0, each row summing to 1.
-
-        Raises RunError where the model cannot score them or its answer is no probabilities.
-        """
+        """Score raw rows.  Shape: n rows -> (n, classes), above 0, each row summing to 1."""
         shares = self.shares(features, classes).clip(FLOOR, 1)
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
     def shares(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """What the model itself says of raw rows, in the order of ``classes``.
-
-        Shape: n rows -> (n, classes). Raises RunError as ``probabilities`` does.
-        """
+        """What it says of raw rows, by ``classes``.  Shape: n rows -> (n, classes)."""
         values, names = self.answer(features)
         if names is not None and sorted(names) != sorted(classes):
             raise RunError(

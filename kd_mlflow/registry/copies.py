@@ -26,11 +26,7 @@ def find_original(client: MlflowClient, model_name: str, version: str) -> ModelV
 
 
 def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> ModelVersion:
-    """A version's copy in another registered model, which MLflow makes where there is none.
-
-    It waits for the gate as a version does that was distilled there. Raises RegistryError as
-    ``found_copy`` does.
-    """
+    """A version's copy in another registered model, made if there is none; it waits for the gate."""
     source = address(version)
     found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:

@@ -154,10 +154,7 @@ def record_key(move: Move) -> str:
 
 
 def intended(client: MlflowClient, model: RegisteredModel) -> Move:
-    """The move that is under way by a registered model's tag.
-
-    Raises ValueError where the tag is none, or its run does not say that it is about to do this.
-    """
+    """The move under way by a model's tag; ValueError where its run is not about to do it."""
     move = Move.read(model.tags[INTENTION])
     run = confirm(client, model, move)
     if run.data.tags.get(f"kd.{REPLACED}") != (move.origin or NONE):

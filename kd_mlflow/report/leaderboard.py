@@ -64,10 +64,7 @@ class Model(NamedTuple):
 
 
 def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
-    """The ensemble, each kind of student, boosted trees, the majority class: what there is of them.
-
-    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
-    """
+    """The ensemble, each kind of student, boosted trees, the majority class, if known."""
     known = {**comparison.summary, **beside}
     names = ("ensemble", *comparison.students, "boosting", "majority")
     return [_model(name, known) for name in names if f"{name}_test_accuracy" in known]
@@ -90,10 +87,7 @@ def name_of(kind: str) -> str:
 
 
 def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
-    """Say in a sentence what students are worth beside ensemble and baseline, and what they cost.
-
-    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
-    """
+    """Say in a sentence what students are worth beside ensemble and baseline, and cost."""
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
     alone = "the same network without a teacher"
     same = "not measurably different from its ensemble"

@@ -72,11 +72,7 @@ def page(
     costs: Footprint | None = None,
     about: About = About(),
 ) -> str:
-    """Write the report as HTML that needs no network and no script.
-
-    ``pictures``: by the names that ``gallery.draw`` gives them; ``costs`` are what the
-    registered student costs to run.
-    """
+    """Write the report as HTML that needs nothing else; ``pictures`` are those of ``gallery``."""
     said, comparison = document(evidence, costs, about), evidence.comparison
     metrics, table = said["metrics"], evidence.dataset.table
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
@@ -135,11 +131,7 @@ def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
 
 
 def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
-    """Write an evaluation's page as HTML that needs no network and no script.
-
-    ``pictures``: by the names that ``figures.drift.draw`` gives them; ``uri`` is the
-    address of the model.
-    """
+    """Write the page of an evaluation of the model at ``uri``; ``pictures`` of ``figures.drift``."""
     drift = [
         (each.name, each.shifted, says.drift_cells(each, findings.histograms.get(each.name)))
         for each in findings.drift[:EVALUATED]

@@ -179,10 +179,7 @@ def ui_command(stores: Mapping[str, str]) -> str | None:
 
 
 def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str | None:
-    """The address of a run's page, or of one of its files there, without credentials.
-
-    It is on the tracking server, of a database where ``ui_command`` shows it; None of other stores.
-    """
+    """The address of a run's page, or file there; of a database where ``ui_command`` shows it."""
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] in ("sqlite", *DATABASES):
         parts = urlsplit(UI)
