@@ -26,7 +26,7 @@ def find_original(client: MlflowClient, model_name: str, version: str) -> ModelV
 
 
 def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> ModelVersion:
-    """A version's copy in another registered model, made if there is none; it waits for the gate."""
+    """A version's copy in another registered model, made where none is; it waits for the gate."""
     source = address(version)
     found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:

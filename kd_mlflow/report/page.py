@@ -131,7 +131,7 @@ def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
 
 
 def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
-    """Write the page of an evaluation of the model at ``uri``; ``pictures`` of ``figures.drift``."""
+    """Write the page of an evaluation of the model ``uri``; ``pictures`` of ``figures.drift``."""
     drift = [
         (each.name, each.shifted, says.drift_cells(each, findings.histograms.get(each.name)))
         for each in findings.drift[:EVALUATED]
