@@ -17,8 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.distillation.review import STUDENT
-from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.distillation.review import MOST_ROWS, STUDENT
 from kd_mlflow.evaluation.drift import LARGE, MODERATE
 from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
@@ -76,36 +75,41 @@ def page(
     said, comparison = document(evidence, costs, about), evidence.comparison
     metrics, table = said["metrics"], evidence.dataset.table
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            said | vars(evidence),
-            words=words,
-            review=review,
-            table=table,
-            seeds=evidence.seeds,
-            test_rows=evidence.test_rows,
-            models=[name for name in MODELS if f"{name}_test_accuracy" in metrics],
-            model_names=MODELS,
-            metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
-            colours={name: look.colour for name, look in LOOKS.items()},
-            balance=_balance(evidence),
-            drift=evidence.drift[:DRIFTED] if table.times is not None else (),
-            recall=_recall(comparison),
-            never=review.never_text(evidence.class_scores[STUDENT]),
-            board=leaderboard.models(comparison, metrics),
-            third=leaderboard.third_metric(comparison),
-            heads=leaderboard.HEADS,
-            ms_text=leaderboard.ms_text,
-            decides=review.decides(evidence),
-            classes=review.classes(evidence),
-            importances=review.importances(evidence),
-            weights=review.weights(evidence),
-            sent=review.sent(evidence.schema),
-            pictures=pictures,
-            commands=_commands(evidence, model_id),
-        )
+    by_class = zip(*comparison.recalls.values(), strict=True)
+    recalls = zip(comparison.class_rows.items(), by_class, strict=True)
+    scored = zip(*evidence.class_scores.values(), strict=True)
+    weights = sorted(evidence.weights, key=lambda each: -each.rows)
+    rises = [rise for each in evidence.importances for rise in each.rise.values()]
+    template = environment().get_template("report.html")
+    return template.render(
+        said | vars(evidence),
+        words=words,
+        review=review,
+        table=table,
+        seeds=evidence.seeds,
+        test_rows=evidence.test_rows,
+        models=[name for name in MODELS if f"{name}_test_accuracy" in metrics],
+        model_names=MODELS,
+        metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
+        colours={name: look.colour for name, look in LOOKS.items()},
+        balance=_balance(evidence),
+        drift=evidence.drift[:DRIFTED] if table.times is not None else (),
+        recall=review.most_frequent(recalls, lambda row: row[0][1]),
+        never=review.never_text(evidence.class_scores[STUDENT]),
+        board=leaderboard.models(comparison, metrics),
+        third=leaderboard.third_metric(comparison),
+        heads=leaderboard.HEADS,
+        ms_text=leaderboard.ms_text,
+        decides=review.decides(evidence),
+        class_scores=evidence.class_scores,
+        classes=review.most_frequent(scored, lambda each: each[0].rows),
+        weights=review.most_frequent(weights, lambda each: each.rows),
+        most_rise=max((rise.value for rise in rises), default=0.0) or 1.0,
+        val_rows=min(MOST_ROWS, len(evidence.dataset.split.val)),
+        sent=evidence.schema.columns[: review.LISTED_COLUMNS],
+        columns_not_listed=len(evidence.schema.columns) - review.LISTED_COLUMNS,
+        pictures=pictures,
+        commands=_commands(evidence, model_id),
     )
 
 
@@ -132,31 +136,24 @@ def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[
 
 def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
     """Write the page of an evaluation of the model ``uri``; ``pictures`` of ``figures.drift``."""
-    drift = [
-        (each.name, each.shifted, says.drift_cells(each, findings.histograms.get(each.name)))
-        for each in findings.drift[:EVALUATED]
-    ]
     predicted = predicted_shares(findings.scores)
     trained = findings.class_shares or (None,) * len(predicted)
     classes = list(zip(findings.classes, trained, predicted, strict=True))
-    return (
-        environment()
-        .get_template("evaluation.html")
-        .render(
-            words=words,
-            says=says,
-            found=findings,
-            uri=uri,
-            metrics=findings.logged(),
-            metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
-            levels=(MODERATE, LARGE),
-            drift={"rows": drift, "more": len(findings.drift) - len(drift)},
-            classes={
-                "rows": classes[: review.LISTED_CLASSES],
-                "more": len(classes) - review.LISTED_CLASSES,
-            },
-            pictures=pictures,
-        )
+    template = environment().get_template("evaluation.html")
+    return template.render(
+        words=words,
+        says=says,
+        found=findings,
+        uri=uri,
+        metrics=findings.logged(),
+        metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
+        levels=(MODERATE, LARGE),
+        drift=findings.drift[:EVALUATED],
+        classes={
+            "rows": classes[: review.LISTED_CLASSES],
+            "more": len(classes) - review.LISTED_CLASSES,
+        },
+        pictures=pictures,
     )
 
 
@@ -205,17 +202,6 @@ def _balance(evidence: Evidence) -> dict[str, Any]:
         counts = [by_side[side][label] for side in ("train", "val", "test")]
         rows.append((label, counts, sum(counts) / total))
     return review.most_frequent(rows, lambda row: row[2])
-
-
-def _recall(comparison: Comparison) -> dict[str, Any]:
-    """Each class's recall by model, of many classes of the most frequent."""
-    by_class = zip(*comparison.recalls.values(), strict=True)
-    rows = [
-        (name, count, list(map(words.recall_text, recalls)))
-        for (name, count), recalls in zip(comparison.class_rows.items(), by_class, strict=True)
-    ]
-    models = [MODELS.get(who, words.kind_text(who)) for who in comparison.recalls]
-    return {"models": models, **review.most_frequent(rows, lambda row: row[1])}
 
 
 def _recipe_rows(evidence: Evidence) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.review import MOST_ROWS, Importance
+from kd_mlflow.distillation.review import Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
@@ -221,55 +221,3 @@ def most_frequent(rows: Iterable[Any], rows_of: Callable[[Any], float]) -> dict[
     if len(every) > LISTED_CLASSES:
         every.sort(key=lambda row: -rows_of(row))
     return {"rows": every[:LISTED_CLASSES], "more": max(0, len(every) - LISTED_CLASSES)}
-
-
-def classes(evidence: Evidence) -> dict[str, Any]:
-    """Rows, recall and precision of each class, of student and ensemble."""
-    scores = evidence.class_scores
-    rows = [
-        (
-            each[0].name,
-            each[0].rows,
-            [share_parts(s) for one in each for s in (one.recall, one.precision)],
-        )
-        for each in zip(*scores.values(), strict=True)
-    ]
-    return {"models": list(scores), **most_frequent(rows, lambda row: row[1])}
-
-
-def weights(evidence: Evidence) -> dict[str, Any]:
-    """What weights make of the recall of each class, of the most frequent ones."""
-    rows = sorted(evidence.weights, key=lambda each: -each.rows)
-    return most_frequent(rows, lambda each: each.rows)
-
-
-def importances(evidence: Evidence) -> dict[str, Any]:
-    """What shuffling each column costs each model, and how long its bar is."""
-    found = evidence.importances
-    models = list(found[0].rise) if found else []
-    most = max((each.rise[who].value for each in found for who in models), default=0.0)
-
-    def cell(rise: Interval) -> tuple[str, float]:
-        return bounded_loss(rise), max(0.0, 100 * rise.value / (most or 1.0))
-
-    rows = [(each.column, [cell(each.rise[who]) for who in models]) for each in found]
-    return {
-        "models": models,
-        "rows": rows[:OPEN_IMPORTANCES],
-        "folded": rows[OPEN_IMPORTANCES:],
-        "left_out": len(evidence.encoding.columns) - len(rows),
-        "val_rows": min(MOST_ROWS, len(evidence.dataset.split.val)),
-    }
-
-
-def sent(schema: CallerSchema) -> dict[str, Any]:
-    """What a caller must send: a line per column, the first ones of many unfolded."""
-    rows = [
-        (column.name, KINDS[column.kind], range_text(column), gaps_text(column), column.filled)
-        for column in schema.columns[:LISTED_COLUMNS]
-    ]
-    return {
-        "rows": rows[:OPEN_COLUMNS],
-        "folded": rows[OPEN_COLUMNS:],
-        "more": max(0, len(schema.columns) - LISTED_COLUMNS),
-    }
