@@ -8,7 +8,7 @@ no table is read for a store that is not there, and raises StoreError where MLfl
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.recipes import BEST
@@ -47,8 +47,6 @@ from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores
 
-TeachingConfig: TypeAlias = configs.DistillConfig | configs.SweepConfig
-
 R = TypeVar("R", configs.PromoteConfig, configs.RollbackConfig, configs.PredictConfig)
 C = TypeVar(
     "C", configs.TeachersConfig, configs.DistillConfig, configs.SweepConfig, configs.MainConfig
@@ -78,7 +76,7 @@ def _with_new_rows(config: T) -> T:
     return replace(config, augment="mixup") if own else config
 
 
-def _teacher(config: TeachingConfig, session: Session) -> Teacher:
+def _teacher(config: T, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
     teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
     if "/" not in teachers and "," not in teachers:

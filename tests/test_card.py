@@ -30,6 +30,7 @@ from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import work
+from kd_mlflow.tracking import open_run
 
 CELL = Cell(temperature=1, alpha=0, hidden=(4,), metrics={})
 
@@ -349,7 +350,7 @@ def test_lengths_are_mlflows():
     """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
     assert notes.CARD_LENGTH < MAX_DESCRIPTION
     assert notes.NOTE_LENGTH == TAG_LENGTH == MAX_TAG_VAL_LENGTH
-    assert work.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
+    assert open_run.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
     assert SqlRun.__table__.c.name.type.length == work.RUN_NAME_LENGTH
     assert SqlRegisteredModel.__table__.c.name.type.length == 256
     DataOptions(target="x" * MAX_PARAM_VAL_LENGTH)

@@ -25,14 +25,14 @@ from kd_mlflow.models.any_model import AnyModel, find_other, logged_here, named_
 from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
 from kd_mlflow.report.page import evaluation_page
 from kd_mlflow.report.words import one_line, percent, sizes_text
-from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
+from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
 from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups
-from kd_mlflow.tracking.open_run import TrackedRun
+from kd_mlflow.tracking.open_run import PARAM_LENGTH, TrackedRun
 from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 
@@ -259,11 +259,10 @@ def _of_origin(model: AnyModel, digest: str) -> list[str]:
 def _describe(
     run: TrackedRun, config: EvaluateConfig, model: AnyModel, rows: ScoredRows, digest: str
 ) -> None:
-    params = {**config.as_text(), "data": rows.source, "target": rows.target}
     own = {**config.as_text(), "data": "", "model": model.digest}
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
     run.log(
-        params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+        params={**config.as_text(), "data": rows.source, "target": rows.target},
         tags={
             "kd.fingerprint": fingerprint(Identity(digest, ""), own),
             "kd.data_digest": digest,

@@ -34,9 +34,6 @@ from kd_mlflow.tracking.store import ui_command
 REPORT = "report.html"
 """The page to read before a student is approved, beside every comparison."""
 
-PARAM_LENGTH = 6000
-"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH)."""
-
 RUN_NAME_LENGTH = 250
 """Characters of a run's name: MLflow's column, ``SqlRun.name``; a file's name may have 255."""
 
@@ -122,7 +119,7 @@ class Work(Session, Generic[C]):
         params = {**self.config.as_text(), "data": table.source, **sides, **own}
         digests = {"fingerprint": self.fingerprint, **self.dataset.identity._asdict()}
         run.log(
-            params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+            params=params,
             tags={f"kd.{name}": digest for name, digest in digests.items()},
             note=note,
         )

@@ -21,6 +21,9 @@ from kd_mlflow.tracking.saved_model import MLMODEL
 
 PARAMS_A_BATCH = 100
 
+PARAM_LENGTH = 6000
+"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH); the rest is cut."""
+
 OPENED = "kd.opened"
 """A tag of runs and models, different for each: it finds them where the store's answer was lost."""
 
@@ -65,7 +68,9 @@ class TrackedRun:
         """
         now, data = now_ms(), self._dataset
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        all_params = [entities.Param(f"kd.{name}", str(v)) for name, v in params.items()]
+        all_params = [
+            entities.Param(f"kd.{name}", str(v)[:PARAM_LENGTH]) for name, v in params.items()
+        ]
         starts = range(0, max(1, len(all_params)), PARAMS_A_BATCH)
         first, *more = (all_params[start : start + PARAMS_A_BATCH] for start in starts)
         values = [
