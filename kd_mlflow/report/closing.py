@@ -27,7 +27,7 @@ def wrapped(text: str, width: int = WIDTH) -> list[str]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """Put names and what they say into two columns, long texts below each other."""
+    """Put names and what they say into two columns; a name that says nothing is left out."""
     said = [(name, text) for name, text in rows if text]
     width = min(max(len(name) for name, _ in said), WIDTH - LEAST_TEXT)
     lines = []
