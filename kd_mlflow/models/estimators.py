@@ -175,8 +175,8 @@ class Estimators:
 
         Shape: n rows -> (n, classes), logits.
         """
-        columns, known = tuple(features.columns), model.known
-        asked = Respondent(name=self.name, model=_Numbered(model.model), columns=columns)
+        known = model.known
+        asked = Respondent(name=self.name, model=model.model, columns=tuple(features.columns))
         shares = np.full((len(features), len(self.encoding.classes)), FLOOR)
         shares[:, known] = asked.probabilities(features, [str(i) for i in range(len(known))])
         logits: Floats = np.log(shares / shares.sum(axis=1, keepdims=True))
@@ -227,20 +227,6 @@ class Estimators:
             return
         self.ask(model, features.head(TRIED_ROWS))
         self.pack(model)
-
-
-@dataclass(frozen=True)
-class _Numbered:
-    """A classifier of class numbers from 0, whatever it says of its classes itself."""
-
-    model: Any
-
-    def predict_proba(self, features: pd.DataFrame) -> Any:
-        return self.model.predict_proba(features)
-
-    @property
-    def classes_(self) -> Any:
-        return np.asarray(self.model.classes_).ravel()
 
 
 def function_of(name: str) -> Callable[[], Any]:

@@ -122,7 +122,9 @@ class Respondent:
             warnings.filterwarnings("ignore", message="X has feature names")
             answer = (self.model.predict_proba if with_shares else self.model.predict)(frame)
         if with_shares:
-            return answer, [text_of(label) for label in self.model.classes_]
+            classes = self.model.classes_
+            labels = classes.ravel() if isinstance(classes, np.ndarray) else classes
+            return answer, [text_of(label) for label in labels]
         if isinstance(answer, pd.DataFrame):
             own = [str(name).startswith(PROBABILITY) for name in answer.columns]
             if any(own):
