@@ -167,7 +167,7 @@ class ModelTeachers:
 
 
 def knows_rows(train: Floats, val: Floats) -> bool:
-    """Whether log losses (n,) of rows that it may know are beyond noise half of others', (m,)."""
+    """Whether a model loses less than half on rows that it may know, beyond noise: (n,), (m,)."""
     error = np.hypot(standard_error(train), standard_error(val))
     return bool(val.mean() / 2 > train.mean() and val.mean() - train.mean() > SURE * error)
 

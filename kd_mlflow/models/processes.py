@@ -238,7 +238,19 @@ class StandingProcess(CleanProcess):
         answer = self.exchange({**about, "folder": str(folder)}, rows)
         if isinstance(answer, Unavailable):
             raise RegistryError(f"{named(version)}, in production, {answer.reason}; {NOT_MOVED}")
-        return read_standing(answer)
+        try:
+            about, arrays = read_npz(answer)
+            if "error" not in about:
+                away = about.get("unavailable")
+                return Standing(
+                    classes=None if about["classes"] is None else tuple(about["classes"]),
+                    columns=tuple(about["columns"]),
+                    threshold=cutoff_of(about["threshold"]),
+                    answers=arrays.get("answers") if away is None else Unavailable(away),
+                )
+        except UNREADABLE:
+            about = {"error": "the version in production answers with what cannot be read"}
+        raise RegistryError(str(about["error"]))
 
 
 def main() -> None:
@@ -261,20 +273,3 @@ def written_standing(request: dict[str, Any], given: bytes) -> bytes:
     if isinstance(found.answers, Unavailable):
         return as_npz(about | {"unavailable": found.answers.reason})
     return as_npz(about, **({} if found.answers is None else {"answers": found.answers}))
-
-
-def read_standing(answer: bytes) -> Standing:
-    """What ``written_standing`` wrote.  Raises RegistryError for what the process could not do."""
-    try:
-        about, arrays = read_npz(answer)
-        if "error" not in about:
-            away = about.get("unavailable")
-            return Standing(
-                classes=None if about["classes"] is None else tuple(about["classes"]),
-                columns=tuple(about["columns"]),
-                threshold=cutoff_of(about["threshold"]),
-                answers=arrays.get("answers") if away is None else Unavailable(away),
-            )
-    except UNREADABLE:
-        about = {"error": "the version in production answers with what cannot be read"}
-    raise RegistryError(str(about["error"]))

@@ -331,7 +331,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
 
 def resolve_name(client: MlflowClient, model_name: str) -> str:
-    """The registered model that an option names: by the default one also the only one there."""
+    """The registered model that is meant: the default name stands for the only one there is."""
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name
     known = known_models(client)

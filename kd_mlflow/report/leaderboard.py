@@ -103,7 +103,7 @@ def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
 
 
 def third_metric(comparison: Comparison) -> str:
-    """Beside accuracy and log loss: of two classes the ROC AUC, else the balanced accuracy."""
+    """What to show besides: the ROC AUC of two balanced classes, else the balanced accuracy."""
     two = "ensemble_test_roc_auc" in comparison.summary
     return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
 

@@ -153,7 +153,7 @@ def class_table(scores: Sequence[ClassScores]) -> str:
 
 
 def range_text(column: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
-    """Say what training rows held of a column: its range, or categories, as many and as long."""
+    """Say what training rows held of a column: its range, or so many categories, each cut."""
     if column.kind == "boolean":
         return "true, false"
     if column.kind == "category":

@@ -78,9 +78,6 @@ def masked(text: str) -> str:
     """Replace passwords and tokens in the addresses of a text by ``***``.
 
     A database's error loses its SQL, which has the values that were to be written.
-
-    >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
-    'no answer from postgresql://me:***@db/runs?sslkey=***'
     """
     text = TOKEN_AS_USER.sub(r"\1***@", PASSWORD.sub(r"\1:***@", text))
     return SECRET_PARAMETER.sub(r"\1***", SQL.sub("", text))

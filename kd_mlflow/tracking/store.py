@@ -179,7 +179,7 @@ def ui_command(stores: Mapping[str, str]) -> str | None:
 
 
 def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str | None:
-    """The address of a run's page, or file there; of a database where ``ui_command`` shows it."""
+    """The address of a run's page or file, without credentials: on its server, or of mlflow ui."""
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] in ("sqlite", *DATABASES):
         parts = urlsplit(UI)
