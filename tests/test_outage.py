@@ -268,7 +268,7 @@ def test_ten_minutes_away(proxy, direct, request, monkeypatch, undisturbed, faul
     """Ten minutes, by a clock that is moved on: curves are whole, no figure is another."""
     clock = FakeTime(proxy, until_s=600)
     patient = functools.partial(Patience, now=clock.now, pause=clock.pause)
-    monkeypatch.setattr("kd_mlflow.tracking.runs.Patience", patient)
+    monkeypatch.setattr(failures, "Patience", patient)
     monkeypatch.setattr(failures, "PAUSE_S", 0.5)
     monkeypatch.setattr(failures, "DOUBLINGS", 5)
     result = pipeline.run_teachers(TeachersConfig(**TEACHERS), Breaking(proxy, REFUSE))
