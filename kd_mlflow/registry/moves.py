@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from mlflow.entities.model_registry import RegisteredModel
 
 from kd_mlflow.registry.lock import Lease, alias_of, is_locked, known_model, locked
@@ -139,7 +138,7 @@ def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | No
     with suppress(*FAILURES):  # the run that asked for it may be gone
         run = client.get_run(move.run_id)
         client.set_tag(move.run_id, "kd.promotion", outcome)
-        if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+        if finished or run.info.status == "RUNNING":
             client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
     done = "finished" if finished else "undone: production had not moved"
     what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"

@@ -163,14 +163,13 @@ class TrackedRun:
 
 def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
     run = absent_ok(lambda: client.get_run(run_id))
-    finished = entities.RunStatus.to_string(entities.RunStatus.FINISHED)
-    if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
+    if run is None or run.info.lifecycle_stage != "active" or run.info.status == "FINISHED":
         return False
     clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
     for child in client.search_runs([run.info.experiment_id], clause, max_results=1000):
         _superseded(client, child.info.run_id, by)
     client.set_tag(run_id, "kd.superseded_by", by)
-    if run.info.status == entities.RunStatus.to_string(entities.RunStatus.RUNNING):
+    if run.info.status == "RUNNING":
         with without_links():
             client.set_terminated(run_id, status="KILLED")
     return True

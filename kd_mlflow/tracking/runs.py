@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, RunStatus
+from mlflow.entities import Param
 from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
@@ -235,7 +235,7 @@ class Tracker:
     def end_dead(self, opened: str) -> None:
         """End the run with this tag ``kd.opened``, if there is one: its process has died."""
         run = self._opened(opened) if self._known_experiment() is not None else None
-        if run is not None and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+        if run is not None and run.info.status == "RUNNING":
             self.client.set_terminated(run.info.run_id, "KILLED")
 
     def opened(self, run: Run) -> TrackedRun:
@@ -279,7 +279,7 @@ class Tracker:
         """Finished runs of a kind with these ``kd.`` tags, newest first."""
         wanted = {"kind": kind, **tags}
         clauses = [f"tags.`kd.{key}` = '{value}'" for key, value in wanted.items()]
-        clauses.append(f"attributes.status = '{RunStatus.to_string(RunStatus.FINISHED)}'")
+        clauses.append("attributes.status = 'FINISHED'")
         return self._search(" and ".join(clauses), "DESC", max_results=50)
 
     def children_of(self, run_id: str) -> list[Run]:
