@@ -95,6 +95,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("my_models", None)  # a page's, whose commands were run before
     yield tmp_path
     sys.modules.pop("my_models", None)
 
