@@ -19,7 +19,7 @@ from kd_mlflow.distillation.menu import baselines_named, chosen, fit_here
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, train_ensemble
-from kd_mlflow.models.own_models import StudentContent, save_student
+from kd_mlflow.models.own_models import save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -114,7 +114,7 @@ def _measured_students(
     rows = dataset.features("test")
     with tempfile.TemporaryDirectory() as folder:
         module, example = StudentModule(encoding, population.member(0)), rows.head(2)
-        save_student(Path(folder), StudentContent(module=module, example=example))
+        save_student(Path(folder), module, example=example)
         size = folder_bytes(Path(folder))
         latency = latency_ms(mlflow.pyfunc.load_model(folder).predict, rows)
     return Measured(

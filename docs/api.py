@@ -22,10 +22,16 @@ from kd_mlflow.evaluation.findings import Findings
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores, Paired
 from kd_mlflow.registry.moves import Period
-from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
+from kd_mlflow.report.command_results import (
+    Cell,
+    ColumnsResult,
+    History,
+    PredictResult,
+    Rollback,
+    SweepResult,
+)
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.table.columns import ColumnReport
 from kd_mlflow.table.dataset import Sides

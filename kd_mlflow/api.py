@@ -19,10 +19,15 @@ from kd_mlflow.config.options import Options, options_text
 from kd_mlflow.distillation import fitted
 from kd_mlflow.distillation.fitted import FittedEnsemble, FittedStudent
 from kd_mlflow.errors import ConfigError, listed
-from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
+from kd_mlflow.report.command_results import (
+    ColumnsResult,
+    History,
+    PredictResult,
+    Rollback,
+    SweepResult,
+)
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.training_results import DistillResult, TeachersResult
 from kd_mlflow.steps.work import workers_of
 from kd_mlflow.table.dataset import Sides, read_dataset

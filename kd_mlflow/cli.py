@@ -23,7 +23,6 @@ from kd_mlflow.config.groups import WorkerOptions
 from kd_mlflow.config.options import RECIPE, Options, kind_of, recipe_text, text_value
 from kd_mlflow.config.rules import ANY
 from kd_mlflow.errors import KDError
-from kd_mlflow.local_state import state_folder
 from kd_mlflow.version import __version__
 
 if TYPE_CHECKING:
@@ -208,28 +207,12 @@ def _add_command(name: str, text: str) -> None:
         chosen = config(**values)
         if sys.stderr.isatty():  # what comes next is imported for seconds
             click.echo(f"kd-mlflow {name}: starting", err=True)
-        _say_what_is_left()
         pipeline = _import_pipeline()
         result = getattr(pipeline, f"run_{name}")(chosen, *([Reporter()] if listened else []))
         click.echo(result)
         if getattr(chosen, "strict", False):
             result.refuse()
         gc.freeze()  # what came in since: the exit walks it no more
-
-
-def _say_what_is_left() -> None:
-    """Say what an earlier version kept for its server: nothing delivers it any more."""
-    folder = state_folder("outbox")
-    try:
-        left = any(folder.glob("*/operations.jsonl"))
-    except OSError:  # another user's folder
-        left = False
-    if left:
-        click.echo(
-            f"{folder} holds what an earlier version kept for a tracking server that was away; it "
-            "is no longer delivered: train again, or remove the folder",
-            err=True,
-        )
 
 
 def _import_pipeline() -> ModuleType:

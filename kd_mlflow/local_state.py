@@ -71,10 +71,7 @@ def folder_till_exit() -> Path:
 def remove_dead(
     parent: Path, *, days: float = 0, bury: Callable[[str], object] = lambda name: None
 ) -> None:
-    """Remove folders that nobody holds, and that nobody took up for some days.
-
-    ``bury`` gets the name of each before it is gone.
-    """
+    """Remove folders that nobody holds or took up for days; ``bury`` gets each name before."""
     newest = time.time() - days * 86_400
     for lock in parent.glob("*.lock"):
         if days and lock.stat().st_mtime > newest:

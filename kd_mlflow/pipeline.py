@@ -8,7 +8,7 @@ no table is read for a store that is not there, and raises StoreError where MLfl
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.recipes import BEST
@@ -22,11 +22,16 @@ from kd_mlflow.models.model_teachers import load_models
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import copies, moves, versions
 from kd_mlflow.report import notes
-from kd_mlflow.report.command_results import ColumnsResult, History, PredictResult, Rollback
+from kd_mlflow.report.command_results import (
+    ColumnsResult,
+    History,
+    PredictResult,
+    Rollback,
+    SweepResult,
+)
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
-from kd_mlflow.report.sweep_result import SweepResult
 from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import distill_step
@@ -41,11 +46,6 @@ from kd_mlflow.tracking import lookup
 from kd_mlflow.tracking.failures import store_errors
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import check_stores
-
-TeachingConfig: TypeAlias = configs.DistillConfig | configs.SweepConfig
-
-LEADERBOARD = "leaderboard.csv"
-"""Every model of a pipeline in a line, beside its run."""
 
 R = TypeVar("R", configs.PromoteConfig, configs.RollbackConfig, configs.PredictConfig)
 C = TypeVar(
@@ -76,7 +76,7 @@ def _with_new_rows(config: T) -> T:
     return replace(config, augment="mixup") if own else config
 
 
-def _teacher(config: TeachingConfig, session: Session) -> Teacher:
+def _teacher(config: T, session: Session) -> Teacher:
     """Resolve the option ``teachers``: model URIs have a slash, run ids have none."""
     teachers, dataset, tracker = config.teachers, session.dataset, session.tracker
     if "/" not in teachers and "," not in teachers:
@@ -237,7 +237,7 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
             page = distilled.page._replace(runs=tracker.pipelines_page)
             distilled = replace(distilled, page=page)
         rows = leaderboard_rows(distilled.comparison, distilled.beside, taught.teachers)
-        work.run.file(leaderboard_csv(rows).encode(), LEADERBOARD)
+        work.run.file(leaderboard_csv(rows).encode(), "leaderboard.csv")
         result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
             metrics=headline(distilled.comparison, distilled.beside),

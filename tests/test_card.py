@@ -23,14 +23,14 @@ from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.models.model_teachers import TAG_LENGTH
-from kd_mlflow.report import model_card as model_card_module
 from kd_mlflow.report import notes
 from kd_mlflow.report import page as report
 from kd_mlflow.report.closing import next_steps
-from kd_mlflow.report.model_card import model_card
-from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.command_results import Cell, SweepResult
+from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import both_gains_text, gain_text, one_line, percent, safe
 from kd_mlflow.steps import work
+from kd_mlflow.tracking import open_run
 
 CELL = Cell(temperature=1, alpha=0, hidden=(4,), metrics={})
 
@@ -155,7 +155,6 @@ def note_texts(name):
         owner=name,
         licence=name,
     )
-    comparison = given.comparison
     return {
         "teachers": notes.teachers_note(
             given.dataset,
@@ -188,7 +187,7 @@ def note_texts(name):
             seeds=1,
             tolerance=0.1,
         ),
-        "distill": notes.distill_note(name, comparison, temperature=1, alpha=0),
+        "distill": notes.distill_note(given),
         "promotion": notes.promotion_note(
             name, "1", passed=False, reason=f"column {name} is missing", standing="2"
         ),
@@ -205,7 +204,7 @@ def note_texts(name):
 def whole_card(*given, **options):
     """The card with all of its blocks: a long name leaves none out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_card_module, "CARD_LENGTH", 20_000)
+        patch.setattr(notes, "CARD_LENGTH", 20_000)
         return model_card(*given, **options)
 
 
@@ -335,7 +334,7 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
     if safe(name) == one_line(name) and model_name.isalnum() and len(model_name) <= 100:
         assert "mlflow models predict" in card
         assert "**Recipe.**" in card
-    note = notes.distill_note(name, comparison, temperature=1, alpha=0)
+    note = notes.distill_note(shown)
     promoted = notes.promotion_note(model_name, "1", passed=True, reason=name * 9, standing=None)
     line = notes.pipeline_note(note, promoted)
     for text, most in (
@@ -349,9 +348,9 @@ def test_descriptions_fit_whatever_the_table(classes, name, model_name, gains, i
 
 def test_lengths_are_mlflows():
     """The lengths that descriptions, parameters and names keep are those that MLflow stores."""
-    assert model_card_module.CARD_LENGTH < MAX_DESCRIPTION
+    assert notes.CARD_LENGTH < MAX_DESCRIPTION
     assert notes.NOTE_LENGTH == TAG_LENGTH == MAX_TAG_VAL_LENGTH
-    assert work.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
+    assert open_run.PARAM_LENGTH == MAX_PARAM_VAL_LENGTH
     assert SqlRun.__table__.c.name.type.length == work.RUN_NAME_LENGTH
     assert SqlRegisteredModel.__table__.c.name.type.length == 256
     DataOptions(target="x" * MAX_PARAM_VAL_LENGTH)

@@ -13,8 +13,8 @@ from kd_mlflow.evaluation.checks import Check, failed, unasked
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.report.closing import WIDTH, Page, table_text
+from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.sweep_result import Cell, SweepResult
 from kd_mlflow.report.words import both_gaps_text, warning_text
 
 SQLITE = "sqlite:////data/mlflow.db"

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 import kd_mlflow as kd
-from kd_mlflow.models.addresses import named_model
+from kd_mlflow.models.any_model import named_model
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
-from kd_mlflow.models.addresses import named_model
+from kd_mlflow.models.any_model import named_model
 from kd_mlflow.models.own_models import save_ensemble, served_teacher
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.population.selection import Mixture

@@ -27,6 +27,7 @@ from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_e
 from kd_mlflow.errors import ConfigError, TrainingError
 from kd_mlflow.evaluation import gate as gates
 from kd_mlflow.evaluation.case import Examined
+from kd_mlflow.models import estimators
 from kd_mlflow.models.any_model import pickle_files
 from kd_mlflow.models.own_models import save_ensemble
 from kd_mlflow.pipeline import run_main, run_teachers
@@ -94,6 +95,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("my_models", None)  # a page's, whose commands were run before
     yield tmp_path
     sys.modules.pop("my_models", None)
 
@@ -277,7 +279,7 @@ def test_a_class_that_a_fold_lacks_gets_the_least_probability(own, dataset):
     assert (found[1, :, 2] > 1e-5).any()
 
 
-def test_complete_models_are_taken_up_again(own, dataset, tmp_path):
+def test_complete_models_are_taken_up_again(own, dataset, tmp_path, monkeypatch):
     """A training that is interrupted after one model fits the others alone, to the same answers."""
     (training,) = teacher_trainings(config(), dataset)
     checkpoints, heard = Checkpoints(folder=tmp_path / "kept"), []
@@ -288,9 +290,9 @@ def test_complete_models_are_taken_up_again(own, dataset, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         training.fit(HERE, stop, checkpoints)
-    fitted = []
-    recipe = replace(training.recipe, make=lambda: fitted.append(1) or training.recipe.make())
-    resumed = replace(training, recipe=recipe).fit(HERE, ignore_epoch, checkpoints)
+    fitted, make = [], estimators.function_of(training.recipe.name)
+    monkeypatch.setattr(estimators, "function_of", lambda name: lambda: fitted.append(1) or make())
+    resumed = training.fit(HERE, ignore_epoch, checkpoints)
     assert (heard, len(fitted)) == ([0], 1)
     whole, rows = training.fit(HERE, ignore_epoch), dataset.features("test")
     assert torch.equal(resumed.family.logits(rows), whole.family.logits(rows))

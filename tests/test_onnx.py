@@ -20,7 +20,7 @@ from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.distillation import onnx_graph
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import ConfigError, TrainingError
-from kd_mlflow.models.own_models import StudentContent, save_student
+from kd_mlflow.models.own_models import save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.encoding import Scaler, fit_encoding, piecewise_linear
@@ -64,8 +64,7 @@ def test_all_flavours_of_a_student_agree_on_a_whole_table(name, bins, tmp_path):
     """Pyfunc of raw rows; torch and ONNX, as MLflow loads them, of encoded rows: within 1e-6."""
     module, rows = student_of(name, bins)
     path, graph = str(tmp_path / "student"), onnx_graph.graph_of(module)
-    content = StudentContent(module=module, example=rows.head(2), onnx=graph)
-    save_student(tmp_path / "student", content)
+    save_student(tmp_path / "student", module, example=rows.head(2), onnx=graph)
     answer = mlflow.pyfunc.load_model(path).predict(rows)
     shares = answer[[f"probability_{c}" for c in module.encoding.classes]].to_numpy()
     encoded = module.encoding.encode(rows)
@@ -91,7 +90,7 @@ def test_the_example_without_mlflow_gives_the_models_answers(tmp_path, monkeypat
     module, rows = student_of("wine", 16)
     path = tmp_path / "student"
     graph = onnx_graph.graph_of(module)
-    save_student(path, StudentContent(module=module, example=rows.head(2), onnx=graph))
+    save_student(path, module, example=rows.head(2), onnx=graph)
     expected = mlflow.pyfunc.load_model(str(path)).predict(rows)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
     (block,) = [block for block in blocks if "onnxruntime" in block]

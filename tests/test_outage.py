@@ -33,10 +33,9 @@ from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import DistillConfig, MainConfig, PromoteConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
 from kd_mlflow.errors import StoreError
-from kd_mlflow.tracking import failures, patience
-from kd_mlflow.tracking import store as stores
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import CurveWriter
-from kd_mlflow.tracking.patience import Patience
+from kd_mlflow.tracking.failures import Patience
 from kd_mlflow.tracking.runs import Tracker
 
 TEACHERS = {
@@ -120,8 +119,8 @@ def server(empty_database, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Requests that are made again at once."""
-    monkeypatch.setattr(patience, "PAUSE_S", 0.05)
-    monkeypatch.setattr(patience, "DOUBLINGS", 2)
+    monkeypatch.setattr(failures, "PAUSE_S", 0.05)
+    monkeypatch.setattr(failures, "DOUBLINGS", 2)
 
 
 @pytest.fixture
@@ -131,9 +130,8 @@ def proxy(server, request, tmp_path, monkeypatch, quick):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     use_store(monkeypatch, between.address, tmp_path)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
-    monkeypatch.setattr(stores, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(patience, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(patience, "REQUEST_S", 1)
+    monkeypatch.setattr(failures, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(failures, "REQUEST_S", 1)
     monkeypatch.setattr("kd_mlflow.tracking.curves.CurveWriter.__init__", _writing_at_once)
     yield between
     forget_store()
@@ -270,9 +268,9 @@ def test_ten_minutes_away(proxy, direct, request, monkeypatch, undisturbed, faul
     """Ten minutes, by a clock that is moved on: curves are whole, no figure is another."""
     clock = FakeTime(proxy, until_s=600)
     patient = functools.partial(Patience, now=clock.now, pause=clock.pause)
-    monkeypatch.setattr("kd_mlflow.tracking.runs.Patience", patient)
-    monkeypatch.setattr(patience, "PAUSE_S", 0.5)
-    monkeypatch.setattr(patience, "DOUBLINGS", 5)
+    monkeypatch.setattr(failures, "Patience", patient)
+    monkeypatch.setattr(failures, "PAUSE_S", 0.5)
+    monkeypatch.setattr(failures, "DOUBLINGS", 5)
     result = pipeline.run_teachers(TeachersConfig(**TEACHERS), Breaking(proxy, REFUSE))
     assert 600 <= clock.shown < 620
     assert result.metrics == undisturbed
@@ -365,7 +363,7 @@ def test_a_signal_ends_the_wait(proxy, monkeypatch, fault, fault_kind, number):
         timer.cancel()
     took = time.monotonic() - stopped[0]
     assert caught.value.code == 128 + number
-    assert took < 2 * patience.PATIENCE_S + 1
+    assert took < 2 * failures.PATIENCE_S + 1
     assert list(Path("state").rglob("*.npz"))
     fault(
         "teachers",

@@ -8,8 +8,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, UNAUTHENTICATED
 
 from kd_mlflow.errors import StoreError
-from kd_mlflow.tracking import patience
-from kd_mlflow.tracking.patience import DOUBLINGS, PAUSE_S, Patience
+from kd_mlflow.tracking import failures
+from kd_mlflow.tracking.failures import DOUBLINGS, PAUSE_S, Patience
 
 
 class Clock:
@@ -118,14 +118,14 @@ def test_a_command_that_fails_waits_no_longer_than_it_must(clock, error, seconds
 
 def test_who_waits_in_another_thread_is_woken(monkeypatch):
     """Hurry ends a pause that would last for minutes."""
-    monkeypatch.setattr(patience, "PAUSE_S", 600)
-    waiting, store, failures = Patience(900), Store(99), []
+    monkeypatch.setattr(failures, "PAUSE_S", 600)
+    waiting, store, raised = Patience(900), Store(99), []
 
     def work():
         try:
             waiting.make(store.ask)
         except StoreError as error:
-            failures.append(error)
+            raised.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -133,5 +133,5 @@ def test_who_waits_in_another_thread_is_woken(monkeypatch):
         time.sleep(0.01)
     waiting.hurry(KeyboardInterrupt())
     thread.join(5)
-    assert len(failures) == 1
+    assert len(raised) == 1
     assert store.asked == 2

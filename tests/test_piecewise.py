@@ -8,7 +8,7 @@ from mlflow.pyfunc import load_model
 
 from kd_mlflow.distillation.inputs import inputs_of
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.models.own_models import StudentContent, save_student
+from kd_mlflow.models.own_models import save_student
 from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import Network
 from kd_mlflow.table.encoding import SOFT, Encoding, Scaler, fit_encoding, piecewise_linear
@@ -144,7 +144,7 @@ def test_the_pulled_model_answers_as_the_module(tmp_path):
     found = encoding(16)
     network = Population.initialised((Scaler(found).width, 16, 3), seeds=[5]).member(0)
     module = StudentModule(found, network).eval()
-    save_student(tmp_path / "student", StudentContent(module=module, example=TABLE.head(2)))
+    save_student(tmp_path / "student", module, example=TABLE.head(2))
     pulled = load_model(str(tmp_path / "student"))
     with torch.no_grad():
         expected = module(torch.from_numpy(found.encode(TABLE))).softmax(dim=1).numpy()

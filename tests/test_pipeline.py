@@ -20,7 +20,6 @@ from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.evaluation import comparison
 from kd_mlflow.population.training import Task
 from kd_mlflow.report import leaderboard
-from kd_mlflow.steps import work
 from kd_mlflow.tracking.lookup import load_ensemble
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.saved_model import STAMP
@@ -460,7 +459,7 @@ def test_loaded_ensemble_scores_as_the_trained_one(finished):
 def test_recall_of_each_class_is_logged(finished, tmp_path):
     """The distill run has each model's recall by class; their mean is the balanced accuracy."""
     distill = finished.result.distill
-    path = finished.client.download_artifacts(distill.run_id, work.RECALL, tmp_path)
+    path = finished.client.download_artifacts(distill.run_id, "class_recall.json", tmp_path)
     recalls = json.loads(Path(path).read_text())
     assert recalls.keys() == {
         "ensemble",
@@ -534,7 +533,7 @@ def test_a_balanced_table_is_told_by_accuracy(finished):
 def test_class_balance_of_each_side_is_logged(finished, kind, tmp_path):
     """Rows a class on each side of the split stand beside the figures that depend on them."""
     run_id = getattr(finished.result, kind).run_id
-    path = finished.client.download_artifacts(run_id, work.BALANCE, tmp_path)
+    path = finished.client.download_artifacts(run_id, "class_balance.json", tmp_path)
     balance = json.loads(Path(path).read_text())
     assert {side: sum(rows.values()) for side, rows in balance.items()} == {
         "train": 3600,
@@ -587,7 +586,7 @@ def test_a_comparison_has_a_view_of_its_models(finished):
 def test_the_leaderboard_has_every_model(finished, tmp_path):
     """Each teacher, student, baseline and the trees have a line with metrics and times."""
     (run,) = runs_by_kind(finished.client)["pipeline"]
-    path = finished.client.download_artifacts(run.info.run_id, pipeline.LEADERBOARD, tmp_path)
+    path = finished.client.download_artifacts(run.info.run_id, "leaderboard.csv", tmp_path)
     rows = pd.read_csv(path, index_col="model")
     teachers = [teacher.name for teacher in finished.result.taught.teachers]
     assert list(rows.index[: len(teachers)]) == teachers

@@ -21,11 +21,11 @@ from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import ConfigError, DataError, KDError, RegistryError, RunError
-from kd_mlflow.models import reasons as asked_again
-from kd_mlflow.models.addresses import named_model
+from kd_mlflow.models.any_model import named_model
 from kd_mlflow.models.own_models import PROFILE, _add_pyfunc
 from kd_mlflow.population.network import Population
 from kd_mlflow.serving.scoring import encode, reads_texts
+from kd_mlflow.steps import predict as asked_again
 from kd_mlflow.table import scored
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.table.delimited import delimited_parts, read_delimited

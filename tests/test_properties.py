@@ -16,7 +16,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import KDError
-from kd_mlflow.models.own_models import StudentContent, save_student
+from kd_mlflow.models.own_models import save_student
 from kd_mlflow.population.losses import LabelLoss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.sampling import Inputs, Sampling
@@ -83,7 +83,7 @@ def test_packaged_model_reproduces_the_evaluation_or_the_table_is_refused(table,
     shutil.rmtree(folder, ignore_errors=True)
     example = made_rows(dataset.table.features, encoding.columns)
     assert list(example.dtypes) == list(dataset.table.features.dtypes)
-    save_student(folder, StudentContent(module=module, example=example))
+    save_student(folder, module, example=example)
     model = mlflow.pyfunc.load_model(str(folder))
     assert len(model.predict(model.metadata.load_input_example(str(folder)))) == len(example) == 2
     shuffled = features[list(reversed(features.columns))]

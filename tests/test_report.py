@@ -30,7 +30,7 @@ from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import page as report
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.report.model_card import model_card
+from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import gain_text, gap_text, loss_text, percent, recovered_text, reverse
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.encoding import fit_encoding

@@ -24,7 +24,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import PromoteConfig
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.registry import versions
-from kd_mlflow.tracking import failures, patience
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking import store as stores
 from kd_mlflow.tracking.runs import Tracker
 
@@ -104,7 +104,7 @@ def test_a_server_that_hangs(no_store):
 def test_a_name_that_takes_minutes_to_look_up(no_store, monkeypatch):
     """Looking a name up, which no timeout of a request covers, is given up too."""
     done = threading.Event()
-    monkeypatch.setattr(stores, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(failures, "PATIENCE_S", 0.2)
     monkeypatch.setattr(stores, "_ask_server", lambda *question: done.wait(30))
     no_store(uri := f"http://me:{SECRET}@nowhere.invalid")
     fails("cannot be reached: no answer within", uri)
@@ -248,7 +248,7 @@ def test_patience_comes_back(monkeypatch, given):
     if given:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", given)
     before = dict(os.environ)
-    with patience.impatient():
+    with failures.impatient():
         during = os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
     assert during == "0"
     assert dict(os.environ) == before
@@ -369,4 +369,4 @@ def test_a_folder_of_another_user_is_one_line():
         raise PermissionError(13, "Permission denied", "/data/mlruns/1")
 
     with pytest.raises(StoreError, match="Permission denied: '/data/mlruns/1'"):
-        patience.Patience(60.0).make(refused)
+        failures.Patience(60.0).make(refused)

@@ -15,7 +15,7 @@ from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.table.dataset import Split
 from kd_mlflow.table.loading import load_table
 from kd_mlflow.tracking import curves as curve_module
-from kd_mlflow.tracking import patience
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.failures import REGISTRY, TRACKING
 from kd_mlflow.tracking.provenance import data_set_input
@@ -160,9 +160,9 @@ def test_an_attached_run_fails_with_its_block(store, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Requests that are made again at once, for half a second where a command has failed."""
-    monkeypatch.setattr(patience, "PAUSE_S", 0.02)
-    monkeypatch.setattr(patience, "DOUBLINGS", 0)
-    monkeypatch.setattr(patience, "ENDING_S", 0.5)
+    monkeypatch.setattr(failures, "PAUSE_S", 0.02)
+    monkeypatch.setattr(failures, "DOUBLINGS", 0)
+    monkeypatch.setattr(failures, "ENDING_S", 0.5)
 
 
 def failing_ends(monkeypatch, times, code=INTERNAL_ERROR):
@@ -343,9 +343,10 @@ def test_newest_finds_only_finished_runs_with_the_tags(store):
     """``newest`` lists finished runs of the kind and tags, the newest first."""
     tracker = Tracker()
     for name, tag in [("first", "x"), ("second", "x"), ("third", "y")]:
-        with tracker.run("teachers", name, mark=tag):
+        with tracker.run("teachers", name) as run:
+            run.log(tags={"kd.mark": tag})
             time.sleep(0.005)
-    tracker.open("teachers", "unfinished", mark="x")
+    tracker.open("teachers", "unfinished").log(tags={"kd.mark": "x"})
     assert [run.info.run_name for run in tracker.newest("teachers", mark="x")] == [
         "second",
         "first",
@@ -483,7 +484,7 @@ def test_the_schema_of_a_wide_table_is_json_of_its_first_columns():
     frame = pd.DataFrame(np.arange(6000).reshape(2, 3000)).add_prefix("a column with a long name ")
     table = load_table(frame.assign(y=[0, 1]), "y")
     rows = np.arange(1)
-    entity = data_set_input(table, Split(train=rows, val=rows, test=rows)).dataset
+    entity = data_set_input(table, table.digest, Split(train=rows, val=rows, test=rows)).dataset
     listed = json.loads(entity.schema)["mlflow_colspec"]
     assert 500 < len(listed) < 3000
     assert len(entity.schema) <= 65_535

@@ -1,32 +1,52 @@
-"""Any MLflow model, ours or anybody's: loaded from its files, and asked about rows."""
+"""Any MLflow model, ours or anybody's: found by its address, fetched, loaded, asked about rows."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 from mlflow.types import DataType
 from numpy.typing import NDArray
 
 from kd_mlflow.distillation.families import read_json
-from kd_mlflow.errors import RunError, listed
+from kd_mlflow.errors import RegistryError, RunError, StoreError, listed
 from kd_mlflow.evaluation.scores import NO_LABEL, UNKNOWN, RowScores
+from kd_mlflow.evaluation.succession import PredictionTask
 from kd_mlflow.evaluation.thresholds import Cutoff
+from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.models.own_models import ENCODING, PROFILE
-from kd_mlflow.models.respondent import Respondent, Role
+from kd_mlflow.models.pulled import classes_of
+from kd_mlflow.models.respondent import SCORED, Respondent, Role, error_text
+from kd_mlflow.registry.lock import known_models
+from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
+from kd_mlflow.registry.records import address
+from kd_mlflow.registry.versions import aliased, pull, resolve_name
 from kd_mlflow.serving.scoring import decided, text_of
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import distinct_rows
 from kd_mlflow.table.profile import Profile
+from kd_mlflow.tracking.failures import (
+    FETCH_RETRIES,
+    absent_ok,
+    impatient,
+    masked,
+    store_error,
+    unreachable,
+)
+from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.saved_model import files_digest
 
 CLASSIFIERS = ("sklearn", "xgboost", "lightgbm", "catboost")
@@ -39,6 +59,9 @@ ROWS_AT_ONCE = 65_536
 
 PROBED_ROWS = 16
 """Rows scored before anything else, so that a model that cannot answer is known at once."""
+
+VERSION = re.compile(r"models:/+([^/@]+)(?:/(\d{1,9})|@([^/@]+))")
+"""The address of a registered version, by its number or an alias."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +104,11 @@ class AnyModel:
         return self.encoding.threshold if self.encoding else None
 
     @property
-    def aliases(self) -> tuple[str, ...]:
-        """Under which aliases it stands in the registry."""
-        return tuple(self.version.aliases) if self.version else ()
-
-    @property
     def title(self) -> str:
         """What it is called, with its aliases."""
         if self.version is None:
             return self.resolved
-        named = f" ({', '.join(self.aliases)})" if self.aliases else ""
+        named = f" ({', '.join(self.version.aliases)})" if self.version.aliases else ""
         return f"{self.version.name} version {self.version.version}{named}"
 
     @property
@@ -111,10 +129,7 @@ class AnyModel:
         return None if classes is None else tuple(text_of(label) for label in classes)
 
     def classes(self, features: pd.DataFrame, labels: NDArray[np.object_]) -> tuple[str, ...]:
-        """Its classes as texts; where it names none, the table's labels in their order.
-
-        Raises RunError where it answers with another number of them, or cannot answer.
-        """
+        """Its classes as texts; where it names none, the table's labels in their order."""
         if self.encoding:
             return tuple(map(str, self.encoding.classes))
         values, names = self.respondent.answer(features.head(PROBED_ROWS))
@@ -133,11 +148,7 @@ class AnyModel:
     def score(
         self, features: pd.DataFrame, labels: NDArray[np.object_], classes: tuple[str, ...]
     ) -> RowScores:
-        """Score raw rows in parts; rows that are equal in what it reads have one answer.
-
-        Shape: n rows, labels (n,), None for a row without one. Raises RunError where the model
-        cannot score them.
-        """
+        """Score raw rows in parts, equal ones alike.  Shape: n rows, labels (n,), None for none."""
         numbers = _numbered(labels, classes)
         parts = []
         for rows in row_parts(len(features)):
@@ -160,36 +171,26 @@ def row_parts(rows: int) -> Iterator[slice]:
 
 
 def load(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:
-    """Load a model from its files, to ask it as what ``role`` says.
-
-    It is asked with the columns of its own fit or signature, else with all that are given. Raises
-    whatever its code raises.
-    """
+    """Load a model from its files; it is asked with columns of its own, else with those given."""
     description = Model.load(str(folder))
     model = _native(folder, description)
     if model is None:
         model = mlflow.pyfunc.load_model(str(folder))
-    respondent = _respondent(model, description, columns, name=uri, role=role)
-    return AnyModel(uri, uri, folder, description.model_id, respondent)
-
-
-def _respondent(
-    model: Any, description: Model, given: Sequence[str], *, name: str, role: Role
-) -> Respondent:
     schema = description.get_input_schema()
     named = schema is not None and schema.has_input_names()
     types = dict(zip(schema.input_names(), schema.input_types(), strict=True)) if named else {}
     tensor = schema is not None and schema.is_tensor_spec() and not named
     fitted = getattr(model, "feature_names_in_", ()) if "sklearn" in description.flavors else ()
     wide = {name for name, kind in types.items() if kind in (DataType.double, DataType.float)}
-    return Respondent(
-        name=name,
+    respondent = Respondent(
+        name=uri,
         model=model,
-        columns=tuple(map(str, fitted)) or tuple(types) or tuple(given),
+        columns=tuple(map(str, fitted)) or tuple(types) or tuple(columns),
         wide=frozenset(wide),
         matrix=schema.input_types()[0] if tensor else None,
         role=role,
     )
+    return AnyModel(uri, uri, folder, description.model_id, respondent)
 
 
 def _native(folder: Path, description: Model) -> Any | None:
@@ -207,3 +208,95 @@ def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[
     codes, uniques = pd.factorize(labels)
     numbers = [*(places.get(text, UNKNOWN) for text in uniques), NO_LABEL]
     return np.array(numbers, dtype=np.int64)[codes]
+
+
+def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role) -> AnyModel:
+    """Fetch and load a model, an alias resolved first; ``columns`` are for one that names none."""
+    with loading(uri, role), impatient(retries=FETCH_RETRIES):
+        version = _version(tracker.client, uri)
+        resolved = address(version) if version else uri
+        if version:
+            folder = pull(version, folder_till_exit())
+        else:
+            lies_here = urlsplit(uri).scheme in ("", "file")  # and is not copied, whatever it is
+            place = None if lies_here else str(folder_till_exit())
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
+        model = load(folder, uri, columns, role=role)
+    return replace(model, resolved=resolved, version=version)
+
+
+@contextmanager
+def loading(uri: str, role: Role) -> Iterator[None]:
+    """Say in one line, by a RunError, that a model cannot be loaded, or that the store is away."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # stores, networks and unpickling may raise anything
+        if unreachable(error):
+            raise store_error(error) from None
+        raise RunError(
+            f"{role.noun} {uri} cannot be loaded: {masked(error_text(error))}; give URIs of MLflow "
+            "models, such as models:/name/1, models:/name@alias or runs:/id/path"
+        ) from None
+
+
+def named_model(tracker: Tracker, given: str) -> AnyModel:
+    """Find and load a model to score by its URI; a bare name is a registered model's production."""
+    if not given.strip():
+        raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
+    uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"
+    if (named := VERSION.fullmatch(uri)) is not None:
+        uri = uri.replace(named[1], resolve_name(tracker.client, named[1]), 1)
+        version = absent_ok(lambda: _version(tracker.client, uri))
+        if version is None:
+            client, name = tracker.client, named[1]
+            known = client.search_model_versions(f"name = '{name}'", max_results=50)
+            numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "no version"
+            models = f", the models there are: {listed(known_models(client)) or 'none'}"
+            raise RegistryError(
+                f"the registry has no {uri}: {name!r} has {numbers}{'' if known else models}; give "
+                "models:/name/1, models:/name@alias, or the URI of another MLflow model"
+            )
+        uri = address(version)
+    return fetch(tracker, uri, role=SCORED)
+
+
+def find_other(tracker: Tracker, model: AnyModel) -> str | None:
+    """What to compare a version with: its production, or for that one the candidate, if any."""
+    if model.version is None:
+        return None
+    own = str(model.version.version)
+    for alias in (PRODUCTION, CANDIDATE):
+        other = aliased(tracker.client, model.version.name, alias)
+        if other is not None and str(other.version) != own:
+            return address(other)
+    return None
+
+
+def logged_here(tracker: Tracker, model: AnyModel) -> str | None:
+    """The model's id, where the tracking store in use has it."""
+    known = model.model_id and absent_ok(lambda: tracker.client.get_logged_model(model.model_id))
+    return model.model_id if known else None
+
+
+def task_of(version: ModelVersion, description: Model) -> PredictionTask:
+    """What a version predicts and reads, as far as it says so; nothing is loaded."""
+    inputs, answers = description.get_input_schema(), description.get_output_schema()
+    names = answers.input_names() if answers is not None and answers.has_input_names() else []
+    named = inputs is not None and inputs.has_input_names()
+    return PredictionTask(
+        target=version.tags.get("kd.target"),
+        classes=tuple(classes_of(names)) or None,
+        columns=tuple(map(str, inputs.input_names())) if named else None,
+    )
+
+
+def _version(client: MlflowClient, uri: str) -> ModelVersion | None:
+    """The registered version that an address names, if it does; an absent one is MLflow's error."""
+    if (found := VERSION.fullmatch(uri)) is None:
+        return None
+    name, number, alias = found.groups()
+    if number:
+        return client.get_model_version(name, number)
+    return client.get_model_version_by_alias(name, alias)

@@ -25,10 +25,6 @@ SKLEARN = "sklearn"
 TRUSTED = ("numpy", "scipy", SKLEARN)
 """Packages whose types are read from scikit-learn's form without pickle."""
 
-PICKLE_HINT = (
-    "own_pickle=true allows that; whoever loads the ensemble then runs code that lies in it"
-)
-
 
 def flavour_of(model: Any) -> str:
     """MLflow's flavour of a classifier."""
@@ -47,10 +43,7 @@ def needs_pickle(model: Any) -> bool:
 
 
 def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
-    """Write a classifier by MLflow's own flavour, pickled only where there is no other way.
-
-    Raises TrainingError where it would have to be and is not allowed.
-    """
+    """Write a classifier by MLflow's own flavour, pickled where it must be and may."""
     flavour = flavour_of(model)
     module = importlib.import_module(f"mlflow.{flavour}")
 
@@ -72,7 +65,8 @@ def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
     except (MlflowException, UnsupportedTypeException) as error:
         if not pickle:
             raise TrainingError(
-                f"models of {name} can only be stored as pickles: {PICKLE_HINT}"
+                f"models of {name} can only be stored as pickles: own_pickle=true allows that; "
+                "whoever loads the ensemble then runs code that lies in it"
             ) from error
     shutil.rmtree(folder, ignore_errors=True)
     save(serialization_format="cloudpickle", code_paths=_own_files(model) or None)

@@ -62,12 +62,13 @@ class Estimators:
     """Classifiers of one function, with the encoding that says what columns they were given.
 
     ``dtypes`` are pandas' names of these columns' types; ``pickle`` says that the user allows it.
+    Without models it is how each one is fitted, asked and kept.
     """
 
     name: str
     encoding: Encoding
     dtypes: Mapping[str, str]
-    models: tuple[Fitted, ...]
+    models: tuple[Fitted, ...] = ()
     licence: str = ""
     pickle: bool = False
     pickled: bool = False
@@ -101,14 +102,11 @@ class Estimators:
     def logits(self, features: pd.DataFrame) -> Tensor:
         """Score raw rows with each member.  Shape: n rows -> (k, n, classes)."""
         asked = features[list(self.dtypes)]
-        each = [answer(self.name, one, asked, len(self.encoding.classes)) for one in self.models]
+        each = [self.ask(one, asked) for one in self.models]
         return torch.from_numpy(np.stack(each).astype(np.float32))
 
     def save(self, folder: Path) -> None:
-        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them.
-
-        Raises TrainingError where that needs pickle and is not allowed.
-        """
+        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them."""
         for i, one in enumerate(self.models, 1):
             store(self.name, one.model, folder / f"model-{i:02d}", pickle=self.pickle)
         described = {
@@ -139,22 +137,8 @@ class Estimators:
             pickled=described["pickled"],
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class EstimatorRecipe:
-    """How one classifier of a function is fitted, asked and kept."""
-
-    name: str
-    make: Callable[[], Any]
-    encoding: Encoding
-    dtypes: Mapping[str, str]
-    pickle: bool
-
     def fit_fold(self, fold: Fold, seed: int) -> Fitted:
-        """Fit one to raw rows and class numbers from 0, those of the classes that are there.
-
-        Raises TrainingError for whatever the user's code or its library raises.
-        """
+        """Fit one to raw rows and class numbers from 0, those of the classes that are there."""
         known, numbers = np.unique(fold.labels, return_inverse=True)
         model = self.unfitted(seed)
         try:
@@ -167,12 +151,10 @@ class EstimatorRecipe:
         return Fitted(model, tuple(int(place) for place in known))
 
     def unfitted(self, seed: int) -> Any:
-        """What the function returns, with the seed where it has none of its own.
-
-        Raises ConfigError where it raises or returns no classifier.
-        """
+        """What the function returns, with the seed where it has none of its own."""
+        make = function_of(self.name)
         try:
-            model = self.make()
+            model = make()
         except Exception as error:  # a stranger's code: it may raise anything
             raise ConfigError(
                 f"{self.name}, of teacher_families, raises {type(error).__name__}: "
@@ -184,13 +166,21 @@ class EstimatorRecipe:
                 f"predict_proba; received {type(model).__name__}"
             )
         given = model.get_params() if hasattr(model, "get_params") else {}
-        seeds = {name for name in given if name.rpartition("__")[2] == "random_state"}
-        free = [name for name in given if name in seeds and given[name] is None]
+        seeds = [name for name in given if name.rpartition("__")[2] == "random_state"]
+        free = [name for name in seeds if given[name] is None]
         return model.set_params(**dict.fromkeys(free, seed % MOST_SEED)) if free else model
 
     def ask(self, model: Fitted, features: pd.DataFrame) -> Floats:
-        """Score raw rows with one classifier.  Shape: n rows -> (n, classes), logits."""
-        return answer(self.name, model, features, len(self.encoding.classes))
+        """Score raw rows with one; a class that it has not seen gets the least probability.
+
+        Shape: n rows -> (n, classes), logits.
+        """
+        known = model.known
+        asked = Respondent(name=self.name, model=model.model, columns=tuple(features.columns))
+        shares = np.full((len(features), len(self.encoding.classes)), FLOOR)
+        shares[:, known] = asked.probabilities(features, [str(i) for i in range(len(known))])
+        logits: Floats = np.log(shares / shares.sum(axis=1, keepdims=True))
+        return logits
 
     def pack(self, model: Fitted) -> Arrays:
         """The files of a stored classifier."""
@@ -219,15 +209,9 @@ class EstimatorRecipe:
 
     def family(self, models: tuple[Fitted, ...]) -> Family:
         """All classifiers as a family."""
-        return Estimators(
-            name=self.name,
-            encoding=self.encoding,
-            dtypes=self.dtypes,
-            models=models,
-            licence=str(getattr(self.make, "licence", "")),
-            pickle=self.pickle,
-            pickled=self.pickle and needs_pickle(models[0].model),
-        )
+        licence = str(getattr(function_of(self.name), "licence", ""))
+        pickled = self.pickle and needs_pickle(models[0].model)
+        return replace(self, models=models, licence=licence, pickled=pickled)
 
     def rehearse(self, dataset: Dataset) -> None:
         """Fit one to a few rows, ask it and store it, so that what would fail late fails now.
@@ -242,41 +226,11 @@ class EstimatorRecipe:
         except TrainingError:
             return
         self.ask(model, features.head(TRIED_ROWS))
-        with tempfile.TemporaryDirectory() as place:
-            store(self.name, model.model, Path(place) / "model", pickle=self.pickle)
-
-
-def answer(name: str, one: Fitted, features: pd.DataFrame, classes: int) -> Floats:
-    """Ask one classifier; a class that it has not seen gets the least probability.
-
-    Shape: n raw rows -> logits (n, classes).
-    """
-    asked = Respondent(name=name, model=_Numbered(one.model), columns=tuple(features.columns))
-    shares = np.full((len(features), classes), FLOOR)
-    shares[:, one.known] = asked.probabilities(features, [str(i) for i in range(len(one.known))])
-    logits: Floats = np.log(shares / shares.sum(axis=1, keepdims=True))
-    return logits
-
-
-@dataclass(frozen=True)
-class _Numbered:
-    """A classifier of class numbers from 0, whatever it says of its classes itself."""
-
-    model: Any
-
-    def predict_proba(self, features: pd.DataFrame) -> Any:
-        return self.model.predict_proba(features)
-
-    @property
-    def classes_(self) -> Any:
-        return np.asarray(self.model.classes_).ravel()
+        self.pack(model)
 
 
 def function_of(name: str) -> Callable[[], Any]:
-    """Import a function by module:function, from this folder or from what is installed.
-
-    Raises ConfigError where it is not there.
-    """
+    """Import a function by module:function, from this folder or from what is installed."""
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -293,11 +247,10 @@ def function_of(name: str) -> Callable[[], Any]:
     return function
 
 
-def _recipe(name: str, given: TeacherInputs) -> EstimatorRecipe:
+def _recipe(name: str, given: TeacherInputs) -> Estimators:
     train = given.dataset.features("train")
-    return EstimatorRecipe(
+    return Estimators(
         name=name,
-        make=function_of(name),
         encoding=given.encoding,
         dtypes={str(column): str(kind) for column, kind in train.dtypes.items()},
         pickle=given.config.own_pickle,
@@ -311,7 +264,6 @@ def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
 
 
 def _digest(name: str) -> str:
-    """SHA-256 of the file that a function is written in."""
     source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 

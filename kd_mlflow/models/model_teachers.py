@@ -18,8 +18,7 @@ from kd_mlflow.distillation.teachers import Ensemble, Part, total
 from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.intervals import standard_error
 from kd_mlflow.evaluation.metrics import Floats
-from kd_mlflow.models.addresses import fetch, loading
-from kd_mlflow.models.any_model import PROBED_ROWS, AnyModel, row_parts
+from kd_mlflow.models.any_model import PROBED_ROWS, AnyModel, fetch, loading, row_parts
 from kd_mlflow.models.respondent import TEACHER
 from kd_mlflow.population.losses import AVERAGES
 from kd_mlflow.population.selection import Mixture, Unseen, choose
@@ -168,10 +167,7 @@ class ModelTeachers:
 
 
 def knows_rows(train: Floats, val: Floats) -> bool:
-    """Whether a model loses less than half on rows that it may know, beyond noise.
-
-    Shape: (n,) and (m,), log loss of each row.
-    """
+    """Whether a model loses less than half on rows that it may know, beyond noise: (n,), (m,)."""
     error = np.hypot(standard_error(train), standard_error(val))
     return bool(val.mean() / 2 > train.mean() and val.mean() - train.mean() > SURE * error)
 

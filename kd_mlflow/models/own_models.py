@@ -12,10 +12,9 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from kd_mlflow.models.pulled import PROBABILITY
 from kd_mlflow.serving import bounds, ensemble_scoring, scoring, student
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import Profile, caller_schema
-from kd_mlflow.tracking.lookup import ENSEMBLE
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.saved_model import MLMODEL, write_example
 
@@ -82,34 +80,38 @@ def signature(encoding: Encoding) -> ModelSignature:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudentContent:
-    """What a student's model is written of.
+def save_student(
+    folder: Path,
+    module: StudentModule,
+    *,
+    example: pd.DataFrame,
+    profile: Profile | None = None,
+    onnx: bytes | None = None,
+) -> None:
+    """Write all flavours into an empty folder, or one that is not there yet.
 
     ``example`` needs two rows or more of raw columns, and everyone who pulls the model sees them;
     ``profile`` is of its training rows, ``onnx`` the student as an ONNX graph.
     """
-
-    module: StudentModule
-    example: pd.DataFrame
-    profile: Profile | None = None
-    onnx: bytes | None = None
-
-
-def save_student(folder: Path, content: StudentContent) -> None:
-    """Write all flavours into a folder that is not there yet."""
-    described, module, profile = Model(), content.module, content.profile
-    encoding = module.encoding
-    _write_graph(folder, described, module, encoding.encode(content.example))
-    if content.onnx is not None:
-        _add_onnx(folder, described, content.onnx)
+    described, encoding = Model(), module.encoding
+    _write_graph(folder, described, module, encoding.encode(example))
+    if onnx is not None:  # mlflow.onnx.load_model finds it
+        (folder / ONNX).write_bytes(onnx)
+        described.add_flavor(
+            "onnx",
+            onnx_version=version("onnx"),
+            data=ONNX,
+            providers=["CPUExecutionProvider"],
+            onnx_session_options=None,
+            code=None,
+        )
     if profile is not None:
         counts = json.dumps(profile.to_dict(), ensure_ascii=False)
         (folder / PROFILE).write_text(counts, encoding="utf-8")
         write_json(folder / SCHEMA, caller_schema(encoding, profile).to_dict())
     _write_extras(folder, described)
     environment = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
-    _add_pyfunc(folder, described, module, content.example, **environment)
+    _add_pyfunc(folder, described, module, example, **environment)
 
 
 def _write_graph(
@@ -141,10 +143,7 @@ def _add_pyfunc(
     example: pd.DataFrame,
     **environment: str,
 ) -> None:
-    """Write what scores raw rows with numpy, which makes the model whole.
-
-    ``environment`` names files of the folder, by the argument of MLflow that takes each.
-    """
+    """Write what scores raw rows with numpy; ``environment``: files, by MLflow's arguments."""
     encoding = module.encoding
     add_code(folder)
     np.savez(folder / WEIGHTS, allow_pickle=False, **module.arrays)
@@ -165,19 +164,6 @@ def add_code(folder: Path) -> None:
     """Copy what every model of ours reads columns with, and what answers MLflow."""
     for path in (scoring.__file__, bounds.__file__, student.__file__):
         shutil.copy(path, folder)
-
-
-def _add_onnx(folder: Path, mlflow_model: Model, content: bytes) -> None:
-    """Write an ONNX graph and MLflow's flavour of it: ``mlflow.onnx.load_model`` finds it."""
-    (folder / ONNX).write_bytes(content)
-    mlflow_model.add_flavor(
-        "onnx",
-        onnx_version=version("onnx"),
-        data=ONNX,
-        providers=["CPUExecutionProvider"],
-        onnx_session_options=None,
-        code=None,
-    )
 
 
 def _write_extras(folder: Path, mlflow_model: Model) -> None:
@@ -201,20 +187,19 @@ def rehearse(module: StudentModule, *, example: pd.DataFrame, rows: pd.DataFrame
 
 
 def log_student(
-    run: TrackedRun, content: StudentContent, *, params: dict[str, str]
+    run: TrackedRun, write: Callable[[Path], object], *, params: dict[str, str]
 ) -> tuple[str, int]:
-    """Log the student on a run, with its parameters; its model's id and the bytes of its files.
+    """Log what ``save_student`` writes, with its parameters; the model's id, its files' bytes.
 
     Log it before the run's metrics: MLflow asks for the history of each metric it finds.
     """
     sizes: list[int] = []
 
-    def write(folder: Path) -> None:
-        folder.rmdir()  # MLflow makes it
-        save_student(folder, content)
+    def measured(folder: Path) -> None:
+        write(folder)
         sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-    return run.model(write, name="student", params=params), sum(sizes)
+    return run.model(measured, name="student", params=params), sum(sizes)
 
 
 @contextmanager
@@ -231,22 +216,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def log_ensemble(
-    run: TrackedRun,
-    ensemble: Ensemble,
-    *,
-    averaging: str,
-    example: pd.DataFrame,
-    params: Mapping[str, str],
-) -> str:
-    """Log the ensemble on a run, with its parameters and an example of raw columns; its model's id.
-
-    ``load_ensemble`` finds its files there. Log it before the run's metrics, as a student.
-    """
-    write = partial(save_ensemble, ensemble=ensemble, averaging=averaging, example=example)
-    return run.model(write, name=ENSEMBLE, params=dict(params))
 
 
 def served_teacher(teacher: Teacher, averaging: str) -> Served:

@@ -89,30 +89,20 @@ class CleanProcess:
         self._said = self._open.enter_context(tempfile.TemporaryFile())
         kept = {name: os.environ[name] for name in self.kept if name in os.environ}
         own = {"HOME": folder, "TMPDIR": folder, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self.process = subprocess.Popen(
-            [sys.executable, *self.command],
-            cwd=folder,
-            env={**kept, **own},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
+        command, pipe = [sys.executable, *self.command], subprocess.PIPE
+        self.process = self._open.enter_context(
+            subprocess.Popen(
+                command, cwd=folder, env=kept | own, stdin=pipe, stdout=pipe, stderr=self._said
+            )
         )
+        self._open.callback(self.process.kill)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
-        self.process.wait()
         self._open.close()
 
     def ask(self, model: Path, rows: pd.DataFrame, *, timed: bool) -> PulledAnswers | Unavailable:
-        """Load the model of a folder there and score raw rows; once per process.
-
-        Unavailable where it does not load or does not score. ``timed``: measure a row's time too.
-        """
+        """Load a folder's model there and score raw rows, once; ``timed``: a row's time too."""
         answer = self.exchange({"model": str(model), "timed": timed}, rows)
         return answer if isinstance(answer, Unavailable) else read_answers(answer)
 
@@ -125,14 +115,11 @@ class CleanProcess:
         except subprocess.TimeoutExpired:
             return Unavailable(f"does not load and score within {PATIENCE_S} seconds")
         if process.returncode:
-            return Unavailable(f"does not load and score: {self._last_line(process.returncode)}")
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
+            said = lines[-1][:200] if lines else f"it ended with {process.returncode}"
+            return Unavailable(f"does not load and score: {said}")
         return bytes(answer)
-
-    def _last_line(self, code: int) -> str:
-        """The last line of what the process said, which is its error; at most 200 characters."""
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else f"it ended with {code}"
 
 
 def written_rows(rows: pd.DataFrame) -> bytes:
@@ -162,10 +149,7 @@ def read_answers(answer: bytes) -> PulledAnswers | Unavailable:
 
 
 def read_npz(answer: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """The document and the arrays of ``pulled.as_npz``; nothing is unpickled.
-
-    Raises one of ``UNREADABLE`` for anything else.
-    """
+    """What ``pulled.as_npz`` wrote, without unpickling; raises ``UNREADABLE`` for all else."""
     with np.load(io.BytesIO(answer), allow_pickle=False) as file:
         arrays = dict(file)
     return json.loads(bytes(arrays.pop("about"))), arrays
@@ -188,10 +172,7 @@ class Standing:
 def ask_production(
     version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
 ) -> Standing:
-    """Load a version's pulled files and score raw rows; say so where it is a pickle.
-
-    Raises RegistryError where it does not load or score.
-    """
+    """Load a version's pulled files and score raw rows; say so where it is a pickle."""
     if pickles := pickle_files(folder):
         _log.warning(
             "version %s of %s, in production, is loaded to be scored: it is a pickle (%s), which "
@@ -253,15 +234,24 @@ class StandingProcess(CleanProcess):
     def ask_version(
         self, version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
     ) -> Standing:
-        """Load a version's pulled files there and score raw rows; once per process.
-
-        Raises RegistryError where it does not load or score.
-        """
+        """Load a version's pulled files there and score raw rows; once per process."""
         about = {"name": version.name, "version": str(version.version), "classes": [*classes]}
         answer = self.exchange({**about, "folder": str(folder)}, rows)
         if isinstance(answer, Unavailable):
             raise RegistryError(f"{named(version)}, in production, {answer.reason}; {NOT_MOVED}")
-        return read_standing(answer)
+        try:
+            about, arrays = read_npz(answer)
+            if "error" not in about:
+                away = about.get("unavailable")
+                return Standing(
+                    classes=None if about["classes"] is None else tuple(about["classes"]),
+                    columns=tuple(about["columns"]),
+                    threshold=cutoff_of(about["threshold"]),
+                    answers=arrays.get("answers") if away is None else Unavailable(away),
+                )
+        except UNREADABLE:
+            about = {"error": "the version in production answers with what cannot be read"}
+        raise RegistryError(str(about["error"]))
 
 
 def main() -> None:
@@ -276,32 +266,12 @@ def main() -> None:
 def written_standing(request: dict[str, Any], given: bytes) -> bytes:
     """Ask the model of a request about rows in Parquet; ``answers`` and ``about`` as npz."""
     version = ModelVersion(request["name"], request["version"], 0)
-    rows, arrays = pd.read_parquet(io.BytesIO(given)), {}
+    rows = pd.read_parquet(io.BytesIO(given))
     try:
         found = ask_here(version, Path(request["folder"]), rows, request["classes"])
     except RegistryError as error:
-        about: dict[str, Any] = {"error": str(error)}
-    else:
-        about = {name: getattr(found, name) for name in ("classes", "columns", "threshold")}
-        if isinstance(found.answers, Unavailable):
-            about["unavailable"] = found.answers.reason
-        elif found.answers is not None:
-            arrays = {"answers": found.answers}
-    return as_npz(about, **arrays)
-
-
-def read_standing(answer: bytes) -> Standing:
-    """What ``written_standing`` wrote.  Raises RegistryError for what the process could not do."""
-    try:
-        about, arrays = read_npz(answer)
-        if "error" not in about:
-            away = about.get("unavailable")
-            return Standing(
-                classes=None if about["classes"] is None else tuple(about["classes"]),
-                columns=tuple(about["columns"]),
-                threshold=cutoff_of(about["threshold"]),
-                answers=arrays.get("answers") if away is None else Unavailable(away),
-            )
-    except UNREADABLE:
-        about = {"error": "the version in production answers with what cannot be read"}
-    raise RegistryError(str(about["error"]))
+        return as_npz({"error": str(error)})
+    about = {name: getattr(found, name) for name in ("classes", "columns", "threshold")}
+    if isinstance(found.answers, Unavailable):
+        return as_npz(about | {"unavailable": found.answers.reason})
+    return as_npz(about, **({} if found.answers is None else {"answers": found.answers}))

@@ -73,19 +73,13 @@ class Respondent:
     role: Role = TEACHER
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """Score raw rows.  Shape: n rows -> (n, classes), each above 0, each row summing to 1.
-
-        Raises RunError where the model cannot score them or its answer is no probabilities.
-        """
+        """Score raw rows.  Shape: n rows -> (n, classes), above 0, each row summing to 1."""
         shares = self.shares(features, classes).clip(FLOOR, 1)
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
     def shares(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """What the model itself says of raw rows, in the order of ``classes``.
-
-        Shape: n rows -> (n, classes). Raises RunError as ``probabilities`` does.
-        """
+        """What it says of raw rows, by ``classes``.  Shape: n rows -> (n, classes)."""
         values, names = self.answer(features)
         if names is not None and sorted(names) != sorted(classes):
             raise RunError(
@@ -103,11 +97,15 @@ class Respondent:
         return values.astype(np.float64).clip(0, 1)
 
     def answer(self, features: pd.DataFrame) -> tuple[NDArray[Any], Sequence[str] | None]:
-        """Ask about raw rows; an array, and the classes of its columns where the model names them.
-
-        Raises RunError where the model cannot be asked or raises anything.
-        """
-        frame = self._frame(features)
+        """Ask about raw rows: an array, and its columns' classes where the model names them."""
+        if absent := [name for name in self.columns if name not in features.columns]:
+            raise RunError(
+                f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "
+                f"features are {listed(list(features.columns))}{self.role.columns}"
+            )
+        frame = features[list(self.columns)]
+        whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
+        frame = frame.astype({name: "float64" for name in whole if name in self.wide})
         try:
             answer, names = self._ask(frame)
             return np.asarray(answer), names
@@ -117,16 +115,6 @@ class Respondent:
                 f"{error_text(error)}; {self.role.values}"
             ) from None
 
-    def _frame(self, features: pd.DataFrame) -> pd.DataFrame:
-        if absent := [name for name in self.columns if name not in features.columns]:
-            raise RunError(
-                f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "
-                f"features are {listed(list(features.columns))}{self.role.columns}"
-            )
-        frame = features[list(self.columns)]
-        whole = [name for name in self.columns if frame[name].dtype.kind in "iub"]
-        return frame.astype({name: "float64" for name in whole if name in self.wide})
-
     def _ask(self, table: pd.DataFrame) -> Answer:
         frame = table if self.matrix is None else table.to_numpy(self.matrix)
         with_shares = hasattr(self.model, "predict_proba")
@@ -134,7 +122,9 @@ class Respondent:
             warnings.filterwarnings("ignore", message="X has feature names")
             answer = (self.model.predict_proba if with_shares else self.model.predict)(frame)
         if with_shares:
-            return answer, [text_of(label) for label in self.model.classes_]
+            classes = self.model.classes_
+            labels = classes.ravel() if isinstance(classes, np.ndarray) else classes
+            return answer, [text_of(label) for label in labels]
         if isinstance(answer, pd.DataFrame):
             own = [str(name).startswith(PROBABILITY) for name in answer.columns]
             if any(own):

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from kd_mlflow.errors import RegistryError
-from kd_mlflow.registry.lock import find_model
-from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION, read_aliases
+from kd_mlflow.registry.lock import alias_of, find_model
+from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
 from kd_mlflow.registry.records import address, decided, named, versions
 from kd_mlflow.registry.versions import aliased, find_version
 
@@ -18,10 +18,7 @@ COPIED_FROM = "kd.copied_from"
 
 
 def find_original(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
-    """The version that is to be copied: what is in production unless another is asked for.
-
-    Raises RegistryError as ``find_version`` does, but not for what is in production.
-    """
+    """The version to copy: what is in production unless another is asked for."""
     standing = aliased(client, model_name, PRODUCTION)
     if standing is not None and version in (CANDIDATE, PRODUCTION, str(standing.version)):
         return standing
@@ -29,11 +26,7 @@ def find_original(client: MlflowClient, model_name: str, version: str) -> ModelV
 
 
 def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> ModelVersion:
-    """A version's copy in another registered model, which MLflow makes where there is none.
-
-    It waits for the gate as a version does that was distilled there. Raises RegistryError as
-    ``found_copy`` does.
-    """
+    """A version's copy in another registered model, made where none is; it waits for the gate."""
     source = address(version)
     found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:
@@ -53,15 +46,15 @@ def found_copy(
 
     Raises RegistryError where it is in production, or was rolled back: its number promotes it then.
     """
-    there = versions(client, model_name) if find_model(client, model_name) else ()
-    found = next(filter(is_copy, there), None)
-    if found is None:
+    model = find_model(client, model_name)
+    found = next(filter(is_copy, versions(client, model_name) if model else ()), None)
+    if model is None or found is None:
         return None
-    aliases, number = read_aliases(client, model_name), str(found.version)
+    number = str(found.version)
     what = f"nothing to promote: {named(found)}, a copy of {named(version)}, "
-    if aliases.production == number:
+    if alias_of(model, PRODUCTION) == number:
         raise RegistryError(f"{what}is in production already")
-    if decided(client, aliases.model, found) == "rolled_back":
+    if decided(client, found) == "rolled_back":
         way_out = f"name it: there with model_name={model_name} version={number}"
         raise RegistryError(f"{what}was rolled back; to promote it all the same, {way_out}")
     return found

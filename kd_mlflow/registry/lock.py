@@ -32,8 +32,14 @@ from mlflow.exceptions import MlflowException
 from kd_mlflow.errors import RegistryError, listed
 from kd_mlflow.registry.records import NUMBER as SHORT
 from kd_mlflow.registry.records import RECORD, versions
-from kd_mlflow.tracking.failures import FAILURES, PATIENCE_S, absent, absent_ok, store_error
-from kd_mlflow.tracking.patience import impatient
+from kd_mlflow.tracking.failures import (
+    ABSENT,
+    FAILURES,
+    PATIENCE_S,
+    absent_ok,
+    impatient,
+    store_error,
+)
 
 LEASE_S = 30.0
 """How long a lock is respected after it was first seen; its holder stops well before."""
@@ -81,10 +87,7 @@ class Lease:
 
 @contextmanager
 def locked(client: MlflowClient, model_name: str) -> Iterator[Lease]:
-    """Hold the lock of a registered model in the block; requests are not tried for minutes.
-
-    Raises RegistryError where others hold it for too long.
-    """
+    """Hold the lock of a registered model; RegistryError where others hold it for too long."""
     with impatient(retries=1, timeout_s=PATIENCE_S):
         lease = _acquire(client, model_name)
         try:
@@ -114,6 +117,12 @@ def known_model(client: MlflowClient, name: str) -> RegisteredModel:
             f"{f'{listed(known)}: give model_name' if known else 'none; distil a student first'}"
         )
     return model
+
+
+def alias_of(model: RegisteredModel, alias: str) -> str | None:
+    """The version that an alias of a registered model points to, if it is set."""
+    number = model.aliases.get(alias)
+    return None if number is None else str(number)
 
 
 def known_models(client: MlflowClient) -> list[str]:
@@ -184,7 +193,7 @@ def _take(client: MlflowClient, model_name: str, number: int) -> Lease | None:
     try:
         client.create_registered_model(name, tags={KIND: "lock", NONCE: nonce}, description=about)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" and not absent(error):
+        if error.error_code not in (*ABSENT, "RESOURCE_ALREADY_EXISTS"):
             raise store_error(error) from None
         if not _is_ours(client, name, nonce):  # another's, or just deleted
             return None

@@ -9,16 +9,16 @@ changes nothing that was written already.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from mlflow.entities.model_registry import RegisteredModel
 
-from kd_mlflow.registry.lock import Lease, is_locked, known_model, locked
+from kd_mlflow.registry.lock import Lease, alias_of, is_locked, known_model, locked
 from kd_mlflow.registry.records import (
     FILES,
     INTENTION,
@@ -38,26 +38,11 @@ from kd_mlflow.tracking.failures import FAILURES
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 
 
-@dataclass(frozen=True)
-class Aliases:
-    """What a registered model's aliases pointed to when it was read, and the model as it was."""
+class Settled(NamedTuple):
+    """Whether a move that somebody left half done is finished now, and all of it in words."""
 
-    candidate: str | None
-    production: str | None
-    previous: str | None
-    model: RegisteredModel
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A move that somebody left half done, and whether it was finished or undone.
-
-    Where no run confirms that there was one, ``doubt`` says why, and the tag is gone.
-    """
-
-    move: Move | None
-    finished: bool = False
-    doubt: str = ""
+    finished: bool
+    said: str
 
 
 def now() -> str:
@@ -65,18 +50,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_aliases(client: MlflowClient, model_name: str) -> Aliases:
-    """Read a registered model's aliases, all at once.  Raises RegistryError where there is none."""
-    model = known_model(client, model_name)
-    found: Mapping[str, Any] = model.aliases
-    candidate, production, previous = (
-        str(found[alias]) if alias in found else None for alias in (CANDIDATE, PRODUCTION, PREVIOUS)
-    )
-    return Aliases(candidate, production, previous, model)
-
-
 def new_move(
-    kind: str, *, origin: str | None, version: str, reason: str, run_id: str, digest: str = ""
+    kind: str, origin: str | None, version: str, *, reason: str, run_id: str, digest: str = ""
 ) -> Move:
     """A move that this user is about to make."""
     return Move(
@@ -97,16 +72,17 @@ def about(model: RegisteredModel, replaced: str | None, digest: str) -> dict[str
     return {MODEL_MADE: str(model.creation_timestamp), REPLACED: replaced or NONE, **files}
 
 
-def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
-    """Move ``production``, unless it is no longer at the move's origin; then say where it is.
+def make(client: MlflowClient, model_name: str, move: Move) -> RegisteredModel | None:
+    """Move ``production``, unless it is no longer at the move's origin.
 
-    Returns None where it was moved. Raises RegistryError where the lock cannot be had or kept.
+    Returns None where it was moved, else the model as it is. Raises RegistryError where the lock
+    cannot be had or kept.
     """
     with locked(client, model_name) as lease:
         _settle(client, model_name, lease)
-        aliases = read_aliases(client, model_name)
-        if aliases.production != move.origin:
-            return aliases
+        model = known_model(client, model_name)
+        if alias_of(model, PRODUCTION) != move.origin:
+            return model
         numbered = replace(move, number=lease.number, time=now())
         client.set_registered_model_tag(model_name, INTENTION, numbered.written())
         if move.digest:  # before the move: who loads by the alias checks by it
@@ -123,42 +99,50 @@ def make(client: MlflowClient, model_name: str, move: Move) -> Aliases | None:
     return None
 
 
-def settle(client: MlflowClient, model_name: str) -> Settled | None:
+def settle(client: MlflowClient, model_name: str) -> str | None:
     """Finish or undo what a process that died, or lost its store, left half done; say which.
 
     A lock that it left goes too: who holds one is waited for, and the dead for a lease.
     """
-    model = read_aliases(client, model_name).model
+    model = known_model(client, model_name)
     if INTENTION not in model.tags and not is_locked(client, model_name):
         return None
     with locked(client, model_name) as lease:
-        return _settle(client, model_name, lease)
+        settled = _settle(client, model_name, lease)
+        return settled.said if settled else None
 
 
 def retire_candidate(client: MlflowClient, model_name: str, version: str) -> None:
     """Take the alias ``candidate`` from a version that has its decision, if it is there still."""
-    if read_aliases(client, model_name).candidate == version:
+    if alias_of(known_model(client, model_name), CANDIDATE) == version:
         client.delete_registered_model_alias(model_name, CANDIDATE)
 
 
 def _settle(client: MlflowClient, model_name: str, lease: Lease) -> Settled | None:
-    aliases = read_aliases(client, model_name)
-    if INTENTION not in aliases.model.tags:
+    model = known_model(client, model_name)
+    if INTENTION not in model.tags:
         return None
     try:
-        move = intended(client, aliases.model)
+        move = intended(client, model)
     except ValueError as error:
         lease.check()
         client.delete_registered_model_tag(model_name, INTENTION)
-        return Settled(None, doubt=str(error))
-    finished = aliases.production == move.version
+        return Settled(False, f"the tag kd.moving told of no move and is gone: {error}")
+    finished = alias_of(model, PRODUCTION) == move.version
     if finished:
         _follow(client, model_name, move, lease)
     else:
         lease.check()
         client.delete_registered_model_tag(model_name, INTENTION)
-    _end_run(client, move, finished=finished)
-    return Settled(move, finished)
+    outcome = {PROMOTE: "promoted", ROLLBACK: "rolled_back"}[move.kind] if finished else "undone"
+    with suppress(*FAILURES):  # the run that asked for it may be gone
+        run = client.get_run(move.run_id)
+        client.set_tag(move.run_id, "kd.promotion", outcome)
+        if finished or run.info.status == "RUNNING":
+            client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
+    done = "finished" if finished else "undone: production had not moved"
+    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
+    return Settled(finished, f"{what} was left half done and is {done}")
 
 
 def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> None:
@@ -167,41 +151,23 @@ def _follow(client: MlflowClient, model_name: str, move: Move, lease: Lease) -> 
     if move.origin:
         client.set_registered_model_alias(model_name, PREVIOUS, move.origin)
     client.set_model_version_tag(model_name, move.version, record_key(move), move.written())
-    state = {"promoted": move.version}
+    decided = {move.version: "promoted"}
     if move.kind == ROLLBACK and move.origin:
-        state["rolled_back"] = move.origin
-    for decision, version in state.items():
-        told = decision_tags(decision, reason=move.reason, run_id=move.run_id)
-        tag_version(client, model_name, version, told)
+        decided[move.origin] = "rolled_back"
+    tell(client, model_name, decided, reason=move.reason, run_id=move.run_id)
     lease.check()
     retire_candidate(client, model_name, move.version)
     client.delete_registered_model_tag(model_name, INTENTION)
 
 
-def decision_tags(decision: str, *, reason: str, run_id: str) -> dict[str, str]:
-    """A decision as tags of a version: what, why, when, and the run that took it."""
-    told = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
-    return {f"kd.promotion{name}": value for name, value in told.items()}
-
-
-def tag_version(
-    client: MlflowClient, model_name: str, version: str, tags: Mapping[str, str]
+def tell(
+    client: MlflowClient, model_name: str, decided: Mapping[str, str], *, reason: str, run_id: str
 ) -> None:
-    """Write tags on a version."""
-    for name, value in tags.items():
-        client.set_model_version_tag(model_name, version, name, value)
-
-
-def _end_run(client: MlflowClient, move: Move, *, finished: bool) -> None:
-    """End the run that asked for a move as what it came to be; a run that is gone stays so."""
-    outcome = {PROMOTE: "promoted", ROLLBACK: "rolled_back"}[move.kind] if finished else "undone"
-    try:
-        run = client.get_run(move.run_id)
-        client.set_tag(move.run_id, "kd.promotion", outcome)
-        if finished or run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-            client.set_terminated(move.run_id, "FINISHED" if finished else "KILLED")
-    except FAILURES:
-        return
+    """Tag versions, by their numbers, with what was decided, why, when, and by which run."""
+    for version, decision in decided.items():
+        told = {"": decision, "_reason": cut(reason), "_time": now(), "_run_id": run_id}
+        for name, value in told.items():
+            client.set_model_version_tag(model_name, version, f"kd.promotion{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,13 +197,12 @@ class Period:
 
 
 def periods(client: MlflowClient, model_name: str) -> tuple[Period, ...]:
-    """Every time in production, the oldest first.  Raises RegistryError for an unknown model."""
-    aliases = read_aliases(client, model_name)
-    return _periods(confirmed_moves(client, aliases.model), aliases.production)
+    """Every time in production, the oldest first.  Raises RegistryError for an unknown model.
 
-
-def _periods(made: Sequence[Move], production: str | None) -> tuple[Period, ...]:
-    """Each move begins a period and ends the one before; what no move explains has no beginning."""
+    Each move begins a period and ends the one before; what no move explains has no beginning.
+    """
+    model = known_model(client, model_name)
+    made, production = confirmed_moves(client, model), alias_of(model, PRODUCTION)
     found: list[Period] = []
     for place, move in enumerate(made):
         before = made[place - 1].version if place else None

@@ -41,8 +41,6 @@ FILES = "files_digest"
 
 NONE = "none"
 REASON_LENGTH = 600
-MOST_VERSIONS = 1000
-"""Versions that one request asks for."""
 
 NUMBER = re.compile(r"[0-9]{1,9}")
 """A version's number: more digits are more than a database's integers, which stores refuse
@@ -118,7 +116,7 @@ def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(
-            f"name='{model_name}'", max_results=MOST_VERSIONS, page_token=token
+            f"name='{model_name}'", max_results=1000, page_token=token
         )
         yield from page
         if not (token := page.token):
@@ -156,10 +154,7 @@ def record_key(move: Move) -> str:
 
 
 def intended(client: MlflowClient, model: RegisteredModel) -> Move:
-    """The move that is under way by a registered model's tag.
-
-    Raises ValueError where the tag is none, or its run does not say that it is about to do this.
-    """
+    """The move under way by a model's tag; ValueError where its run is not about to do it."""
     move = Move.read(model.tags[INTENTION])
     run = confirm(client, model, move)
     if run.data.tags.get(f"kd.{REPLACED}") != (move.origin or NONE):
@@ -185,7 +180,7 @@ def confirm(client: MlflowClient, model: RegisteredModel, move: Move) -> Run:
     return run
 
 
-def decided(client: MlflowClient, model: RegisteredModel, version: ModelVersion) -> str | None:
+def decided(client: MlflowClient, version: ModelVersion) -> str | None:
     """What came of a version, ``promoted`` or ``rolled_back``, if a run of its model says so."""
     state, number = version.tags.get("kd.promotion"), str(version.version)
     about = {"promoted": "kd.model_version", "rolled_back": f"kd.{REPLACED}"}.get(state or "")
@@ -195,7 +190,8 @@ def decided(client: MlflowClient, model: RegisteredModel, version: ModelVersion)
         run = _run(client, version.tags.get("kd.promotion_run_id", ""))
     except ValueError:
         return None
-    return state if _is_of(run, model) and run.data.tags.get(about, number) == number else None
+    ours = _is_of(run, client.get_registered_model(version.name))
+    return state if ours and run.data.tags.get(about, number) == number else None
 
 
 def _is_of(run: Run, model: RegisteredModel) -> bool:
@@ -207,7 +203,6 @@ def _is_of(run: Run, model: RegisteredModel) -> bool:
 
 
 def _run(client: MlflowClient, run_id: str) -> Run:
-    """A run.  Raises ValueError where there is none."""
     run = absent_ok(lambda: client.get_run(run_id)) if RUN_ID.fullmatch(run_id) else None
     if run is None:
         raise ValueError(f"its run {run_id[:40]!r} is not there")

@@ -18,13 +18,19 @@ from mlflow.models import Model
 from kd_mlflow.config.groups import RegistryOptions
 from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.local_state import folder_till_exit, scratch
-from kd_mlflow.registry.lock import find_model, known_model, known_models
-from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods, read_aliases
+from kd_mlflow.registry.lock import alias_of, find_model, known_model, known_models
+from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods
 from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, address, decided, named, versions
 from kd_mlflow.table.dataset import Identity
-from kd_mlflow.tracking.failures import absent_ok, fetch_error, masked, unreachable
+from kd_mlflow.tracking.failures import (
+    FETCH_RETRIES,
+    absent_ok,
+    fetch_error,
+    impatient,
+    masked,
+    unreachable,
+)
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.patience import FETCH_RETRIES, impatient
 from kd_mlflow.tracking.runs import Run, Tracker
 from kd_mlflow.tracking.saved_model import MLMODEL, files_digest, without_caches
 
@@ -32,12 +38,6 @@ _log = logging.getLogger(__name__)
 
 CONTENT = "kd.content_digest"
 """Tag of a version: equal where two versions score alike, bit for bit."""
-
-MODEL_VERSIONS = "mlflow.modelVersions"
-"""MLflow's tag of a logged model: the versions that its page names."""
-
-DISTILL_RUN = "kd.distill_run_id"
-"""Tag of a pipeline's run: its distill run."""
 
 
 def register(
@@ -55,12 +55,17 @@ def register(
     The version says what it predicts, what it was trained on, and whether an earlier one has the
     same ``content``: a digest of all that it scores with.
     """
-    client, make = run.client, run.patience.make
+    client, make, source = run.client, run.patience.make, f"models:/{model_id}"
+
+    def made() -> ModelVersion | None:
+        found = client.search_model_versions(f"name='{model_name}'")
+        return next((one for one in found if one.source == source), None)
+
     make(lambda: _make_model(client, model_name))
     created = make(
         lambda: client.create_model_version(
             model_name,
-            source=f"models:/{model_id}",
+            source=source,
             run_id=run.id,
             model_id=model_id,
             description=card,
@@ -73,7 +78,7 @@ def register(
                 CONTENT: content,
             },
         ),
-        find=lambda: _version_of(client, model_name, model_id),
+        find=made,
     )
     number = str(created.version)
     make(lambda: _say_if_same(client, model_name, number, content))
@@ -88,12 +93,6 @@ def _make_model(client: MlflowClient, model_name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _version_of(client: MlflowClient, model_name: str, model_id: str) -> ModelVersion | None:
-    """The version that a logged model has become, if it has."""
-    found = client.search_model_versions(f"name='{model_name}'")
-    return next((one for one in found if one.source == f"models:/{model_id}"), None)
 
 
 def _say_if_same(client: MlflowClient, model_name: str, version: str, content: str) -> None:
@@ -114,7 +113,7 @@ def _say_if_same(client: MlflowClient, model_name: str, version: str, content: s
 def _make_candidate(client: MlflowClient, model_name: str, version: str, model_id: str) -> None:
     """Make a version the candidate, and link its model to it for MLflow's pages."""
     links = json.dumps([{"name": model_name, "version": version}])
-    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: links})
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": links})
     client.set_registered_model_alias(model_name, CANDIDATE, version)
 
 
@@ -124,15 +123,15 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     Raises RegistryError for an unknown model or version, where nothing waits, and where the version
     is in production; for one that was rolled back too, unless it is asked for by its number.
     """
-    known_model(client, model_name)
+    model = known_model(client, model_name)
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
-        if found is not None and _decided(client, found) == "rolled_back":
+        if found is not None and decided(client, found) == "rolled_back":
             raise RegistryError(_rolled_back_text(found, "promote"))
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
-    if read_aliases(client, model_name).production == str(found.version):
+    if alias_of(model, PRODUCTION) == str(found.version):
         raise RegistryError(f"nothing to promote: {named(found)} is in production already")
     return found
 
@@ -142,13 +141,9 @@ def _of_run(client: MlflowClient, model_name: str, run_id: str) -> ModelVersion 
     if not RUN_ID.fullmatch(run_id):
         return None
     if (run := absent_ok(lambda: client.get_run(run_id))) is not None:
-        run_id = run.data.tags.get(DISTILL_RUN, run_id)
+        run_id = run.data.tags.get("kd.distill_run_id", run_id)
     found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
     return max(found, key=lambda version: int(version.version), default=None)
-
-
-def _decided(client: MlflowClient, version: ModelVersion) -> str | None:
-    return decided(client, read_aliases(client, version.name).model, version)
 
 
 def _rolled_back_text(version: ModelVersion, command: str) -> str:
@@ -181,15 +176,12 @@ def _numbered(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def aliased(client: MlflowClient, model_name: str, alias: str) -> ModelVersion | None:
-    """The version under an alias, if the alias is set.
-
-    Raises RegistryError where it points to a version that is not there.
-    """
+    """The version under an alias, if it is set; RegistryError where that version is gone."""
     model = find_model(client, model_name)
-    number = model.aliases.get(alias) if model else None
+    number = alias_of(model, alias) if model else None
     if number is None:
         return None
-    found = _numbered(client, model_name, str(number))
+    found = _numbered(client, model_name, number)
     if found is None:
         raise RegistryError(
             f"the alias {alias!r} of {model_name!r} points to version {number}, which is not "
@@ -230,7 +222,7 @@ def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVe
     if found is None:
         why = f"nothing to roll back to: production had no predecessor under {model_name!r}"
         raise RegistryError(why)
-    if _decided(client, found) == "rolled_back":
+    if decided(client, found) == "rolled_back":
         past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
         others = [number for number in past if number not in (production, str(found.version))]
         earlier = f"; before these were: {', '.join(others)}" if others else ""
@@ -244,8 +236,8 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
     past = {period.version for period in periods(client, model_name)}
-    early = _decided(client, found) == "promoted"  # before moves were recorded
-    previous = read_aliases(client, model_name).previous
+    early = decided(client, found) == "promoted"  # before moves were recorded
+    previous = alias_of(known_model(client, model_name), PREVIOUS)
     if version not in past | {previous} and not early:
         known = ", ".join(sorted(past, key=int)) or "none"
         raise RegistryError(
@@ -256,10 +248,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
 
 
 def described(version: ModelVersion) -> Model:
-    """Read what a version's artifact says of itself; nothing of it is loaded.
-
-    Raises RegistryError where the artifact is missing or cannot be read.
-    """
+    """Read what a version's artifact says of itself; nothing of it is loaded."""
     uri = f"{address(version)}/{MLMODEL}"
     with _artifact_errors(version), scratch() as folder:
         return Model.load(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
@@ -332,10 +321,7 @@ def distill_run_of(tracker: Tracker, version: ModelVersion) -> Run:
 
 
 def load_production(client: MlflowClient, model_name: str) -> Any:
-    """Load the version in production as a pyfunc model.
-
-    Raises RegistryError where there is none, or its files are not those that were promoted.
-    """
+    """Load the version in production as a pyfunc model."""
     known_model(client, model_name)
     version = aliased(client, model_name, PRODUCTION)
     if version is None:
@@ -345,10 +331,7 @@ def load_production(client: MlflowClient, model_name: str) -> Any:
 
 
 def resolve_name(client: MlflowClient, model_name: str) -> str:
-    """The registered model that an option names.
-
-    The default name stands for the only registered model where none is called so.
-    """
+    """The registered model that is meant: the default name stands for the only one there is."""
     if model_name != RegistryOptions().model_name or find_model(client, model_name) is not None:
         return model_name
     known = known_models(client)

@@ -17,6 +17,9 @@ LEAST_TEXT = 24
 Row = tuple[str, str]
 """A line of a closing table: what it is called, and what it says."""
 
+Table = tuple[Sequence[str], Sequence[tuple[str, Sequence[str]]]]
+"""The heads of a table's columns but the first; each line's name and cells."""
+
 
 def wrapped(text: str, width: int = WIDTH) -> list[str]:
     """Break a text between words alone; what is longer than a line, as an address, stays whole."""
@@ -24,10 +27,7 @@ def wrapped(text: str, width: int = WIDTH) -> list[str]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """Put names and what they say into two columns; who says nothing is left out.
-
-    Long texts go on below their beginning.
-    """
+    """Put names and what they say into two columns; a name that says nothing is left out."""
     said = [(name, text) for name, text in rows if text]
     width = min(max(len(name) for name, _ in said), WIDTH - LEAST_TEXT)
     lines = []
@@ -48,8 +48,10 @@ def aligned(
     ]
 
 
-def numbers(lines: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """The same for cells that are numbers: flush right, as a text."""
+def numbers(table: Table) -> str:
+    """A table whose cells are numbers, flush right, as a text."""
+    heads, rows = table
+    lines = [("", heads), *rows]
     first = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{first}}  {line}" for name, line in aligned(lines, to=">", gap="  "))
 
@@ -60,8 +62,9 @@ def html_text(*texts: str) -> str:
     return f"<p><b>{first}</b></p>" + "".join(f"<p>{text}</p>" for text in more)
 
 
-def html_table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Lines of cells as a table in HTML; the first column has the names."""
+def html_table(table: Table) -> str:
+    """A table in HTML; the first column has the names."""
+    heads, rows = table
     top = "".join(f"<th>{escape(head)}</th>" for head in ("", *heads))
     lines = "".join(
         f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -73,19 +76,16 @@ def html_table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) 
 class Shown:
     """A result as notebooks show it: as it prints, unless it has more to show."""
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """What a notebook shows."""
         return f"<pre>{escape(repr(self))}</pre>"
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 class Page(NamedTuple):
-    """Where a run is shown.
-
-    Fields:
-        address: of its page, None where it has none
-        command: what starts the pages first, None where a server has them already
-        models: the address of a list of its models beside each other, None where it has none
-        runs: the address of a list of runs beside it, None where there is none to show
-    """
+    """Where a run is shown, its models and runs beside it; what starts the pages first, if any."""
 
     address: str | None
     command: str | None = None

@@ -58,49 +58,40 @@ class Decision(Shown):
     def __repr__(self) -> str:
         """What came of it, why, and what the gate said."""
         uri = f"models:/{self.model_name}@production" if self.promoted else None
-        links = next_steps(self.page, uri)
-        return "\n".join([outcome_text(self), "", gate_text(self)]) + links
+        return f"{self.outcome_text()}\n\n{self.gate_text()}" + next_steps(self.page, uri)
 
-    def _repr_html_(self) -> str:
-        return decision_html(self)
+    def html(self) -> str:
+        """What came of it, why, and every check."""
+        why = [] if self.passed else [f"because {self.reason}"]
+        rows = [(check.name, [MARKS[check.passed], check.reason]) for check in self.checks]
+        return html_text(self.line(), *why) + html_table((["gate", "because"], rows))
 
+    def line(self) -> str:
+        """What came of it, in a line."""
+        named = f"{self.model_name} version {self.version}"
+        if not self.passed:
+            return f"REJECTED  {named} does not go into production"
+        if not self.promoted:
+            before = f" in place of version {self.replaced}" if self.replaced else ""
+            return f"PASSED, a dry run  {named} would go into production{before}"
+        replaced = f", replacing version {self.replaced}" if self.replaced else ""
+        return f"APPROVED  {named} is in production{replaced}"
 
-def outcome_text(decision: Decision) -> str:
-    """What came of it and, of a rejection, why."""
-    why = [] if decision.passed else wrapped(f"because {decision.reason}")
-    return "\n".join([decision_line(decision), *why])
+    def outcome_text(self) -> str:
+        """What came of it and, of a rejection, why."""
+        why = [] if self.passed else wrapped(f"because {self.reason}")
+        return "\n".join([self.line(), *why])
 
-
-def decision_html(decision: Decision) -> str:
-    """What came of it, why, and every check."""
-    why = [] if decision.passed else [f"because {decision.reason}"]
-    rows = [(check.name, [MARKS[check.passed], check.reason]) for check in decision.checks]
-    return html_text(decision_line(decision), *why) + html_table(["gate", "because"], rows)
-
-
-def decision_line(decision: Decision) -> str:
-    """What came of a decision, in a line."""
-    named = f"{decision.model_name} version {decision.version}"
-    if not decision.passed:
-        return f"REJECTED  {named} does not go into production"
-    if not decision.promoted:
-        before = f" in place of version {decision.replaced}" if decision.replaced else ""
-        return f"PASSED, a dry run  {named} would go into production{before}"
-    replaced = f", replacing version {decision.replaced}" if decision.replaced else ""
-    return f"APPROVED  {named} is in production{replaced}"
-
-
-def gate_text(decision: Decision) -> str:
-    """Every check of a decision: a mark, what is checked, and the answer."""
-    return table_text(
-        [
+    def gate_text(self) -> str:
+        """Every check: a mark, what is checked, and the answer."""
+        rows = [
             (
                 f"{'' if i else 'gate':4}  {MARKS[check.passed]}  {check.name}",
                 check.reason.removeprefix(f"{check.name} not checked: "),
             )
-            for i, check in enumerate(decision.checks)
+            for i, check in enumerate(self.checks)
         ]
-    )
+        return table_text(rows)
 
 
 def decision_page(decision: Decision, standing: str | None) -> str:

@@ -78,7 +78,7 @@ def drift_cells(column: ColumnDrift, histogram: Histogram | None) -> list[str]:
     move = "-"
     if column.move and column.shifted and histogram:
         name = words.one_line(histogram.names[column.move.place], 30)
-        move = f"{name}: {_short(column.move.before)} to {_short(column.move.now)}"
+        move = f"{name}: {short(column.move.before)} to {short(column.move.now)}"
     return [
         _number(column.psi),
         _number(column.chance),
@@ -140,7 +140,6 @@ def evaluation_note(findings: Findings) -> str:
 
 
 def _metrics(findings: Findings) -> list[Row]:
-    """Every metric, in words."""
     return [
         (name.replace("_", " "), metric_text(name, found))
         for name, found in findings.metrics.items()
@@ -151,7 +150,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _short(share: float) -> str:
+def short(share: float) -> str:
+    """Write a share with one decimal."""
     return f"{100 * share:.1f} %"
 
 
@@ -159,9 +159,9 @@ def _beside(now: float | None, before: float | None) -> str:
     """A share, and in brackets the training rows' where it is another."""
     if now is None:
         return "-"
-    if before is None or _short(before) == _short(now):
-        return _short(now)
-    return f"{_short(now)} ({_short(before)})"
+    if before is None or short(before) == short(now):
+        return short(now)
+    return f"{short(now)} ({short(before)})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

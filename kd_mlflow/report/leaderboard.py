@@ -11,7 +11,7 @@ import pandas as pd
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import ACCURACY, known_difference, reverse
 from kd_mlflow.report import words
-from kd_mlflow.report.closing import html_table, numbers
+from kd_mlflow.report.closing import Table
 
 NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
 """Models whose names in metrics are not what people call them."""
@@ -27,9 +27,6 @@ COLUMNS = ("model", *METRICS, "parameters", "weight", "fit_s", "latency_ms", "by
 
 HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
 """Heads of columns whose metric has too long a name, or one in capitals."""
-
-OTHERS = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
-"""Metrics that only the longer table has."""
 
 
 class TeacherResult(NamedTuple):
@@ -67,10 +64,7 @@ class Model(NamedTuple):
 
 
 def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
-    """The ensemble, each kind of student, boosted trees, the majority class: what there is of them.
-
-    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
-    """
+    """The ensemble, each kind of student, boosted trees, the majority class, if known."""
     known = {**comparison.summary, **beside}
     names = ("ensemble", *comparison.students, "boosting", "majority")
     return [_model(name, known) for name in names if f"{name}_test_accuracy" in known]
@@ -93,10 +87,7 @@ def name_of(kind: str) -> str:
 
 
 def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
-    """Say in a sentence what students are worth beside ensemble and baseline, and what they cost.
-
-    ``beside`` are metrics that the comparison has not, by the names under which they are logged.
-    """
+    """Say in a sentence what students are worth beside ensemble and baseline, and cost."""
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
     alone = "the same network without a teacher"
     same = "not measurably different from its ensemble"
@@ -112,10 +103,7 @@ def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
 
 
 def third_metric(comparison: Comparison) -> str:
-    """What to show beside accuracy and log loss: the area under the curve of two classes.
-
-    Of more classes, or where one has most rows, it is the balanced accuracy.
-    """
+    """What to show besides: the ROC AUC of two balanced classes, else the balanced accuracy."""
     two = "ensemble_test_roc_auc" in comparison.summary
     return "roc_auc" if two and not comparison.imbalanced else "balanced_accuracy"
 
@@ -162,21 +150,8 @@ def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, f
     return {name: known[name] for name in [*shown, "registered_latency_ms"] if name in known}
 
 
-def leaderboard_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
-    """What each model is worth and what it costs, as lines that fit a terminal."""
-    heads, lines = _cells(comparison, beside)
-    return numbers([("", heads), *lines])
-
-
-def leaderboard_html(comparison: Comparison, beside: Mapping[str, float]) -> str:
-    """The same as a table in HTML."""
-    return html_table(*_cells(comparison, beside))
-
-
-def _cells(
-    comparison: Comparison, beside: Mapping[str, float]
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The heads of a leaderboard's columns, and a line per model."""
+def leaderboard(comparison: Comparison, beside: Mapping[str, float]) -> Table:
+    """What each model is worth and what it costs."""
     third = third_metric(comparison)
     lines = [
         (
@@ -194,13 +169,13 @@ def _cells(
     return [f"accuracy{'':7}", "log loss", HEADS[third], "numbers", "ms a row"], lines
 
 
-def other_metrics_text(comparison: Comparison) -> str:
-    """The metrics that the leaderboard leaves out, model by model, as lines of text."""
-    shown = [m for m in OTHERS if f"ensemble_test_{m}" in comparison.summary]
-    heads = [HEADS.get(metric, metric.upper()) for metric in shown]
+def other_metrics(comparison: Comparison) -> Table:
+    """The metrics that the leaderboard leaves out, model by model."""
+    others = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
+    shown = [m for m in others if f"ensemble_test_{m}" in comparison.summary]
     each = models(comparison, {})
     lines = [(model.name, [_cell(model.metrics.get(m)) for m in shown]) for model in each]
-    return numbers([("", heads), *lines])
+    return [HEADS.get(metric, metric.upper()) for metric in shown], lines
 
 
 def _cell(value: float | None) -> str:

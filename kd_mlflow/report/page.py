@@ -1,4 +1,4 @@
-"""The report of a comparison: one self-contained page."""
+"""The pages of a comparison and of an evaluation, each one self-contained file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.distillation.review import STUDENT
-from kd_mlflow.evaluation.comparison import Comparison
+from kd_mlflow.distillation.review import MOST_ROWS, STUDENT
+from kd_mlflow.evaluation.drift import LARGE, MODERATE
+from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
-from kd_mlflow.report import review, words
-from kd_mlflow.report.decision import MARKS, Decision, decision_line
-from kd_mlflow.report.leaderboard import (
-    HEADS,
-    leaderboard_rows,
-    models,
-    ms_text,
-    third_metric,
-    worth_text,
-)
-from kd_mlflow.report.model_card import OUT_OF_SCOPE, limits
+from kd_mlflow.report import evaluation_result as says
+from kd_mlflow.report import leaderboard, review, words
+from kd_mlflow.report.decision import MARKS, Decision
+from kd_mlflow.report.notes import OUT_OF_SCOPE, limits
 from kd_mlflow.table.columns import left_out_text
 
 MODELS = {
@@ -53,8 +47,8 @@ METRIC_ROWS = {
 }
 """Its rows: what they are called, and which way is better."""
 
-DRIFTED = 10
-"""Columns whose drift from training to test rows is shown, the most shifted ones."""
+DRIFTED, EVALUATED = 10, 60
+"""Columns whose drift is shown, the most shifted ones: of test rows, of a table that is scored."""
 
 JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
@@ -62,13 +56,7 @@ JSON_COLUMNS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a report says beside its comparison.
-
-    Fields:
-        beside: what the comparison has not, by its metrics' names: the majority class, times, sizes
-        made: when, of what, by what and by whom it was made
-        run_id: its run
-    """
+    """What a report says beside its comparison: other metrics; when, of what, by whom; its run."""
 
     beside: Mapping[str, float] = field(default_factory=dict)
     made: Sequence[tuple[str, str]] = ()
@@ -83,53 +71,43 @@ def page(
     costs: Footprint | None = None,
     about: About = About(),
 ) -> str:
-    """Write the report as HTML that needs no network and no script.
-
-    ``pictures``: by the names that ``gallery.draw`` gives them; ``costs`` are what the
-    registered student costs to run.
-    """
-    summary = _metrics(evidence, costs, about)
-    warning = words.warning_text(evidence.comparison)
-    first = "balanced_accuracy" if evidence.comparison.imbalanced else "accuracy"
+    """Write the report as HTML that needs nothing else; ``pictures`` are those of ``gallery``."""
+    said, comparison = document(evidence, costs, about), evidence.comparison
+    metrics, table = said["metrics"], evidence.dataset.table
+    first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
+    by_class = zip(*comparison.recalls.values(), strict=True)
+    recalls = zip(comparison.class_rows.items(), by_class, strict=True)
+    scored = zip(*evidence.class_scores.values(), strict=True)
+    weights = sorted(evidence.weights, key=lambda each: -each.rows)
+    rises = [rise for each in evidence.importances for rise in each.rise.values()]
     template = environment().get_template("report.html")
     return template.render(
+        said | vars(evidence),
         words=words,
         review=review,
-        config=evidence.config,
-        table=evidence.dataset.table,
-        comparison=evidence.comparison,
+        table=table,
         seeds=evidence.seeds,
         test_rows=evidence.test_rows,
-        teachers=evidence.teacher_accuracies,
-        metrics=summary,
-        models=[name for name in MODELS if f"{name}_test_accuracy" in summary],
+        models=[name for name in MODELS if f"{name}_test_accuracy" in metrics],
         model_names=MODELS,
         metric_rows={first: METRIC_ROWS[first], **METRIC_ROWS},
         colours={name: look.colour for name, look in LOOKS.items()},
-        data=_data_rows(evidence),
         balance=_balance(evidence),
-        drift=evidence.drift[:DRIFTED] if evidence.dataset.table.times is not None else (),
-        recall=_recall(evidence.comparison),
-        first_metric=first,
-        facts=[*review.facts(evidence, costs), *about.made],
-        approve=not warning,
-        why=warning or worth_text(evidence.comparison, summary),
+        drift=evidence.drift[:DRIFTED] if table.times is not None else (),
+        recall=review.most_frequent(recalls, lambda row: row[0][1]),
         never=review.never_text(evidence.class_scores[STUDENT]),
-        board=models(evidence.comparison, summary),
-        third=third_metric(evidence.comparison),
-        heads=HEADS,
-        ms_text=ms_text,
+        board=leaderboard.models(comparison, metrics),
+        third=leaderboard.third_metric(comparison),
+        heads=leaderboard.HEADS,
+        ms_text=leaderboard.ms_text,
         decides=review.decides(evidence),
-        classes=review.classes(evidence),
-        importances=review.importances(evidence),
-        weakest=evidence.weakest,
-        thresholds=evidence.thresholds,
-        weights=review.weights(evidence),
-        parts=evidence.parts,
-        sent=review.sent(evidence.schema),
-        recipe=_recipe_rows(evidence),
-        limits=limits(evidence.dataset.table, evidence.dataset.split, evidence.comparison),
-        out_of_scope=OUT_OF_SCOPE,
+        class_scores=evidence.class_scores,
+        classes=review.most_frequent(scored, lambda each: each[0].rows),
+        weights=review.most_frequent(weights, lambda each: each.rows),
+        most_rise=max((rise.value for rise in rises), default=0.0) or 1.0,
+        val_rows=min(MOST_ROWS, len(evidence.dataset.split.val)),
+        sent=evidence.schema.columns[: review.LISTED_COLUMNS],
+        columns_not_listed=len(evidence.schema.columns) - review.LISTED_COLUMNS,
         pictures=pictures,
         commands=_commands(evidence, model_id),
     )
@@ -137,37 +115,55 @@ def page(
 
 def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, Any]:
     """All that the report says as a JSON document."""
-    comparison, metrics = evidence.comparison, _metrics(evidence, costs, about)
-    table, split = evidence.dataset.table, evidence.dataset.split
-    warning = words.warning_text(comparison)
+    comparison, warning = evidence.comparison, words.warning_text(evidence.comparison)
+    metrics = {**comparison.summary, **about.beside, **(costs.metrics if costs else {})}
     return {
         "approve": not warning,
-        "because": warning or worth_text(comparison, metrics),
+        "because": warning or leaderboard.worth_text(comparison, metrics),
         "run_id": about.run_id,
         "never_predicted": [e.name for e in evidence.class_scores[STUDENT] if not e.predicted],
-        "facts": dict([*review.facts(evidence, costs), *about.made]),
-        "leaderboard": leaderboard_rows(comparison, metrics),
+        "facts": review.facts(evidence, costs) | dict(about.made),
+        "leaderboard": leaderboard.leaderboard_rows(comparison, metrics),
         "metrics": metrics,
         "recall": comparison.recall_by_class(),
         **evidence.review(),
-        "data": dict(_data_rows(evidence)),
-        "recipe": dict(_recipe_rows(evidence)),
-        "limits": limits(table, split, comparison),
+        "data": _data_rows(evidence),
+        "recipe": _recipe_rows(evidence),
+        "limits": limits(evidence.dataset.table, evidence.dataset.split, comparison),
         "out_of_scope": OUT_OF_SCOPE,
     }
+
+
+def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri: str) -> str:
+    """Write the page of an evaluation of the model ``uri``; ``pictures`` of ``figures.drift``."""
+    predicted = predicted_shares(findings.scores)
+    trained = findings.class_shares or (None,) * len(predicted)
+    classes = list(zip(findings.classes, trained, predicted, strict=True))
+    template = environment().get_template("evaluation.html")
+    return template.render(
+        words=words,
+        says=says,
+        found=findings,
+        uri=uri,
+        metrics=findings.logged(),
+        metric_rows={name: METRIC_ROWS[name] for name in findings.metrics},
+        levels=(MODERATE, LARGE),
+        drift=findings.drift[:EVALUATED],
+        classes={
+            "rows": classes[: review.LISTED_CLASSES],
+            "more": len(classes) - review.LISTED_CLASSES,
+        },
+        pictures=pictures,
+    )
 
 
 def decided(report: str, decision: Decision) -> str:
     """A report whose first screen says what the gate has answered, in place of what stood there."""
     template = environment().get_template("decision.html")
-    block = template.render(line=decision_line(decision), decision=decision, marks=MARKS)
+    block = template.render(decision=decision, marks=MARKS)
     return re.sub(
         "<!--decision-->.*?<!--/decision-->", lambda _: block.strip(), report, count=1, flags=re.S
     )
-
-
-def _metrics(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, float]:
-    return {**evidence.comparison.summary, **about.beside, **(costs.metrics if costs else {})}
 
 
 @cache  # a page's template takes a quarter of a second to compile
@@ -184,18 +180,18 @@ def environment() -> Environment:
     return found
 
 
-def _data_rows(evidence: Evidence) -> list[tuple[str, str]]:
+def _data_rows(evidence: Evidence) -> dict[str, str]:
     table, split = evidence.dataset.table, evidence.dataset.split
     kinds = Counter(column.kind for column in evidence.encoding.columns)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return [
-        ("table", table.name),
-        ("label", f"{table.target}, {len(table.classes)} classes"),
-        ("rows", f"{len(table.labels):,}: {words.sides(split)}"),
-        ("columns", "; ".join(filter(None, [counted, left_out_text(table.columns)]))),
-        *words.together(evidence.dataset),
-        ("digest", table.digest),
-    ]
+    return {
+        "table": table.name,
+        "label": f"{table.target}, {len(table.classes)} classes",
+        "rows": f"{len(table.labels):,}: {words.sides(split)}",
+        "columns": "; ".join(filter(None, [counted, left_out_text(table.columns)])),
+        **dict(words.together(evidence.dataset)),
+        "digest": table.digest,
+    }
 
 
 def _balance(evidence: Evidence) -> dict[str, Any]:
@@ -208,48 +204,33 @@ def _balance(evidence: Evidence) -> dict[str, Any]:
     return review.most_frequent(rows, lambda row: row[2])
 
 
-def _recall(comparison: Comparison) -> dict[str, Any]:
-    """Each class's recall by model, of many classes of the most frequent."""
-    by_class = zip(*comparison.recalls.values(), strict=True)
-    rows = [
-        (name, count, list(map(words.recall_text, recalls)))
-        for (name, count), recalls in zip(comparison.class_rows.items(), by_class, strict=True)
-    ]
-    models = [MODELS.get(who, words.kind_text(who)) for who in comparison.recalls]
-    return {"models": models, **review.most_frequent(rows, lambda row: row[1])}
-
-
-def _recipe_rows(evidence: Evidence) -> list[tuple[str, str]]:
+def _recipe_rows(evidence: Evidence) -> dict[str, str]:
     config, summary = evidence.config, evidence.comparison.summary
     widths = ", ".join(map(str, config.student_hidden))
     rows, rate = config.student_step
     baseline_rows, baseline_rate = config.baseline_step
     mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
-    return [
-        ("teachers", _teachers_text(evidence)),
-        ("recipe", config.recipe),
-        ("inputs", words.inputs_text(config.student_bins)),
-        *([("chosen", _menu_text(evidence.trials))] if evidence.trials else []),
-        ("student", f"hidden layers {widths}: {summary['student_parameters']:,} parameters"),
-        ("distillation", f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)"),
-        ("ensemble averages", config.averaging),
-        ("new rows", words.augmentation(config.augment, config.augment_factor)),
-        ("strong baselines", mixup),
-        (
-            "training",
-            f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
-            f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
-            f"weight decay {config.student_weight_decay:g}; baselines' of "
-            f"{config.baseline_optimizer.capitalize()}, {baseline_rows}, {baseline_rate:g}, "
-            f"{config.baseline_weight_decay:g}",
-        ),
-        ("calibration", "one temperature per student" if config.calibrate else "none"),
-        ("seed", f"{config.seed}: {evidence.seeds} of each kind of student"),
-    ]
+    return {
+        "teachers": _teachers_text(evidence),
+        "recipe": config.recipe,
+        "inputs": words.inputs_text(config.student_bins),
+        **({"chosen": _menu_text(evidence.trials)} if evidence.trials else {}),
+        "student": f"hidden layers {widths}: {summary['student_parameters']:,} parameters",
+        "distillation": f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)",
+        "ensemble averages": config.averaging,
+        "new rows": words.augmentation(config.augment, config.augment_factor),
+        "strong baselines": mixup,
+        "training": f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
+        f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
+        f"weight decay {config.student_weight_decay:g}; baselines' of "
+        f"{config.baseline_optimizer.capitalize()}, {baseline_rows}, {baseline_rate:g}, "
+        f"{config.baseline_weight_decay:g}",
+        "calibration": "one temperature per student" if config.calibrate else "none",
+        "seed": f"{config.seed}: {evidence.seeds} of each kind of student",
+    }
 
 
 def _menu_text(trials: Sequence[Trial]) -> str:
-    """What was tried before a student was kept."""
     *others, kept = map(words.trial_text, trials)
     tried = "; ".join(others)
     return f"{kept}{f'; larger than needed, or too far from it: {tried}' if tried else ''}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint
-from kd_mlflow.distillation.review import MOST_ROWS, Importance
+from kd_mlflow.distillation.review import Importance
 from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
@@ -138,20 +138,13 @@ def never_text(scores: Sequence[ClassScores]) -> str:
     return f"never predicted: {named}{more}" if never else ""
 
 
-def worst_classes_text(scores: Sequence[ClassScores]) -> str:
-    """Name the classes that are recognised least, of those with test rows."""
-    known = [(each.recall.value, each) for each in scores if each.recall is not None]
-    named = ", ".join(
-        f"{safe(each.name, 30)} {percent(recall)} of {each.rows:,} rows"
-        for recall, each in sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
-    )
-    return f"Least recall of {len(scores):,} classes: {named}."
-
-
 def class_table(scores: Sequence[ClassScores]) -> str:
     """Recall, precision and rows of each class as a Markdown table; of many the worst, in words."""
     if len(scores) > CARD_CLASSES:
-        return worst_classes_text(scores)
+        known = [(each.recall.value, each) for each in scores if each.recall is not None]
+        least = sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
+        named = (f"{safe(e.name, 30)} {percent(recall)} of {e.rows:,} rows" for recall, e in least)
+        return f"Least recall of {len(scores):,} classes: {', '.join(named)}."
     rows = [
         [safe(e.name, 30), f"{e.rows:,}", bounded_share(e.recall), bounded_share(e.precision)]
         for e in scores
@@ -160,10 +153,7 @@ def class_table(scores: Sequence[ClassScores]) -> str:
 
 
 def range_text(sent: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:
-    """Say what the training rows held of a column: its range, or its categories.
-
-    ``categories`` are listed at most, each cut to so many characters.
-    """
+    """Say what training rows held of a column: its range, or so many categories, each cut."""
     column = sent.column
     if column.kind == "boolean":
         return "true, false"
@@ -198,17 +188,17 @@ def sent_table(schema: CallerSchema) -> str:
     return "\n".join([*lines, *([rest] if more else [])])
 
 
-def facts(evidence: Evidence, costs: Footprint | None) -> list[tuple[str, str]]:
+def facts(evidence: Evidence, costs: Footprint | None) -> dict[str, str]:
     """What a reader wants to know at once, beside the figures; nothing of what is not known."""
     config, left_out = evidence.config, left_out_text(evidence.dataset.table.columns)
-    found = [
-        ("owner", config.owner and one_line(config.owner, 200)),
-        ("licence", config.licence and one_line(config.licence, 200)),
-        ("decides", decides(evidence)),
-        ("left out", left_out.removeprefix("left out: ")),
-        ("costs", footprint_text(costs) if costs else ""),
-    ]
-    return [(name, text) for name, text in found if text]
+    found = {
+        "owner": config.owner and one_line(config.owner, 200),
+        "licence": config.licence and one_line(config.licence, 200),
+        "decides": decides(evidence),
+        "left out": left_out.removeprefix("left out: "),
+        "costs": footprint_text(costs) if costs else "",
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def decides(evidence: Evidence) -> str:
@@ -230,55 +220,3 @@ def most_frequent(rows: Iterable[Any], rows_of: Callable[[Any], float]) -> dict[
     if len(every) > LISTED_CLASSES:
         every.sort(key=lambda row: -rows_of(row))
     return {"rows": every[:LISTED_CLASSES], "more": max(0, len(every) - LISTED_CLASSES)}
-
-
-def classes(evidence: Evidence) -> dict[str, Any]:
-    """Rows, recall and precision of each class, of student and ensemble."""
-    scores = evidence.class_scores
-    rows = [
-        (
-            each[0].name,
-            each[0].rows,
-            [share_parts(s) for one in each for s in (one.recall, one.precision)],
-        )
-        for each in zip(*scores.values(), strict=True)
-    ]
-    return {"models": list(scores), **most_frequent(rows, lambda row: row[1])}
-
-
-def weights(evidence: Evidence) -> dict[str, Any]:
-    """What weights make of the recall of each class, of the most frequent ones."""
-    rows = sorted(evidence.weights, key=lambda each: -each.rows)
-    return most_frequent(rows, lambda each: each.rows)
-
-
-def importances(evidence: Evidence) -> dict[str, Any]:
-    """What shuffling each column costs each model, and how long its bar is."""
-    found = evidence.importances
-    models = list(found[0].rise) if found else []
-    most = max((each.rise[who].value for each in found for who in models), default=0.0)
-
-    def cell(rise: Interval) -> tuple[str, float]:
-        return bounded_loss(rise), max(0.0, 100 * rise.value / (most or 1.0))
-
-    rows = [(each.column, [cell(each.rise[who]) for who in models]) for each in found]
-    return {
-        "models": models,
-        "rows": rows[:OPEN_IMPORTANCES],
-        "folded": rows[OPEN_IMPORTANCES:],
-        "left_out": len(evidence.encoding.columns) - len(rows),
-        "val_rows": min(MOST_ROWS, len(evidence.dataset.split.val)),
-    }
-
-
-def sent(schema: CallerSchema) -> dict[str, Any]:
-    """What a caller must send: a line per column, the first ones of many unfolded."""
-    rows = [
-        (each.column.name, KINDS[each.column.kind], range_text(each), gaps_text(each), each.filled)
-        for each in schema.columns[:LISTED_COLUMNS]
-    ]
-    return {
-        "rows": rows[:OPEN_COLUMNS],
-        "folded": rows[OPEN_COLUMNS:],
-        "more": max(0, len(schema.columns) - LISTED_COLUMNS),
-    }

@@ -9,22 +9,19 @@ from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.report import leaderboard, words
-from kd_mlflow.report.closing import Page, Row, Shown, html_text, next_steps, table_text, wrapped
-from kd_mlflow.report.decision import (
-    Decision,
-    decision_html,
-    decision_line,
-    gate_text,
-    outcome_text,
+from kd_mlflow.report import closing, words
+from kd_mlflow.report.closing import Page, Row, Shown, numbers, table_text
+from kd_mlflow.report.decision import Decision
+from kd_mlflow.report.leaderboard import (
+    TeacherResult,
+    leaderboard,
+    name_of,
+    other_metrics,
+    worth_text,
 )
-from kd_mlflow.report.leaderboard import TeacherResult
 
 RAREST_CLASSES = 10
 """Classes whose recall stands in the closing table of an imbalanced table."""
-
-VERDICT_LENGTH = 2000
-"""Characters of a verdict, which is a tag."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,24 +56,25 @@ class TeachersResult(Shown):
         run = ("ensemble run", self.run_id + (" (reused)" if self.reused else ""))
         balanced = words.percent(self.metrics["ensemble_test_balanced_accuracy"])
         first = ("ensemble, balanced accuracy", balanced if self.imbalanced else "")
-        return table_text([first, *self.together, *teachers_rows(self), run])
+        return table_text([first, *self.together, *self.rows(), run])
 
-
-def teachers_rows(result: TeachersResult) -> list[Row]:
-    """Each teacher, what the ensemble is made of, and the ensemble."""
-    each = [
-        (teacher.name, f"{words.percent(teacher.accuracy)}, weight {words.percent(teacher.weight)}")
-        for teacher in result.teachers
-    ]
-    name = "ensemble (reused)" if result.reused else "ensemble"
-    counted = result.metrics.get("ensemble_parameters")
-    return [
-        ("", "test accuracy"),
-        *each,
-        ("made of", words.composition(result.ensemble.parts)),
-        (name, words.percent(result.metrics["ensemble_test_accuracy"])),
-        ("ensemble parameters", f"{counted:,.0f}" if counted else ""),
-    ]
+    def rows(self) -> list[Row]:
+        """Each teacher, what the ensemble is made of, and the ensemble."""
+        each = [
+            (t.name, f"{words.percent(t.accuracy)}, weight {words.percent(t.weight)}")
+            for t in self.teachers
+        ]
+        counted = self.metrics.get("ensemble_parameters")
+        return [
+            ("", "test accuracy"),
+            *each,
+            ("made of", words.composition(self.ensemble.parts)),
+            (
+                "ensemble (reused)" if self.reused else "ensemble",
+                words.percent(self.metrics["ensemble_test_accuracy"]),
+            ),
+            ("ensemble parameters", f"{counted:,.0f}" if counted else ""),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -116,64 +114,87 @@ class DistillResult(Shown):
     def __repr__(self) -> str:
         """The comparison in detail, then what was registered, what it is worth beside what."""
         runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
-        details = table_text(imbalance_rows(self) + distill_rows(self) + runs)
-        others = leaderboard.other_metrics_text(self.comparison)
-        links = next_steps(self.page, f"models:/{self.model_name}@candidate")
-        return "\n".join([details, others, "", _title(self), answer_text(self)]) + links
+        details = table_text(self.imbalance_rows() + self.rows() + runs)
+        links = closing.next_steps(self.page, f"models:/{self.model_name}@candidate")
+        others = numbers(other_metrics(self.comparison))
+        return "\n".join([details, others, "", self._title(), self.answer_text()]) + links
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """What was registered, what it is worth, every model beside each other."""
-        return html_text(_title(self)) + answer_html(self)
+        return closing.html_text(self._title()) + self.answer_html()
 
+    def _title(self) -> str:
+        return f"REGISTERED  {self.model_name} version {self.version} waits for promotion"
 
-def _title(result: DistillResult) -> str:
-    return f"REGISTERED  {result.model_name} version {result.version} waits for promotion"
+    def _answer(self) -> list[str]:
+        """What the students are worth, in a sentence, and warnings."""
+        said = (words.warning_text(self.comparison), self.never)
+        worth = worth_text(self.comparison, self.beside)
+        return [worth, *(f"warning: {text}" for text in said if text)]
 
+    def answer_html(self) -> str:
+        """What ``answer_text`` says, as HTML."""
+        said = closing.html_text(f"{self.test_rows:,} test rows", *self._answer())
+        return said + closing.html_table(leaderboard(self.comparison, self.beside))
 
-def answer_html(result: DistillResult) -> str:
-    """What ``answer_text`` says, as HTML."""
-    worth = leaderboard.worth_text(result.comparison, result.beside)
-    said = html_text(f"{result.test_rows:,} test rows", worth, *_warnings(result))
-    return said + leaderboard.leaderboard_html(result.comparison, result.beside)
+    def answer_text(self) -> str:
+        """What the students are worth: a sentence, and every model beside each other."""
+        seeds = len(self.comparison.students["distilled"])
+        means = f"; means of {seeds} seeds ± standard error" if seeds > 1 else ""
+        lines = [line for text in self._answer() for line in closing.wrapped(text)]
+        table = numbers(leaderboard(self.comparison, self.beside))
+        return "\n".join([*lines, "", f"{self.test_rows:,} test rows{means}", table])
 
+    def rows(self) -> list[Row]:
+        """What the students gain, and what else there is to know beside the table of models."""
+        metrics, comparison = self.comparison.summary, self.comparison
+        gains = [
+            (f"gain over {name_of(kind)}", words.both_gains_text(*both))
+            for kind, both in comparison.over.items()
+        ]
+        named = f"{self.model_name} version {self.version}"
+        return [
+            *self.together,
+            ("decided", words.threshold_text(comparison)),
+            *gains,
+            ("beside the ensemble", words.both_gaps_text(comparison.gap, comparison.loss_gap)),
+            ("knowledge recovered", words.recovered_text(comparison)),
+            ("registered, McNemar's p", words.p_values(comparison)),
+            ("agreement", words.percent(metrics["test_agreement"])),
+            ("student chosen", words.trial_text(self.trials[-1]) if self.trials else ""),
+            ("student parameters", f"{metrics['student_parameters']:,.0f}"),
+            ("compression ratio", _compression_text(metrics, self.beside)),
+            ("registered", f"{named}, {words.percent(metrics['registered_test_accuracy'])}"),
+        ]
 
-def answer_text(result: DistillResult) -> str:
-    """What the students are worth: a sentence, and every model beside each other."""
-    comparison = result.comparison
-    seeds = len(comparison.students["distilled"])
-    means = f"; means of {seeds} seeds ± standard error" if seeds > 1 else ""
-    said = [leaderboard.worth_text(comparison, result.beside), *_warnings(result), ""]
-    lines = [line for text in said for line in wrapped(text)]
-    table = leaderboard.leaderboard_text(comparison, result.beside)
-    return "\n".join([*lines, f"{result.test_rows:,} test rows{means}", table])
-
-
-def _warnings(result: DistillResult) -> list[str]:
-    said = (words.warning_text(result.comparison), result.never)
-    return [f"warning: {text}" for text in said if text]
-
-
-def distill_rows(result: DistillResult) -> list[Row]:
-    """What the students gain, and what else there is to know beside the table of models."""
-    metrics, comparison = result.comparison.summary, result.comparison
-    gains = [
-        (f"gain over {leaderboard.name_of(kind)}", words.both_gains_text(*both))
-        for kind, both in comparison.over.items()
-    ]
-    named = f"{result.model_name} version {result.version}"
-    return [
-        *result.together,
-        ("decided", words.threshold_text(comparison)),
-        *gains,
-        ("beside the ensemble", words.both_gaps_text(comparison.gap, comparison.loss_gap)),
-        ("knowledge recovered", words.recovered_text(comparison)),
-        ("registered, McNemar's p", words.p_values(comparison)),
-        ("agreement", words.percent(metrics["test_agreement"])),
-        ("student chosen", words.trial_text(result.trials[-1]) if result.trials else ""),
-        ("student parameters", f"{metrics['student_parameters']:,.0f}"),
-        ("compression ratio", _compression_text(metrics, result.beside)),
-        ("registered", f"{named}, {words.percent(metrics['registered_test_accuracy'])}"),
-    ]
+    def imbalance_rows(self) -> list[Row]:
+        """Balanced accuracy, the rarest classes' recall; nothing of a table without a majority."""
+        comparison = self.comparison
+        if not comparison.imbalanced:
+            return []
+        classes, places = list(comparison.class_rows.items()), words.rarest_classes(comparison)
+        balanced = [
+            (
+                words.kind_text(who),
+                words.percent(comparison.summary[f"{who}_test_balanced_accuracy"]),
+            )
+            for who in comparison.recalls
+        ]
+        recalls = [
+            (
+                f"{words.one_line(classes[place][0], 30)}, {classes[place][1]:,} rows",
+                " / ".join(words.recall_text(each[place]) for each in comparison.recalls.values()),
+            )
+            for place in places[:RAREST_CLASSES]
+        ]
+        more = len(places) - RAREST_CLASSES
+        return [
+            ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
+            *balanced,
+            ("", f"recall by class: {' / '.join(map(words.kind_text, comparison.recalls))}"),
+            *recalls,
+            ("", f"and {more:,} more, in class_recall.json" if more > 0 else ""),
+        ]
 
 
 def _compression_text(metrics: Metrics, beside: Metrics) -> str:
@@ -186,34 +207,6 @@ def _compression_text(metrics: Metrics, beside: Metrics) -> str:
     one = beside["ensemble_latency_ms"] / beside["registered_latency_ms"]
     many = beside["ensemble_bulk_us"] / beside["registered_bulk_us"]
     return f"{numbers}; one row {one:.1f}, many {many:.1f} times faster"
-
-
-def imbalance_rows(result: DistillResult) -> list[Row]:
-    """Balanced accuracy and the rarest classes' recall; nothing of a table without a majority."""
-    comparison = result.comparison
-    if not comparison.imbalanced:
-        return []
-    classes, places = list(comparison.class_rows.items()), words.rarest_classes(comparison)
-    metrics, each = comparison.summary, comparison.recalls.values()
-    balanced = [
-        (words.kind_text(who), words.percent(metrics[f"{who}_test_balanced_accuracy"]))
-        for who in comparison.recalls
-    ]
-    recalls = [
-        (
-            f"{words.one_line(classes[place][0], 30)}, {classes[place][1]:,} rows",
-            " / ".join(words.recall_text(recalls[place]) for recalls in each),
-        )
-        for place in places[:RAREST_CLASSES]
-    ]
-    more = len(places) - RAREST_CLASSES
-    return [
-        ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
-        *balanced,
-        ("", f"recall by class: {' / '.join(map(words.kind_text, comparison.recalls))}"),
-        *recalls,
-        ("", f"and {more:,} more, in class_recall.json" if more > 0 else ""),
-    ]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -237,23 +230,21 @@ class MainResult(Shown):
     @property
     def verdict(self) -> str:
         """Approved or rejected, and why, in a sentence."""
-        decision = self.decision
-        why = "" if decision.passed else f"; because {decision.reason}"
-        worth = leaderboard.worth_text(self.distill.comparison, self.distill.beside)
-        return words.one_line(f"{decision_line(decision)}{why}; {worth}", VERDICT_LENGTH)
+        why = "" if self.decision.passed else f"; because {self.decision.reason}"
+        worth = worth_text(self.distill.comparison, self.distill.beside)
+        return words.one_line(f"{self.decision.line()}{why}; {worth}", 2000)  # it is a tag
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """The decision, every check, every model beside each other."""
-        return decision_html(self.decision) + answer_html(self.distill)
+        return self.decision.html() + self.distill.answer_html()
 
     def __repr__(self) -> str:
         """Everything that ``main`` found; the last lines are the answer."""
-        details = table_text(
-            imbalance_rows(self.distill) + teachers_rows(self.taught) + distill_rows(self.distill)
-        )
-        decision = self.decision
-        uri = f"models:/{self.distill.model_name}@production" if decision.promoted else None
-        answer = [outcome_text(decision), answer_text(self.distill), "", gate_text(decision)]
-        others = leaderboard.other_metrics_text(self.distill.comparison)
-        links = next_steps(self.distill.page, uri).removeprefix("\n")  # the gate's column goes on
+        taught, distill, decision = self.taught, self.distill, self.decision
+        details = table_text(distill.imbalance_rows() + taught.rows() + distill.rows())
+        uri = f"models:/{distill.model_name}@production" if decision.promoted else None
+        answer = [decision.outcome_text(), distill.answer_text(), "", decision.gate_text()]
+        others = numbers(other_metrics(distill.comparison))
+        links = closing.next_steps(distill.page, uri)
+        links = links.removeprefix("\n")  # the gate's column goes on
         return "\n".join([details, others, "", *answer]) + links

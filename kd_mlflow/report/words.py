@@ -172,10 +172,7 @@ def loss_text(gain: Interval) -> str:
 
 
 def warning_text(comparison: Comparison) -> str:
-    """Say what beats the distilled students beyond noise, or that all rows are answered alike.
-
-    Empty where there is no such thing.
-    """
+    """Say what beats the students beyond noise, or that all rows are answered alike; else ""."""
     found = [
         f"{_alone(kind)} measurably better: {_harm_text(*comparison.over[kind])}"
         for kind in comparison.worse_than[:LISTED_GAINS]

@@ -13,18 +13,16 @@ from pathlib import Path
 from kd_mlflow.config.entry_points import PromoteConfig, RollbackConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import RegistryError, RunError, StoreError, first_line
-from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.gate import verdict
 from kd_mlflow.local_state import held, remove_dead, state_folder
 from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.registry import moves, versions
-from kd_mlflow.registry.lock import known_model
-from kd_mlflow.registry.moves import Settled, periods
+from kd_mlflow.registry.lock import alias_of, known_model
+from kd_mlflow.registry.moves import periods
 from kd_mlflow.registry.records import GATE, PROMOTE, ROLLBACK, cut
 from kd_mlflow.report import notes
 from kd_mlflow.report.command_results import History, Rollback
 from kd_mlflow.report.decision import Decision, decision_page
-from kd_mlflow.report.model_card import decided_card, rejection_text
 from kd_mlflow.steps.examine import Candidate, Submitted, ask_gate, examine, identity_of
 from kd_mlflow.steps.work import REPORT, page_of
 from kd_mlflow.table.dataset import Dataset
@@ -53,17 +51,21 @@ def promote_step(
     artifact or what is in production cannot be had or does not score.
     """
     if config.dry_run:
-        return rehearsed(config, examine(config, submitted, tracker, clean=clean), tracker)
+        candidate = examine(config, submitted, tracker, clean=clean)
+        return answered(config, candidate, tracker, moves_it=False)[0]
     number = str(submitted.version.version)
     with decision_run(tracker, "promotion", f"promotion v{number}", parent) as run:
         _describe(run, config, submitted)
         candidate = examine(config, submitted, tracker, clean=clean)
         for _ in range(ROUNDS):
-            checks, standing = ask_gate(config, candidate, tracker)
-            decision = _decision(config, candidate, checks, replaced=standing, moved=True)
+            decision, standing = answered(config, candidate, tracker, moves_it=True)
             _record(run, decision, standing, tracker, candidate.digest)
-            if not decision.passed or _moved(tracker, decision, standing, run, candidate.digest):
+            if not decision.passed:
                 break
+            given = {"reason": decision.reason, "run_id": run.id, "digest": candidate.digest}
+            move = moves.new_move(PROMOTE, standing, decision.version, **given)
+            if moves.make(tracker.client, decision.model_name, move) is None:
+                break  # else others moved production since it was seen
         else:
             raise RegistryError(
                 f"production of {config.model_name!r} was moved by others {ROUNDS} times while the "
@@ -73,10 +75,24 @@ def promote_step(
     return replace(decision, page=page_of(tracker, run))
 
 
-def rehearsed(config: PromoteConfig, candidate: Candidate, tracker: Tracker) -> Decision:
-    """What the gate answers now; nothing is recorded or moved."""
+def answered(
+    config: PromoteConfig, candidate: Candidate, tracker: Tracker, *, moves_it: bool
+) -> tuple[Decision, str | None]:
+    """What the gate answers now, and the version in production; nothing is recorded or moved."""
     checks, standing = ask_gate(config, candidate, tracker)
-    return _decision(config, candidate, checks, replaced=standing, moved=False)
+    passed, reason = verdict(checks)
+    name, number = config.model_name, candidate.number
+    decision = Decision(
+        model_name=name,
+        version=number,
+        passed=passed,
+        promoted=passed and moves_it,
+        reason=reason,
+        checks=checks,
+        replaced=standing if passed else None,
+        note=notes.promotion_note(name, number, passed=passed, reason=reason, standing=standing),
+    )
+    return decision, standing
 
 
 def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> None:
@@ -89,30 +105,7 @@ def _describe(run: TrackedRun, config: PromoteConfig, submitted: Submitted) -> N
     }
     run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in marks.items()})
     if isinstance(data, Dataset):
-        run.data_set(data_set_input(data.table, data.split))
-
-
-def _decision(
-    config: PromoteConfig,
-    candidate: Candidate,
-    checks: tuple[Check, ...],
-    *,
-    replaced: str | None,
-    moved: bool,
-) -> Decision:
-    passed, reason = verdict(checks)
-    return Decision(
-        model_name=config.model_name,
-        version=candidate.number,
-        passed=passed,
-        promoted=passed and moved,
-        reason=reason,
-        checks=checks,
-        replaced=replaced if passed else None,
-        note=notes.promotion_note(
-            config.model_name, candidate.number, passed=passed, reason=reason, standing=replaced
-        ),
-    )
+        run.data_set(data_set_input(data.table, data.table.digest, data.split))
 
 
 def _record(
@@ -123,7 +116,7 @@ def _record(
     for check in decision.checks:
         if check.passed is not None:
             numbers |= {f"gate.{check.name}": float(check.passed), **check.metrics}
-    model = moves.read_aliases(tracker.client, decision.model_name).model
+    model = known_model(tracker.client, decision.model_name)
     said = {
         GATE: "passed" if decision.passed else "rejected",
         **moves.about(model, standing, digest),
@@ -142,45 +135,23 @@ def _record(
     run.file(decision_page(decision, standing).encode(), "promotion.md")
 
 
-def _moved(
-    tracker: Tracker, decision: Decision, standing: str | None, run: TrackedRun, digest: str
-) -> bool:
-    """Move production to a version that passed; false where others moved it since it was seen."""
-    move = moves.new_move(
-        PROMOTE,
-        origin=standing,
-        version=decision.version,
-        reason=decision.reason,
-        run_id=run.id,
-        digest=digest,
-    )
-    return moves.make(tracker.client, decision.model_name, move) is None
-
-
 def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_run: Run) -> None:
-    """Write a decision where it is looked for: on the run, and a rejection on the version too."""
+    """Write a decision where it is looked for: on its run, the version, its card, its report."""
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
     if not decision.promoted:
-        told = moves.decision_tags(answer, reason=decision.reason, run_id=run.id)
-        moves.tag_version(client, name, number, told)
+        moves.tell(client, name, {number: answer}, reason=decision.reason, run_id=run.id)
         moves.retire_candidate(client, name, number)
-    _say_on_card(tracker, decision, run)
+    page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
+    said = "" if decision.promoted else notes.rejection_text(decision.reason, page)
+    before = client.get_model_version(name, number).description or ""
+    if (after := notes.decided_card(before, said)) != before:
+        client.update_model_version(name, number, after)
     _say_in_report(tracker, candidate_run, decision)
     run.log(
         tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,
     )
-
-
-def _say_on_card(tracker: Tracker, decision: Decision, run: TrackedRun) -> None:
-    """Let the card of a rejected version begin with its rejection; take that off a promoted one."""
-    page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
-    said = "" if decision.promoted else rejection_text(decision.reason, page)
-    client, name, number = tracker.client, decision.model_name, decision.version
-    before = client.get_model_version(name, number).description or ""
-    if (after := decided_card(before, said)) != before:
-        client.update_model_version(name, number, after)
 
 
 def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
@@ -205,22 +176,17 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
     found = Rollback(model_name=model_name, restored=restored, replaced=replaced)
     reason = config.reason or "no reason given"
     with decision_run(tracker, "rollback", f"rollback to v{found.restored}") as run:
-        model = moves.read_aliases(client, model_name).model
+        model = known_model(client, model_name)
         about = {"model_version": found.restored, **moves.about(model, found.replaced, digest)}
         run.log(params=config.as_text(), tags={f"kd.{k}": v for k, v in about.items()})
-        move = moves.new_move(
-            ROLLBACK,
-            origin=found.replaced,
-            version=found.restored,
-            reason=reason,
-            run_id=run.id,
-            digest=digest,
-        )
+        given = {"reason": reason, "run_id": run.id, "digest": digest}
+        move = moves.new_move(ROLLBACK, found.replaced, found.restored, **given)
         meanwhile = moves.make(client, model_name, move)
         if meanwhile is not None:
+            now = alias_of(meanwhile, moves.PRODUCTION)
             raise RegistryError(
                 f"production of {model_name!r} moved meanwhile, from version {found.replaced} to "
-                f"{meanwhile.production}; nothing was changed: roll back again if that is meant"
+                f"{now}; nothing was changed: roll back again if that is meant"
             )
         note = notes.rollback_note(
             model_name, restored=found.restored, replaced=found.replaced, reason=config.reason
@@ -237,19 +203,9 @@ def settle_step(model_name: str, tracker: Tracker) -> str | None:
         end_dead(tracker)
     except OSError as error:  # another user's folder
         _log.warning("runs of killed processes are not looked for: %s", error)
-    if settled is None:
-        return None
-    said = _settled_text(settled)
-    _log.warning("%s: %s", model_name, said)
-    return said
-
-
-def _settled_text(settled: Settled) -> str:
-    if (move := settled.move) is None:
-        return f"the tag kd.moving told of no move and is gone: {settled.doubt}"
-    what = f"a {move.kind} to version {move.version} by {move.by} on {move.time}"
-    done = "finished" if settled.finished else "undone: production had not moved"
-    return f"{what} was left half done and is {done}"
+    if settled is not None:
+        _log.warning("%s: %s", model_name, settled)
+    return settled
 
 
 def history_step(model_name: str, tracker: Tracker) -> History:
@@ -257,7 +213,7 @@ def history_step(model_name: str, tracker: Tracker) -> History:
     settled = settle_step(model_name, tracker)
     return History(
         model_name=model_name,
-        production=moves.read_aliases(tracker.client, model_name).production,
+        production=alias_of(known_model(tracker.client, model_name), moves.PRODUCTION),
         periods=periods(tracker.client, model_name),
         settled=settled,
     )
@@ -286,10 +242,7 @@ def decision_run(
 
 
 def end_dead(tracker: Tracker) -> None:
-    """End the runs of decisions whose processes died on this machine, as KILLED.
-
-    The files that they left go too.
-    """
+    """End the runs of decisions whose processes died here, as KILLED; their files go too."""
     remove_dead(state_folder("scratch"))
     remove_dead(_folder(tracker), bury=tracker.end_dead)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from getpass import getuser
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,17 +15,10 @@ import numpy as np
 
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.distillation import footprint
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import Evidence, compare
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.footprint import (
-    MANY_ROWS,
-    Footprint,
-    Speed,
-    environment_bytes,
-    served,
-    speed,
-)
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, baselines_named, chosen
@@ -38,57 +32,27 @@ from kd_mlflow.distillation.students import (
     transfer_set,
 )
 from kd_mlflow.distillation.teachers import Ensemble, Teacher
-from kd_mlflow.distillation.trained import TrainedStudents, trained_students
+from kd_mlflow.distillation.trained import trained_students
 from kd_mlflow.evaluation.metrics import majority_metrics
 from kd_mlflow.evaluation.scores import Metrics
-from kd_mlflow.models.own_models import (
-    ONNX,
-    StudentContent,
-    log_student,
-    requirements,
-    served_teacher,
-)
+from kd_mlflow.models import own_models
 from kd_mlflow.registry.moves import now
 from kd_mlflow.registry.versions import register
 from kd_mlflow.report import notes
-from kd_mlflow.report.model_card import model_card
 from kd_mlflow.report.review import never_text
 from kd_mlflow.report.training_results import DistillResult
-from kd_mlflow.report.words import together, trial_text
+from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import (
-    BALANCE,
-    COLUMNS,
-    RECALL,
-    REPORT,
-    Session,
-    Work,
-    begun,
-    numbered,
-    page_of,
-)
-from kd_mlflow.table.columns import columns_document
+from kd_mlflow.steps.work import REPORT, Session, Work, begun, numbered, page_of
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.provenance import source, user, versions
+from kd_mlflow.tracking.provenance import source, versions
 
 if TYPE_CHECKING:  # it brings matplotlib, which training needs not wait for
     from kd_mlflow.figures.style import Picture
 
 C = TypeVar("C", DistillConfig, SweepConfig)
-
-MENU = "student_menu.json"
-"""The students that were tried before one was kept, beside a comparison; the kept one is last."""
-
-BOOSTED = "boosted trees alone"
-"""What is trained beside the students, for those who watch."""
-
-REPORT_DATA = "report.json"
-"""All that the page says, for programs."""
-
-REVIEW = "review.json"
-"""What report and card show a few of: all classes, importances, segments and thresholds."""
 
 OF_MODEL = "registered_"
 """How the names of metrics begin that are the registered student's."""
@@ -127,9 +91,8 @@ def distill_step(
         work.describe(pool_rows=lessons.taught_rows)
         run.log(tags=ensemble.tags)
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
-        setting = {name: getattr(work.config, name) for name in ("temperature", "alpha")}
-        name, comparison = dataset.table.name, evidence.comparison
-        note = notes.distill_note(name, comparison, trials=trials, **setting)
+        note = notes.distill_note(evidence)
+        work.log_table()
         version = _log_and_register(evidence, ensemble, student, beside, run, note)
     shown = page_of(session.tracker, run, REPORT)
     return DistillResult(
@@ -156,16 +119,16 @@ def _compared(
     trials: Sequence[Trial],
     teacher_accuracies: Sequence[float],
 ) -> tuple[Evidence, StudentModule, Metrics]:
-    """Train students of all kinds and compare them; the registered one, and what is asked beside.
-
-    Each student's run has its final metrics when it ends.
-    """
+    """Train students of all kinds and compare them; each run gets its final metrics."""
     config = work.config
     groups = student_groups(config, member_seeds(config.seed, STUDENT_STREAM, config.n_students))
     with _student_runs(work, groups) as runs:
-        trained = _train(work, lessons, groups, trials, runs)
+        trained = trained_students(config, lessons, groups, trials, partial(work.fit, runs=runs))
+        place = trained.nearest() if config.registered_seed == "nearest" else 0
+        runs[place].log(tags={"kd.registered": "true"})
+        trained = replace(trained, place=place)
         alone = boosting_alone(work.dataset, ensemble.encoding, config.seed)
-        boosting = work.fit(alone, BOOSTED).family
+        boosting = work.fit(alone, BOOSTING).family
         evidence = compare(
             config,
             work.dataset,
@@ -192,16 +155,16 @@ def _beside(
     dataset, averaging = evidence.dataset, evidence.config.averaging
     alone = Ensemble(encoding=ensemble.encoding, families=(boosting,))
     models = {
-        "registered": served(student),
-        "ensemble": served_teacher(ensemble, averaging),
-        "boosting": served_teacher(alone, averaging),
+        "registered": footprint.served(student),
+        "ensemble": own_models.served_teacher(ensemble, averaging),
+        "boosting": own_models.served_teacher(alone, averaging),
     }
-    rows, (parameters,) = dataset.features("test").head(MANY_ROWS), boosting.parameters
+    rows, (parameters,) = dataset.features("test").head(footprint.MANY_ROWS), boosting.parameters
     beside = majority_metrics(dataset.labels("train"), dataset.labels("test"))
     if parameters:
         beside |= {"boosting_parameters": parameters}
     for name, model in models.items():
-        beside |= speed(model, rows).metrics(name)
+        beside |= footprint.speed(model, rows).metrics(name)
     return beside
 
 
@@ -211,7 +174,7 @@ def _fit_times(
     """Seconds of training: each kind's part of the students' population, and boosted trees."""
     every = sum(map(len, groups.values()))
     parts = {kind: work.times["students"] * len(some) / every for kind, some in groups.items()}
-    return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTED]}.items()}
+    return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTING]}.items()}
 
 
 def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
@@ -220,21 +183,6 @@ def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tup
     if trials:
         work.listener.say(f"student chosen: {trial_text(trials[-1])}")
     return replace(work, config=config), trials
-
-
-def _train(
-    work: Work[DistillConfig],
-    lessons: TransferSet,
-    groups: Mapping[str, Sequence[StudentSetting]],
-    trials: Sequence[Trial],
-    runs: Sequence[TrackedRun],
-) -> TrainedStudents:
-    """Train the students of all kinds as one population, into their runs."""
-    fit = partial(work.fit, runs=runs)
-    trained = trained_students(work.config, lessons, groups, trials, fit)
-    place = trained.nearest() if work.config.registered_seed == "nearest" else 0
-    runs[place].log(tags={"kd.registered": "true"})
-    return replace(trained, place=place)
 
 
 @contextmanager
@@ -288,7 +236,7 @@ def _log_and_register(
     about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
     html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
     run.file(html.encode(), REPORT)
-    run.document(document(evidence, costs, about), REPORT_DATA)
+    run.document(document(evidence, costs, about), "report.json")
     ours = ensemble.run_id is not None
     return register(
         run,
@@ -297,7 +245,7 @@ def _log_and_register(
         target=dataset.table.target,
         identity=dataset.identity,
         content=student.content_digest(),
-        card=model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
+        card=notes.model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
 
 
@@ -306,7 +254,7 @@ def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
     identity, tags = evidence.dataset.identity, {**versions(), **source()}
     commit = tags.get("mlflow.source.git.commit")
     return [
-        ("made", f"{now()[:16].replace('T', ' ')} UTC by {user()}, run {run.id}"),
+        ("made", f"{now()[:16].replace('T', ' ')} UTC by {getuser()}, run {run.id}"),
         ("with", f"kd_mlflow {tags['kd.version']}{f', commit {commit[:12]}' if commit else ''}"),
         ("digests", f"table {identity.data_digest[:12]}, split {identity.split[:12]}"),
     ]
@@ -314,26 +262,27 @@ def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
 
 def _log_model(
     evidence: Evidence, student: StudentModule, run: TrackedRun, beside: Metrics
-) -> tuple[str, Footprint]:
+) -> tuple[str, footprint.Footprint]:
     """Log the student in all its forms, then its own metrics; return the model's id and costs."""
     config, dataset = evidence.config, evidence.dataset
     exported = None
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
-        run.file(exported.content, ONNX)
-    content = StudentContent(
+        run.file(exported.content, own_models.ONNX)
+    write = partial(
+        own_models.save_student,
         module=student,
         example=evidence.example,
         profile=evidence.profile,
         onnx=exported.content if exported else None,
     )
     params = StudentRecipe.part_of(config).as_text()
-    model_id, model_bytes = log_student(run, content, params=params)
-    costs = Footprint(
-        speed=Speed.of("registered", beside),
-        ensemble=Speed.of("ensemble", beside),
+    model_id, model_bytes = own_models.log_student(run, write, params=params)
+    costs = footprint.Footprint(
+        speed=footprint.Speed.of("registered", beside),
+        ensemble=footprint.Speed.of("ensemble", beside),
         model_bytes=model_bytes,
-        environment_bytes=environment_bytes(requirements()),
+        environment_bytes=footprint.environment_bytes(own_models.requirements()),
     )
     summary = evidence.comparison.summary
     metrics = {name: value for name, value in summary.items() if name.startswith(OF_MODEL)}
@@ -345,12 +294,10 @@ def _log_model(
 def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
-    run.document(split.balance(table), BALANCE)
-    run.document(columns_document(table.columns), COLUMNS)
-    run.document(comparison.recall_by_class(), RECALL)
-    run.document(evidence.review(), REVIEW)
+    run.document(comparison.recall_by_class(), "class_recall.json")
+    run.document(evidence.review(), "review.json")
     if evidence.trials:
-        run.document([asdict(trial) for trial in evidence.trials], MENU)
+        run.document([asdict(trial) for trial in evidence.trials], "student_menu.json")
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     kept_rows.keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
@@ -363,7 +310,7 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
         run, tested, class_probabilities(scored.students["distilled"][scored.registered])
     )
     found = {**comparison.summary, **beside}
-    own = (OF_MODEL, *Speed.names("ensemble"))  # logged with the model
+    own = (OF_MODEL, *footprint.Speed.names("ensemble"))  # logged with the model
     metrics = {name: value for name, value in found.items() if not name.startswith(own)}
     run.log(metrics=metrics, note=note)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,45 +12,37 @@ from numpy.typing import NDArray
 
 from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
-from kd_mlflow.errors import ConfigError, DataError, RunError, Unavailable, listed
+from kd_mlflow.errors import ConfigError, DataError, RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
-from kd_mlflow.evaluation.scores import Paired, RowScores, class_scores, expected_accuracy, paired
+from kd_mlflow.evaluation.scores import RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import picture
-from kd_mlflow.models.addresses import find_other, logged_here, named_model, try_model
-from kd_mlflow.models.any_model import AnyModel
-from kd_mlflow.report.evaluation_page import evaluation_page
+from kd_mlflow.models.any_model import AnyModel, find_other, logged_here, named_model
 from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
+from kd_mlflow.report.page import evaluation_page
 from kd_mlflow.report.words import one_line, percent, sizes_text
-from kd_mlflow.steps.work import PARAM_LENGTH, RUN_NAME_LENGTH, page_of
+from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
 from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups
-from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.provenance import scored_input
+from kd_mlflow.tracking.open_run import PARAM_LENGTH, TrackedRun
+from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 
 _log = logging.getLogger(__name__)
 
 AUTO, NONE = "auto", "none"
 
-PAGE, DRIFT, FINDINGS = "evaluation.html", "drift.json", "evaluation.json"
-"""What an evaluation leaves on its run, beside its figures."""
-
 
 def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
-    """Score a table with a model, compare labels and columns, and log what was found.
-
-    Raises ConfigError where a limit cannot be asked for, DataError and RunError where the table
-    cannot be read or the model cannot score it.
-    """
+    """Score a table with a model, compare labels and columns, and log what was found."""
     if config.strict and not (config.max_psi or config.min_accuracy):
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
     model = named_model(tracker, config.model)
@@ -62,17 +54,16 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     rows = read_rows(config, model.encoding)
     model = model.taking(rows.features)
     other = _other(config, tracker, model)
-    scene = _Scene(config, tracker, model, rows)
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
-        findings = _findings(scene, other)
+        findings = _findings(config, tracker, model, rows, other)
         digest = rows.digest(model.respondent.columns)
         notes = (*findings.notes, *_of_origin(model, digest))
         findings = replace(findings, notes=notes)
         for note in notes:
             _log.info("%s", note)
-        _describe(run, scene, digest)
+        _describe(run, config, model, rows, digest)
         logged = logged_here(tracker, model)
-        run.data_set(scored_input(rows, digest), *([logged] if logged else []))
+        run.data_set(data_set_input(rows, digest), *([logged] if logged else []))
         _log_findings(run, findings, model)
     return EvaluationResult(
         run_id=run.id,
@@ -91,29 +82,36 @@ def _other(
         return None
     if config.against != AUTO:
         return named_model(tracker, config.against)
-    uri = find_other(tracker, model)
-    return None if uri is None else try_model(tracker, uri)
+    if (uri := find_other(tracker, model)) is None:
+        return None
+    try:
+        return named_model(tracker, uri)
+    except (RegistryError, RunError) as error:  # nobody named it
+        return Unavailable(str(error))
 
 
-class _Scene(NamedTuple):
-    """A model that is asked about a table, and what was asked for."""
-
-    config: EvaluateConfig
-    tracker: Tracker
-    model: AnyModel
-    rows: ScoredRows
-
-
-def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
-    config, _, model, rows = scene
+def _findings(
+    config: EvaluateConfig,
+    tracker: Tracker,
+    model: AnyModel,
+    rows: ScoredRows,
+    other: AnyModel | Unavailable | None,
+) -> Findings:
     labels = rows.label_texts()
     classes = model.classes(rows.features, labels)
-    groups = _groups(scene)
+    groups = _groups(config, tracker, model, rows)
     scores = groups.of(model.score(rows.features, labels, classes))
     _check_labels(config, rows, scores, classes)
     drift, histograms = _table_drift(model, rows, groups.numbers)
-    pair = _pair(scene, other, classes, lambda theirs: paired(scores, groups.of(theirs)))
-    apart = (f"not compared: {pair.reason}",) if isinstance(pair, Unavailable) else ()
+    pair, apart = None, other.reason if isinstance(other, Unavailable) else ""
+    if isinstance(other, AnyModel):
+        try:
+            asked = other.taking(rows.features)
+            pair = paired(scores, groups.of(asked.score(rows.features, labels, classes)))
+        except RunError as error:  # where nobody named it, it may not fit
+            if config.against != AUTO:
+                raise
+            apart = str(error)
     trained = model.profile.classes if model.profile else ()
     found = Findings(
         model=model.title,
@@ -127,9 +125,9 @@ def _findings(scene: _Scene, other: AnyModel | Unavailable | None) -> Findings:
         drift=drift,
         histograms=histograms,
         against=other.title if isinstance(other, AnyModel) else None,
-        pair=pair if isinstance(pair, Paired) else None,
+        pair=pair,
         limits=(),
-        notes=(*groups.notes, *apart),
+        notes=(*groups.notes, *([f"not compared: {apart}"] if apart else [])),
     )
     return replace(found, limits=_limits(config, found))
 
@@ -149,12 +147,8 @@ class Groups(NamedTuple):
         return replace(scores, groups=self.numbers).some(self.judged)
 
 
-def _groups(scene: _Scene) -> Groups:
-    """Find the rows' groups; those that the model was trained on are not judged.
-
-    Where there are no others all are, which the notes say.
-    """
-    config, tracker, model, rows = scene
+def _groups(config: EvaluateConfig, tracker: Tracker, model: AnyModel, rows: ScoredRows) -> Groups:
+    """Find the rows' groups; those that taught the model are not judged where there are others."""
     everyone = np.ones(len(rows.features), dtype=bool)
     names = column_names(config.group, rows.features.columns)
     if not names:
@@ -196,25 +190,6 @@ def _check_labels(
         )
 
 
-def _pair(
-    scene: _Scene,
-    other: AnyModel | Unavailable | None,
-    classes: tuple[str, ...],
-    compare: Callable[[RowScores], Paired],
-) -> Paired | Unavailable | None:
-    """Compare with another model; where nobody named it, it may not be able to score the rows."""
-    if other is None or isinstance(other, Unavailable):
-        return other
-    rows = scene.rows
-    try:
-        asked = other.taking(rows.features)
-        return compare(asked.score(rows.features, rows.label_texts(), classes))
-    except RunError as error:
-        if scene.config.against != AUTO:
-            raise
-        return Unavailable(str(error))
-
-
 def _table_drift(
     model: AnyModel, rows: ScoredRows, groups: NDArray[np.int64] | None
 ) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
@@ -244,7 +219,6 @@ def _table_drift(
 
 
 def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
-    """What was asked for, and whether it is so."""
     limits = []
     if config.max_psi:
         above = [column.name for column in findings.drift if column.above(config.max_psi)]
@@ -282,14 +256,13 @@ def _of_origin(model: AnyModel, digest: str) -> list[str]:
     return notes
 
 
-def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:
-    """Log what every run has, and which model was scored."""
-    config, _, model, rows = scene
-    params = {**config.as_text(), "data": rows.source, "target": rows.target}
+def _describe(
+    run: TrackedRun, config: EvaluateConfig, model: AnyModel, rows: ScoredRows, digest: str
+) -> None:
     own = {**config.as_text(), "data": "", "model": model.digest}
     version = {"kd.model_version": str(model.version.version)} if model.version else {}
     run.log(
-        params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+        params={**config.as_text(), "data": rows.source, "target": rows.target},
         tags={
             "kd.fingerprint": fingerprint(Identity(digest, ""), own),
             "kd.data_digest": digest,
@@ -301,12 +274,11 @@ def _describe(run: TrackedRun, scene: _Scene, digest: str) -> None:
 
 
 def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:
-    """Log the numbers, the documents, the figures and the page."""
     kept = {} if not findings.limits else {"kd.evaluation": "kept" if findings.kept else "broken"}
     run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
-    run.document(findings.document(), FINDINGS)
-    run.document(findings.drift_document(), DRIFT)
+    run.document(findings.document(), "evaluation.json")
+    run.document(findings.drift_document(), "drift.json")
     pictures = {name: picture(figure) for name, figure in draw(findings).items()}
     for name, drawn in pictures.items():
         run.file(drawn.wide, f"figures/{name}.png")
-    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), PAGE)
+    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), "evaluation.html")

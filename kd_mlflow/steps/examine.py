@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.local_state import scratch
-from kd_mlflow.models.addresses import task_of
+from kd_mlflow.models.any_model import task_of
 from kd_mlflow.models.own_code import foreign
 from kd_mlflow.models.processes import CleanProcess, PulledAnswers, ask_production
 from kd_mlflow.models.respondent import FLOOR, fault
@@ -72,7 +71,7 @@ def examine(
     if isinstance(data, Unavailable):
         findings = Examined(logged=logged, reproduced=data, task=task)
     else:
-        task = dataclasses.replace(task, target=data.table.target, classes=tuple(_classes(data)))
+        task = replace(task, target=data.table.target, classes=tuple(_classes(data)))
         pulled, digest = _asked(version, data, clean, timed=config.max_latency_ms > 0)
         if isinstance(pulled, Unavailable):
             findings = Examined(logged=logged, reproduced=pulled, task=task)
@@ -80,7 +79,7 @@ def examine(
             hashes = row_hashes(data.features("test"), exact=True)
             kept = kept_rows.kept_answers(tracker, distill_run, hashes, classes=len(pulled.classes))
             findings, scores = _scored(logged, task, pulled, data.labels("test"), kept)
-            scores = dataclasses.replace(scores, groups=data.groups("test"))
+            scores = replace(scores, groups=data.groups("test"))
     number = str(version.version)
     return Candidate(number=number, data=data, findings=findings, scores=scores, digest=digest)
 
@@ -165,10 +164,7 @@ def ask_gate(
 def _incumbent(
     config: PromoteConfig, candidate: Candidate, standing: ModelVersion, tracker: Tracker
 ) -> Incumbent:
-    """What is known of the version in production; it is loaded where it must be scored alone.
-
-    Code that is none of ours runs in a process without credentials.
-    """
+    """What is known of the version in production; it is loaded where it must be scored."""
     task = task_of(standing, versions.described(standing))
     scores: tuple[RowScores, RowScores] | Unavailable | None = None
     left_out, data, ours = None, candidate.data, candidate.scores
@@ -178,13 +174,18 @@ def _incumbent(
             model = versions.pull(standing, folder)
             rows = data.raw("test") if task.columns else data.features("test")
             asked = ask_production(standing, model, rows, _classes(data))
-        task = dataclasses.replace(task, classes=task.classes or asked.classes)
+        task = replace(task, classes=task.classes or asked.classes)
         if same_task(candidate.findings.task, task):
             if isinstance(asked.answers, np.ndarray):
                 shares = asked.answers.clip(FLOOR, 1)
                 theirs = RowScores.of(shares, ours.labels, decided(shares, asked.threshold))
                 unseen, left_out = _unseen(standing, asked.columns, data, tracker)
-                scores = _on_rows(unseen, ours, theirs, standing)
+                scores = Unavailable(
+                    f"version {standing.version}, in production, was trained on every one of these "
+                    "test rows, so that none is left to compare on; policy=any does not compare"
+                )
+                if unseen.any():
+                    scores = ours.some(unseen), theirs.some(unseen)
             else:
                 scores = asked.answers
     return Incumbent(version=str(standing.version), task=task, scores=scores, left_out=left_out)
@@ -195,46 +196,25 @@ def _unseen(
 ) -> tuple[Hits, int | None]:
     """Which test rows production was not trained on, and how many others there are.
 
-    All, and None, where it is not known what it was trained on.  Shape: (n,).
+    All, and None, where it is not known what it was trained on. By groups, where it was trained on
+    some and the rows say of which they are.  Shape: (n,).
     """
     trained = kept_rows.trained_rows(tracker, standing.tags, data.identity)
-    unseen = np.ones(len(data.labels("test")), dtype=bool)
+    rows, table = data.raw("test"), data.table
+    unseen = np.ones(len(rows), dtype=bool)
     if trained is None:
         return unseen, None
-    if len(trained):
-        seen = _known_by_group(standing, data, tracker)
-        if seen is None:
-            seen = np.isin(row_hashes(data.raw("test")[list(columns)]), trained)
-        unseen = ~seen
-    return unseen, int((~unseen).sum())
-
-
-def _known_by_group(standing: ModelVersion, data: Dataset, tracker: Tracker) -> Hits | None:
-    """Which test rows are of groups that production was trained on.  Shape: (n,).
-
-    None where it was trained on none, or the rows do not say of which group they are.
-    """
+    if not len(trained):
+        return unseen, 0
     known = kept_rows.trained_groups(tracker, standing.tags)
-    if known is None:
-        return None
-    rows, table = data.raw("test"), data.table
-    if table.groups is not None and len(table.group_columns) == len(known.columns):
-        return np.isin(table.groups[data.split.test], known.hashes)
-    if not set(known.columns) <= set(rows.columns):
-        return None
-    return np.isin(group_hashes(rows[list(known.columns)], row_hashes(rows)), known.hashes)
-
-
-def _on_rows(
-    rows: Hits, ours: RowScores, theirs: RowScores, standing: ModelVersion
-) -> tuple[RowScores, RowScores] | Unavailable:
-    """The candidate's and production's answers to the same rows, if there are any."""
-    if rows.any():
-        return ours.some(rows), theirs.some(rows)
-    return Unavailable(
-        f"version {standing.version}, in production, was trained on every one of these test "
-        "rows, so that none is left to compare on; policy=any does not compare"
-    )
+    if known and table.groups is not None and len(table.group_columns) == len(known.columns):
+        seen = np.isin(table.groups[data.split.test], known.hashes)
+    elif known and set(known.columns) <= set(rows.columns):
+        groups = group_hashes(rows[list(known.columns)], row_hashes(rows))
+        seen = np.isin(groups, known.hashes)
+    else:
+        seen = np.isin(row_hashes(rows[list(columns)]), trained)
+    return ~seen, int(seen.sum())
 
 
 def _classes(data: Dataset) -> list[str]:
@@ -250,8 +230,14 @@ def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
         return Unavailable(
             "its table came as a DataFrame: promote from Python, kd.promote(data=frame)"
         )
+    given = {  # an option that the run knew nothing of has its default
+        field.name: DataOptions.read(field.name, params[f"kd.{field.name}"])
+        for field in fields(DataOptions)
+        if f"kd.{field.name}" in params
+    }
+    csv = {} if is_csv(data) else {"separator": "", "decimal": ""}
     try:
-        dataset = read_dataset(data_options(run, data))
+        dataset = read_dataset(DataOptions(**given | csv | {"data": data}))
     except DataError as error:
         return Unavailable(f"the test rows cannot be read again: {error}")
     if dataset.identity != identity_of(run):
@@ -266,17 +252,3 @@ def identity_of(run: Run) -> Identity:
     """The dataset that a run was trained on; the split of an early run is not known."""
     tags = run.data.tags
     return Identity(tags["kd.data_digest"], tags.get("kd.split", ""))
-
-
-def data_options(run: Run, data: Source) -> DataOptions:
-    """How to read a run's table from ``data``.
-
-    An option that the run knew nothing of has its default; one of CSV files where ``data`` is none.
-    """
-    given = {
-        field.name: DataOptions.read(field.name, run.data.params[f"kd.{field.name}"])
-        for field in dataclasses.fields(DataOptions)
-        if f"kd.{field.name}" in run.data.params
-    }
-    csv = {} if is_csv(data) else {"separator": "", "decimal": ""}
-    return DataOptions(**given | csv | {"data": data})

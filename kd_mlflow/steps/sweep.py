@@ -15,15 +15,9 @@ from torch import Tensor
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
 from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.config.options import text_value
+from kd_mlflow.distillation import students
 from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_seeds
 from kd_mlflow.distillation.logits import agreements, validation_metrics
-from kd_mlflow.distillation.students import (
-    StudentSetting,
-    TransferSet,
-    calibrated,
-    student_task,
-    transfer_set,
-)
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.comparison import CRITERION
@@ -34,7 +28,7 @@ from kd_mlflow.figures.style import png
 from kd_mlflow.population.history import History
 from kd_mlflow.population.selection import fit_temperatures
 from kd_mlflow.report import notes
-from kd_mlflow.report.sweep_result import Cell, SweepResult
+from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.distill import choose
 from kd_mlflow.steps.work import Session, Work, begun, page_of
@@ -58,7 +52,7 @@ class _Scene:
     """
 
     work: Work[SweepConfig]
-    lessons: TransferSet
+    lessons: students.TransferSet
     ensemble_test_logits: Tensor
     encoding: Encoding
     test_inputs: Tensor
@@ -74,7 +68,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
     first, rows = distinct_rows(features)
     asked = features.iloc[first]
     with begun("sweep", config, session, mark) as work:
-        lessons = transfer_set(config, dataset, ensemble)
+        lessons = students.transfer_set(config, dataset, ensemble)
         seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
         work, _ = choose(work, lessons, seeds[0])
         config = work.config
@@ -116,10 +110,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
 
 
 def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:
-    """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one.
-
-    Raises ConfigError where temperature or alpha is given too, RunError where there is no sweep.
-    """
+    """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one."""
     if not config.from_sweep:
         return config
     for name in ("temperature", "alpha"):
@@ -142,14 +133,14 @@ def _train_cells(
     """Train all seeds of all settings as one population; one run per setting."""
     work, k = scene.work, len(scene.seeds)
     members = [
-        StudentSetting(seed=seed, temperature=t, alpha=alpha)
+        students.StudentSetting(seed=seed, temperature=t, alpha=alpha)
         for t, alpha in settings
         for seed in scene.seeds
     ]
-    task = student_task(work.config, scene.lessons, members, scene.encoding, hidden)
+    task = students.student_task(work.config, scene.lessons, members, scene.encoding, hidden)
     widths, text = "-".join(map(str, hidden)), text_value(hidden)
     history = work.fit(task, f"{len(settings)} settings of {widths}")
-    population = calibrated(work.config, task, scene.lessons)
+    population = students.calibrated(work.config, task, scene.lessons)
     val, test = (
         torch.split(population.logits(x).cpu(), k) for x in (task.rows.val, scene.test_inputs)
     )

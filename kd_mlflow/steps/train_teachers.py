@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -17,21 +18,17 @@ from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
-from kd_mlflow.models.own_models import log_ensemble
+from kd_mlflow.models.own_models import save_ensemble
 from kd_mlflow.population.history import History
 from kd_mlflow.report import notes
 from kd_mlflow.report.leaderboard import TeacherResult
 from kd_mlflow.report.training_results import TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
-from kd_mlflow.steps.work import BALANCE, COLUMNS, Session, Work, begun, numbered
-from kd_mlflow.table.columns import columns_document
+from kd_mlflow.steps.work import Session, Work, begun, numbered
 from kd_mlflow.table.dataset import Dataset
-from kd_mlflow.tracking.lookup import find_ensemble, load_ensemble
+from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.runs import Run, Tracker
-
-CURVES = "figures/teacher_curves.png"
 
 OF_MODEL, OF_AVERAGES = "ensemble_test_", "_averaged_"
 """What metrics of the ensemble's own answers are called; of them, those that compare averages."""
@@ -46,26 +43,22 @@ def teachers_step(config: TeachersConfig, session: Session) -> TeachersResult:
         return _train_teachers(config, session, fingerprint)
     session.listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")
     if tracker.attaches and session.parent is None:
-        with tracker.run("teachers", "teachers", reused_run_id=found.info.run_id) as run:
+        with tracker.run("teachers", "teachers") as run:
             work = Work(**vars(session), config=config, run=run, fingerprint=fingerprint)
             work.describe(note=notes.reused_note(found.info.run_id))
-            run.log(metrics=found.data.metrics)
-    return _reused(tracker, found, dataset)
-
-
-def _reused(tracker: Tracker, run: Run, dataset: Dataset) -> TeachersResult:
-    run_id = run.info.run_id
+            run.log(metrics=found.data.metrics, tags={"kd.reused_run_id": found.info.run_id})
+    run_id = found.info.run_id
     ensemble, children = load_ensemble(tracker, run_id), tracker.children_of(run_id)
-    metrics = [child.data.metrics for child in children]
     return TeachersResult(
         run_id=run_id,
         reused=True,
         ensemble=ensemble,
         teachers=tuple(
-            TeacherResult(child.info.run_name, found["test_accuracy"], weight, dict(found))
-            for child, found, weight in zip(children, metrics, ensemble.weights, strict=True)
+            TeacherResult(child.info.run_name, own["test_accuracy"], weight, dict(own))
+            for child, weight in zip(children, ensemble.weights, strict=True)
+            for own in [child.data.metrics]
         ),
-        metrics=dict(run.data.metrics),
+        metrics=dict(found.data.metrics),
         imbalanced=_imbalanced(dataset),
         together=together(dataset),
     )
@@ -104,10 +97,9 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
             each = zip(members, metrics.members, ensemble.weights, best, strict=True)
             for member, final, weight, epoch in each:
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
-        run.document(dataset.split.balance(dataset.table), BALANCE)
-        run.document(columns_document(dataset.table.columns), COLUMNS)
+        work.log_table()
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
-        run.file(_curves(config, dataset, ensemble, histories), CURVES)
+        run.file(_curves(config, dataset, ensemble, histories), "figures/teacher_curves.png")
         _log_ensemble(work, ensemble, example, metrics.ensemble)
     every = zip(names, metrics.members, ensemble.weights, times, strict=True)
     return TeachersResult(
@@ -127,7 +119,6 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
 def _describe_each(
     work: Work[TeachersConfig], training: Training, runs: Sequence[TrackedRun], *, teachers: int
 ) -> None:
-    """Describe the runs of a family's members."""
     name = work.dataset.table.name
     for member, seed in zip(runs, training.seeds, strict=True):
         note = notes.teacher_note(name, training.label, teachers=teachers, seed=seed)
@@ -141,19 +132,14 @@ def _log_ensemble(
     example: pd.DataFrame,
     metrics: Mapping[str, float],
 ) -> None:
-    """Log the ensemble as a model with example rows, then all metrics: those of its answers as its.
-
-    The run's description comes with them.
-    """
+    """Log the ensemble as a model, then all metrics and the run's description."""
     config, dataset, run = work.config, work.dataset, work.run
     options = (EnsembleOptions.part_of(config), TrainingOptions.part_of(config))
-    model_id = log_ensemble(
-        run,
-        ensemble,
-        averaging=config.averaging,
-        example=example,
-        params={name: text for each in options for name, text in each.as_text().items()},
-    )
+    params = {name: text for each in options for name, text in each.as_text().items()}
+    averaging = config.averaging
+    write = partial(save_ensemble, ensemble=ensemble, averaging=averaging, example=example)
+    # before the run's metrics: MLflow asks for the history of each one that it finds
+    model_id = run.model(write, name=ENSEMBLE, params=params)
     own = {n: v for n, v in metrics.items() if n.startswith(OF_MODEL) and OF_AVERAGES not in n}
     run.log(metrics=own, model_id=model_id)
     note = notes.teachers_note(

@@ -16,10 +16,10 @@ from kd_mlflow.registry import copies, versions
 from kd_mlflow.registry.records import named
 from kd_mlflow.registry.versions import CONTENT, ModelVersion
 from kd_mlflow.report.decision import Decision
-from kd_mlflow.steps.decisions import decision_run, promote_step, rehearsed, settle_step
+from kd_mlflow.steps.decisions import answered, decision_run, promote_step, settle_step
 from kd_mlflow.steps.examine import Submitted, dataset_of, examine, identity_of
 from kd_mlflow.tracking.failures import absent_ok, masked
-from kd_mlflow.tracking.open_run import OPENED, TrackedRun
+from kd_mlflow.tracking.open_run import OPENED
 from kd_mlflow.tracking.runs import ATTACHED, Run, Tracker
 from kd_mlflow.tracking.saved_model import STAMP, files_digest
 from kd_mlflow.tracking.store import on_server
@@ -39,10 +39,7 @@ class Parcel(NamedTuple):
 
 
 def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
-    """Copy a version to the server of ``to_uri``, gate it there and move production there.
-
-    Raises RegistryError where that is the same server, or the copy is in production already.
-    """
+    """Copy a version to the server of ``to_uri``, gate it there and move production there."""
     name, uri = config.model_name, config.to_uri
     there = replace(config, model_name=config.to or name, to_uri=masked(uri))
     with on_server(uri):
@@ -55,7 +52,7 @@ def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
         if config.dry_run:
             candidate = examine(config, Submitted(version, run, data), tracker, clean=clean)
             with on_server(uri):
-                return rehearsed(there, candidate, Tracker())
+                return answered(there, candidate, Tracker(), moves_it=False)[0]
         model = versions.pull(version, folder)
         files = tracker.download(run.info.run_id, "")
         parcel = Parcel(version, run, model, files, files_digest(model))
@@ -82,7 +79,10 @@ def _check_other(version: ModelVersion, uri: str) -> None:
 
 
 def _delivered(other: Tracker, parcel: Parcel, config: PromoteConfig) -> ModelVersion:
-    """The copy of a version on another server: the one that is there, or a new one."""
+    """The copy of a version on another server: the one that is there, or a new one.
+
+    Its run logs what the distill run has logged.
+    """
     name, original = config.model_name, parcel.version
     mark = f"version {original.version} of {original.name}, files {parcel.digest}"
     found = copies.found_copy(
@@ -90,36 +90,31 @@ def _delivered(other: Tracker, parcel: Parcel, config: PromoteConfig) -> ModelVe
     )
     if found is not None:
         return found
+    data = parcel.run.data
+    params = {n: v for n, v in data.params.items() if n.startswith("kd.") and n != ATTACHED}
+    tags = {n: v for n, v in data.tags.items() if n.startswith("kd.") and n not in OF_ONE_SERVER}
     with decision_run(other, "distill", str(parcel.run.info.run_name)) as run:
-        number = _registered(run, parcel, name)
+        run.log(
+            params={param.removeprefix("kd."): value for param, value in params.items()},
+            metrics=data.metrics,
+            tags=tags,
+            note=data.tags.get("mlflow.note.content", ""),
+        )
+        for each in parcel.run.inputs.dataset_inputs:
+            run.data_set(each)
+        run.folder(partial(_copy, parcel.files), None)
+        number = versions.register(
+            run,
+            model_name=name,
+            model_id=run.model(partial(_copy, parcel.model), name="student", params={}),
+            target=original.tags.get("kd.target", ""),
+            identity=identity_of(parcel.run),
+            content=original.tags.get(CONTENT, parcel.digest),
+            card=original.description or "",
+        )
         run.log(tags={copies.COPIED_FROM: mark})
         other.client.set_model_version_tag(name, number, copies.COPIED_FROM, mark)
     return other.client.get_model_version(name, number)
-
-
-def _registered(run: TrackedRun, parcel: Parcel, model_name: str) -> str:
-    """Log what a distill run has logged, and register its model; return the version."""
-    original, data = parcel.version, parcel.run.data
-    params = {n: v for n, v in data.params.items() if n.startswith("kd.") and n != ATTACHED}
-    tags = {n: v for n, v in data.tags.items() if n.startswith("kd.") and n not in OF_ONE_SERVER}
-    run.log(
-        params={name.removeprefix("kd."): value for name, value in params.items()},
-        metrics=data.metrics,
-        tags=tags,
-        note=data.tags.get("mlflow.note.content", ""),
-    )
-    for each in parcel.run.inputs.dataset_inputs:
-        run.data_set(each)
-    run.folder(partial(_copy, parcel.files), None)
-    return versions.register(
-        run,
-        model_name=model_name,
-        model_id=run.model(partial(_copy, parcel.model), name="student", params={}),
-        target=original.tags.get("kd.target", ""),
-        identity=identity_of(parcel.run),
-        content=original.tags.get(CONTENT, parcel.digest),
-        card=original.description or "",
-    )
 
 
 def _copy(origin: Path, folder: Path) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.closing import Page
 from kd_mlflow.report.words import one_line
+from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter
 from kd_mlflow.tracking.failures import stores_in_use
@@ -31,26 +31,11 @@ from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
 from kd_mlflow.tracking.store import ui_command
 
-BALANCE = "class_balance.json"
-"""Rows per class on each side of the split, beside every ensemble and comparison."""
-
-COLUMNS = "columns.json"
-"""How each column of the table was read, beside every ensemble and comparison."""
-
 REPORT = "report.html"
 """The page to read before a student is approved, beside every comparison."""
 
-RECALL = "class_recall.json"
-"""Recall of each class by model, beside every comparison; null for a class without a test row."""
-
-PARAM_LENGTH = 6000
-"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH)."""
-
 RUN_NAME_LENGTH = 250
 """Characters of a run's name: MLflow's column, ``SqlRun.name``; a file's name may have 255."""
-
-RUNS = "runs.json"
-"""The runs that trained into a folder of checkpoints, oldest first."""
 
 OnRows = Callable[[int], None]
 """Takes how many more rows of a table are done."""
@@ -134,11 +119,17 @@ class Work(Session, Generic[C]):
         params = {**self.config.as_text(), "data": table.source, **sides, **own}
         digests = {"fingerprint": self.fingerprint, **self.dataset.identity._asdict()}
         run.log(
-            params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+            params=params,
             tags={f"kd.{name}": digest for name, digest in digests.items()},
             note=note,
         )
-        run.data_set(data_set_input(table, split))
+        run.data_set(data_set_input(table, table.digest, split))
+
+    def log_table(self) -> None:
+        """Log rows per class on each side of the split, and how each column was read."""
+        table = self.dataset.table
+        self.run.document(self.dataset.split.balance(table), "class_balance.json")
+        self.run.document(columns_document(table.columns), "columns.json")
 
     def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
         """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""
@@ -160,19 +151,24 @@ class Work(Session, Generic[C]):
             return trained
 
     def take_up(self) -> None:
-        """Note who trains now; mark runs that began this before as superseded by it.
-
-        They are dead: this process holds their checkpoints, which they would hold otherwise.
-        """
+        """Note who trains now; mark the dead runs that began this before as superseded by it."""
         if self.checkpoints.folder is None:
             return
-        path = self.checkpoints.folder / RUNS
-        before = [run_id for run_id in _read(path) if run_id != self.run.id]
+        path = self.checkpoints.folder / "runs.json"
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            before = [str(run_id) for run_id in noted if run_id != self.run.id]
+        except (OSError, ValueError):
+            before = []
         superseded = [run_id for run_id in before if self.run.supersede(run_id)]
         if superseded:
             self.run.log(tags={"kd.resumed_from": superseded[-1]})
             self.listener.say(f"takes up run {superseded[-1]}, which was interrupted")
-        _write(path, [*before, self.run.id])
+        try:
+            with whole_file(path) as file:
+                file.write(json.dumps([*before, self.run.id]).encode())
+        except OSError as error:
+            _log.warning("runs of an interrupted training will not be marked: %s", error)
 
 
 def page_of(tracker: Tracker, run: TrackedRun, file: str = "") -> Page:
@@ -234,21 +230,6 @@ def held_checkpoints(
             line = f"{error}; the same command goes on from its checkpoints"
             raise StoreError(line, unreachable=error.unreachable) from error
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        return [str(run_id) for run_id in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError):
-        return []
-
-
-def _write(path: Path, run_ids: list[str]) -> None:
-    try:
-        with whole_file(path) as file:
-            file.write(json.dumps(run_ids).encode())
-    except OSError as error:
-        _log.warning("runs of an interrupted training will not be marked: %s", error)
 
 
 def numbered(name: str, k: int) -> list[str]:

@@ -27,9 +27,6 @@ METRICS_A_BATCH = 1000
 MOST_WAITING = 1_000_000
 """Values that wait for a store that is away, at most: some 200 MB."""
 
-TRAINED_KINDS = ("teachers", "distill", "sweep")
-"""Kinds of runs in which something is trained, and system metrics may be logged."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -107,11 +104,9 @@ class CurveWriter:
 
 @contextmanager
 def system_metrics(run: TrackedRun, kind: str) -> Iterator[None]:
-    """Log processor, memory, disk and network of a training as long as the block, if asked to.
-
-    They go the way of curves: they wait for a store that is away.
-    """
-    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or kind not in TRAINED_KINDS:
+    """Log processor, memory, disk and network of a training, if asked to, the way of curves."""
+    trains = kind in ("teachers", "distill", "sweep")
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() or not trains:
         yield
         return
     ended = threading.Event()

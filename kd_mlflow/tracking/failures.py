@@ -1,9 +1,14 @@
-"""What MLflow's calls raise, as one line without a password, and what may pass."""
+"""What MLflow's calls raise, as one line without a password; requests that wait for their store."""
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import re
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,7 +46,24 @@ PASSING = (*EXPIRED, "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for what is not there and for what cannot be the name of anything."""
 
+REQUEST_S = 30
+"""How long a request may take that can be made again."""
+
+FETCH_RETRIES = 3
+"""How often MLflow asks again for files, with pauses of 2, 4 and 8 seconds."""
+
+SHORT_S = 60.0
+"""The patience of commands that train nothing."""
+
+ENDING_S = 10.0
+"""How long a command that failed waits for the store, to end its runs."""
+
+PAUSE_S, DOUBLINGS = 0.5, 5
+"""Between the first two tries; it doubles so many times."""
+
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 PASSWORD = re.compile(r"(\w:?//[^\s/:@]*):(?!\d+(?:[/\s]|$))(?:[^\s/]*|\S*?)@")
 TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s/:@]+@")
@@ -56,9 +78,6 @@ def masked(text: str) -> str:
     """Replace passwords and tokens in the addresses of a text by ``***``.
 
     A database's error loses its SQL, which has the values that were to be written.
-
-    >>> masked("no answer from postgresql://me:hush@db/runs?sslkey=abc")
-    'no answer from postgresql://me:***@db/runs?sslkey=***'
     """
     text = TOKEN_AS_USER.sub(r"\1***@", PASSWORD.sub(r"\1:***@", text))
     return SECRET_PARAMETER.sub(r"\1***", SQL.sub("", text))
@@ -122,11 +141,6 @@ def unreachable(error: BaseException) -> bool:
     )
 
 
-def absent(error: MlflowException) -> bool:
-    """Whether MLflow says that there is nothing of the name that it was given."""
-    return error.error_code in ABSENT
-
-
 def passing(error: BaseException) -> bool:
     """Whether to try again may help: the network, a database, a disk or a login failed."""
     for link in _chain(error):
@@ -146,7 +160,7 @@ def absent_ok(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if not absent(error):
+        if error.error_code not in ABSENT:
             raise
         return None
 
@@ -173,3 +187,106 @@ def _reason(error: BaseException) -> str:
         if isinstance(link, ImportError):
             return f"it needs the Python package {link.name}, which is not installed"
     return first_line(error).partition(". Response body")[0].strip()
+
+
+@contextmanager
+def impatient(*, retries: int = 0, timeout_s: float | None = None) -> Iterator[None]:
+    """Switch MLflow's own retries off in the block; a request ends after ``timeout_s``.
+
+    MLflow's settings are the process's: the last thread's hold for all, and the former ones come
+    back when the last thread leaves.
+    """
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{timeout_s or REQUEST_S:g}",
+    }
+    with _IMPATIENCE:
+        given = {name: os.environ.get(name) for name in settings}
+        _GIVEN.append(_GIVEN[0] if _GIVEN else given)
+        os.environ.update(settings)
+    try:
+        yield
+    finally:
+        with _IMPATIENCE:
+            before = _GIVEN.pop()
+            for name, text in before.items() if not _GIVEN else ():
+                if text is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = text
+
+
+_IMPATIENCE = threading.Lock()
+_GIVEN: list[dict[str, str | None]] = []
+"""For each block that is impatient now, what the settings were before the first one."""
+
+
+class Patience:
+    """How many seconds a request waits for a store that does not answer.
+
+    Once they are over for one request no other waits: all get the same StoreError, in any thread.
+    ``away``: somebody waits now.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self._seconds, self._now = seconds, now
+        self._hurried = threading.Condition()
+        self._pause = pause or self._hurried.wait
+        self._end = math.inf
+        self._over: StoreError | None = None
+        self.away = False
+
+    def make(self, request: Callable[[], T], *, find: Callable[[], T | None] = lambda: None) -> T:
+        """Make a request, again and again until the store answers; return its answer.
+
+        An answer may be lost on its way: ``find`` looks for what an earlier try has made. A request
+        without it must be one that changes nothing the second time. Raises StoreError at once where
+        the store refuses for good, and where the patience is over.
+        """
+        begun, tries = self._now(), 0
+        while self._over is None:
+            try:
+                with impatient(timeout_s=REQUEST_S if self._end == math.inf else PATIENCE_S):
+                    found = find() if tries else None
+                    answer = request() if found is None else found
+                self.away = False
+                return answer
+            except Exception as error:  # artifact stores raise what they like
+                if not passing(error):
+                    if isinstance(error, (*FAILURES, PermissionError)):
+                        raise store_error(error) from None
+                    raise
+                failure = store_error(error)
+            self._wait(failure, begun, tries)
+            tries += 1
+        raise StoreError(str(self._over), unreachable=self._over.unreachable)
+
+    def _wait(self, failure: StoreError, begun: float, tries: int) -> None:
+        """Wait for the next try, or see that the patience is over."""
+        with self._hurried:
+            now = self._now()
+            left = min(begun + self._seconds, self._end) - now
+            if left <= 0:
+                waited = f"{failure}; waited {now - begun:,.0f} seconds for it"
+                self._over = StoreError(waited, unreachable=failure.unreachable)
+                return
+            self.away = True
+            if not tries:
+                _log.warning("waiting for the store, at most %.0f seconds: %s", left, failure)
+            self._pause(min(PAUSE_S * 2 ** min(tries, DOUBLINGS), left))
+
+    def hurry(self, error: BaseException) -> None:
+        """After an error wait for the store no longer than ``ENDING_S`` from now, in all threads.
+
+        Wait not at all where the error is the store's own, or somebody stops the command.
+        """
+        at_once = isinstance(error, StoreError) or not isinstance(error, Exception)
+        with self._hurried:
+            self._end = min(self._end, self._now() + (0 if at_once else ENDING_S))
+            self._hurried.notify_all()

@@ -108,10 +108,7 @@ def keep_trained_groups(run: TrackedRun, groups: TrainedGroups) -> None:
 
 
 def trained_groups(tracker: Tracker, tags: Mapping[str, str]) -> TrainedGroups | None:
-    """Which groups a version with these tags was trained on.
-
-    None where its table had none, or nobody knows.
-    """
+    """Which groups a version with these tags was trained on; None where none, or not known."""
     path = _file_of(tracker, tags, TRAINED_GROUPS)
     if path is None:
         return None
@@ -142,7 +139,6 @@ def _file_of(tracker: Tracker, tags: Mapping[str, str], name: str) -> Path | Non
 
 
 def _record(classes: int) -> np.dtype[np.void]:
-    """One row of the file."""
     return np.dtype([("row", "<u8"), ("probabilities", "<f4", (classes,))])
 
 

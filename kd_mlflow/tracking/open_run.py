@@ -11,32 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow import MlflowClient
-from mlflow.entities import (
-    DatasetInput,
-    LoggedModel,
-    LoggedModelInput,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunStatus,
-    RunTag,
-)
+from mlflow import MlflowClient, entities
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as NO_LINKS
 from mlflow.models import Model
 
 from kd_mlflow.local_state import scratch
-from kd_mlflow.tracking.failures import absent_ok
-from kd_mlflow.tracking.patience import Patience
+from kd_mlflow.tracking.failures import Patience, absent_ok
 from kd_mlflow.tracking.saved_model import MLMODEL
 
 PARAMS_A_BATCH = 100
 
+PARAM_LENGTH = 6000
+"""Characters of a parameter's value (MAX_PARAM_VAL_LENGTH); the rest is cut."""
+
 OPENED = "kd.opened"
 """A tag of runs and models, different for each: it finds them where the store's answer was lost."""
-
-SUPERSEDED = "kd.superseded_by"
-"""A tag of an interrupted run: the one that took its training up again."""
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -79,28 +68,31 @@ class TrackedRun:
         """
         now, data = now_ms(), self._dataset
         given = {**tags, **({"mlflow.note.content": note} if note else {})}
-        all_params = [Param(f"kd.{name}", str(v)) for name, v in params.items()]
+        all_params = [
+            entities.Param(f"kd.{name}", str(v)[:PARAM_LENGTH]) for name, v in params.items()
+        ]
         starts = range(0, max(1, len(all_params)), PARAMS_A_BATCH)
         first, *more = (all_params[start : start + PARAMS_A_BATCH] for start in starts)
         values = [
-            Metric(name, float(value), now, 0, model_id, *data) for name, value in metrics.items()
+            entities.Metric(name, float(value), now, 0, model_id, *data)
+            for name, value in metrics.items()
         ]
-        named = [RunTag(name, value) for name, value in given.items()]
+        named = [entities.RunTag(name, value) for name, value in given.items()]
         self._batch(metrics=values, params=first, tags=named)
         for batch in more:
             self._batch(params=batch)
 
     def curves(self, points: Sequence[Point]) -> None:
         """Log values of curves, as many as one request takes."""
-        self._batch(metrics=[Metric(*point) for point in points])
+        self._batch(metrics=[entities.Metric(*point) for point in points])
 
     def _batch(self, **given: Any) -> None:
         self.patience.make(partial(self.client.log_batch, self.id, **given))
 
-    def data_set(self, entity: DatasetInput, *models: str) -> None:
+    def data_set(self, entity: entities.DatasetInput, *models: str) -> None:
         """Log the data set as an input of the run, and logged models by their ids."""
         self._dataset = entity.dataset.name, entity.dataset.digest
-        inputs = [LoggedModelInput(model_id) for model_id in models] or None
+        inputs = [entities.LoggedModelInput(model_id) for model_id in models] or None
         self.patience.make(
             partial(self.client.log_inputs, self.id, datasets=[entity], models=inputs),
             find=lambda: self._linked(entity.dataset.digest),
@@ -137,9 +129,15 @@ class TrackedRun:
         with _filled(write) as folder:
             made = self.patience.make(create, find=lambda: next(iter(search()), None))
             model_id = str(made.model_id)
-            _stamp(folder, made, self.id)
+            saved = Model.load(str(folder / MLMODEL))
+            saved.artifact_path, saved.run_id = made.artifact_location, self.id
+            saved.model_id = saved.model_uuid = model_id
+            saved.model_size_bytes = None  # it was taken before the other flavours were written
+            saved.save(str(folder / MLMODEL))
             self.patience.make(
-                lambda: self.client.log_outputs(self.id, [LoggedModelOutput(model_id, step=0)]),
+                lambda: self.client.log_outputs(
+                    self.id, [entities.LoggedModelOutput(model_id, step=0)]
+                ),
                 find=lambda: self._linked(model_id),
             )
             self.patience.make(lambda: self.client.log_model_artifacts(model_id, str(folder)))
@@ -164,16 +162,14 @@ class TrackedRun:
 
 
 def _superseded(client: MlflowClient, run_id: str, by: str) -> bool:
-    """Tag a run that is dead, and what is unfinished below it; whether there is one."""
     run = absent_ok(lambda: client.get_run(run_id))
-    finished = RunStatus.to_string(RunStatus.FINISHED)
-    if run is None or run.info.lifecycle_stage != "active" or run.info.status == finished:
+    if run is None or run.info.lifecycle_stage != "active" or run.info.status == "FINISHED":
         return False
     clause = f"tags.`mlflow.parentRunId` = '{run_id}'"
     for child in client.search_runs([run.info.experiment_id], clause, max_results=1000):
         _superseded(client, child.info.run_id, by)
-    client.set_tag(run_id, SUPERSEDED, by)
-    if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+    client.set_tag(run_id, "kd.superseded_by", by)
+    if run.info.status == "RUNNING":
         with without_links():
             client.set_terminated(run_id, status="KILLED")
     return True
@@ -188,23 +184,6 @@ def without_links(links: bool = False) -> Iterator[None]:
         yield
     finally:
         NO_LINKS.set(given)
-
-
-def _stamp(folder: Path, made: LoggedModel, run_id: str) -> None:
-    """Write the ids of its logged model and of its run into a saved model."""
-    path = str(folder / MLMODEL)
-    saved = Model.load(path)
-    stamped = Model(
-        artifact_path=made.artifact_location,
-        run_id=run_id,
-        model_id=made.model_id,
-        model_uuid=made.model_id,
-        flavors=saved.flavors,
-        signature=saved.signature,
-        metadata=saved.metadata,
-        saved_input_example_info=saved.saved_input_example_info,
-    )
-    stamped.save(path)
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib.metadata
 import json
 import subprocess
-from collections.abc import Mapping
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -50,11 +48,6 @@ def source() -> dict[str, str]:
     return {name: text for name, text in tags.items() if text}
 
 
-def user() -> str:
-    """Who calls, as MLflow's runs name them."""
-    return getpass.getuser()
-
-
 def _git(*arguments: str) -> str:
     """What git answers; nothing where it is not installed or has no answer."""
     try:
@@ -66,21 +59,13 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def data_set_input(table: Table, split: Split) -> DatasetInput:
-    """Describe a table as MLflow shows data sets, with our own digest of every value."""
-    train, val, test = len(split.train), len(split.val), len(split.test)
-    sides = {"train_rows": train, "validation_rows": val, "test_rows": test}
-    return _input(table, table.digest, "training", sides)
-
-
-def scored_input(rows: ScoredRows, digest: str) -> DatasetInput:
-    """Describe a table that is scored as MLflow shows data sets."""
-    return _input(rows, digest, "evaluation", {})
-
-
-def _input(
-    table: Table | ScoredRows, digest: str, context: str, sides: Mapping[str, int]
+def data_set_input(
+    table: Table | ScoredRows, digest: str, split: Split | None = None
 ) -> DatasetInput:
+    """Describe a table as MLflow shows data sets, with our own digest of every value.
+
+    Without a ``split`` it is one that is scored.
+    """
     features = table.features
     columns = [
         {"type": str(features[name].dtype), "name": str(name), "required": True}
@@ -91,12 +76,16 @@ def _input(
     rows, width = features.shape
     labelled = table.labels is not None
     sizes = {"num_rows": rows, "num_elements": rows * (width + labelled)}
+    if split is not None:
+        sizes["train_rows"], sizes["validation_rows"] = len(split.train), len(split.val)
+        sizes["test_rows"] = len(split.test)
     entity = Dataset(
         name=table.name,
         digest=digest[:DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": table.source}),
         schema=json.dumps({"mlflow_colspec": columns[:fitting]}),
-        profile=json.dumps({**sizes, **sides}),
+        profile=json.dumps(sizes),
     )
+    context = "evaluation" if split is None else "training"
     return DatasetInput(entity, [InputTag("mlflow.data.context", context)])

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, RunStatus
+from mlflow.entities import Param
 from mlflow.entities import Run as Run  # for steps, as a type
 from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RunError, StoreError
 from kd_mlflow.local_state import folder_till_exit
+from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import system_metrics
-from kd_mlflow.tracking.failures import (
-    FAILURES,
-    absent_ok,
-    fetch_error,
-    masked,
-    store_errors,
-    unreachable,
-)
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
-from kd_mlflow.tracking.patience import FETCH_RETRIES, SHORT_S, Patience, impatient
-from kd_mlflow.tracking.provenance import source, user, versions
+from kd_mlflow.tracking.provenance import source, versions
 from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
@@ -47,29 +40,23 @@ def view(clause: str, order: str, columns: Sequence[str], *, ascending: bool) ->
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": list(columns),
+            "selectedColumns": [
+                f"{'tags' if name[:3] == 'kd.' else 'metrics'}.`{name}`" for name in columns
+            ],
         }
     )
 
 
 OF_PIPELINES = (
-    "tags.`kd.decision`",
-    "metrics.`registered_test_accuracy`",
-    "metrics.`ensemble_test_accuracy`",
-    "metrics.`baseline_test_accuracy`",
-    "metrics.`boosting_test_accuracy`",
-    "metrics.`registered_test_log_loss`",
-    "metrics.`compression_ratio`",
+    *("kd.decision", "registered_test_accuracy", "ensemble_test_accuracy"),
+    *("baseline_test_accuracy", "boosting_test_accuracy", "registered_test_log_loss"),
+    "compression_ratio",
 )
 OF_MODELS = (
-    "tags.`kd.kind`",
-    "tags.`kd.registered`",
-    "metrics.`test_log_loss`",
-    "metrics.`test_accuracy`",
-    "metrics.`test_agreement`",
-    "metrics.`parameters`",
+    *("kd.kind", "kd.registered", "test_log_loss", "test_accuracy", "test_agreement"),
+    "parameters",
 )
-"""Columns of a list of pipelines, and of one of a comparison's students and baselines."""
+"""Tags and metrics in a list of pipelines, and in one of a comparison's students and baselines."""
 
 INTRODUCTION = {
     "mlflow.note.content": "Ensembles of tables and the students that learn from them. A pipeline "
@@ -93,11 +80,11 @@ class Tracker:
     life to begin with.
     """
 
-    def __init__(self, patience_s: float = SHORT_S) -> None:
+    def __init__(self, patience_s: float = failures.SHORT_S) -> None:
         check_stores()
         self._given_run_id = os.environ.get("MLFLOW_RUN_ID")
         self._experiment: str | None = None
-        self.patience = Patience(patience_s)
+        self.patience = failures.Patience(patience_s)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -147,11 +134,7 @@ class Tracker:
         return given is not None and ATTACHED not in self._given_run(given).data.params
 
     def _attach(self) -> Run | None:
-        """The run of MLFLOW_RUN_ID, where nobody attached to it before.
-
-        Who comes first leaves a parameter: MLflow lets no second value replace it, whichever
-        process it comes from.
-        """
+        """The run of MLFLOW_RUN_ID, where nobody attached: a parameter takes no second value."""
         if not self.attaches:
             return None
         given = str(self._given_run_id)
@@ -166,16 +149,10 @@ class Tracker:
 
     @contextmanager
     def run(
-        self,
-        kind: str,
-        name: str,
-        *,
-        parent: TrackedRun | None = None,
-        opened: str | None = None,
-        **tags: str,
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, opened: str | None = None
     ) -> Iterator[TrackedRun]:
         """Open a run of a kind; it ends FINISHED, FAILED on an error, KILLED on an interrupt."""
-        run = self.open(kind, name, parent=parent, opened=opened, **tags)
+        run = self.open(kind, name, parent=parent, opened=opened)
         with self._ended([run]), system_metrics(run, kind):
             yield run
 
@@ -201,49 +178,44 @@ class Tracker:
         except BaseException as error:
             self.patience.hurry(error)
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            failures = self._end(runs, "KILLED" if interrupted else "FAILED", links=links)
-            _note(error, failures)
+            self._end(runs, "KILLED" if interrupted else "FAILED", error, links=links)
             raise
-        if failures := self._end(runs, "FINISHED", links=links):
-            first = next(iter(failures.values()))
-            _note(first, failures)
-            raise first
+        if failure := self._end(runs, "FINISHED", links=links):
+            raise failure
 
     def _end(
-        self, runs: Sequence[TrackedRun], status: str, *, links: bool
-    ) -> dict[str, StoreError]:
-        """End each run; return why the store did not end one."""
-        failures: dict[str, StoreError] = {}
-        shown = links and self.client.tracking_uri == masked(self.client.tracking_uri)
+        self,
+        runs: Sequence[TrackedRun],
+        status: str,
+        error: BaseException | None = None,
+        *,
+        links: bool,
+    ) -> BaseException | None:
+        """End each run; the error, or the store's first one, gets a note on each left RUNNING."""
+        shown = links and self.client.tracking_uri == failures.masked(self.client.tracking_uri)
         for run in runs:
             try:
                 ended = partial(self.client.set_terminated, run.id, status, now_ms())
                 with without_links(shown):
                     self.patience.make(ended)
             except StoreError as failure:  # the others are to be ended all the same
-                failures[run.id] = failure
-        return failures
+                error = error or failure
+                error.add_note(f"run {run.id} is left RUNNING: {failure}")
+        return error
 
     def open(
-        self,
-        kind: str,
-        name: str,
-        *,
-        parent: TrackedRun | None = None,
-        opened: str | None = None,
-        **tags: str,
+        self, kind: str, name: str, *, parent: TrackedRun | None = None, opened: str | None = None
     ) -> TrackedRun:
         """Open a run without closing it."""
-        own = {f"kd.{key}": value for key, value in tags.items()}
         opened, begun = opened or uuid.uuid4().hex, now_ms()
-        given = {"kd.kind": kind, **versions(), **own, OPENED: opened}
+        given = {"kd.kind": kind, **versions(), OPENED: opened}
         if self._given_run_id and not parent and (attached := self._attach()):
             run = self.opened(attached)
             run.log(tags=given)
             return run
         if parent:
             given["mlflow.parentRunId"] = parent.id
-        given |= {"mlflow.user": user(), **source()}
+        given |= {"mlflow.user": getpass.getuser(), **source()}
         made = self.patience.make(
             lambda: self.client.create_run(self.experiment_id, begun, given, run_name=name),
             find=lambda: self._opened(opened),
@@ -263,7 +235,7 @@ class Tracker:
     def end_dead(self, opened: str) -> None:
         """End the run with this tag ``kd.opened``, if there is one: its process has died."""
         run = self._opened(opened) if self._known_experiment() is not None else None
-        if run is not None and run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+        if run is not None and run.info.status == "RUNNING":
             self.client.set_terminated(run.info.run_id, "KILLED")
 
     def opened(self, run: Run) -> TrackedRun:
@@ -272,7 +244,7 @@ class Tracker:
 
     def introduce(self) -> None:
         """Give the experiment a description and a view of its pipelines, where it has none."""
-        given = absent_ok(lambda: self.client.get_experiment(self.experiment_id))
+        given = failures.absent_ok(lambda: self.client.get_experiment(self.experiment_id))
         for name, text in INTRODUCTION.items():
             if given is not None and name not in given.tags:
                 write = partial(self.client.set_experiment_tag, self.experiment_id, name, text)
@@ -295,10 +267,10 @@ class Tracker:
         """The address of a run's page or of a file there, without credentials, if it has one."""
         return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
-    @store_errors()
+    @failures.store_errors()
     def get(self, run_id: str) -> Run:
         """Read a run.  Raises RunError where the store has none of that id."""
-        run = absent_ok(lambda: self.client.get_run(run_id))
+        run = failures.absent_ok(lambda: self.client.get_run(run_id))
         if run is None:
             raise RunError(f"no run {run_id!r} in this tracking store")
         return run
@@ -307,7 +279,7 @@ class Tracker:
         """Finished runs of a kind with these ``kd.`` tags, newest first."""
         wanted = {"kind": kind, **tags}
         clauses = [f"tags.`kd.{key}` = '{value}'" for key, value in wanted.items()]
-        clauses.append(f"attributes.status = '{RunStatus.to_string(RunStatus.FINISHED)}'")
+        clauses.append("attributes.status = 'FINISHED'")
         return self._search(" and ".join(clauses), "DESC", max_results=50)
 
     def children_of(self, run_id: str) -> list[Run]:
@@ -324,28 +296,22 @@ class Tracker:
     def download(self, run_id: str, path: str) -> Path:
         """Fetch an artifact folder.  Raises RunError where the run has none."""
         try:
-            with impatient(retries=FETCH_RETRIES):
+            with failures.impatient(retries=failures.FETCH_RETRIES):
                 return Path(self.client.download_artifacts(run_id, path, str(folder_till_exit())))
-        except FAILURES as error:
+        except failures.FAILURES as error:
             failure = error
         except OSError as error:
             raise RunError(f"run {run_id} has no artifact {path!r}: {error}") from None
         # MLflow says "does not exist" of whatever went wrong on the way: ask what the run has
         what = f"the artifact {path!r} of run {run_id}"
-        if unreachable(failure):
-            raise fetch_error(failure, what) from None
-        with store_errors():
+        if failures.unreachable(failure):
+            raise failures.fetch_error(failure, what) from None
+        with failures.store_errors():
             listed = self.client.list_artifacts(run_id, path)
         if listed:
-            raise fetch_error(failure, what) from None
+            raise failures.fetch_error(failure, what) from None
         raise RunError(f"run {run_id} has no artifact {path!r}") from None
 
 
 def _experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-
-
-def _note(error: BaseException, failures: Mapping[str, StoreError]) -> None:
-    """Add to an error which runs are left RUNNING, and why."""
-    for run_id, failure in failures.items():
-        error.add_note(f"run {run_id} is left RUNNING: {failure}")

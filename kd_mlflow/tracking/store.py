@@ -20,19 +20,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, make_url
 
-from kd_mlflow.tracking.failures import (
-    ADDRESS_SETTINGS,
-    NO_ANSWER,
-    PATIENCE_S,
-    REGISTRY,
-    TRACKING,
-    elsewhere,
-    masked,
-    store_error,
-    store_errors,
-    stores_in_use,
-)
-from kd_mlflow.tracking.patience import impatient
+from kd_mlflow.tracking import failures
 
 DATABASES = ("postgresql", "mysql", "mssql")
 """Databases that MLflow keeps its stores in, beside files of sqlite."""
@@ -46,10 +34,6 @@ UI, VIEW = "http://127.0.0.1:5000", "workflowType=machine_learning"
 MAKING_S = 120
 """How long to wait for another process that makes a store."""
 
-MLFLOW_DATABASES = "mlflow.store.db.utils"
-"""MLflow's logger of errors that it raises too: its lines have the SQL and all values."""
-
-
 SERVER = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
 """What MLflow knows its server by, and what is of one server alone."""
 
@@ -60,23 +44,23 @@ def check_stores() -> None:
     MLflow itself tries for minutes, which suits a long training and no mistyped address. Raises
     StoreError where one of them gives none within ``PATIENCE_S``.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    for uri, name in stores_in_use().items():
-        failures: list[Exception] = []
+    deadline = time.monotonic() + failures.PATIENCE_S
+    for uri, name in failures.stores_in_use().items():
+        raised: list[Exception] = []
         thread = threading.Thread(
-            target=copy_context().run, args=(_ask, uri, name, failures), daemon=True
+            target=copy_context().run, args=(_ask, uri, name, raised), daemon=True
         )
-        with impatient(timeout_s=PATIENCE_S):
+        with failures.impatient(timeout_s=failures.PATIENCE_S):
             thread.start()
             thread.join(max(0.0, deadline - time.monotonic()))  # looking a name up has no timeout
         if thread.is_alive():
-            failures.append(TimeoutError(NO_ANSWER))
-        if failures:
-            raise store_error(failures[0], uri) from None
+            raised.append(TimeoutError(failures.NO_ANSWER))
+        if raised:
+            raise failures.store_error(raised[0], uri) from None
 
 
-def _ask(uri: str, name: str, failures: list[Exception]) -> None:
-    """Ask one store; what it raises is put into ``failures``."""
+def _ask(uri: str, name: str, raised: list[Exception]) -> None:
+    """Ask one store; what it raises is put into ``raised``."""
     try:
         kind = urlsplit(uri).scheme.partition("+")[0]
         if kind in ("http", "https"):
@@ -86,12 +70,13 @@ def _ask(uri: str, name: str, failures: list[Exception]) -> None:
         elif kind in DATABASES:
             _ask_database(uri, kind)
     except Exception as error:  # drivers and networks may raise anything
-        failures.append(error)
+        raised.append(error)
 
 
 def _ask_server(uri: str, name: str) -> None:
     client = MlflowClient(uri, uri)
-    ask = client.search_experiments if name == TRACKING else client.search_registered_models
+    tracks = name == failures.TRACKING
+    ask = client.search_experiments if tracks else client.search_registered_models
     ask(max_results=1)
 
 
@@ -142,8 +127,9 @@ def open_client() -> MlflowClient:
     good. So a lock lies beside the file while it is made. It is there before the file is: who finds
     a file and no lock finds a whole one.
     """
-    logging.getLogger(MLFLOW_DATABASES).addFilter(_is_no_error)
-    files = filter(None, map(sqlite_file, stores_in_use()))
+    # of errors that are raised too; its lines have the SQL and all values
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
+    files = filter(None, map(sqlite_file, failures.stores_in_use()))
     new = [file for file in files if not file.exists() or _lock(file).exists()]
     with ExitStack() as locks:
         for file in new:
@@ -176,7 +162,7 @@ def ui_command(stores: Mapping[str, str]) -> str | None:
     ``mlflow ui`` alone would open a new store of the folder it is in. An address with a password is
     not printed: the variable that has it is named instead.
     """
-    options = {TRACKING: "backend", REGISTRY: "registry"}
+    options = {failures.TRACKING: "backend", failures.REGISTRY: "registry"}
     words = ["mlflow ui"]
     for uri, name in stores.items():
         scheme = urlsplit(uri).scheme.partition("+")[0]
@@ -184,16 +170,16 @@ def ui_command(stores: Mapping[str, str]) -> str | None:
             return None
         file = sqlite_file(uri)
         whole = f"sqlite:///{file.resolve().as_posix()}" if file else uri
-        known = shlex.quote(whole) if masked(whole) == whole else f'"${ADDRESS_SETTINGS[name]}"'
+        if failures.masked(whole) == whole:
+            known = shlex.quote(whole)
+        else:
+            known = f'"${failures.ADDRESS_SETTINGS[name]}"'
         words.append(f"--{options[name]}-store-uri {known}")
     return " ".join(words)
 
 
 def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str | None:
-    """The address of a run's page, or of one of its files there, without credentials.
-
-    It is on the tracking server, of a database where ``ui_command`` shows it; None of other stores.
-    """
+    """The address of a run's page or file, without credentials: on its server, or of mlflow ui."""
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] in ("sqlite", *DATABASES):
         parts = urlsplit(UI)
@@ -207,18 +193,15 @@ def run_page(uri: str, experiment_id: str, run_id: str, file: str = "") -> str |
 
 @contextmanager
 def on_server(uri: str) -> Iterator[None]:
-    """Let MLflow's tracking and registry be those of an address, for the whole process.
-
-    What it answers with an error is raised as StoreError, which names ``to_uri``.
-    """
+    """Let MLflow's tracking and registry be those of ``to_uri``, for the whole process."""
     before = {name: os.environ.pop(name, None) for name in SERVER}
     _use(uri)
-    token = elsewhere.set(True)
+    token = failures.elsewhere.set(True)
     try:
-        with store_errors():
+        with failures.store_errors():
             yield
     finally:
-        elsewhere.reset(token)
+        failures.elsewhere.reset(token)
         _use(None)
         for name, text in before.items():
             if text is not None:
