@@ -129,7 +129,10 @@ class AnyModel:
         return None if classes is None else tuple(text_of(label) for label in classes)
 
     def classes(self, features: pd.DataFrame, labels: NDArray[np.object_]) -> tuple[str, ...]:
-        """Its classes as texts; where it names none, the table's labels in their order."""
+        """Its classes as texts; where it names none, the table's labels in their order.
+
+        Raises RunError where it answers with another number of them, or cannot answer.
+        """
         if self.encoding:
             return tuple(map(str, self.encoding.classes))
         values, names = self.respondent.answer(features.head(PROBED_ROWS))
@@ -148,7 +151,11 @@ class AnyModel:
     def score(
         self, features: pd.DataFrame, labels: NDArray[np.object_], classes: tuple[str, ...]
     ) -> RowScores:
-        """Score raw rows in parts, equal ones alike.  Shape: n rows, labels (n,), None for none."""
+        """Score raw rows in parts; rows that are equal in what it reads have one answer.
+
+        Shape: n rows, labels (n,), None for a row without one. Raises RunError where the model
+        cannot score them.
+        """
         numbers = _numbered(labels, classes)
         parts = []
         for rows in row_parts(len(features)):
@@ -211,7 +218,11 @@ def _numbered(labels: NDArray[np.object_], classes: tuple[str, ...]) -> NDArray[
 
 
 def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role) -> AnyModel:
-    """Fetch and load a model, an alias resolved first; ``columns`` are for one that names none."""
+    """Fetch and load a model; it is asked with ``columns`` where it says nothing of its own.
+
+    An alias is resolved to its version first: what is fetched is what is recorded.
+    Raises RunError where it cannot be loaded.
+    """
     with loading(uri, role), impatient(retries=FETCH_RETRIES):
         version = _version(tracker.client, uri)
         resolved = address(version) if version else uri
@@ -242,7 +253,11 @@ def loading(uri: str, role: Role) -> Iterator[None]:
 
 
 def named_model(tracker: Tracker, given: str) -> AnyModel:
-    """Find and load a model to score by its URI; a bare name is a registered model's production."""
+    """Find and load a model to score: a registered version, an alias, any URI of an MLflow model.
+
+    A bare name is a registered model's production. Raises RegistryError where there is no such
+    version, RunError where it cannot be loaded.
+    """
     if not given.strip():
         raise RegistryError("no model is named; give models:/name/1, models:/name@alias or a name")
     uri = given if set(given) & set("/:") else f"models:/{given}@{PRODUCTION}"

@@ -43,7 +43,10 @@ def needs_pickle(model: Any) -> bool:
 
 
 def store(name: str, model: Any, folder: Path, *, pickle: bool) -> None:
-    """Write a classifier by MLflow's own flavour, pickled where it must be and may."""
+    """Write a classifier by MLflow's own flavour, pickled only where there is no other way.
+
+    Raises TrainingError where it would have to be and is not allowed.
+    """
     flavour = flavour_of(model)
     module = importlib.import_module(f"mlflow.{flavour}")
 

@@ -106,7 +106,10 @@ class Estimators:
         return torch.from_numpy(np.stack(each).astype(np.float32))
 
     def save(self, folder: Path) -> None:
-        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them."""
+        """Write ``model-01`` ..., each by MLflow's own flavour, and two documents beside them.
+
+        Raises TrainingError where that needs pickle and is not allowed.
+        """
         for i, one in enumerate(self.models, 1):
             store(self.name, one.model, folder / f"model-{i:02d}", pickle=self.pickle)
         described = {
@@ -138,7 +141,10 @@ class Estimators:
         )
 
     def fit_fold(self, fold: Fold, seed: int) -> Fitted:
-        """Fit one to raw rows and class numbers from 0, those of the classes that are there."""
+        """Fit one to raw rows and class numbers from 0, those of the classes that are there.
+
+        Raises TrainingError for whatever the user's code or its library raises.
+        """
         known, numbers = np.unique(fold.labels, return_inverse=True)
         model = self.unfitted(seed)
         try:
@@ -151,7 +157,10 @@ class Estimators:
         return Fitted(model, tuple(int(place) for place in known))
 
     def unfitted(self, seed: int) -> Any:
-        """What the function returns, with the seed where it has none of its own."""
+        """What the function returns, with the seed where it has none of its own.
+
+        Raises ConfigError where it raises or returns no classifier.
+        """
         make = function_of(self.name)
         try:
             model = make()
@@ -230,7 +239,10 @@ class Estimators:
 
 
 def function_of(name: str) -> Callable[[], Any]:
-    """Import a function by module:function, from this folder or from what is installed."""
+    """Import a function by module:function, from this folder or from what is installed.
+
+    Raises ConfigError where it is not there.
+    """
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

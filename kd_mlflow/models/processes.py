@@ -172,7 +172,10 @@ class Standing:
 def ask_production(
     version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
 ) -> Standing:
-    """Load a version's pulled files and score raw rows; say so where it is a pickle."""
+    """Load a version's pulled files and score raw rows; say so where it is a pickle.
+
+    Raises RegistryError where it does not load or score.
+    """
     if pickles := pickle_files(folder):
         _log.warning(
             "version %s of %s, in production, is loaded to be scored: it is a pickle (%s), which "
@@ -234,7 +237,10 @@ class StandingProcess(CleanProcess):
     def ask_version(
         self, version: ModelVersion, folder: Path, rows: pd.DataFrame, classes: Sequence[str]
     ) -> Standing:
-        """Load a version's pulled files there and score raw rows; once per process."""
+        """Load a version's pulled files there and score raw rows; once per process.
+
+        Raises RegistryError where it does not load or score.
+        """
         about = {"name": version.name, "version": str(version.version), "classes": [*classes]}
         answer = self.exchange({**about, "folder": str(folder)}, rows)
         if isinstance(answer, Unavailable):

@@ -73,13 +73,19 @@ class Respondent:
     role: Role = TEACHER
 
     def probabilities(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """Score raw rows.  Shape: n rows -> (n, classes), above 0, each row summing to 1."""
+        """Score raw rows.  Shape: n rows -> (n, classes), each above 0, each row summing to 1.
+
+        Raises RunError where the model cannot score them or its answer is no probabilities.
+        """
         shares = self.shares(features, classes).clip(FLOOR, 1)
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
     def shares(self, features: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.float64]:
-        """What it says of raw rows, by ``classes``.  Shape: n rows -> (n, classes)."""
+        """What the model itself says of raw rows, in the order of ``classes``.
+
+        Shape: n rows -> (n, classes). Raises RunError as ``probabilities`` does.
+        """
         values, names = self.answer(features)
         if names is not None and sorted(names) != sorted(classes):
             raise RunError(
@@ -97,7 +103,10 @@ class Respondent:
         return values.astype(np.float64).clip(0, 1)
 
     def answer(self, features: pd.DataFrame) -> tuple[NDArray[Any], Sequence[str] | None]:
-        """Ask about raw rows: an array, and its columns' classes where the model names them."""
+        """Ask about raw rows; an array, and the classes of its columns where the model names them.
+
+        Raises RunError where the model cannot be asked or raises anything.
+        """
         if absent := [name for name in self.columns if name not in features.columns]:
             raise RunError(
                 f"{self.role.noun} {self.name} needs the columns {listed(absent)}; this table's "

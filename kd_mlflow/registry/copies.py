@@ -18,7 +18,10 @@ COPIED_FROM = "kd.copied_from"
 
 
 def find_original(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
-    """The version to copy: what is in production unless another is asked for."""
+    """The version that is to be copied: what is in production unless another is asked for.
+
+    Raises RegistryError as ``find_version`` does, but not for what is in production.
+    """
     standing = aliased(client, model_name, PRODUCTION)
     if standing is not None and version in (CANDIDATE, PRODUCTION, str(standing.version)):
         return standing
@@ -26,7 +29,11 @@ def find_original(client: MlflowClient, model_name: str, version: str) -> ModelV
 
 
 def copied(client: MlflowClient, version: ModelVersion, model_name: str) -> ModelVersion:
-    """A version's copy in another registered model, made where none is; it waits for the gate."""
+    """A version's copy in another registered model, which MLflow makes where there is none.
+
+    It waits for the gate as a version does that was distilled there. Raises RegistryError as
+    ``found_copy`` does.
+    """
     source = address(version)
     found = found_copy(client, model_name, version, lambda each: each.source == source)
     if found is None:

@@ -248,7 +248,10 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
 
 
 def described(version: ModelVersion) -> Model:
-    """Read what a version's artifact says of itself; nothing of it is loaded."""
+    """Read what a version's artifact says of itself; nothing of it is loaded.
+
+    Raises RegistryError where the artifact is missing or cannot be read.
+    """
     uri = f"{address(version)}/{MLMODEL}"
     with _artifact_errors(version), scratch() as folder:
         return Model.load(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))

@@ -42,7 +42,11 @@ AUTO, NONE = "auto", "none"
 
 
 def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
-    """Score a table with a model, compare labels and columns, and log what was found."""
+    """Score a table with a model, compare labels and columns, and log what was found.
+
+    Raises ConfigError where a limit cannot be asked for, DataError and RunError where the table
+    cannot be read or the model cannot score it.
+    """
     if config.strict and not (config.max_psi or config.min_accuracy):
         raise ConfigError("strict needs a limit to hold to: give max_psi or min_accuracy")
     model = named_model(tracker, config.model)

@@ -43,7 +43,10 @@ VALUES_AT_ONCE = 1 << 22
 
 
 def predict_step(config: PredictConfig, tracker: Tracker, listener: Listener) -> PredictResult:
-    """Score a table in parts and write what was answered."""
+    """Score a table in parts and write what was answered.
+
+    Raises ConfigError, DataError, RegistryError or RunError for what a caller can mend.
+    """
     out = _out(config)
     model = named_model(tracker, config.model or f"models:/{config.model_name}@{PRODUCTION}")
     scorer, predicted, started = _Scorer(model, config.reasons), Counter[str](), time.monotonic()

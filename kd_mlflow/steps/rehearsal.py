@@ -30,7 +30,11 @@ MEMORY_SHARE = 0.8
 
 
 def rehearse_student(dataset: Dataset, encoding: Encoding) -> pd.DataFrame:
-    """Encode the test rows, package an untrained student, ask it; the made rows that it has."""
+    """Encode the test rows; package a student of random weights and ask it about two rows.
+
+    Returns the made rows that it was packaged with. Raises DataError for what would otherwise fail
+    after training.
+    """
     encoding.encode(dataset.features("test"))
     sizes = (Scaler(encoding).width, *STUDENT, len(encoding.classes))
     module = StudentModule(encoding, Population.initialised(sizes, seeds=[0]).member(0))

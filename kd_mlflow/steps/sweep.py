@@ -110,7 +110,10 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
 
 
 def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:
-    """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one."""
+    """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one.
+
+    Raises ConfigError where temperature or alpha is given too, RunError where there is no sweep.
+    """
     if not config.from_sweep:
         return config
     for name in ("temperature", "alpha"):

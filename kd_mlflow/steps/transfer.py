@@ -39,7 +39,10 @@ class Parcel(NamedTuple):
 
 
 def transfer_step(config: PromoteConfig, tracker: Tracker) -> Decision:
-    """Copy a version to the server of ``to_uri``, gate it there and move production there."""
+    """Copy a version to the server of ``to_uri``, gate it there and move production there.
+
+    Raises RegistryError where that is the same server, or the copy is in production already.
+    """
     name, uri = config.model_name, config.to_uri
     there = replace(config, model_name=config.to or name, to_uri=masked(uri))
     with on_server(uri):

@@ -25,7 +25,10 @@ def find_ensemble(tracker: Tracker, **tags: str) -> Run | None:
 
 
 def choose_ensemble(tracker: Tracker, teachers: str, identity: Identity) -> Run:
-    """Resolve the option ``teachers``, latest or a run id, as ``choose_run`` does."""
+    """Resolve the option ``teachers``: latest, or a run id.
+
+    Raises RunError where there is none, it is no finished ensemble, or it knows other data.
+    """
     if teachers == "latest" and (run := find_ensemble(tracker, **identity._asdict())):
         return run
     run = choose_run(tracker, "teachers", teachers, identity)
@@ -35,7 +38,10 @@ def choose_ensemble(tracker: Tracker, teachers: str, identity: Identity) -> Run:
 
 
 def choose_run(tracker: Tracker, kind: str, given: str, identity: Identity) -> Run:
-    """Resolve an option that names a run of a kind and these data: latest, or a run id."""
+    """Resolve an option that names a run of a kind: latest, or a run id.
+
+    Raises RunError where there is none, it is of another kind or unfinished, or knows other data.
+    """
     named = NOUNS[kind]
     if given == "latest":
         found = tracker.newest(kind, **identity._asdict())
