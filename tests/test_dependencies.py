@@ -21,7 +21,6 @@ from versions import (
     conda_lines,
     distributions,
     lines_of,
-    owners_of,
     pinned,
     top_level,
 )
@@ -30,9 +29,10 @@ EXTRAS = tuple(PROJECT["optional-dependencies"])
 
 IMPORT = """
 import gc, importlib, json, multiprocessing, sys
+from importlib.metadata import packages_distributions
 
 gc.disable()
-refused = set()
+owners, refused = packages_distributions(), set()
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -51,7 +51,7 @@ def failure(case):
         return repr(error)
 
 sys.meta_path.insert(0, Refuse())
-owners, runtime, *extras = json.load(sys.stdin)
+runtime, *extras = json.load(sys.stdin)
 failed = [failure(runtime)]
 gc.freeze()
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
@@ -95,7 +95,7 @@ def failed():
     ]
     done = subprocess.run(
         [sys.executable, "-c", IMPORT],
-        input=json.dumps([owners_of(), *cases]),
+        input=json.dumps(cases),
         capture_output=True,
         text=True,
         cwd=ROOT,
