@@ -184,7 +184,8 @@ class EnsembleOptions(Options):
     )
     n_teachers: int = by_recipe("Number of networks in the ensemble.", rules.MODELS)
     n_compact: int = by_recipe(
-        "Number of compact networks beside them: a family of two layers that learns with Muon.",
+        "Number of compact networks beside them, a family that learns with Muon; each is as small "
+        "as a student: where they alone count, fewer than ten are not ten times as large as one.",
         rules.NATURAL,
     )
     teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", rules.AT_LEAST_ONE)

@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "weighting": ("equal", "greedy"),
     "teacher_families": ("mlp", "mlp,boosting"),
     "n_teachers": (12, 12, 8, 4, 4, 4),
-    "n_compact": (0, 0, 0, 4, 4, 2),
+    "n_compact": (0, 0, 0, 10, 10, 10),
     "teacher_epochs": (30, 120, 120, FROM_40, FROM_40, FROM_40),
     "teacher_patience": (0, 40, 40, 15, 8, 8),
     "teacher_bins": (0, 8, 16, 16, 16, 16),

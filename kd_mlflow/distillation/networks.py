@@ -43,10 +43,8 @@ COMPACT_RECIPE: dict[str, Any] = {
 labels alone than networks of ten times the numbers.
 """
 
-COMPACT_EPOCHS, COMPACT_PATIENCE = 4, 25
-"""How many times the epochs of the others they are trained, at most; epochs without a better one
-that end them, where there are rows left out.
-"""
+COMPACT_EPOCHS = 2
+"""How many times the epochs of the others they are trained, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +145,8 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     seeds = given.seeds(TEACHER_STREAM, n + config.n_compact)
     with_bins = given.binned(config.teacher_bins) if config.teacher_bins else given.encoding
     binned = n // 2 if with_bins != given.encoding else 0  # no numbers: the same inputs
-    compact = replace(
-        config,
-        teacher_epochs=COMPACT_EPOCHS * config.teacher_epochs,
-        teacher_patience=COMPACT_PATIENCE if config.teacher_patience else 0,
-        **COMPACT_RECIPE,
-    )
+    epochs = COMPACT_EPOCHS * config.teacher_epochs
+    compact = replace(config, teacher_epochs=epochs, **COMPACT_RECIPE)
     families = (
         (words(given.encoding), config, given.encoding, seeds[: n - binned]),
         (words(with_bins), config, with_bins, seeds[n - binned : n]),
