@@ -10,9 +10,11 @@ from conftest import part_of
 from sklearn.metrics import log_loss
 
 from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
+from kd_mlflow.distillation.menu import LEAST_COMPRESSION, student_parameters
 from kd_mlflow.distillation.networks import COMPACT, Networks
 from kd_mlflow.distillation.teachers import (
     Ensemble,
@@ -152,6 +154,17 @@ def test_compact_networks_are_like_students(dataset):
     ]
     (*_, whole) = teacher_trainings(config(**options, teacher_patience=0), dataset)
     assert (whole.task.sampling.held_out, whole.task.schedule.patience) == ((), 0)
+
+
+@pytest.mark.parametrize("rows", [5_000, 20_000, 60_000])
+def test_compact_networks_alone_are_ten_times_the_smallest_student(dataset, rows):
+    """Where no other family counts, a student of the menu still passes the check of compression."""
+    by_rows = TeachersConfig(**{**OPTIONS, "teacher_families": "mlp"}).resolved(rows)
+    compact = teacher_trainings(by_rows, dataset)[-1]
+    population = compact.task.population
+    smallest = student_parameters(compact.encoding, StudentRecipe().menu("student_hidden", rows)[0])
+    assert compact.label == COMPACT
+    assert population.k * population.parameters_per_member >= LEAST_COMPRESSION * smallest
 
 
 def test_a_family_is_called_the_same_after_it_was_stored(dataset, tmp_path):
