@@ -77,7 +77,7 @@ def test_the_estimate_grows_with_rows_inputs_and_classes():
         config = TeachersConfig(data=table, target="y")
         dataset = read_dataset(DataOptions(data=table, target="y"))
         encoding = teachers_encoding(config, dataset)
-        return rehearsal.memory_estimate(dataset, encoding, members=3, hidden=(8,))
+        return rehearsal.memory_estimate(dataset, encoding, 3 * [(8,)])
 
     base = estimate(600, 5, 2)
     assert all(more > base for more in (estimate(900, 5, 2), estimate(600, 9, 2)))

@@ -15,7 +15,7 @@ from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
 from kd_mlflow.distillation.menu import LEAST_COMPRESSION, student_parameters
-from kd_mlflow.distillation.networks import COMPACT, Networks
+from kd_mlflow.distillation.networks import COMPACT, Networks, hidden_layers
 from kd_mlflow.distillation.teachers import (
     Ensemble,
     assembled,
@@ -152,6 +152,8 @@ def test_compact_networks_are_like_students(dataset):
     assert [list(rows) for rows in small.sampling.held_out[:2]] == [
         list(rows) for rows in plain.sampling.held_out
     ]
+    sizes = [each.task.population.sizes[1:-1] for each in (*others, compact) for _ in each.seeds]
+    assert hidden_layers(config(**options)) == sizes  # as memory is asked for
     (*_, whole) = teacher_trainings(config(**options, teacher_patience=0), dataset)
     assert (whole.task.sampling.held_out, whole.task.schedule.patience) == ((), 0)
 

@@ -169,6 +169,12 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     ]
 
 
+def hidden_layers(config: TeachersConfig) -> list[tuple[int, ...]]:
+    """Widths of each network's hidden layers, the compact ones last."""
+    compact: tuple[int, ...] = COMPACT_RECIPE["teacher_hidden"]
+    return [config.teacher_hidden] * config.n_teachers + [compact] * config.n_compact
+
+
 def training_task(
     config: TeachersConfig,
     encoding: Encoding,

@@ -78,7 +78,7 @@ def distill_step(
     check_decision(config, dataset.table)  # what would fail after training
     widths, models = config.menu("student_hidden", len(dataset.split.train)), len(RUN_KINDS)
     members = models * config.n_students
-    check_memory(dataset, ensemble.encoding, members=members, hidden=max(widths))
+    check_memory(dataset, ensemble.encoding, [max(widths)] * members)
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     (seed,) = member_seeds(config.seed, STUDENT_STREAM, 1)

@@ -58,25 +58,24 @@ def rehearse_families(config: TeachersConfig, dataset: Dataset) -> None:
         kind_of(name).rehearse(given)
 
 
-def check_memory(
-    dataset: Dataset, encoding: Encoding, *, members: int, hidden: Sequence[int]
-) -> None:
-    """Refuse before training what this machine has no memory for.  Raises DataError."""
-    needed = memory_estimate(dataset, encoding, members=members, hidden=hidden)
+def check_memory(dataset: Dataset, encoding: Encoding, layers: Sequence[Sequence[int]]) -> None:
+    """Refuse before training what this machine has no memory for.  Raises DataError.
+
+    ``layers`` are the hidden layers of each network that is trained.
+    """
+    needed = memory_estimate(dataset, encoding, layers)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * there:
         raise DataError(
             f"training needs about {needed / 2**30:.1f} GiB, this machine has "
             f"{there / 2**30:.1f}: {len(dataset.table.labels):,} rows, "
             f"{Scaler(encoding).width:,} inputs (columns and categories), "
-            f"{len(encoding.classes):,} classes, {members} models; take fewer rows, columns or "
+            f"{len(encoding.classes):,} classes, {len(layers)} models; take fewer rows, columns or "
             "classes, or a lower max_categories"
         )
 
 
-def memory_estimate(
-    dataset: Dataset, encoding: Encoding, *, members: int, hidden: Sequence[int]
-) -> int:
+def memory_estimate(dataset: Dataset, encoding: Encoding, layers: Sequence[Sequence[int]]) -> int:
     """Bytes that training holds at its peak, by its largest tensors.
 
     The process itself with new rows; the table as read; inputs and soft targets of all rows, once
@@ -87,6 +86,7 @@ def memory_estimate(
     rows, test = len(dataset.table.labels), len(dataset.split.test)
     table = 2 * 8 * rows * dataset.table.features.shape[1]
     inputs = 2 * 4 * rows * (width + classes)
-    weights = 4 * 4 * members * sum(a * b for a, b in pairwise((width, *hidden, classes)))
-    scores = 2 * 4 * members * test * classes + 6 * 8 * test * classes
+    widths = [(width, *hidden, classes) for hidden in layers]
+    weights = 4 * 4 * sum(a * b for own in widths for a, b in pairwise(own))
+    scores = 2 * 4 * len(layers) * test * classes + 6 * 8 * test * classes
     return PROCESS_BYTES + table + inputs + weights + scores

@@ -16,6 +16,7 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.logits import validation_metrics
+from kd_mlflow.distillation.networks import hidden_layers
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.own_models import save_ensemble
@@ -72,7 +73,7 @@ def _imbalanced(dataset: Dataset) -> bool:
 def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) -> TeachersResult:
     dataset = session.dataset
     encoding = teachers_encoding(config, dataset)
-    check_memory(dataset, encoding, members=config.n_teachers, hidden=config.teacher_hidden)
+    check_memory(dataset, encoding, hidden_layers(config))
     example = rehearse_student(dataset, encoding)
     rehearse_families(config, dataset)
     trainings = teacher_trainings(config, dataset)
