@@ -23,9 +23,8 @@ SERVE = mkdir -p "$(SERVER_DATA)" && cd "$(SERVER_DATA)" && exec env -u MLFLOW_T
 run: $(VENV)/installed  ## Train, distil, promote: the whole line on the default store
 	mlflow run . --env-manager local --experiment-name kd-mlflow --run-name "pipeline synthetic"
 
-test: $(VENV)/tested  ## Run the whole suite, on every core but for what must run alone
-	python -m pytest -m alone
-	python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder
+test: $(VENV)/tested  ## Run the whole suite, on every core
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/tested  ## Run the tests that take no seconds each
 	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder

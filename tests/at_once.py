@@ -1,13 +1,13 @@
-"""Run as a script: call a function of this file with each of some words, in processes at once."""
+"""Run as a module: call a function of this file with each of some words, in processes at once."""
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from forks import FORK, Forked
+from shorter import PARTS
 
 import kd_mlflow as kd
 
@@ -51,37 +51,19 @@ def begin(seed: str) -> None:
 
 
 def at_once(function: str, words: list[str], *, uri: str, folder: Path) -> None:
-    """Call a function of this file with each word, in that many processes, by another Python."""
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, __file__, function, *words],
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": uri,
-            "PYTHONPATH": str(root),
-            "OMP_NUM_THREADS": "1",
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.stdout.split()[-len(words) :] == ["0"] * len(words), done.stdout + done.stderr
+    """Call a function of this file with each word, in that many processes, forks of one."""
+    env = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    log = folder / f"{function}.log"
+    done = Forked("at_once", function, *words, folder=folder, env=env, log=log, without=(*PARTS,))
+    assert done.wait(400) == 0, log.read_text()
+    said = log.read_text()
+    assert said.split()[-len(words) :] == ["0"] * len(words), said
 
 
 if __name__ == "__main__":
-    import pytest
-    from shorter import PARTS, leave_out
-
-    gc.disable()
-    leave_out(pytest.MonkeyPatch(), *PARTS)  # eight clean processes would import for a minute
-    gc.freeze()  # what that imported no process walks, again and again and as it ends
-    gc.enable()
     function, *words = sys.argv[1:]
-    fork = multiprocessing.get_context("fork")  # imports are the parent's
-    ALL_HERE = fork.Barrier(len(words))
-    processes = [fork.Process(target=globals()[function], args=(word,)) for word in words]
+    ALL_HERE = FORK.Barrier(len(words))
+    processes = [FORK.Process(target=globals()[function], args=(word,)) for word in words]
     for process in processes:
         process.start()
     for process in processes:

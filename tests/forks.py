@@ -7,18 +7,27 @@ import multiprocessing
 import os
 import runpy
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
+import psutil
+from filelock import FileLock
 from shorter import leave_out
 
 FOLDER = Path(__file__).parent
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["preloaded"])
+FORK = multiprocessing.get_context("fork")
+IMPORTED_S, NEEDED_S = 120, 1.0
+"""How long importing may take, and how often what has imported looks whether anybody needs it."""
 
 
 class Forked:
@@ -36,29 +45,90 @@ class Forked:
         log: Path,
         without: tuple[str, ...] = (),
     ) -> None:
-        self.words = words
+        self.words, self._status = words, None
         open(log, "ab").close()  # who looks at once finds nothing said, not no file
-        given = (words, str(folder), {**env}, log, without)
-        self._process = CONTEXT.Process(target=_become, args=given)
-        paths = os.pathsep.join(map(str, (FOLDER.parent, FOLDER)))
-        with mock.patch.dict(os.environ, PYTHONPATH=paths):  # where the first one is forked from
-            self._process.start()
-        self.pid = self._process.pid
+        self._told = Client(_imported())
+        self._told.send((words, str(folder), {**env}, log, without))
+        self.pid = self._told.recv()
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal; None while it runs."""
-        return self._process.exitcode
+        if self._status is None and self._told.poll():
+            self._status = self._told.recv()
+        return self._status
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status, once there is one."""
-        self._process.join(timeout)
+        if self._status is None:
+            self._told.poll(timeout)
         if (status := self.poll()) is None:
             raise subprocess.TimeoutExpired(self.words, timeout or 0)
         return status
 
     def terminate(self) -> None:
-        """Ask it to end."""
-        self._process.terminate()
+        """Ask it to end, if it has not."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+
+@cache
+def _imported() -> str:
+    """Where the process listens that has imported what commands do.
+
+    All that test at once have one, which the first of them starts who needs it.
+    """
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir(), f"forks-{owner}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    address, log = folder / "socket", folder / "log"
+    with FileLock(folder / "lock"):
+        if address.exists():
+            return str(address)
+        paths = os.pathsep.join(map(str, (FOLDER.parent, FOLDER)))
+        with open(log, "wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, FOLDER / "preloaded.py", address, str(owner)],
+                env=os.environ | {"PYTHONPATH": paths},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + IMPORTED_S
+        while not address.exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        process.returncode = 0  # it ends by itself, and nobody waits for it
+    return str(address)
+
+
+def serve(address: str, owner: int) -> None:
+    """Fork a command for each who connects, for as long as the process exists that it is for."""
+    listener = Listener(address)
+    listener._listener._socket.settimeout(NEEDED_S)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # its children leave nothing
+    while psutil.pid_exists(owner):
+        try:
+            told = listener.accept()
+        except TimeoutError:
+            continue
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                _look_after(told)
+            finally:
+                os._exit(0)
+        told.close()
+    shutil.rmtree(Path(address).parent)
+
+
+def _look_after(told: Connection) -> None:
+    """Start a command, and say its number, then its exit status."""
+    process = FORK.Process(target=_become, args=told.recv())
+    process.start()
+    told.send(process.pid)
+    process.join()
+    told.send(process.exitcode)
 
 
 def _become(
@@ -115,9 +185,8 @@ def _fork_for_project() -> None:
     """Let what ``mlflow run`` starts be a process that is forked now: it has imported all."""
     import mlflow.projects.backend.local
 
-    context = multiprocessing.get_context("fork")
-    theirs, ours = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: _run(*theirs.recv()), daemon=True)
+    theirs, ours = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: _run(*theirs.recv()), daemon=True)
     process.start()
 
     class Started:

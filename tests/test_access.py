@@ -306,6 +306,7 @@ def test_no_route_changes_a_file_or_an_alias(production, login, server):
         return files, found.aliases, kept, client.get_model_version(NAME, "1").tags
 
     before = standing()
+    session = requests.Session()
     page = (ROOT / "docs" / "routes.md").read_text()
     writing = re.findall(r"^\| `(POST|PUT|PATCH|DELETE) (\S+)`", page, re.MULTILINE)
     assert len(writing) > 150
@@ -325,7 +326,7 @@ def test_no_route_changes_a_file_or_an_alias(production, login, server):
             ):
                 login_of = ("a-trainer", SECRET)
                 url = f"{server}{base}{filled}"
-                requests.request(method, url, auth=login_of, timeout=30, **sent)
+                session.request(method, url, auth=login_of, timeout=30, **sent)
     assert standing() == before
 
 

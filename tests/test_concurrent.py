@@ -15,7 +15,7 @@ from kd_mlflow.config.entry_points import MainConfig
 NAME = "kd-student"
 PROCESSES = 8
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 SEEDS = ["1", "1", *(str(seed) for seed in range(2, PROCESSES))]
