@@ -39,6 +39,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.networks import Networks, NetworkTraining
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -185,7 +186,7 @@ def train_teachers() -> None:
 
 def network_training(dataset: Dataset, config: TeachersConfig) -> NetworkTraining:
     """The training of the reference ensemble: one population."""
-    (training,) = teacher_trainings(config, dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=config, dataset=dataset))
     assert isinstance(training, NetworkTraining)
     return training
 

@@ -237,7 +237,7 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
             page = distilled.page._replace(runs=tracker.pipelines_page)
             distilled = replace(distilled, page=page)
         rows = leaderboard_rows(distilled.comparison, distilled.beside, taught.teachers)
-        work.run.file(leaderboard_csv(rows).encode(), "leaderboard.csv")
+        work.run.files({"leaderboard.csv": leaderboard_csv(rows).encode()})
         result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
             metrics=headline(distilled.comparison, distilled.beside),

@@ -21,7 +21,7 @@ from kd_mlflow.config.entry_points import MainConfig, TeachersConfig
 from kd_mlflow.config.rules import Address
 from kd_mlflow.distillation import catboost_models
 from kd_mlflow.distillation.families import kind_of, teachers_fingerprint
-from kd_mlflow.distillation.inputs import teachers_encoding
+from kd_mlflow.distillation.inputs import TeacherInputs, teachers_encoding
 from kd_mlflow.distillation.one_shot import ArrayFamily
 from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_ensemble
 from kd_mlflow.errors import ConfigError, TrainingError
@@ -184,7 +184,7 @@ def test_the_check_of_the_page_is_one_file_and_a_line(tmp_path, monkeypatch):
 
 def test_a_function_of_the_user_is_a_family(own, dataset):
     """A model per fold with a seed of its own, asked about the rows that it has not seen."""
-    (training,) = teacher_trainings(config(), dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=config(), dataset=dataset))
     trained = training.fit(HERE, ignore_epoch)
     assert (training.name, training.label) == (
         "my_models:make_forest",
@@ -269,7 +269,7 @@ def test_names_of_no_family_are_refused_at_once(families):
 
 def test_a_class_that_a_fold_lacks_gets_the_least_probability(own, dataset):
     """A model that has not seen a class says nearly nothing of it, and the ensemble trains."""
-    (training,) = teacher_trainings(config(), dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=config(), dataset=dataset))
     rest = np.flatnonzero(dataset.labels("train") == 2).astype(np.int32)
     without = replace(training, held_out=(rest, training.held_out[1]))
     family = without.fit(HERE, ignore_epoch).family
@@ -281,7 +281,7 @@ def test_a_class_that_a_fold_lacks_gets_the_least_probability(own, dataset):
 
 def test_complete_models_are_taken_up_again(own, dataset, tmp_path, monkeypatch):
     """A training that is interrupted after one model fits the others alone, to the same answers."""
-    (training,) = teacher_trainings(config(), dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=config(), dataset=dataset))
     checkpoints, heard = Checkpoints(folder=tmp_path / "kept"), []
 
     def stop(members, epoch, values):
@@ -345,7 +345,9 @@ def noisy():
 @pytest.fixture(scope="module")
 def catboost_trained(noisy):
     """Two models of CatBoost, each without its fold."""
-    (training,) = teacher_trainings(config("catboost", data=NOISY), noisy)
+    (training,) = teacher_trainings(
+        TeacherInputs(config=config("catboost", data=NOISY), dataset=noisy)
+    )
     return training.fit(HERE, ignore_epoch)
 
 

@@ -15,6 +15,7 @@ from kd_mlflow.config.entry_points import DistillConfig, MainConfig, SweepConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.boosting import boosting_alone
 from kd_mlflow.distillation.evidence import compare
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.menu import chosen, fit_here
 from kd_mlflow.distillation.students import (
     calibrated,
@@ -86,8 +87,9 @@ def fitted(dataset):
     config = TeachersConfig(n_teachers=2, teacher_epochs=3, teacher_hidden=(8,), n_boosted=2)
     n = len(dataset.split.train)
     config = replace(config, boosting_rounds=5).resolved(n)
-    trained = [each.fit(HERE, ignore_epoch) for each in teacher_trainings(config, dataset)]
-    ensemble = assembled(config, dataset, trained)
+    given = TeacherInputs(config=config, dataset=dataset)
+    trained = [each.fit(HERE, ignore_epoch) for each in teacher_trainings(given)]
+    ensemble = assembled(given, trained)
     options = {"student_bins": None, "student_hidden": (4,), "temperature": None}
     recipe = DistillConfig(
         decision_threshold="f1", n_students=1, student_epochs=3, augment_factor=2, **options

@@ -465,8 +465,8 @@ def test_a_full_disk_under_the_artifacts(store, quick, monkeypatch, fault):
 
     monkeypatch.setattr(MlflowClient, "log_artifacts", log_artifacts)
     with Tracker().run("teachers", "t") as run:
-        run.document({"a": 1}, "folder/a.json")
-        run.file(b"later", "b.txt")
+        run.files({"folder/a.json": {"a": 1}})
+        run.files({"b.txt": b"later"})
     document, text = (
         Path(store.download_artifacts(run.id, path)).read_text()
         for path in ("folder/a.json", "b.txt")

@@ -13,7 +13,7 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import teachers
 from kd_mlflow.distillation.boosting import Trees
-from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, folds, held_out_rows
+from kd_mlflow.distillation.inputs import ALWAYS_TRAINED, TeacherInputs, folds, held_out_rows
 from kd_mlflow.distillation.menu import LEAST_COMPRESSION, student_parameters
 from kd_mlflow.distillation.networks import COMPACT, Networks, hidden_layers
 from kd_mlflow.distillation.teachers import (
@@ -53,7 +53,10 @@ def dataset():
 @pytest.fixture(scope="module")
 def trained(dataset):
     """Each family, trained."""
-    return [each.fit(HERE, ignore_epoch) for each in teacher_trainings(config(), dataset)]
+    return [
+        each.fit(HERE, ignore_epoch)
+        for each in teacher_trainings(TeacherInputs(config=config(), dataset=dataset))
+    ]
 
 
 def with_labels(labels, hashes=None):
@@ -121,7 +124,7 @@ def test_families_are_those_of_the_option(dataset):
     def kinds(**options):
         return [
             (each.name, each.label, len(each.seeds))
-            for each in teacher_trainings(config(**options), dataset)
+            for each in teacher_trainings(TeacherInputs(config=config(**options), dataset=dataset))
         ]
 
     networks = ("mlp", "networks", 2), ("mlp", "networks, piecewise-linear inputs", 2)
@@ -140,7 +143,7 @@ def test_families_are_those_of_the_option(dataset):
 def test_compact_networks_are_like_students(dataset):
     """Two small layers, Muon, no dropout and twice the epochs, whatever the others have."""
     options = {"teacher_families": "mlp", "n_compact": 3, "teacher_hidden": (96, 96)}
-    *others, compact = teacher_trainings(config(**options), dataset)
+    *others, compact = teacher_trainings(TeacherInputs(config=config(**options), dataset=dataset))
     plain, small = others[0].task, compact.task
     assert small.population.sizes[1:-1] == (64, 32)
     assert small.population.dropout == 0
@@ -154,7 +157,9 @@ def test_compact_networks_are_like_students(dataset):
     ]
     sizes = [each.task.population.sizes[1:-1] for each in (*others, compact) for _ in each.seeds]
     assert hidden_layers(config(**options)) == sizes  # as memory is asked for
-    (*_, whole) = teacher_trainings(config(**options, teacher_patience=0), dataset)
+    (*_, whole) = teacher_trainings(
+        TeacherInputs(config=config(**options, teacher_patience=0), dataset=dataset)
+    )
     assert (whole.task.sampling.held_out, whole.task.schedule.patience) == ((), 0)
 
 
@@ -162,7 +167,7 @@ def test_compact_networks_are_like_students(dataset):
 def test_compact_networks_alone_are_ten_times_the_smallest_student(dataset, rows):
     """Where no other family counts, a student of the menu still passes the check of compression."""
     by_rows = TeachersConfig(**{**OPTIONS, "teacher_families": "mlp"}).resolved(rows)
-    compact = teacher_trainings(by_rows, dataset)[-1]
+    compact = teacher_trainings(TeacherInputs(config=by_rows, dataset=dataset))[-1]
     population = compact.task.population
     smallest = student_parameters(compact.encoding, StudentRecipe().menu("student_hidden", rows)[0])
     assert compact.label == COMPACT
@@ -172,7 +177,7 @@ def test_compact_networks_alone_are_ten_times_the_smallest_student(dataset, rows
 def test_a_family_is_called_the_same_after_it_was_stored(dataset, tmp_path):
     """Compact networks stay compact; networks stored before they had a name are by their inputs."""
     options = {"teacher_families": "mlp", "n_compact": 1, "teacher_epochs": 1}
-    for training in teacher_trainings(config(**options), dataset):
+    for training in teacher_trainings(TeacherInputs(config=config(**options), dataset=dataset)):
         folder = tmp_path / training.label
         folder.mkdir()
         training.fit(HERE, ignore_epoch).family.save(folder)
@@ -190,14 +195,14 @@ def test_networks_whose_inputs_are_the_same_are_one_family(dataset, monkeypatch)
     monkeypatch.setattr(
         "kd_mlflow.distillation.inputs.piecewise_linear", lambda encoding, encoded, bins: encoding
     )
-    found = teacher_trainings(config(teacher_families="mlp"), dataset)
+    found = teacher_trainings(TeacherInputs(config=config(teacher_families="mlp"), dataset=dataset))
     assert [(each.label, len(each.seeds)) for each in found] == [("networks", 4)]
 
 
 def test_the_reference_recipe_is_one_family_of_equals(dataset):
     """No fold is left out, nothing is weighed: the ensemble as it was before families."""
     reference = TeachersConfig(data="wine", recipe="reference").resolved(128)
-    (training,) = teacher_trainings(reference, dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=reference, dataset=dataset))
     assert training.task.sampling.held_out == ()
     assert training.task.schedule.patience == 0
     assert (reference.weighting, len(training.seeds)) == ("equal", 12)
@@ -216,7 +221,9 @@ def test_a_boosted_model_is_cut_at_its_best_round(dataset, trained):
 
 def test_boosted_models_are_the_same_however_many_workers(dataset):
     """One worker and two give the same trees, line by line."""
-    training = teacher_trainings(config(teacher_families="boosting", n_boosted=4), dataset)[0]
+    training = teacher_trainings(
+        TeacherInputs(config=config(teacher_families="boosting", n_boosted=4), dataset=dataset)
+    )[0]
     texts = [
         [
             booster.model_to_string()
@@ -230,7 +237,9 @@ def test_boosted_models_are_the_same_however_many_workers(dataset):
 
 def test_boosting_tells_every_round_and_stops_when_told(dataset):
     """The listener hears each round of each model; its error ends the training."""
-    training = teacher_trainings(config(teacher_families="boosting", n_boosted=4), dataset)[1]
+    training = teacher_trainings(
+        TeacherInputs(config=config(teacher_families="boosting", n_boosted=4), dataset=dataset)
+    )[1]
     heard = []
     history = training.fit(HERE, lambda *call: heard.append(call)).history
     values = {(members.start, epoch): curve[HELD_OUT][0] for members, epoch, curve in heard}
@@ -293,7 +302,7 @@ def test_what_does_not_count_is_neither_scored_nor_counted(dataset, trained):
 
 def test_rows_are_scored_in_chunks_as_at_once(dataset, trained, monkeypatch):
     """Chunks change no score."""
-    ensemble = assembled(config(), dataset, trained)
+    ensemble = assembled(TeacherInputs(config=config(), dataset=dataset), trained)
     rows = dataset.features("train")
     whole = ensemble.score(rows, "probabilities")
     monkeypatch.setattr(teachers, "SCORED_BYTES", 4 * 6 * 3 * 50)
@@ -317,7 +326,7 @@ def test_weights_see_no_test_row(dataset, trained):
 
 def test_an_ensemble_is_rebuilt_bit_for_bit(dataset, trained, tmp_path):
     """Saved and loaded it scores the same, and it is what it was."""
-    ensemble = assembled(config(), dataset, trained)
+    ensemble = assembled(TeacherInputs(config=config(), dataset=dataset), trained)
     ensemble.save(tmp_path)
     loaded = Ensemble.load(tmp_path)
     rows = dataset.features("test")

@@ -18,6 +18,7 @@ from conftest import ROOT
 from forks import Forked
 
 from kd_mlflow.config.entry_points import TeachersConfig
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.teachers import teacher_trainings
 from kd_mlflow.errors import ClusterError
 from kd_mlflow.population.workers import Workers
@@ -32,7 +33,7 @@ def task(epochs):
     """A short training of four teachers on the reference data."""
     config = replace(CONFIG, teacher_epochs=epochs)
     dataset = read_dataset(config)
-    (training,) = teacher_trainings(config, dataset)
+    (training,) = teacher_trainings(TeacherInputs(config=config, dataset=dataset))
     return training.task
 
 

@@ -23,7 +23,7 @@ from kd_mlflow.distillation.families import (
     write_json,
 )
 from kd_mlflow.distillation.identity import FORMAT
-from kd_mlflow.distillation.inputs import TeacherInputs, teachers_encoding
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.comparison import EnsembleMetrics, evaluate_ensemble
@@ -240,27 +240,26 @@ def mixture_of(trained: Sequence[Trained], dataset: Dataset) -> Mixture:
     return choose(unseen, labels, val_labels)
 
 
-def teacher_trainings(config: TeachersConfig, dataset: Dataset) -> list[Training]:
+def teacher_trainings(given: TeacherInputs) -> list[Training]:
     """How each family of a resolved configuration is trained."""
-    given, names = TeacherInputs(config=config, dataset=dataset), config.teacher_families.split(",")
+    names = given.config.teacher_families.split(",")
     ordered = [*(name for name in FAMILIES if name in names), *(n for n in names if ":" in n)]
     return [training for name in ordered for training in kind_of(name).trainings(given)]
 
 
 def train_ensemble(config: TeachersConfig, dataset: Dataset, workers: Workers = HERE) -> Ensemble:
     """Train all families of a resolved configuration, and nothing else: no run is logged."""
-    trained = [each.fit(workers, ignore_epoch) for each in teacher_trainings(config, dataset)]
-    return assembled(config, dataset, trained)
+    given = TeacherInputs(config=config, dataset=dataset)
+    return assembled(given, [each.fit(workers, ignore_epoch) for each in teacher_trainings(given)])
 
 
-def assembled(
-    config: TeachersConfig, dataset: Dataset, trained: Sequence[Trained], *, run_id: str = ""
-) -> Ensemble:
+def assembled(given: TeacherInputs, trained: Sequence[Trained], *, run_id: str = "") -> Ensemble:
     """One ensemble of trained families, weighed as the configuration says."""
+    greedy = given.config.weighting == "greedy"
     return Ensemble(
-        encoding=teachers_encoding(config, dataset),
+        encoding=given.encoding,
         families=tuple(each.family for each in trained),
-        mixture=mixture_of(trained, dataset) if config.weighting == "greedy" else None,
+        mixture=mixture_of(trained, given.dataset) if greedy else None,
         run_id=run_id,
     )
 

@@ -131,8 +131,8 @@ def _record(
         "reason": decision.reason,
         "checks": [asdict(check) for check in decision.checks],
     }
-    run.document(document, "promotion.json")
-    run.file(decision_page(decision, standing).encode(), "promotion.md")
+    page = decision_page(decision, standing).encode()
+    run.files({"promotion.json": document, "promotion.md": page})
 
 
 def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_run: Run) -> None:
@@ -161,7 +161,7 @@ def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> 
     run_id = candidate_run.info.run_id
     try:
         report = tracker.download(run_id, REPORT).read_text(encoding="utf-8")
-        tracker.opened(candidate_run).file(decided(report, decision).encode(), REPORT)
+        tracker.opened(candidate_run).files({REPORT: decided(report, decision).encode()})
     except RunError:
         return
     except (*FAILURES, StoreError, OSError) as error:  # the decision stands all the same

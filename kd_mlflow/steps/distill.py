@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from getpass import getuser
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -231,12 +231,11 @@ def _log_and_register(
         model_id, costs = _log_model(evidence, student, run, beside)
         _log_findings(evidence, beside, run, note)
         pictures = drawing.result()
-    for name, picture in pictures.items():
-        run.file(picture.wide, f"figures/{name}.png")
     about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
     html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
-    run.file(html.encode(), REPORT)
-    run.document(document(evidence, costs, about), "report.json")
+    figures = {f"figures/{name}.png": picture.wide for name, picture in pictures.items()}
+    report = document(evidence, costs, about)
+    run.files({**figures, REPORT: html.encode(), "report.json": report})
     ours = ensemble.run_id is not None
     return register(
         run,
@@ -268,7 +267,7 @@ def _log_model(
     exported = None
     if config.export == "onnx":
         exported = onnx_student(student, student.encoding.encode(dataset.features("test")))
-        run.file(exported.content, own_models.ONNX)
+        run.files({own_models.ONNX: exported.content})
     write = partial(
         own_models.save_student,
         module=student,
@@ -294,10 +293,11 @@ def _log_model(
 def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: str) -> None:
     """Log what the comparison found of all its models, and which rows they saw."""
     comparison, split, table = evidence.comparison, evidence.dataset.split, evidence.dataset.table
-    run.document(comparison.recall_by_class(), "class_recall.json")
-    run.document(evidence.review(), "review.json")
+    recalls = comparison.recall_by_class()
+    found: dict[str, Any] = {"class_recall.json": recalls, "review.json": evidence.review()}
     if evidence.trials:
-        run.document([asdict(trial) for trial in evidence.trials], "student_menu.json")
+        found["student_menu.json"] = [asdict(trial) for trial in evidence.trials]
+    run.files(found)
     seen = np.concatenate([split.train, split.val])
     columns = [column.name for column in evidence.encoding.columns]
     kept_rows.keep_trained_rows(run, row_hashes(table.features[columns].iloc[seen]))
@@ -309,9 +309,12 @@ def _log_findings(evidence: Evidence, beside: Metrics, run: TrackedRun, note: st
     kept_rows.keep_answers(
         run, tested, class_probabilities(scored.students["distilled"][scored.registered])
     )
-    found = {**comparison.summary, **beside}
     own = (OF_MODEL, *footprint.Speed.names("ensemble"))  # logged with the model
-    metrics = {name: value for name, value in found.items() if not name.startswith(own)}
+    metrics = {
+        name: value
+        for name, value in {**comparison.summary, **beside}.items()
+        if not name.startswith(own)
+    }
     run.log(metrics=metrics, note=note)
 
 

@@ -280,9 +280,13 @@ def _describe(
 def _log_findings(run: TrackedRun, findings: Findings, model: AnyModel) -> None:
     kept = {} if not findings.limits else {"kd.evaluation": "kept" if findings.kept else "broken"}
     run.log(metrics=findings.logged(), tags=kept, note=evaluation_note(findings))
-    run.document(findings.document(), "evaluation.json")
-    run.document(findings.drift_document(), "drift.json")
     pictures = {name: picture(figure) for name, figure in draw(findings).items()}
-    for name, drawn in pictures.items():
-        run.file(drawn.wide, f"figures/{name}.png")
-    run.file(evaluation_page(findings, pictures, uri=model.resolved).encode(), "evaluation.html")
+    page = evaluation_page(findings, pictures, uri=model.resolved)
+    run.files(
+        {
+            **{f"figures/{name}.png": drawn.wide for name, drawn in pictures.items()},
+            "evaluation.json": findings.document(),
+            "drift.json": findings.drift_document(),
+            "evaluation.html": page.encode(),
+        }
+    )

@@ -230,7 +230,7 @@ def _log(work: Work[SweepConfig], result: SweepResult) -> None:
         seeds=seeds,
         rows=len(dataset.split.val),
     )
-    run.file(png(grid), "sweep_grid.png")
+    run.files({"sweep_grid.png": png(grid)})
     if result.sizes:
         each = [(c.parameters, c.metrics) for c in result.sizes]
         curve = accuracy.size_curve(
@@ -240,4 +240,4 @@ def _log(work: Work[SweepConfig], result: SweepResult) -> None:
             seeds=seeds,
             rows=len(dataset.split.test),
         )
-        run.file(png(curve), "sweep_sizes.png")
+        run.files({"sweep_sizes.png": png(curve)})

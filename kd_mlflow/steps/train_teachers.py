@@ -14,7 +14,7 @@ import torch
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
-from kd_mlflow.distillation.inputs import teachers_encoding
+from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.networks import hidden_layers
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
@@ -72,11 +72,11 @@ def _imbalanced(dataset: Dataset) -> bool:
 
 def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) -> TeachersResult:
     dataset = session.dataset
-    encoding = teachers_encoding(config, dataset)
-    check_memory(dataset, encoding, hidden_layers(config))
-    example = rehearse_student(dataset, encoding)
+    given = TeacherInputs(config=config, dataset=dataset)
+    check_memory(dataset, given.encoding, hidden_layers(config))
+    example = rehearse_student(dataset, given.encoding)
     rehearse_families(config, dataset)
-    trainings = teacher_trainings(config, dataset)
+    trainings = teacher_trainings(given)
     kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
     names = [name for runs, k in kinds.items() for name in numbered(runs, k)]
     with begun("teachers", config, session, fingerprint) as work:
@@ -92,7 +92,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
                 for training, runs in zip(trainings, own_runs, strict=True)
             ]
             times = [work.times[t.label] / len(t.seeds) for t in trainings for _ in t.seeds]
-            ensemble = assembled(config, dataset, trained, run_id=run.id)
+            ensemble = assembled(given, trained, run_id=run.id)
             metrics = evaluated(ensemble, dataset, config.averaging)
             best = [int(epoch) for each in trained for epoch in each.best]
             each = zip(members, metrics.members, ensemble.weights, best, strict=True)
@@ -100,7 +100,8 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})
         work.log_table()
         histories = {t.label: each.history for t, each in zip(trainings, trained, strict=True)}
-        run.file(_curves(config, dataset, ensemble, histories), "figures/teacher_curves.png")
+        curves = _curves(config, dataset, ensemble, histories)
+        run.files({"figures/teacher_curves.png": curves})
         _log_ensemble(work, ensemble, example, metrics.ensemble)
     every = zip(names, metrics.members, ensemble.weights, times, strict=True)
     return TeachersResult(

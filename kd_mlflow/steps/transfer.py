@@ -105,7 +105,7 @@ def _delivered(other: Tracker, parcel: Parcel, config: PromoteConfig) -> ModelVe
         )
         for each in parcel.run.inputs.dataset_inputs:
             run.data_set(each)
-        run.folder(partial(_copy, parcel.files), None)
+        run.folder(partial(_copy, parcel.files))
         number = versions.register(
             run,
             model_name=name,

@@ -128,8 +128,8 @@ class Work(Session, Generic[C]):
     def log_table(self) -> None:
         """Log rows per class on each side of the split, and how each column was read."""
         table = self.dataset.table
-        self.run.document(self.dataset.split.balance(table), "class_balance.json")
-        self.run.document(columns_document(table.columns), "columns.json")
+        balance, columns = self.dataset.split.balance(table), columns_document(table.columns)
+        self.run.files({"class_balance.json": balance, "columns.json": columns})
 
     def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
         """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""

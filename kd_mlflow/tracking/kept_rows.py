@@ -52,7 +52,7 @@ def keep_answers(
     written = BytesIO()
     np.save(written, records, allow_pickle=False)
     content = written.getvalue()
-    run.file(content, ANSWERS)
+    run.files({ANSWERS: content})
     run.log(tags={DIGEST: hashlib.sha256(content).hexdigest()})
 
 
@@ -90,7 +90,7 @@ def kept_answers(
 
 def keep_trained_rows(run: TrackedRun, hashes: NDArray[np.uint64]) -> None:
     """Log which rows models of a run saw, as hashes of the columns that the student reads."""
-    run.folder(lambda folder: np.save(folder / TRAINED_ROWS, np.unique(hashes)), None)
+    run.folder(lambda folder: np.save(folder / TRAINED_ROWS, np.unique(hashes)))
 
 
 class TrainedGroups(NamedTuple):
@@ -104,7 +104,7 @@ def keep_trained_groups(run: TrackedRun, groups: TrainedGroups) -> None:
     """Log which groups models of a run saw."""
     written, columns = BytesIO(), np.array(groups.columns, dtype=np.str_)
     np.savez(written, hashes=np.unique(groups.hashes), columns=columns)
-    run.file(written.getvalue(), TRAINED_GROUPS)
+    run.files({TRAINED_GROUPS: written.getvalue()})
 
 
 def trained_groups(tracker: Tracker, tags: Mapping[str, str]) -> TrainedGroups | None:

@@ -98,16 +98,19 @@ class TrackedRun:
             find=lambda: self._linked(entity.dataset.digest),
         )
 
-    def document(self, content: Any, path: str) -> None:
-        """Log a JSON document as an artifact."""
-        self.file(json.dumps(content, indent=2, default=str).encode(), path)
+    def files(self, contents: Mapping[str, Any]) -> None:
+        """Log artifacts by their paths: bytes as they are, anything else as JSON."""
 
-    def file(self, content: bytes, path: str) -> None:
-        """Log an artifact by its content."""
-        *folders, name = path.split("/")
-        self.folder(lambda f: f.joinpath(name).write_bytes(content), "/".join(folders) or None)
+        def write(folder: Path) -> None:
+            for path, content in contents.items():
+                if not isinstance(content, bytes):
+                    content = json.dumps(content, indent=2, default=str).encode()
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
 
-    def folder(self, write: Callable[[Path], object], path: str | None) -> None:
+        self.folder(write)
+
+    def folder(self, write: Callable[[Path], object], path: str | None = None) -> None:
         """Log the files that ``write`` puts into an empty folder."""
         with _filled(write) as folder:
             self.patience.make(partial(self.client.log_artifacts, self.id, str(folder), path))
