@@ -27,7 +27,7 @@ import kd_mlflow as kd
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
-from kd_mlflow.distillation.teachers import teachers_encoding
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.errors import RunError
 from kd_mlflow.models import any_model
 from kd_mlflow.models.model_teachers import knows_rows, load_models

@@ -13,8 +13,8 @@ from mlflow.pyfunc import scoring_server
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions, TableOptions
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.models.own_models import _add_pyfunc
 from kd_mlflow.population.network import Population
 from kd_mlflow.table.dataset import read_dataset

@@ -18,8 +18,8 @@ from pyarrow import parquet
 import kd_mlflow as kd
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import DataOptions
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.student_module import StudentModule
-from kd_mlflow.distillation.teachers import teachers_encoding
 from kd_mlflow.errors import ConfigError, DataError, KDError, RegistryError, RunError
 from kd_mlflow.models.any_model import named_model
 from kd_mlflow.models.own_models import PROFILE, _add_pyfunc

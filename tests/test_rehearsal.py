@@ -10,7 +10,7 @@ from conftest import TINY
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import MainConfig, TeachersConfig
 from kd_mlflow.config.groups import DataOptions
-from kd_mlflow.distillation.teachers import teachers_encoding
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.errors import DataError
 from kd_mlflow.steps import rehearsal
 from kd_mlflow.table.dataset import read_dataset
