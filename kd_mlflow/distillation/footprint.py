@@ -6,7 +6,6 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -99,7 +98,7 @@ class Footprint(NamedTuple):
 
 def served(module: StudentModule) -> Served:
     """A student as it is served."""
-    columns = [asdict(column) for column in module.encoding.columns]
+    columns = [column.to_dict() for column in module.encoding.columns]
     network = scoring.Network(module.arrays)
     return Served(
         encode=lambda rows: scoring.encode(rows, columns),

@@ -14,7 +14,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -228,7 +227,7 @@ def served_teacher(teacher: Teacher, averaging: str) -> Served:
     with tempfile.TemporaryDirectory() as folder:
         teacher.save(Path(folder))
         members = ensemble_scoring.Members(Path(folder), averaging)
-    columns = [asdict(column) for column in teacher.encoding.columns]
+    columns = [column.to_dict() for column in teacher.encoding.columns]
     return Served(lambda rows: scoring.encode(rows, columns), members.probabilities)
 
 

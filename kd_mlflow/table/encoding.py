@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -59,6 +59,10 @@ class Column:
     categories: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """As ``scoring`` takes it, and JSON. ``asdict`` takes ten times as long."""
+        return {**vars(self), "form": {**vars(self.form)}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
@@ -91,11 +95,16 @@ class Encoding:
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
         """The columns as ``scoring`` takes them, made once: of hundreds it takes milliseconds."""
-        return [asdict(column) for column in self.columns]
+        return [column.to_dict() for column in self.columns]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
-        return asdict(self)
+        return {
+            "target": self.target,
+            "classes": self.classes,
+            "columns": [column.to_dict() for column in self.columns],
+            "threshold": self.threshold,
+        }
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Encoding:
@@ -227,8 +236,8 @@ def _fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column
         middle = stamps.sort_values().iloc[len(stamps) // 2] if len(stamps) else pd.Timestamp(0)
         blank = replace(blank, origin=middle.isoformat())
     elif blank.kind == "numeric":
-        blank = replace(blank, offset=_offset(scoring.numbers(series, asdict(blank))))
-    values = scoring.encode_column(series, asdict(blank)).astype(np.float64)
+        blank = replace(blank, offset=_offset(scoring.numbers(series, blank.to_dict())))
+    values = scoring.encode_column(series, blank.to_dict()).astype(np.float64)
     present = values[~np.isnan(values)]
     if not len(present):
         return blank
@@ -274,12 +283,12 @@ def _tight_bounds(present: NDArray[np.float64]) -> tuple[float, float, float] | 
 
 def _fit_category(series: pd.Series, blank: Column, max_categories: int) -> Column:
     """Keep the most frequent categories, ties in alphabetical order; the rest share one code."""
-    scoring.encode_column(series, asdict(blank))
+    scoring.encode_column(series, blank.to_dict())
     texts = pd.Series(series.dropna().astype(object).map(scoring.text_of), dtype=object)
     counts = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     categories = tuple(sorted(counts.index[:max_categories]))
     column = replace(blank, categories=categories)
-    codes = np.unique(scoring.encode_column(series, asdict(column)))
+    codes = np.unique(scoring.encode_column(series, column.to_dict()))
     return replace(column, codes=tuple(int(code) for code in codes))
 
 

@@ -152,7 +152,7 @@ def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> C
     Raises DataError where the column holds what its kind cannot.
     """
     if column.kind == "category":
-        codes = scoring.encode_column(series, asdict(column)).astype(np.int64)
+        codes = scoring.encode_column(series, column.to_dict()).astype(np.int64)
         places = np.where(codes == scoring.MISSING, GAP, codes)
         return np.where(codes == scoring.OTHER, FIRST_BIN, places)
     values = column_values(series, column)
@@ -163,8 +163,8 @@ def bin_places(series: pd.Series, column: Column, edges: tuple[float, ...]) -> C
 def column_values(series: pd.Series, column: Column) -> NDArray[np.float64]:
     """A column as float64, dates as days since its origin; gaps are NaN.  Shape: (n,)."""
     if column.kind == "numeric":
-        return scoring.numbers(series, asdict(column))
-    return scoring.encode_column(series, asdict(column)).astype(np.float64)
+        return scoring.numbers(series, column.to_dict())
+    return scoring.encode_column(series, column.to_dict()).astype(np.float64)
 
 
 @dataclass(frozen=True)

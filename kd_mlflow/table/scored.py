@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
 
 def _as_written(columns: Sequence[Column]) -> dict[str, bool]:
     """Columns of a CSV file that stay as they are written, and whether NA is a text in each."""
-    written = (c for c in columns if c.form.literal or reads_texts(asdict(c)))
+    written = (c for c in columns if c.form.literal or reads_texts(c.to_dict()))
     return {column.name: column.form.literal for column in written}
 
 
