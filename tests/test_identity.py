@@ -58,7 +58,12 @@ def trained():
     members = [m for some in student_groups(recipe, [7]).values() for m in some]
     students = {}
     for optimizer in ("adam", "muon"):
-        own = replace(recipe, student_optimizer=optimizer, baseline_optimizer="adam")
+        own = replace(
+            recipe,
+            student_optimizer=optimizer,
+            baseline_optimizer="adam",
+            strong_baseline_optimizer="adam",
+        )
         students[optimizer] = student_task(own, lessons, members, lessons.binned(4), (8,))
         students[optimizer].fit()
     plain, binned, trees, sampled = ensemble.families

@@ -1,6 +1,7 @@
 """Choosing a student: the smallest that says nearly what its teacher says."""
 
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -185,16 +186,23 @@ def test_the_recipe_that_is_kept_names_the_kind_of_its_rows(lessons):
 
 
 @pytest.mark.parametrize(
-    ("better", "hidden", "smaller"), [("adam", (4,), (4,)), ("muon", (256, 128), (64, 32))]
+    ("plain", "strong", "hidden", "smaller"),
+    [
+        ("adam", "muon", (4,), (4,)),
+        ("muon", "adam", (256, 128), (64, 32)),
+        ("muon", None, (4,), (4,)),
+    ],
 )
 def test_baselines_take_the_optimizer_that_is_better_on_validation_rows(
-    lessons, monkeypatch, better, hidden, smaller
+    lessons, monkeypatch, plain, strong, hidden, smaller
 ):
-    """One small baseline is trained with each, side by side; the students have muon."""
+    """Small ones of each kind are trained with each, side by side; the students have muon."""
     recipe = dataclasses.replace(
         RECIPE,
         student_optimizer="muon",
         baseline_optimizer="auto",
+        strong_baseline_optimizer="auto",
+        student_mixup=0.4 if strong else 0.0,
         student_bins=0,
         student_hidden=hidden,
         temperature=1.0,
@@ -202,16 +210,22 @@ def test_baselines_take_the_optimizer_that_is_better_on_validation_rows(
     tried = []
 
     def fit(task, label):
-        optimizers = [own.optimizer for own in task.schedules]
-        tried.append((label, task.population.sizes[1:-1], *optimizers))
-        sure = torch.tensor([1.0 if name == better else -1.0 for name in optimizers])
+        optimizers, mixed = [own.optimizer for own in task.schedules], task.sampling.mixup
+        tried.append((label, task.population.sizes[1:-1], optimizers, mixed))
+        better = [strong if mixup else plain for mixup in mixed]
+        sure = torch.tensor(
+            [1.0 if o == b else -1.0 for o, b in zip(optimizers, better, strict=True)]
+        )
         right = torch.nn.functional.one_hot(lessons.val_labels, 3) * sure[:, None, None]
         monkeypatch.setattr(task.population, "logits", lambda _: right)
         return {}
 
     named = menu.baselines_named(recipe, lessons, seed=3, fit=fit)
-    assert named == dataclasses.replace(recipe, baseline_optimizer=better)
-    assert tried == [("baselines: adam and muon", smaller, "adam", "muon")]
+    kept = {"baseline_optimizer": plain, "strong_baseline_optimizer": strong or "adam"}
+    assert named == dataclasses.replace(recipe, **kept)
+    kinds = 2 if strong else 1
+    sides = (["adam", "muon"] * kinds, (0.0, 0.0, 0.4, 0.4)[: 2 * kinds])
+    assert tried == [("baselines: adam and muon", smaller, *sides)]
 
 
 @pytest.mark.parametrize(
@@ -219,9 +233,28 @@ def test_baselines_take_the_optimizer_that_is_better_on_validation_rows(
 )
 def test_baselines_are_not_tried_where_there_is_no_choice(lessons, students, given, kept):
     """Theirs is named, or students have too few steps for muon."""
-    recipe = dataclasses.replace(RECIPE, student_optimizer=students, baseline_optimizer=given)
+    options = dict.fromkeys(menu.OPTIMIZERS.values(), given)
+    recipe = dataclasses.replace(RECIPE, student_optimizer=students, **options)
     named = menu.baselines_named(recipe, lessons, seed=3, fit=None)
-    assert named.baseline_optimizer == kept
+    assert {named.baseline_optimizer, named.strong_baseline_optimizer} == {kept}
+
+
+def test_one_kind_of_baseline_may_be_named(lessons):
+    """The other kind is tried alone."""
+    recipe = dataclasses.replace(
+        RECIPE, student_optimizer="muon", student_bins=0, student_hidden=(4,), temperature=1.0
+    )
+    for given, asked in itertools.permutations(menu.OPTIMIZERS.values()):
+        heard = []
+        named = menu.baselines_named(
+            dataclasses.replace(recipe, **{given: "muon", asked: "auto"}, student_epochs=1),
+            lessons,
+            seed=3,
+            fit=lambda task, label, heard=heard: heard.append(len(task.seeds)) or task.fit(),
+        )
+        assert heard == [2]
+        assert getattr(named, given) == "muon"
+        assert getattr(named, asked) in ("adam", "muon")
 
 
 def test_a_given_option_narrows_the_menu(lessons):

@@ -251,7 +251,8 @@ def test_parameters_are_the_configuration(finished):
     params = finished.client.get_run(finished.result.distill.run_id).data.params
     config = finished.config.resolved(3600)
     expected = config.for_distill(finished.result.taught.run_id).as_text()
-    resolved = {"augment": "mixup", "student_optimizer": "adam", "baseline_optimizer": "adam"}
+    optimizers = ("student_optimizer", "baseline_optimizer", "strong_baseline_optimizer")
+    resolved = {"augment": "mixup", **dict.fromkeys(optimizers, "adam")}
     assert {expected[name] for name in resolved} == {"auto"}
     expected |= resolved
     sides = {"train_rows": "3600", "val_rows": "400", "test_rows": "1000", "pool_rows": "10800"}

@@ -1,6 +1,7 @@
 """What students learn from: the transfer set is the ensemble's, bounded, and fair to baselines."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.distillation import students
+from kd_mlflow.distillation.menu import OPTIMIZERS
 from kd_mlflow.distillation.networks import Networks
 from kd_mlflow.distillation.students import calibrated, student_groups, student_task, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble
@@ -90,7 +92,8 @@ def test_baselines_share_seeds_and_epochs_with_students(dataset, ensemble):
     groups = student_groups(RECIPE, [7, 8])
     lessons = transfer_set(RECIPE, dataset, ensemble)
     members = [member for group in groups.values() for member in group]
-    muon = dataclasses.replace(RECIPE, student_optimizer="muon", baseline_optimizer="adam")
+    adam = dict.fromkeys(OPTIMIZERS.values(), "adam")
+    muon = dataclasses.replace(RECIPE, student_optimizer="muon", **adam)
     task = student_task(muon, lessons, members, lessons.encoding, RECIPE.student_hidden)
     n = lessons.labelled_rows
     assert list(groups) == ["distilled", "baseline", "strong_baseline"]
@@ -114,6 +117,18 @@ def test_baselines_share_seeds_and_epochs_with_students(dataset, ensemble):
             assert torch.equal(weights[:2], weights[other : other + 2])
 
 
+def test_each_kind_of_baseline_has_its_own_optimizer(dataset, ensemble):
+    """Plain and strong ones are told apart by their mixup."""
+    lessons = transfer_set(RECIPE, dataset, ensemble)
+    groups = student_groups(RECIPE, [7])
+    (plain,), (strong,) = groups["baseline"], groups["strong_baseline"]
+    for kinds in itertools.product(("adam", "muon"), repeat=2):
+        own = dict(zip(OPTIMIZERS.values(), kinds, strict=True))
+        recipe = dataclasses.replace(RECIPE, **own)
+        task = student_task(recipe, lessons, [plain, strong], lessons.encoding, (4,))
+        assert tuple(schedule.optimizer for schedule in task.schedules) == kinds
+
+
 def test_reference_has_no_strong_baselines():
     """Without mixup there is nothing stronger than the baseline."""
     recipe = StudentRecipe(recipe="reference").resolved(100)
@@ -123,7 +138,8 @@ def test_reference_has_no_strong_baselines():
 def test_a_baselines_step_of_muon_is_a_third_as_long_as_a_students(dataset, ensemble):
     """It has as many rows: labels say less of a row than an ensemble does."""
     lessons = transfer_set(RECIPE, dataset, ensemble)
-    recipe = dataclasses.replace(RECIPE, student_optimizer="muon", baseline_optimizer="muon")
+    muon = dict.fromkeys(("student_optimizer", *OPTIMIZERS.values()), "muon")
+    recipe = dataclasses.replace(RECIPE, **muon)
     members = [member for group in student_groups(recipe, [7]).values() for member in group]
     task = student_task(recipe, lessons, members, lessons.encoding, (4,))
     own, *baselines = task.schedules

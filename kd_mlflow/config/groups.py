@@ -282,6 +282,9 @@ class StudentRecipe(TrainingOptions):
         "students', unless a baseline with adam has the lower log loss on validation rows).",
         rules.OPTIMIZER,
     )
+    strong_baseline_optimizer: str = by_recipe(
+        "Optimizer of the strong baselines, as baseline_optimizer of the others.", rules.OPTIMIZER
+    )
     student_weight_decay: float = by_recipe(
         "L2 weight decay of the distilled students.", rules.NOT_NEGATIVE
     )
@@ -311,10 +314,10 @@ class StudentRecipe(TrainingOptions):
             return self.student_optimizer
         return self.best_optimizer(rows, self.student_epochs)
 
-    def baseline_optimizer_for(self, rows: int) -> str:
+    def baseline_optimizer_for(self, rows: int, *, strong: bool) -> str:
         """The optimizer of baselines where none was tried: as the students'."""
-        auto = self.baseline_optimizer == "auto"
-        return self.optimizer_for(rows) if auto else self.baseline_optimizer
+        own = self.strong_baseline_optimizer if strong else self.baseline_optimizer
+        return self.optimizer_for(rows) if own == "auto" else own
 
     @property
     def student_step(self) -> tuple[int, float]:

@@ -71,6 +71,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "registered_seed": ("first", "nearest"),
     "student_optimizer": ("adam", "auto"),
     "baseline_optimizer": ("adam", "auto"),
+    "strong_baseline_optimizer": ("adam", "auto"),
     "student_weight_decay": (1e-4, 5e-5, 5e-5, 1e-5, 1e-6, 1e-6),
     "baseline_weight_decay": (1e-4, 3e-4),
     "augment": ("none", "auto", "auto", "mixup", "mixup", "none"),

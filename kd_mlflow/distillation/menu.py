@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from kd_mlflow.distillation.logits import teacher_student_kl, validation_metrics
 from kd_mlflow.distillation.students import (
     StudentSetting,
     TransferSet,
-    baseline_schedule,
+    schedule_for,
     student_groups,
     student_task,
 )
@@ -36,6 +36,12 @@ ROW_WORK, NUMBER_WORK = 9_000, 1.5
 numbers, whose products are small. Measured on seven tables: the largest students that are a tenth
 of their ensemble's work by this score many rows 18 times faster than it, or more.
 """
+
+OPTIMIZERS = {
+    "baseline": "baseline_optimizer",
+    "strong_baseline": "strong_baseline_optimizer",
+}
+"""The options that name the optimizer of each kind of baseline."""
 
 IN_PLAY = 2.0
 """Inputs whose divergence is at most so many times the least are tried with wider layers."""
@@ -130,28 +136,37 @@ def chosen(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> tuple[C, 
 
 
 def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> C:
-    """A recipe that names its student and the optimizer of its baselines.
+    """A recipe that names its student and the optimizer of each kind of baseline.
 
     Muon gets further than Adam where labels hold little noise, and learns more of it where they
-    hold much: kept is the one whose baseline has the lower log loss on validation rows. Both are
-    trained side by side, of the recipe's smallest layers, and in full: of short trainings the one
-    wins that learns noise sooner.
+    hold much: kept is, by kind, the one whose baseline has the lower log loss on validation rows.
+    All are trained side by side, of the recipe's smallest layers, and in full: of short trainings
+    the one wins that learns noise sooner.
     """
-    if recipe.baseline_optimizer != "auto":
-        return recipe
-    if recipe.student_optimizer == ADAM:
-        return replace(recipe, baseline_optimizer=ADAM)
-    n, (member,) = lessons.labelled_rows, student_groups(recipe, [seed])["baseline"]
+    groups, n = student_groups(recipe, [seed]), lessons.labelled_rows
+    asked = {kind: name for kind, name in OPTIMIZERS.items() if getattr(recipe, name) == "auto"}
+
+    def named(optimizers: Iterable[str]) -> C:
+        options: dict[str, Any] = dict(zip(asked.values(), optimizers, strict=True))
+        return replace(recipe, **options)
+
+    adam, muon = (named([optimizer] * len(asked)) for optimizer in (ADAM, MUON))
+    tried = [kind for kind in asked if kind in groups]
+    if not tried or recipe.student_optimizer == ADAM:
+        return adam
+    both = [(each, groups[kind][0]) for kind in tried for each in (adam, muon)]
     menu = StudentRecipe(recipe=recipe.recipe).menu("student_hidden", n)
-    named = [replace(recipe, baseline_optimizer=name) for name in (ADAM, MUON)]
-    encoding = lessons.binned(recipe.student_bins)
-    task = student_task(
-        named[0], lessons, [member, member], encoding, min(recipe.student_hidden, *menu, key=sum)
+    hidden, encoding = (
+        min(recipe.student_hidden, *menu, key=sum),
+        lessons.binned(recipe.student_bins),
     )
-    task = replace(task, schedule=tuple(baseline_schedule(each, n) for each in named))
+    task = student_task(adam, lessons, [member for _, member in both], encoding, hidden)
+    schedule = tuple(schedule_for(each, n, member) for each, member in both)
+    task = replace(task, schedule=schedule)
     fit(task, "baselines: adam and muon")
-    losses = validation_metrics(task.population.logits(task.rows.val), lessons.val_labels)
-    return named[int(losses["val_loss"].argmin())]
+    found = validation_metrics(task.population.logits(task.rows.val), lessons.val_labels)
+    losses = dict(zip(tried, found["val_loss"].view(-1, 2), strict=True))
+    return named((ADAM, MUON)[int(losses[k].argmin())] if k in losses else ADAM for k in asked)
 
 
 def fit_here(task: Task, label: str) -> History:

@@ -197,9 +197,6 @@ def student_task(
             "val_agreement": agreements(logits, classes),
         }
 
-    own, plain = (
-        of(recipe, lessons.labelled_rows) for of in (_distilled_schedule, baseline_schedule)
-    )
     return Task(
         population=Population.initialised(sizes, seeds=seeds).to(device),
         rows=lessons.rows(encoding),
@@ -209,7 +206,7 @@ def student_task(
             temperature=torch.tensor([m.temperature for m in members], device=device),
             alpha=torch.tensor([m.alpha for m in members], device=device),
         ),
-        schedule=tuple(own if member.taught else plain for member in members),
+        schedule=tuple(schedule_for(recipe, lessons.labelled_rows, member) for member in members),
         seeds=seeds,
         sampling=Sampling(
             pools=tuple(taught if m.taught else labelled for m in members),
@@ -221,23 +218,21 @@ def student_task(
     )
 
 
-def baseline_schedule(recipe: StudentRecipe, rows: int) -> Schedule:
-    """The schedule of baselines, on so many training rows."""
-    return schedule_of(
+def schedule_for(recipe: StudentRecipe, rows: int, member: StudentSetting) -> Schedule:
+    """The schedule of a distilled student or a baseline, on so many training rows."""
+    schedule = schedule_of(
         recipe,
-        recipe.baseline_optimizer_for(rows),
+        recipe.baseline_optimizer_for(rows, strong=bool(member.mixup)),
         epochs=recipe.student_epochs,
         weight_decay=recipe.baseline_weight_decay,
         patience=recipe.student_patience,
     )
-
-
-def _distilled_schedule(recipe: StudentRecipe, rows: int) -> Schedule:
-    """The schedule of distilled students."""
+    if not member.taught:
+        return schedule
     recipe = replace(recipe, student_optimizer=recipe.optimizer_for(rows))
     step_rows, rate = recipe.student_step
     return replace(
-        baseline_schedule(recipe, rows),
+        schedule,
         optimizer=recipe.student_optimizer,
         batch_size=step_rows,
         learning_rate=rate,

@@ -273,6 +273,9 @@ def _recipe(evidence: Evidence) -> str:
     config = evidence.config
     widths = words.one_line(", ".join(map(str, config.student_hidden)))
     _, rate = config.student_step
+    other = config.strong_baseline_optimizer
+    differs = config.student_mixup and other != config.baseline_optimizer
+    strong = f", strong ones {other.capitalize()}" if differs else ""
     chosen = (
         f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
         f"rows, {evidence.trials[-1].divergence:.4f} nats. "
@@ -287,7 +290,7 @@ def _recipe(evidence: Evidence) -> str:
         f"{config.schedule} learning rate {rate:g}, "
         f"{words.augmentation(config.augment, config.augment_factor)}, seed {config.seed}. {chosen}"
         f"Baselines have the same layers, epochs and seeds, and "
-        f"{config.baseline_optimizer.capitalize()}."
+        f"{config.baseline_optimizer.capitalize()}{strong}."
     )
 
 

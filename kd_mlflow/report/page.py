@@ -209,7 +209,8 @@ def _recipe_rows(evidence: Evidence) -> dict[str, str]:
     widths = ", ".join(map(str, config.student_hidden))
     rows, rate = config.student_step
     baseline_rows, baseline_rate = config.baseline_step
-    mixup = f"mixup on labels, Beta {config.student_mixup:g}" if config.student_mixup else "none"
+    strong = config.strong_baseline_optimizer.capitalize()
+    mixup = f"mixup on labels, Beta {config.student_mixup:g}, {strong}"
     return {
         "teachers": _teachers_text(evidence),
         "recipe": config.recipe,
@@ -219,7 +220,7 @@ def _recipe_rows(evidence: Evidence) -> dict[str, str]:
         "distillation": f"T {config.temperature:g}, alpha {config.alpha:g} (soft loss's weight)",
         "ensemble averages": config.averaging,
         "new rows": words.augmentation(config.augment, config.augment_factor),
-        "strong baselines": mixup,
+        "strong baselines": mixup if config.student_mixup else "none",
         "training": f"{config.student_epochs} epochs of {config.student_optimizer.capitalize()}, "
         f"batches of {rows}, {config.schedule} learning rate {rate:g}, "
         f"weight decay {config.student_weight_decay:g}; baselines' of "
