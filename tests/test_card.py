@@ -165,7 +165,7 @@ def note_texts(name):
                 "best_teacher_test_accuracy": 0.9,
             },
             parts=[Part("networks", 2, 1.0)],
-            hidden=(4,),
+            hidden=[(4,)],
             imbalanced=True,
         ),
         "teacher": notes.teacher_note(name, "networks", teachers=2, seed=0),

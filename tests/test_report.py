@@ -1,5 +1,6 @@
 """The report and the figures that runs leave: complete, self-contained, equal to the metrics."""
 
+import html as html_module
 import json
 import re
 import shlex
@@ -14,8 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import SMALL
 
-from kd_mlflow.config.entry_points import DistillConfig
+from kd_mlflow import pipeline
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig
 from kd_mlflow.distillation.evidence import Evidence
 from kd_mlflow.distillation.footprint import Footprint, Speed
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared
@@ -615,3 +618,39 @@ def test_text_stands_out_in_light_and_dark(html, dark):
             both = sorted(luminance(colours[name]) for name in (text, ground))
             assert (both[1] + 0.05) / (both[0] + 0.05) > 4.5, (text, ground)
     assert html.count("@media screen and (prefers-color-scheme: dark)") == 1
+
+
+def test_a_baseline_above_the_ensemble_is_no_tie(finished):
+    """Then there is no gap, and the text does not call it noise."""
+    comparison = finished.result.distill.comparison
+    names = ("ensemble_test_accuracy", "baseline_test_accuracy")
+    for values, said in (((0.95, 0.90), "tie within the noise"), ((0.90, 0.95), "not worse than")):
+        summary = comparison.summary | dict(zip(names, values, strict=True))
+        assert said in recovered_text(replace(comparison, recovery=None, summary=summary))
+
+
+@pytest.mark.slow
+def test_the_pages_python_reads_a_file_as_the_student_does(store, tmp_path):
+    """Of columns that are told to be texts NA is a text and 007 no 7, for the card's reader too."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "x": rng.normal(size=600),
+            "city": rng.choice(["N/A", "Rome", "Oslo"], 600),
+            "code": rng.choice(["007", "7", "12"], 600),
+        }
+    )
+    frame.assign(y=((frame.x > 0) ^ (frame.city == "N/A")).astype(int)).to_csv("t.csv", index=False)
+    frame.to_csv("rows.csv", index=False)
+    config = MainConfig(data="t.csv", target="y", column="city=category;code=text", **SMALL)
+    run_id = pipeline.run_main(config).distill.run_id
+    page = Path(store.download_artifacts(run_id, "report.html", tmp_path)).read_text()
+    shown = html_module.unescape(re.search(r"<code>(import mlflow.*?)</code>", page, re.S)[1])
+    known: dict = {}
+    exec(shown.replace("student.predict", "answers = student.predict"), known)
+    pd.testing.assert_frame_equal(known["answers"], known["student"].predict(frame))
+    plain = known["student"].predict(pd.read_csv("rows.csv"))
+    assert not plain.equals(known["answers"])
+    card = store.get_model_version("kd-student", "1").description
+    assert "city, code are read as written" in card
+    assert "city, code are read as written" in page

@@ -9,7 +9,7 @@ from conftest import part_of
 from matplotlib.colors import to_hex
 
 from kd_mlflow import pipeline
-from kd_mlflow.config.entry_points import DistillConfig, SweepConfig
+from kd_mlflow.config.entry_points import DistillConfig, SweepConfig, TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.figures import accuracy, style
@@ -90,6 +90,19 @@ def test_distill_takes_the_sweeps_setting(swept):
         assert params["kd.from_sweep"] == result.run_id
         assert float(params["kd.temperature"]) == result.chosen.temperature
         assert float(params["kd.alpha"]) == result.chosen.alpha
+
+
+@pytest.mark.slow
+def test_distill_takes_the_sweeps_teachers(swept):
+    """Also where another ensemble came later, unless one is named."""
+    store, result, run = swept
+    options = {name: value for name, value in STUDENTS.items() if name != "temperature"}
+    later = pipeline.run_teachers(TeachersConfig(**part_of(TeachersConfig), seed=7))
+    for named, kept in (("latest", run.data.params["kd.teachers"]), (later.run_id, later.run_id)):
+        done = pipeline.run_distill(
+            DistillConfig(**{**options, "teachers": named}, from_sweep=result.run_id)
+        )
+        assert store.client.get_run(done.run_id).data.params["kd.teachers"] == kept
 
 
 @pytest.mark.slow

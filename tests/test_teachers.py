@@ -157,6 +157,13 @@ def test_compact_networks_are_like_students(dataset):
     ]
     sizes = [each.task.population.sizes[1:-1] for each in (*others, compact) for _ in each.seeds]
     assert hidden_layers(config(**options)) == sizes  # as memory is asked for
+    assert compact.own_options == {  # their runs say so
+        "teacher_hidden": "64,32",
+        "teacher_optimizer": "muon",
+        "dropout": "0.0",
+        "teacher_epochs": str(small.epochs),
+    }
+    assert not [own for each in others for own in each.own_options]
     (*_, whole) = teacher_trainings(
         TeacherInputs(config=config(**options, teacher_patience=0), dataset=dataset)
     )

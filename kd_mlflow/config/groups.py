@@ -128,8 +128,8 @@ class TrainingOptions(Options):
         rules.one_of("logits", "probabilities"),
     )
     weighting: str = by_recipe(
-        "How much each family of teachers, or each of your own models, counts: equal, or greedy: "
-        "chosen by log loss on rows that it was not trained on.",
+        "How much teachers count: equal (each model as much as another), or greedy (each family, "
+        "or each of your own models, by log loss on rows that it was not trained on).",
         rules.one_of("equal", "greedy"),
     )
 
@@ -186,7 +186,7 @@ class EnsembleOptions(Options):
     n_compact: int = by_recipe(
         "Number of compact networks beside them, a family that learns with Muon; each is as small "
         "as a student: where they alone count, fewer than ten are not ten times as large as one.",
-        rules.NATURAL,
+        rules.MODELS_OR_NONE,
     )
     teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", rules.AT_LEAST_ONE)
     teacher_patience: int = by_recipe(

@@ -96,6 +96,7 @@ NOT_NEGATIVE: Rule = ("a number, 0 or above", lambda v: math.isfinite(v) and v >
 AT_LEAST_ONE: Rule = ("1 or more", lambda v: v >= 1)
 AT_LEAST_TWO: Rule = ("2 or more", lambda v: v >= 2)
 MODELS: Rule = ("from 1 to 10,000", lambda v: 1 <= v <= 10_000)
+MODELS_OR_NONE: Rule = ("from 0 to 10,000", lambda v: 0 <= v <= 10_000)
 NATURAL: Rule = ("0 or more", lambda v: v >= 0)
 SHARE: Rule = ("between 0 and 1", lambda v: 0 <= v <= 1)
 OPEN_SHARE: Rule = ("above 0 and below 1", lambda v: 0 < v < 1)

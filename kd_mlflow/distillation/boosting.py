@@ -6,7 +6,7 @@ models are text files: an ensemble holds no pickle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,7 @@ class BoostingTraining:
     threads: int = 1
     sampled: bool = False
     name: str = field(default=BOOSTING, init=False)
+    own_options: Mapping[str, str] = field(default_factory=dict, init=False)
 
     @property
     def label(self) -> str:

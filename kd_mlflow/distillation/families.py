@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -104,6 +104,10 @@ class Training(Protocol):
     @property
     def epochs(self) -> int:
         """Most epochs, or rounds of boosting."""
+
+    @property
+    def own_options(self) -> Mapping[str, str]:
+        """Options that it takes other values of than the configuration's, as text."""
 
     def fit(
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE

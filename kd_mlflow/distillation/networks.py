@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -113,6 +113,7 @@ class NetworkTraining:
     encoding: Encoding
     task: Task
     label: str
+    own_options: Mapping[str, str]
     name: str = MLP
 
     @property
@@ -147,15 +148,22 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     binned = n // 2 if with_bins != given.encoding else 0  # no numbers: the same inputs
     epochs = COMPACT_EPOCHS * config.teacher_epochs
     compact = replace(config, teacher_epochs=epochs, **COMPACT_RECIPE)
-    families = (
+    given_as, rows = config.as_text(), len(given.dataset.split.train)
+    families = [
         (words(given.encoding), config, given.encoding, seeds[: n - binned]),
         (words(with_bins), config, with_bins, seeds[n - binned : n]),
         (COMPACT, compact, given.encoding, seeds[n:]),
-    )
+    ]
+    families = [each for each in families if each[-1]]
+    named = [
+        replace(own, teacher_optimizer=own.teacher_optimizer_for(rows, bins=has_bins(encoding)))
+        for _, own, encoding, _ in families
+    ]
     return [
         NetworkTraining(
             label=label,
             encoding=encoding,
+            own_options={n: t for n, t in own.as_text().items() if t != given_as[n]},
             task=training_task(
                 own,
                 encoding,
@@ -164,8 +172,7 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
                 seeds=members,
             ),
         )
-        for label, own, encoding, members in families
-        if members
+        for (label, _, encoding, members), own in zip(families, named, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -103,6 +103,7 @@ class FoldTraining(Generic[M]):
     seeds: Sequence[int]
     held_out: tuple[RowNumbers, ...]
     epochs: int = 1
+    own_options: Mapping[str, str] = field(default_factory=dict, init=False)
 
     def fit(
         self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE

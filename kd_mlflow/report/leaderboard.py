@@ -90,13 +90,14 @@ def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
     """Say in a sentence what students are worth beside ensemble and baseline, and cost."""
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
     alone = "the same network without a teacher"
-    same = "not measurably different from its ensemble"
+    none = f"no measurable gain in accuracy over {alone}"
+    same = "accuracy not measurably different from its ensemble's"
     said = [
         known_difference(gap, ACCURACY, same, than="its ensemble"),
-        known_difference(gain, ACCURACY, f"no measurable gain over {alone}", than=alone),
+        known_difference(gain, ACCURACY, none, than=alone),
     ]
     if "compression_ratio" in summary:
-        said.append(f"{summary['compression_ratio']:,.1f} times smaller")
+        said.append(words.smaller_text(summary["compression_ratio"]))
     if latency := beside.get("registered_latency_ms"):
         said.append(f"{ms_text(latency)} ms a row")
     return "; ".join(said)

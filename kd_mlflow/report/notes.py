@@ -19,6 +19,7 @@ from kd_mlflow.report.words import safe
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.loading import Table
+from kd_mlflow.table.scored import as_written
 
 NOTE_LENGTH = 8000
 """Characters of a description: MLflow stores it as a tag (MAX_TAG_VAL_LENGTH) and cuts the rest."""
@@ -61,15 +62,20 @@ def teachers_note(
     metrics: Mapping[str, float],
     *,
     parts: Sequence[Part],
-    hidden: Sequence[int],
+    hidden: Sequence[tuple[int, ...]],
     imbalanced: bool,
 ) -> str:
-    """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first."""
+    """Describe an ensemble's run; of ``imbalanced`` tables balanced accuracy comes first.
+
+    ``hidden`` are the widths of its networks' layers.
+    """
+    sizes = " or ".join(dict.fromkeys("-".join(map(str, widths)) for widths in hidden))
+    layers = f"; hidden layers of networks {sizes}" if sizes else ""
     shares = {name: words.percent(share) for name, share in metrics.items() if "accuracy" in name}
     balanced = f"balanced accuracy **{shares['ensemble_test_balanced_accuracy']}**, "
     return (
         f"An ensemble on **{safe(dataset.table.name)}** ({words.sides(dataset.split)}): "
-        f"{words.composition(parts)}; networks of {', '.join(map(str, hidden))}.\n\n"
+        f"{words.composition(parts)}{layers}.\n\n"
         f"Ensemble {balanced if imbalanced else ''}accuracy "
         f"**{shares['ensemble_test_accuracy']}** on test rows; teachers "
         f"{shares['mean_teacher_test_accuracy']} on average, "
@@ -197,7 +203,7 @@ def model_card(
     together = "".join(f"; {n}: {safe(t, 200)}" for n, t in words.together(evidence.dataset))
     decides = review.decides(evidence)
     about_limits = " ".join(limits(table, split, comparison))
-    warning, commands = words.warning_text(comparison), _ways_to_ask(config.model_name)
+    warning, commands = words.warning_text(comparison), _ways_to_ask(evidence)
     sent = (
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
         f"{review.sent_table(evidence.schema)}"
@@ -294,8 +300,10 @@ def _recipe(evidence: Evidence) -> str:
     )
 
 
-def _ways_to_ask(model_name: str) -> list[str]:
+def _ways_to_ask(evidence: Evidence) -> list[str]:
     """How to load, serve and ask the version in production."""
+    model_name, written = evidence.config.model_name, as_written(evidence.encoding.columns)
+    warning = f"\n\n{words.written_text(written)}" if written else ""
     uri, lines = words.production_uri(model_name), words.serving_commands(model_name)
     return [
         f"""\
@@ -314,5 +322,5 @@ student.predict(frame)  # prediction and one probability_<class> per class
 {lines["serve"]}
 {lines["csv"]}
 {lines["file"]}
-```""",
+```{warning}""",
     ]

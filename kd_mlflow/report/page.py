@@ -26,6 +26,7 @@ from kd_mlflow.report import leaderboard, review, words
 from kd_mlflow.report.decision import MARKS, Decision
 from kd_mlflow.report.notes import OUT_OF_SCOPE, limits
 from kd_mlflow.table.columns import left_out_text
+from kd_mlflow.table.scored import as_written
 
 MODELS = {
     "ensemble": "ensemble",
@@ -110,6 +111,7 @@ def page(
         columns_not_listed=len(evidence.schema.columns) - review.LISTED_COLUMNS,
         pictures=pictures,
         commands=_commands(evidence, model_id),
+        written=as_written(evidence.encoding.columns),
     )
 
 
@@ -257,7 +259,8 @@ import mlflow
 import pandas as pd
 
 student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-student.predict(pd.read_csv("rows.csv"))  # prediction, probability_<class>"""
+rows = {words.read_csv(as_written(evidence.encoding.columns))}
+student.predict(rows)  # prediction, probability_<class>"""
     return {
         "python": python,
         **words.serving_commands(evidence.config.model_name),

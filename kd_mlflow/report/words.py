@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -218,6 +219,9 @@ def p_values(comparison: Comparison) -> str:
 def recovered_text(comparison: Comparison) -> str:
     """Say what share of the gap was recovered, or that there is no gap to recover."""
     if comparison.recovery is None:
+        metrics = comparison.summary
+        if metrics["ensemble_test_accuracy"] < metrics["baseline_test_accuracy"]:
+            return "undefined: on these test rows the baseline is not worse than the ensemble"
         return "undefined: ensemble and baseline tie within the noise of these test rows"
     value, low, high = (f"{100 * share:.0f}" for share in vars(comparison.recovery).values())
     return f"{value} % (95 % interval {low} to {high} %)"
@@ -251,6 +255,29 @@ def serving_commands(model_name: str) -> dict[str, str]:
     }
 
 
+def written_text(written: Mapping[str, bool]) -> str:
+    """Say which columns of a CSV file MLflow's commands do not read as they are written."""
+    names, verb = ", ".join(map(one_line, written)), "are" if len(written) > 1 else "is"
+    taken = "NA and the like for gaps, 007 for 7" if any(written.values()) else "007 for 7"
+    return (
+        f"{names} {verb} read as written; of a CSV file MLflow takes {taken}. So send JSON, score "
+        f"with `kd-mlflow predict`, or read the file by `{read_csv(written)}`."
+    )
+
+
+def read_csv(written: Mapping[str, bool]) -> str:
+    """Python that reads rows.csv as the student does: see ``scored.as_written``.
+
+    >>> print(read_csv({"city": True}))
+    pd.read_csv("rows.csv", dtype={"city": str}, keep_default_na=False, na_values=[""])
+    """
+    kinds = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: str" for name in written)
+    options = [f", dtype={{{kinds}}}"] if written else []
+    if any(written.values()):
+        options.append(', keep_default_na=False, na_values=[""]')
+    return f'pd.read_csv("rows.csv"{"".join(options)})'
+
+
 def kind_text(kind: str) -> str:
     """Write a kind of model as words.
 
@@ -271,7 +298,16 @@ def size_text(comparison: Comparison) -> str:
     if "compression_ratio" not in metrics:
         return f"{own}; its teachers' cannot be counted."
     ensemble, ratio = metrics["ensemble_parameters"], metrics["compression_ratio"]
-    return f"{own}, the ensemble {ensemble:,}: {ratio:.1f} times smaller."
+    return f"{own}, the ensemble {ensemble:,}: {smaller_text(ratio)}."
+
+
+def smaller_text(ratio: float) -> str:
+    """Say how many times smaller a student is than its ensemble, or larger.
+
+    >>> smaller_text(63.3), smaller_text(0.4)
+    ('63.3 times smaller', '2.5 times larger')
+    """
+    return f"{ratio:,.1f} times smaller" if ratio >= 1 else f"{1 / ratio:,.1f} times larger"
 
 
 def augmentation(method: str, factor: int) -> str:

@@ -63,6 +63,7 @@ class _Scene:
 def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> SweepResult:
     """Train the grid, choose a cell, train the sizes at its setting, log all."""
     dataset = session.dataset
+    config = dataclasses.replace(config, teachers=ensemble.run_id or config.teachers)
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     features = dataset.features("test")
     first, rows = distinct_rows(features)
@@ -112,6 +113,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
 def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> DistillConfig:
     """Take temperature and alpha from the sweep that ``from_sweep`` names, if it names one.
 
+    Its teachers too, where no others are named: they are what it was chosen for.
     Raises ConfigError where temperature or alpha is given too, RunError where there is no sweep.
     """
     if not config.from_sweep:
@@ -122,11 +124,13 @@ def take_sweep(config: DistillConfig, tracker: Tracker, identity: Identity) -> D
                 f"from_sweep sets {name} too; received {given:g} beside it: give one of the two"
             )
     run = choose_run(tracker, "sweep", config.from_sweep, identity)
+    found = run.data.params
     return dataclasses.replace(
         config,
         from_sweep=run.info.run_id,
-        temperature=float(run.data.params["kd.chosen_temperature"]),
-        alpha=float(run.data.params["kd.chosen_alpha"]),
+        teachers=found["kd.teachers"] if config.teachers == "latest" else config.teachers,
+        temperature=float(found["kd.chosen_temperature"]),
+        alpha=float(found["kd.chosen_alpha"]),
     )
 
 

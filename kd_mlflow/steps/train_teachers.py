@@ -16,7 +16,7 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import validation_metrics
-from kd_mlflow.distillation.networks import hidden_layers
+from kd_mlflow.distillation.networks import MLP, hidden_layers
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.own_models import save_ensemble
@@ -124,7 +124,7 @@ def _describe_each(
     name = work.dataset.table.name
     for member, seed in zip(runs, training.seeds, strict=True):
         note = notes.teacher_note(name, training.label, teachers=teachers, seed=seed)
-        work.describe(member, note=note, member_seed=seed)
+        work.describe(member, note=note, member_seed=seed, **training.own_options)
         member.log(tags={"kd.family": training.name})
 
 
@@ -148,7 +148,7 @@ def _log_ensemble(
         dataset,
         metrics,
         parts=ensemble.parts,
-        hidden=config.teacher_hidden,
+        hidden=hidden_layers(config) if MLP in config.teacher_families.split(",") else (),
         imbalanced=_imbalanced(dataset),
     )
     run.log(metrics={name: v for name, v in metrics.items() if name not in own}, note=note)

@@ -96,7 +96,7 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     ``encoding`` says which columns of a CSV file stay as they are written, and how.
     Raises DataError for whatever is wrong with it.
     """
-    texts = _as_written(encoding.columns if encoding else ())
+    texts = as_written(encoding.columns if encoding else ())
     if encoding and not GAP_TEXTS.isdisjoint(map(str, encoding.classes)):
         texts[options.target] = True
     origin, frame = sources.open_source(options.data, options.separator, options.decimal, texts)
@@ -112,7 +112,7 @@ def read_rows(options: TableOptions, encoding: Encoding | None = None) -> Scored
     )
 
 
-def _as_written(columns: Sequence[Column]) -> dict[str, bool]:
+def as_written(columns: Sequence[Column]) -> dict[str, bool]:
     """Columns of a CSV file that stay as they are written, and whether NA is a text in each."""
     written = (c for c in columns if c.form.literal or reads_texts(c.to_dict()))
     return {column.name: column.form.literal for column in written}
@@ -178,7 +178,7 @@ def _of_csv(path: Path, encoding: Encoding, keep: str, marks: dict[str, str]) ->
     needed, kept = _columns(path.name, parts.columns, encoding, keep)
 
     def read() -> Iterator[Part]:
-        features = parts.read(needed, _as_written(encoding.columns))
+        features = parts.read(needed, as_written(encoding.columns))
         if not kept:
             yield from ((frame, _arrow(frame[[]])) for frame in features)
             return
