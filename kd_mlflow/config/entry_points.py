@@ -32,7 +32,9 @@ class DistillConfig(
     """Options of the entry point ``distill``."""
 
     from_sweep: str = option(
-        "", "Run id of a sweep, or latest, whose chosen temperature and alpha to take."
+        "",
+        "Run id of a sweep, or latest, whose chosen temperature and alpha to take, and whose "
+        "teachers where none are named.",
     )
 
 
