@@ -254,13 +254,13 @@ def _teachers_text(evidence: Evidence) -> str:
 def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
     """What to type to load, serve and ask the student."""
     uri = words.production_uri(evidence.config.model_name)
+    read = words.read_csv(as_written(evidence.encoding.columns))
     python = f"""\
 import mlflow
 import pandas as pd
 
 student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-rows = {words.read_csv(as_written(evidence.encoding.columns))}
-student.predict(rows)  # prediction, probability_<class>"""
+student.predict({read})  # prediction, probability_<class>"""
     return {
         "python": python,
         **words.serving_commands(evidence.config.model_name),
