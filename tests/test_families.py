@@ -230,9 +230,9 @@ def test_it_is_stored_without_pickle_and_scored_beside_ours(own, dataset):
 def test_pickles_need_the_users_word(own, dataset):
     """A class of the user's is refused before training; allowed, it says that it is pickled."""
     with pytest.raises(TrainingError, match=r"only be stored as pickles: own_pickle=true"):
-        rehearse_families(config("my_models:make_mine"), dataset)
+        rehearse_families(TeacherInputs(config=config("my_models:make_mine"), dataset=dataset))
     allowed = config("my_models:make_mine", own_pickle=True)
-    rehearse_families(allowed, dataset)
+    rehearse_families(TeacherInputs(config=allowed, dataset=dataset))
     ensemble = train_ensemble(allowed, dataset)
     assert ensemble.parts[0].name == "models of my_models:make_mine (pickled)"
     rows, model = dataset.features("test"), pulled(own / "model", ensemble, dataset)
@@ -406,7 +406,7 @@ def test_without_catboost_one_line_says_what_to_install(monkeypatch, dataset):
     """Before anything is trained, and where an ensemble of it is loaded."""
     monkeypatch.setattr(catboost_models, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'kd-mlflow\[catboost\]'"):
-        rehearse_families(config("mlp,catboost"), dataset)
+        rehearse_families(TeacherInputs(config=config("mlp,catboost"), dataset=dataset))
     with pytest.raises(ConfigError, match="not installed"):
         kind_of("catboost").load(Path("anywhere"))
 

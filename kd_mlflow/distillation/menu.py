@@ -156,13 +156,10 @@ def baselines_named(recipe: C, lessons: TransferSet, *, seed: int, fit: Fit) -> 
         return adam
     both = [(each, groups[kind][0]) for kind in tried for each in (adam, muon)]
     menu = StudentRecipe(recipe=recipe.recipe).menu("student_hidden", n)
-    hidden, encoding = (
-        min(recipe.student_hidden, *menu, key=sum),
-        lessons.binned(recipe.student_bins),
-    )
-    task = student_task(adam, lessons, [member for _, member in both], encoding, hidden)
-    schedule = tuple(schedule_for(each, n, member) for each, member in both)
-    task = replace(task, schedule=schedule)
+    hidden = min(recipe.student_hidden, *menu, key=sum)
+    encoding, members = lessons.binned(recipe.student_bins), [member for _, member in both]
+    task = student_task(adam, lessons, members, encoding, hidden)
+    task = replace(task, schedule=tuple(schedule_for(each, n, member) for each, member in both))
     fit(task, "baselines: adam and muon")
     found = validation_metrics(task.population.logits(task.rows.val), lessons.val_labels)
     losses = dict(zip(tried, found["val_loss"].view(-1, 2), strict=True))

@@ -149,21 +149,16 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
     epochs = COMPACT_EPOCHS * config.teacher_epochs
     compact = replace(config, teacher_epochs=epochs, **COMPACT_RECIPE)
     given_as, rows = config.as_text(), len(given.dataset.split.train)
-    families = [
-        (words(given.encoding), config, given.encoding, seeds[: n - binned]),
-        (words(with_bins), config, with_bins, seeds[n - binned : n]),
-        (COMPACT, compact, given.encoding, seeds[n:]),
-    ]
-    families = [each for each in families if each[-1]]
-    named = [
-        replace(own, teacher_optimizer=own.teacher_optimizer_for(rows, bins=has_bins(encoding)))
-        for _, own, encoding, _ in families
-    ]
-    return [
-        NetworkTraining(
+
+    def training(
+        label: str, own: TeachersConfig, encoding: Encoding, members: Sequence[int]
+    ) -> NetworkTraining:
+        optimizer = own.teacher_optimizer_for(rows, bins=has_bins(encoding))
+        own = replace(own, teacher_optimizer=optimizer)
+        return NetworkTraining(
             label=label,
             encoding=encoding,
-            own_options={n: t for n, t in own.as_text().items() if t != given_as[n]},
+            own_options={name: v for name, v in own.as_text().items() if v != given_as[name]},
             task=training_task(
                 own,
                 encoding,
@@ -172,8 +167,13 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
                 seeds=members,
             ),
         )
-        for (label, _, encoding, members), own in zip(families, named, strict=True)
-    ]
+
+    families = (
+        (words(given.encoding), config, given.encoding, seeds[: n - binned]),
+        (words(with_bins), config, with_bins, seeds[n - binned : n]),
+        (COMPACT, compact, given.encoding, seeds[n:]),
+    )
+    return [training(*each) for each in families if each[-1]]
 
 
 def hidden_layers(config: TeachersConfig) -> list[tuple[int, ...]]:
@@ -190,7 +190,10 @@ def training_task(
     held_out: Sequence[RowNumbers],
     seeds: Sequence[int],
 ) -> Task:
-    """The training of networks, each on the rows that it does not hold out, if any."""
+    """The training of networks by a configuration that names their optimizer.
+
+    Each sees the rows that it does not hold out, if any.
+    """
     rows = training_rows(encoding, dataset)
     device = rows.val.values.device
     labels, val_labels = label_tensors(dataset, device)
@@ -206,7 +209,7 @@ def training_task(
         loss=LabelLoss(labels),
         schedule=schedule_of(
             config,
-            config.teacher_optimizer_for(n, bins=has_bins(encoding)),
+            config.teacher_optimizer,
             epochs=config.teacher_epochs,
             weight_decay=config.teacher_weight_decay,
             patience=config.teacher_patience,

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pandas as pd
 
-from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.families import kind_of
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.student_module import StudentModule
@@ -51,10 +50,9 @@ def rehearse_student(dataset: Dataset, encoding: Encoding) -> pd.DataFrame:
     return example
 
 
-def rehearse_families(config: TeachersConfig, dataset: Dataset) -> None:
+def rehearse_families(given: TeacherInputs) -> None:
     """Let each family try what would otherwise fail after training."""
-    given = TeacherInputs(config=config, dataset=dataset)
-    for name in config.teacher_families.split(","):
+    for name in given.config.teacher_families.split(","):
         kind_of(name).rehearse(given)
 
 

@@ -75,7 +75,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
     given = TeacherInputs(config=config, dataset=dataset)
     check_memory(dataset, given.encoding, hidden_layers(config))
     example = rehearse_student(dataset, given.encoding)
-    rehearse_families(config, dataset)
+    rehearse_families(given)
     trainings = teacher_trainings(given)
     kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
     names = [name for runs, k in kinds.items() for name in numbered(runs, k)]
