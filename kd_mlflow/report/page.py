@@ -75,7 +75,6 @@ def page(
     """Write the report as HTML that needs nothing else; ``pictures`` are those of ``gallery``."""
     said, comparison = document(evidence, costs, about), evidence.comparison
     metrics, table = said["metrics"], evidence.dataset.table
-    written = as_written(evidence.encoding.columns)
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
     by_class = zip(*comparison.recalls.values(), strict=True)
     recalls = zip(comparison.class_rows.items(), by_class, strict=True)
@@ -111,8 +110,8 @@ def page(
         sent=evidence.schema.columns[: review.LISTED_COLUMNS],
         columns_not_listed=len(evidence.schema.columns) - review.LISTED_COLUMNS,
         pictures=pictures,
-        commands=_commands(evidence, model_id, written),
-        written=written,
+        commands=_commands(evidence, model_id),
+        written=as_written(evidence.encoding.columns),
     )
 
 
@@ -252,15 +251,16 @@ def _teachers_text(evidence: Evidence) -> str:
     )
 
 
-def _commands(evidence: Evidence, model_id: str, written: Mapping[str, bool]) -> dict[str, str]:
-    """What to type to load, serve and ask the student; ``written`` as ``as_written`` says."""
+def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
+    """What to type to load, serve and ask the student."""
     uri = words.production_uri(evidence.config.model_name)
+    read = words.read_csv(as_written(evidence.encoding.columns))
     python = f"""\
 import mlflow
 import pandas as pd
 
 student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-student.predict({words.read_csv(written)})  # prediction, probability_<class>"""
+student.predict({read})  # prediction, probability_<class>"""
     return {
         "python": python,
         **words.serving_commands(evidence.config.model_name),
