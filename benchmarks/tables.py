@@ -18,9 +18,10 @@ import argparse
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ import pandas as pd
 from measured import Measured
 from own_models import OWN, STEPS, ensemble_step, own_models, own_names
 from rank_figure import critical_difference_figure
-from real_tables import TABLES, partition
+from real_tables import GROUPS, TABLES, partition
 from rivals import RIVALS, rival
 from standings import mean_ranks, pack, read, summary
 
@@ -165,14 +166,16 @@ def export(options: argparse.Namespace) -> None:
             (folder / "unit.json").write_text(json.dumps(unit))
 
 
-def names_from(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """A reader of names with commas, each of which must be known."""
+def names_from(
+    known: Sequence[str], groups: Mapping[str, list[str]] = MappingProxyType({})
+) -> Callable[[str], list[str]]:
+    """A reader of names with commas, each of which must be known; or of groups of names."""
 
     def names(text: str) -> list[str]:
-        found = text.split(",")
+        found = [name for word in text.split(",") for name in groups.get(word, [word])]
         if unknown := set(found) - set(known):
             raise argparse.ArgumentTypeError(
-                f"no {', '.join(sorted(unknown))}; there is {', '.join(known)}"
+                f"no {', '.join(sorted(unknown))}; there is {', '.join([*groups, *known])}"
             )
         return found
 
@@ -185,7 +188,8 @@ def parse() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     models, recipes = [*OWN, *RIVALS], ["best", "reference"]
     steps = [f"ensemble:{step}" for step in STEPS]
     parser.add_argument("--out", type=Path, help="results, one JSON line per unit and model")
-    parser.add_argument("--tables", type=names_from(list(TABLES)), default=list(TABLES))
+    tables = names_from(list(TABLES), GROUPS)
+    parser.add_argument("--tables", type=tables, default=GROUPS["benchmark"])
     parser.add_argument("--models", type=names_from([*models, *steps]), default=models)
     parser.add_argument("--recipe", type=names_from(recipes), default=["best"])
     parser.add_argument("--splits", type=int, default=3, help="partitions of each table")

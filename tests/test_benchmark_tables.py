@@ -20,7 +20,7 @@ import rivals
 import standings
 import tables
 from rank_figure import critical_difference_figure
-from real_tables import DEVELOPMENT, TABLES, partition
+from real_tables import DEVELOPMENT, GROUPS, TABLES, partition
 from standings import critical_difference, differences, mean_ranks, pack, read, summary
 
 ROWS = 400
@@ -198,7 +198,7 @@ def test_rows_bounds_training_rows_and_no_test_row():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [*GROUPS["benchmark"], "page_blocks", "rotterdam"])
 def test_every_table_loads_with_its_target(name):
     """A declared table has its label, its size and none of the columns it is to leave out."""
     declared = TABLES[name]
