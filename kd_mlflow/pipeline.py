@@ -101,7 +101,8 @@ def run_distill(config: configs.DistillConfig, listener: Listener = Listener()) 
     config = config.resolved(len(dataset.split.train))
     session = Session(dataset=dataset, tracker=tracker, listener=listener)
     teacher = _teacher(config, session)
-    accuracies = lookup.teacher_accuracies(tracker, teacher.run_id) if teacher.run_id else ()
+    runs = tracker.children_of(teacher.run_id) if teacher.run_id else ()
+    accuracies = [run.data.metrics["test_accuracy"] for run in runs]
     return distill_step(config, session, teacher, teacher_accuracies=accuracies)
 
 

@@ -598,3 +598,4 @@ def test_the_leaderboard_has_every_model(finished, tmp_path):
     assert rows.fit_s.drop(["ensemble", "majority class"]).gt(0).all()
     assert rows.latency_ms[["ensemble", "student", "boosted trees"]].gt(0).all()
     assert rows.weight[teachers].sum() == pytest.approx(1)
+    assert rows.bytes.dropna().index.tolist() == ["student"]

@@ -307,9 +307,15 @@ def test_the_pages_commands_name_the_student(finished, html):
     assert version.source == f"models:/{model}"
 
 
+def page_of(given, costs=None):
+    """The page of some evidence."""
+    said = report.document(given, costs, costs.metrics if costs else {})
+    return report.page(given, said, PICTURES, model_id="m-1")
+
+
 def test_what_users_wrote_is_text():
     """Names of table, label, columns and classes are never markup."""
-    page = Page(report.page(evidence(), PICTURES, model_id="m-1"))
+    page = Page(page_of(evidence()))
     tags = [tag for tag, _ in page.elements]
     assert "script" not in tags
     assert tags.count("img") == len(FIGURES)
@@ -335,9 +341,7 @@ def test_no_name_is_markup_anywhere(hostile):
         )
         for name in ("plain", hostile)
     )
-    pages = [
-        Page(report.page(each, PICTURES, model_id="m-1", costs=COSTS)) for each in (plain, given)
-    ]
+    pages = [Page(page_of(each, COSTS)) for each in (plain, given)]
     shapes = [[(tag, sorted(attributes)) for tag, attributes in p.elements] for p in pages]
     assert shapes[0] == shapes[1]
     assert pages[1].open == []
@@ -405,9 +409,7 @@ def test_costs_and_names_stand_at_the_top(html, distill_run):
     assert metrics["registered_environment_bytes"] > 10**8
     assert "decides" in words
     assert "licence" not in words
-    given = Page(
-        report.page(evidence(owner="Ana", licence="MIT"), PICTURES, model_id="m-1", costs=COSTS)
-    )
+    given = Page(page_of(evidence(owner="Ana", licence="MIT"), COSTS))
     assert "owner Ana" in " ".join(given.words.replace("owner", "owner ").split())
     assert "0.20 ms to encode and score one row" in given.words
 
@@ -428,7 +430,7 @@ def rare(classes=12, n=360):
 
 def test_an_imbalanced_tables_page_starts_with_balanced_accuracy():
     """Where one class has most rows balanced accuracy and recall stand before accuracy."""
-    words = Page(report.page(rare(), PICTURES, model_id="m-1")).words
+    words = Page(page_of(rare())).words
     assert words.index("balanced accuracy on 120 test rows") < words.index("by accuracy")
     assert words.index("Recall by class: the share") < words.index("beside the ensemble:")
     assert words.index("balanced accuracy ↑") < words.index(" accuracy ↑", words.index("metric e"))
@@ -437,7 +439,7 @@ def test_an_imbalanced_tables_page_starts_with_balanced_accuracy():
 
 def test_a_balanced_tables_page_starts_with_accuracy():
     """Elsewhere accuracy comes first, and the recalls after the table of metrics."""
-    words = Page(report.page(evidence(), PICTURES, model_id="m-1")).words
+    words = Page(page_of(evidence())).words
     assert "so accuracy flatters" not in words
     assert words.index("accuracy ↑") < words.index("balanced accuracy ↑")
     assert words.index("ECE ↓") < words.index("Recall by class: the share")
@@ -450,7 +452,7 @@ def test_recalls_in_the_page_are_those_of_the_comparison():
     for values in recalls.values():
         values[2] = np.nan
     given = replace(given, comparison=replace(given.comparison, recalls=recalls))
-    words = Page(report.page(given, PICTURES, model_id="m-1")).words
+    words = Page(page_of(given)).words
     for place, name in enumerate(("class-0", "class-1")):
         shown = " ".join(percent(values[place]) for values in recalls.values())
         assert f"{name} {given.comparison.class_rows[name]:,} {shown}" in words
@@ -468,7 +470,7 @@ def test_the_json_request_is_a_shell_word():
 def test_many_classes_are_counted_not_listed(classes, listed):
     """The table of classes ends at forty, and says how many it leaves out."""
     given = evidence([f"class-{i}" for i in range(classes)], n=6 * classes)
-    page = Page(report.page(given, PICTURES, model_id="m-1"))
+    page = Page(page_of(given))
     assert len(set(re.findall(r"class-\d+ \d+ \d+ \d+ [\d.]+ %", page.words))) == listed
     assert len(set(re.findall(r"class-\d+ \d+ [\d.]+ % [\d.]+ % [\d.]+ %", page.words))) == listed
     assert page.words.count("rarer classes are not listed") == (2 if classes > listed else 0)
@@ -479,21 +481,18 @@ def test_weights_are_tabled_by_class():
     rows = [ClassWeight("often", 80, 0.5, 72, 60), ClassWeight("never", 0, 1.0, 0, 0)]
     given = replace(evidence(), encoding=replace(evidence().encoding, threshold=(0.5, 1.0, 2.0)))
     given = replace(given, weights=[ClassWeight("<rare>", 8, 2.0, 2, 6), *rows])
-    words = Page(report.page(given, PICTURES, model_id="m-1")).words
+    words = Page(page_of(given)).words
     assert "The class of the greatest probability times weight is predicted" in words
     assert "often 80 0.5 90.00 % 75.00 % <rare> 8 2 25.00 % 75.00 % never 0 1 - -" in words
-    assert "greatest probability" not in Page(report.page(evidence(), PICTURES, model_id="m")).words
+    assert "greatest probability" not in Page(page_of(evidence())).words
 
 
 @pytest.mark.slow
 def test_classes_with_few_test_rows_are_named():
     """The limits name the classes whose figures are guesses."""
-    words = Page(report.page(evidence(n=90), PICTURES, model_id="m-1")).words
+    words = Page(page_of(evidence(n=90))).words
     assert "fewer than 30 test rows" in words
-    assert (
-        "fewer than 30 test rows"
-        not in Page(report.page(evidence(n=360), PICTURES, model_id="m-1")).words
-    )
+    assert "fewer than 30 test rows" not in Page(page_of(evidence(n=360))).words
 
 
 @pytest.mark.slow_cases
@@ -512,7 +511,7 @@ def test_an_ensemble_of_unknown_size_is_told():
     summary = {k: v for k, v in given.comparison.summary.items() if k not in left_out}
     given = replace(given, comparison=replace(given.comparison, summary=summary))
     assert gallery.draw(given).keys() == FIGURES
-    assert "times as large" not in Page(report.page(given, PICTURES, model_id="m-1")).words
+    assert "times as large" not in Page(page_of(given)).words
 
 
 @pytest.mark.slow
@@ -533,15 +532,15 @@ def test_the_first_screen_says_approve_or_not_and_why():
         (replace(fair, loss_gains=fair.loss_gains | {"baseline": bad}), "the baseline, trained"),
     ):
         shown = replace(given, comparison=comparison)
-        page = Page(report.page(shown, PICTURES, model_id="m-1"))
+        page = Page(page_of(shown))
         assert words in page.words
-        document = report.document(shown, None, report.About())
+        document = report.document(shown, None, {})
         assert document["approve"] is (comparison is fair) is ("Do not approve" not in page.words)
 
 
 def test_the_gates_answer_takes_the_first_screens_place():
     """The gate's checks stand there as text, once, however often it is asked."""
-    html = report.page(evidence(), PICTURES, model_id="m-1")
+    html = page_of(evidence())
     checks = (Check(name="accuracy", passed=False, reason="<b>bad</b> \\1", metrics={}),)
     decision = Decision(
         model_name="churn",
@@ -593,10 +592,10 @@ def test_a_class_that_is_never_predicted_is_named():
     students = given.logits.students | {"distilled": logits}
     never = replace(given, logits=replace(given.logits, students=students))
     for each, said in ((given, False), (never, True)):
-        words = Page(report.page(each, PICTURES, model_id="m-1")).words
+        words = Page(page_of(each)).words
         assert ("never predicted: c (" in words) is said
         assert ("never predicted: c (" in model_card(each, taught_by="us", ours=True)) is said
-        assert report.document(each, None, report.About())["never_predicted"] == ["c"] * said
+        assert report.document(each, None, {})["never_predicted"] == ["c"] * said
 
 
 def luminance(colour):

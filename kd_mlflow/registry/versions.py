@@ -197,7 +197,6 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     the version never was in production, or its files are gone or are not those that were promoted;
     for ``previous`` too where that was itself rolled back.
     """
-    known_model(client, model_name)
     production = aliased(client, model_name, PRODUCTION)
     if production is None:
         raise RegistryError(

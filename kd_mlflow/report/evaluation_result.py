@@ -11,10 +11,8 @@ from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import Page, Row, Shown, aligned, next_steps, table_text
+from kd_mlflow.report.notes import NOTE_LENGTH
 from kd_mlflow.report.review import bounded_share
-
-NOTE_LENGTH = 8000
-"""Characters of a description: MLflow stores it as a tag and cuts the rest."""
 
 SHARES = ("accuracy", "balanced_accuracy")
 """Metrics that are written in percent."""

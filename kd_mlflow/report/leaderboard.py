@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -43,7 +42,7 @@ class TeacherResult(NamedTuple):
     name: str
     accuracy: float
     weight: float
-    metrics: Mapping[str, float] = MappingProxyType({})
+    metrics: Mapping[str, float]
     fit_s: float | None = None
 
 

@@ -8,7 +8,6 @@ import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -55,26 +54,14 @@ JSON_COLUMNS = 30
 """With more columns than these an example of a request would be too long to read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class About:
-    """What a report says beside its comparison: other metrics; when, of what, by whom; its run."""
-
-    beside: Mapping[str, float] = field(default_factory=dict)
-    made: Sequence[tuple[str, str]] = ()
-    run_id: str = ""
-
-
 def page(
-    evidence: Evidence,
-    pictures: Mapping[str, Picture],
-    *,
-    model_id: str,
-    costs: Footprint | None = None,
-    about: About = About(),
+    evidence: Evidence, said: dict[str, Any], pictures: Mapping[str, Picture], *, model_id: str
 ) -> str:
-    """Write the report as HTML that needs nothing else; ``pictures`` are those of ``gallery``."""
-    said, comparison = document(evidence, costs, about), evidence.comparison
-    metrics, table = said["metrics"], evidence.dataset.table
+    """Write the report as HTML that needs nothing else.
+
+    ``said`` is its ``document``, ``pictures`` are those of ``gallery``.
+    """
+    comparison, metrics, table = evidence.comparison, said["metrics"], evidence.dataset.table
     first = "balanced_accuracy" if comparison.imbalanced else "accuracy"
     by_class = zip(*comparison.recalls.values(), strict=True)
     recalls = zip(comparison.class_rows.items(), by_class, strict=True)
@@ -115,16 +102,26 @@ def page(
     )
 
 
-def document(evidence: Evidence, costs: Footprint | None, about: About) -> dict[str, Any]:
-    """All that the report says as a JSON document."""
+def document(
+    evidence: Evidence,
+    costs: Footprint | None,
+    beside: Mapping[str, float],
+    *,
+    made: Sequence[tuple[str, str]] = (),
+    run_id: str = "",
+) -> dict[str, Any]:
+    """All that the report says as a JSON document.
+
+    ``beside`` are metrics that the comparison has not, ``made`` says when, of what and by whom.
+    """
     comparison, warning = evidence.comparison, words.warning_text(evidence.comparison)
-    metrics = {**comparison.summary, **about.beside, **(costs.metrics if costs else {})}
+    metrics = {**comparison.summary, **beside}
     return {
         "approve": not warning,
         "because": warning or leaderboard.worth_text(comparison, metrics),
-        "run_id": about.run_id,
+        "run_id": run_id,
         "never_predicted": [e.name for e in evidence.class_scores[STUDENT] if not e.predicted],
-        "facts": review.facts(evidence, costs) | dict(about.made),
+        "facts": review.facts(evidence, costs) | dict(made),
         "leaderboard": leaderboard.leaderboard_rows(comparison, metrics),
         "metrics": metrics,
         "recall": comparison.recall_by_class(),

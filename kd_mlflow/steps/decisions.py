@@ -197,7 +197,6 @@ def rollback_step(config: RollbackConfig, tracker: Tracker) -> Rollback:
 
 def settle_step(model_name: str, tracker: Tracker) -> str | None:
     """Finish or undo a move that was left half done; say which, None where there was none."""
-    known_model(tracker.client, model_name)
     settled = moves.settle(tracker.client, model_name)
     try:
         end_dead(tracker)

@@ -93,7 +93,7 @@ def distill_step(
         evidence, student, beside = _compared(work, ensemble, lessons, trials, teacher_accuracies)
         note = notes.distill_note(evidence)
         work.log_table()
-        version = _log_and_register(evidence, ensemble, student, beside, run, note)
+        version, beside = _log_and_register(evidence, ensemble, student, beside, run, note)
     shown = page_of(session.tracker, run, REPORT)
     return DistillResult(
         run_id=run.id,
@@ -214,16 +214,13 @@ def _log_and_register(
     beside: Metrics,
     run: TrackedRun,
     note: str,
-) -> str:
+) -> tuple[str, Metrics]:
     """Log the comparison and the student, register it last of all; return the version.
 
-    Figures are drawn meanwhile: the store is waited for, they are not.
+    With it comes ``beside`` and what the packaged student costs. Figures are drawn meanwhile: the
+    store is waited for, they are not.
     """
-    from kd_mlflow.report.page import (  # with matplotlib, which training needs not wait for
-        About,
-        document,
-        page,
-    )
+    from kd_mlflow.report.page import document, page  # with matplotlib, which may wait
 
     config, dataset = evidence.config, evidence.dataset
     with ThreadPoolExecutor(max_workers=1) as draughtsman:
@@ -231,13 +228,13 @@ def _log_and_register(
         model_id, costs = _log_model(evidence, student, run, beside)
         _log_findings(evidence, beside, run, note)
         pictures = drawing.result()
-    about = About(beside=beside, made=_made(evidence, run), run_id=run.id)
-    html = page(evidence, pictures, model_id=model_id, costs=costs, about=about)
+    beside = {**beside, **costs.metrics}
+    report = document(evidence, costs, beside, made=_made(evidence, run), run_id=run.id)
+    html = page(evidence, report, pictures, model_id=model_id)
     figures = {f"figures/{name}.png": picture.wide for name, picture in pictures.items()}
-    report = document(evidence, costs, about)
     run.files({**figures, REPORT: html.encode(), "report.json": report})
     ours = ensemble.run_id is not None
-    return register(
+    version = register(
         run,
         model_name=config.model_name,
         model_id=model_id,
@@ -246,6 +243,7 @@ def _log_and_register(
         content=student.content_digest(),
         card=notes.model_card(evidence, taught_by=ensemble.source, ours=ours, costs=costs),
     )
+    return version, beside
 
 
 def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -141,29 +140,18 @@ class _Scorer:
         self, encoded: NDArray[np.float32], predicted: NDArray[np.int64], usual: NDArray[np.float32]
     ) -> dict[str, pa.Array]:
         """Which columns moved the answers to encoded rows, and how far; nothing where none did."""
-        found = reasons(network_of(self.model), encoded, usual, predicted, self.count)
+        places, moved = reasons(network_of(self.model), encoded, usual, predicted, self.count)
         columns = {}
         for i in range(self.count):
-            nothing, (name, moved) = found.moved[:, i] == 0, _reason_names(i)
-            columns[name] = pa.array(self.columns[found.columns[:, i]], pa.string(), mask=nothing)
-            columns[moved] = pa.array(found.moved[:, i].astype(np.float32), mask=nothing)
+            nothing, (name, odds) = moved[:, i] == 0, _reason_names(i)
+            columns[name] = pa.array(self.columns[places[:, i]], pa.string(), mask=nothing)
+            columns[odds] = pa.array(moved[:, i].astype(np.float32), mask=nothing)
         return columns
 
 
 def _reason_names(i: int) -> tuple[str, str]:
     """Columns of the file for one reason: which column, and how far it moved the log odds."""
     return f"reason_{i + 1}", f"reason_{i + 1}_log_odds"
-
-
-class Reasons(NamedTuple):
-    """The columns that moved each answer most, the strongest first, by their places.
-
-    ``moved`` is by how much: the log odds of the predicted class less those with the column at its
-    usual value; 0 where the row has that value.  Shape: (n, reasons) each.
-    """
-
-    columns: NDArray[np.int64]
-    moved: NDArray[np.float64]
 
 
 def usual_values(model: AnyModel) -> NDArray[np.float32]:
@@ -210,10 +198,12 @@ def reasons(
     usual: NDArray[np.float32],
     predicted: NDArray[np.int64],
     most: int,
-) -> Reasons:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Ask again with each column at its usual value; keep the columns that moved most.
 
-    Shape: encoded (n, columns), usual (columns,), predicted classes by number (n,).
+    The columns by their places, the strongest first, and by how much each moved the answer: the log
+    odds of the predicted class less those with the column at its usual value.
+    Shape: encoded (n, columns), usual (columns,), predicted classes by number (n,) -> (n, most).
     """
     moved = np.zeros(encoded.shape)
     before = log_odds(network(encoded), predicted)
@@ -225,7 +215,7 @@ def reasons(
         asked[np.arange(len(row)), column] = usual[column]
         moved[row, column] = before[row] - log_odds(network(asked), predicted[row])
     order = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :most]
-    return Reasons(order, np.take_along_axis(moved, order, axis=1))
+    return order, np.take_along_axis(moved, order, axis=1)
 
 
 def log_odds(logits: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float64]:

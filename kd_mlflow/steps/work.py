@@ -29,7 +29,7 @@ from kd_mlflow.tracking.failures import stores_in_use
 from kd_mlflow.tracking.open_run import TrackedRun
 from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
-from kd_mlflow.tracking.store import ui_command
+from kd_mlflow.tracking.store import run_page, ui_command
 
 REPORT = "report.html"
 """The page to read before a student is approved, beside every comparison."""
@@ -173,7 +173,8 @@ class Work(Session, Generic[C]):
 
 def page_of(tracker: Tracker, run: TrackedRun, file: str = "") -> Page:
     """Where a run, or a file of it, is shown."""
-    return Page(tracker.page(run, file), ui_command(stores_in_use()))
+    address = run_page(tracker.client.tracking_uri, run.experiment_id, run.id, file)
+    return Page(address, ui_command(stores_in_use()))
 
 
 def workers_of(options: WorkerOptions) -> Workers:

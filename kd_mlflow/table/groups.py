@@ -115,8 +115,3 @@ def row_times(column: pd.Series) -> NDArray[np.float64]:
             "(counted from 0); fill it in or remove those rows"
         )
     return times
-
-
-def latest_of_group(times: NDArray[np.float64], groups: Codes) -> NDArray[np.float64]:
-    """The time of the latest row of each row's group.  Shape: (n,) each."""
-    return pd.Series(times).groupby(groups).transform("max").to_numpy()

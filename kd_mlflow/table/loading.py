@@ -21,7 +21,6 @@ from kd_mlflow.table.groups import (
     check_named,
     column_names,
     group_hashes,
-    latest_of_group,
     row_times,
 )
 from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
@@ -128,7 +127,8 @@ def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
         check_enough("group", ",".join(group), groups)
     if time:
         times = row_times(_told(frame[time], told))
-        times = times if groups is None else latest_of_group(times, groups)
+        if groups is not None:  # when the latest row of each row's group was
+            times = pd.Series(times).groupby(groups).transform("max").to_numpy()
         check_enough("time", time, times)
     columns = {name: each for name, each in columns.items() if name not in left_out}
     if not columns:

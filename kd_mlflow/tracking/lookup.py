@@ -74,8 +74,3 @@ def choose_run(tracker: Tracker, kind: str, given: str, identity: Identity) -> R
 def load_ensemble(tracker: Tracker, run_id: str) -> Ensemble:
     """Fetch and rebuild the ensemble of a run."""
     return replace(Ensemble.load(tracker.download(run_id, ENSEMBLE)), run_id=run_id)
-
-
-def teacher_accuracies(tracker: Tracker, run_id: str) -> tuple[float, ...]:
-    """Test accuracy of each teacher of an ensemble's run."""
-    return tuple(run.data.metrics["test_accuracy"] for run in tracker.children_of(run_id))

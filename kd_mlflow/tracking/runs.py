@@ -22,7 +22,7 @@ from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import system_metrics
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
 from kd_mlflow.tracking.provenance import source, versions
-from kd_mlflow.tracking.store import check_stores, open_client, run_page, runs_page
+from kd_mlflow.tracking.store import check_stores, open_client, runs_page
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
 VIEW, PIPELINES = "mlflow.sharedViewState.", "kd-pipelines"
@@ -262,10 +262,6 @@ class Tracker:
         write = partial(self.client.set_experiment_tag, run.experiment_id, VIEW + key, by_loss)
         self.patience.make(write)
         return runs_page(self.client.tracking_uri, run.experiment_id, key)
-
-    def page(self, run: TrackedRun, file: str = "") -> str | None:
-        """The address of a run's page or of a file there, without credentials, if it has one."""
-        return run_page(self.client.tracking_uri, run.experiment_id, run.id, file)
 
     @failures.store_errors()
     def get(self, run_id: str) -> Run:
