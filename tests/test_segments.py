@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from test_drift import ENCODING, PROFILE, table
 
+from kd_mlflow.distillation.logits import Logits
 from kd_mlflow.distillation.segments import LEAST_ROWS, PER_COLUMN, weakest_segments
 
 ROWS = 1500
@@ -13,18 +15,20 @@ FEATURES = table(3, ROWS)
 COLUMNS = list(FEATURES)
 
 
+def scored(losses):
+    """Logits of two classes that cost rows of the first one such losses."""
+    return torch.from_numpy(np.stack([-losses, np.log(-np.expm1(-losses))], axis=1))
+
+
 def weakest(losses, columns=COLUMNS, rows=slice(None)):
-    """The weakest segments of a model with such losses."""
+    """The weakest segments of a student with such losses, half as large ones of its ensemble."""
     own = losses[rows]
-    return weakest_segments(
-        FEATURES.iloc[rows],
-        ENCODING,
-        PROFILE,
-        columns,
-        losses=own,
-        hits=own < 0.69,
-        ensemble_losses=own / 2,
+    logits = Logits(
+        labels=np.zeros(len(own), dtype=np.int64),
+        ensemble=scored(own / 2),
+        students={"distilled": scored(own)[None]},
     )
+    return weakest_segments(logits, FEATURES.iloc[rows], ENCODING, PROFILE, columns)
 
 
 def test_planted_weak_rows_are_found():
@@ -36,11 +40,11 @@ def test_planted_weak_rows_are_found():
     first = found.segments[0]
     assert (first.column, first.values, first.rows) == ("city", "Rome", there.sum())
     assert first.beyond_chance
-    assert first.loss.value == losses[there].mean()
+    assert first.loss.value == pytest.approx(losses[there].mean())
     assert first.loss.low < first.loss.value < first.loss.high
-    assert first.ensemble_loss == losses[there].mean() / 2
-    assert first.accuracy == (losses[there] < 0.69).mean()
-    assert found.loss == losses.mean()
+    assert first.ensemble_loss == pytest.approx(losses[there].mean() / 2)
+    assert first.accuracy == (losses[there] < np.log(2)).mean()
+    assert found.loss == pytest.approx(losses.mean())
     json.dumps(found.to_dict(), allow_nan=False)
 
 

@@ -15,7 +15,7 @@ from kd_mlflow.distillation import review
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.distillation.menu import Trial
-from kd_mlflow.distillation.segments import Weakest
+from kd_mlflow.distillation.segments import Weakest, weakest_segments
 from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
@@ -160,7 +160,7 @@ def compare(
         thresholds=thresholds,
         weights=weights,
         importances=review.column_importances(config, dataset, ensemble, trained, columns),
-        weakest=review.weakest_rows(logits, features, trained.encoding, profile, columns),
+        weakest=weakest_segments(logits, features, trained.encoding, profile, columns),
         trials=trained.trials,
         teacher_accuracies=teacher_accuracies if threshold is None else (),
     )

@@ -1,4 +1,4 @@
-"""What a reviewer asks of the registered student: how it decides, what counts, where it fails.
+"""What a reviewer asks of the registered student: how it decides, and what counts.
 
 What a column counts is how much worse a model gets when its values are shuffled: Breiman (2001),
 "Random Forests", Machine Learning 45, on rows that nothing was trained on. scikit-learn's
@@ -21,8 +21,7 @@ from kd_mlflow.config.entry_points import DistillConfig
 from kd_mlflow.config.groups import ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
-from kd_mlflow.distillation.logits import Logits, class_probabilities, row_losses
-from kd_mlflow.distillation.segments import Weakest, weakest_segments
+from kd_mlflow.distillation.logits import class_probabilities, row_losses
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
@@ -31,7 +30,6 @@ from kd_mlflow.evaluation.thresholds import NONE, RULES, Decision, decide
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
-from kd_mlflow.table.profile import Profile
 
 STUDENT, ENSEMBLE = "registered student", "ensemble"
 """Whom reviewers compare: who is served, and who taught it."""
@@ -100,28 +98,6 @@ def column_importances(
     scorers = {STUDENT: of_student, ENSEMBLE: of_ensemble}
     rows, labels = dataset.features("val"), dataset.labels("val")
     return importances(rows, labels, scorers, columns, dataset.groups("val"))
-
-
-def weakest_rows(
-    logits: Logits,
-    features: pd.DataFrame,
-    encoding: Encoding,
-    profile: Profile,
-    columns: Sequence[str],
-) -> Weakest:
-    """On which test rows the registered student is worst."""
-    both = torch.stack([logits.students["distilled"][logits.registered], logits.ensemble])
-    losses, ensemble_losses = row_losses(both, logits.labels)
-    return weakest_segments(
-        features,
-        encoding,
-        profile,
-        columns,
-        losses=losses,
-        hits=logits.classes("distilled")[logits.registered] == logits.labels,
-        ensemble_losses=ensemble_losses,
-        groups=logits.groups,
-    )
 
 
 def importances(

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy.stats import norm, skew
 
+from kd_mlflow.distillation.logits import Logits, row_losses
 from kd_mlflow.evaluation.grouped import mean_error
 from kd_mlflow.evaluation.intervals import Interval, loss_difference, standard_error
-from kd_mlflow.evaluation.metrics import Floats, Hits
+from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.profile import GAP, Profile, bin_names, bin_places, column_values, value_text
 
@@ -80,22 +82,21 @@ def _chance(losses: Floats, level: float) -> Callable[[float], float]:
 
 
 def weakest_segments(
+    logits: Logits,
     features: pd.DataFrame,
     encoding: Encoding,
     profile: Profile,
     columns: Sequence[str],
-    *,
-    losses: Floats,
-    hits: Hits,
-    ensemble_losses: Floats,
-    groups: NDArray[np.int64] | None = None,
 ) -> Weakest:
-    """Find the bins of some columns on which the student's log loss is worst.
+    """Find the bins of some columns on which the registered student's log loss is worst.
 
-    Rows of one of ``groups`` count for less, as far as their losses go together.
-    Shape: n raw rows; losses of student and ensemble and hits, whether the student is right, (n,).
+    Rows of one of the logits' groups count for less, as far as their losses go together.
+    Shape: n raw rows, those of the logits.
     """
-    n = len(losses)
+    both = torch.stack([logits.students["distilled"][logits.registered], logits.ensemble])
+    losses, ensemble_losses = row_losses(both, logits.labels)
+    hits = logits.classes("distilled")[logits.registered] == logits.labels
+    groups, n = logits.groups, len(losses)
     least = max(LEAST_ROWS, int(np.ceil(LEAST_SHARE * n)))
     bins = _bins(features, encoding, profile, columns)
     found = [each for each in bins if least <= len(each[2]) <= MOST_SHARE * n]
