@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import TeachersConfig
@@ -20,7 +18,7 @@ from kd_mlflow.config.rules import FAMILIES, OWN_FAMILIES
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints
-from kd_mlflow.population.history import History, OnEpoch, best_epochs
+from kd_mlflow.population.history import History, OnEpoch
 from kd_mlflow.population.sampling import RowNumbers
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.table.dataset import Identity
@@ -29,6 +27,8 @@ ENCODING = "encoding.json"
 
 UNMARKED = ("mlp", "boosting")
 """Families whose fingerprints know nothing of options for others: they are older than these."""
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Family(Protocol):
@@ -73,20 +73,30 @@ class Trained:
     """A family after its training.
 
     ``held_out`` are the numbers of the training rows that each member left out, empty where they
-    left out none; ``best`` is each member's best epoch, from 1.
+    left out none.
     """
 
     family: Family
     history: History
     held_out: tuple[RowNumbers, ...]
 
+
+class Trainable(Protocol[T_co]):
+    """What can be trained: a population's task, or a family of teachers."""
+
     @property
-    def best(self) -> NDArray[np.int64]:
-        """The epoch, from 1, that each member was taken from.  Shape: (k,)."""
-        return best_epochs(self.history)
+    def seeds(self) -> Sequence[int]:
+        """One seed per member."""
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs, or rounds of boosting."""
+
+    def fit(self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE) -> T_co:
+        """Train it, on all workers, from where checkpoints leave off."""
 
 
-class Training(Protocol):
+class Training(Trainable[Trained], Protocol):
     """The training of one family."""
 
     @property
@@ -98,21 +108,8 @@ class Training(Protocol):
         """The family's name."""
 
     @property
-    def seeds(self) -> Sequence[int]:
-        """One seed per member."""
-
-    @property
-    def epochs(self) -> int:
-        """Most epochs, or rounds of boosting."""
-
-    @property
     def own_options(self) -> Mapping[str, str]:
         """Options that it takes other values of than the configuration's, as text."""
-
-    def fit(
-        self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints = NOWHERE
-    ) -> Trained:
-        """Train it, on all workers, from where checkpoints leave off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from kd_mlflow.distillation.networks import MLP, hidden_layers
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.own_models import save_ensemble
-from kd_mlflow.population.history import History
+from kd_mlflow.population.history import History, best_epochs
 from kd_mlflow.report import notes
 from kd_mlflow.report.leaderboard import TeacherResult
 from kd_mlflow.report.training_results import TeachersResult
@@ -94,7 +94,7 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
             times = [work.times[t.label] / len(t.seeds) for t in trainings for _ in t.seeds]
             ensemble = assembled(given, trained, run_id=run.id)
             metrics = evaluated(ensemble, dataset, config.averaging)
-            best = [int(epoch) for each in trained for epoch in each.best]
+            best = [int(epoch) for each in trained for epoch in best_epochs(each.history)]
             each = zip(members, metrics.members, ensemble.weights, best, strict=True)
             for member, final, weight, epoch in each:
                 member.log(metrics={**final, "weight": weight, "best_epoch": epoch})

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kd_mlflow.config.groups import WorkerOptions
+from kd_mlflow.distillation.families import Trainable
 from kd_mlflow.errors import StoreError
 from kd_mlflow.local_state import KEPT_DAYS, held, remove_dead, state_folder
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, whole_file
@@ -41,7 +42,7 @@ OnRows = Callable[[int], None]
 """Takes how many more rows of a table are done."""
 
 C = TypeVar("C", bound=WorkerOptions)
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -59,21 +60,6 @@ class Listener:
     def rows(self, label: str, total: int) -> AbstractContextManager[OnRows]:
         """Follow rows; the block gets a function that takes how many more are done."""
         return nullcontext(lambda rows: None)
-
-
-class Trainable(Protocol[T_co]):
-    """What can be trained: a population's task, or a family of teachers."""
-
-    @property
-    def seeds(self) -> Sequence[int]:
-        """One seed per member."""
-
-    @property
-    def epochs(self) -> int:
-        """Most epochs, or rounds of boosting."""
-
-    def fit(self, workers: Workers, on_epoch: OnEpoch, checkpoints: Checkpoints) -> T_co:
-        """Train it, on all workers, from where checkpoints leave off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +117,7 @@ class Work(Session, Generic[C]):
         balance, columns = self.dataset.split.balance(table), columns_document(table.columns)
         self.run.files({"class_balance.json": balance, "columns.json": columns})
 
-    def fit(self, training: Trainable[T_co], label: str, runs: Sequence[TrackedRun] = ()) -> T_co:
+    def fit(self, training: Trainable[T], label: str, runs: Sequence[TrackedRun] = ()) -> T:
         """Train; checkpoints are kept by the label, curves go to the runs and to the listener."""
         with ExitStack() as followed:
             hear: list[OnEpoch] = []
