@@ -17,7 +17,7 @@ from kd_mlflow.evaluation.drift import (
     population_stability_index,
 )
 from kd_mlflow.table.encoding import fit_encoding
-from kd_mlflow.table.profile import Profile, bin_names, column_counts, fit_profile
+from kd_mlflow.table.profile import Profile, bin_names, column_shifts, fit_profile
 
 ROWS = 2000
 
@@ -51,18 +51,21 @@ COLUMNS = {
 def drift_of(name, series):
     """How one column has moved from the training rows."""
     column, trained = COLUMNS[name]
-    now = column_counts(series, column, trained.edges)
-    before = np.array(trained.counts)
-    return column_drift(name, column.kind, before, now, binned=bool(trained.edges))
+    alone, profile = replace(ENCODING, columns=(column,)), replace(PROFILE, columns=(trained,))
+    (drift,), _ = column_shifts(series.to_frame(name), alone, profile, None)
+    return drift
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_each_row_is_in_one_bin(name):
     """A column's counts sum to the rows, of training and of later rows; each bin has a name."""
     column, trained = COLUMNS[name]
-    later = column_counts(table(1)[name], column, trained.edges)
+    _, histograms = column_shifts(table(1), ENCODING, PROFILE, None)
+    names, before, later = histograms[name]
     assert sum(trained.counts) == later.sum() == ROWS
-    assert len(later) == len(trained.counts) == len(bin_names(column, trained.edges))
+    assert tuple(before) == trained.counts
+    assert len(later) == len(trained.counts) == len(names)
+    assert names == bin_names(column, trained.edges)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -196,6 +199,5 @@ def test_the_most_shifted_column_comes_first():
 
 def test_what_a_column_cannot_hold_is_said():
     """Text among numbers is a DataError that names the column."""
-    column, trained = COLUMNS["number"]
     with pytest.raises(DataError, match="'number' holds numbers"):
-        column_counts(pd.Series(["tall"], name="number"), column, trained.edges)
+        drift_of("number", pd.Series(["tall"], name="number"))

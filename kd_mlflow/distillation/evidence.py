@@ -20,8 +20,7 @@ from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part, Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
-from kd_mlflow.evaluation.grouped import share_inflation
+from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.scores import ClassScores, RowScores, class_scores
 from kd_mlflow.evaluation.thresholds import ClassWeight, Threshold
 from kd_mlflow.population.history import History
@@ -29,7 +28,7 @@ from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.example_rows import EXAMPLE_ROWS, made_rows
 from kd_mlflow.table.hashing import distinct_rows
-from kd_mlflow.table.profile import CallerSchema, Profile, bin_places, caller_schema, fit_profile
+from kd_mlflow.table.profile import CallerSchema, Profile, caller_schema, column_shifts, fit_profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +99,9 @@ class Evidence:
     @cached_property
     def drift(self) -> tuple[ColumnDrift, ...]:
         """How the test rows' columns differ from the training rows', the most shifted first."""
-        rows, groups, found = self.dataset.features("test"), self.logits.groups, []
-        for column, seen in zip(self.encoding.columns, self.profile.columns, strict=True):
-            places = bin_places(rows[column.name], column, seen.edges)
-            before = np.array(seen.counts, dtype=np.int64)
-            now = np.bincount(places, minlength=len(before))
-            drift = column_drift(column.name, column.kind, before, now, binned=bool(seen.edges))
-            inflation = 1.0 if groups is None else share_inflation(places, groups)
-            found.append(drift.inflated(inflation))
-        return most_moved_first(found)
+        rows, groups = self.dataset.features("test"), self.logits.groups
+        columns, _ = column_shifts(rows, self.encoding, self.profile, groups)
+        return columns
 
     @property
     def test_rows(self) -> int:

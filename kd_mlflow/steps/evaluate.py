@@ -14,9 +14,8 @@ from kd_mlflow.config.entry_points import EvaluateConfig
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.errors import ConfigError, DataError, RegistryError, RunError, Unavailable, listed
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
+from kd_mlflow.evaluation.drift import ColumnDrift, most_moved_first
 from kd_mlflow.evaluation.findings import Findings, Histogram
-from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metric_intervals import metrics_with_intervals
 from kd_mlflow.evaluation.scores import RowScores, class_scores, expected_accuracy, paired
 from kd_mlflow.figures.drift import draw
@@ -29,7 +28,7 @@ from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
 from kd_mlflow.table.hashing import split_hashes
-from kd_mlflow.table.profile import bin_names, bin_places, column_counts, unknown_profile
+from kd_mlflow.table.profile import column_shifts, unknown_profile
 from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups
 from kd_mlflow.tracking.open_run import PARAM_LENGTH, TrackedRun
@@ -207,19 +206,7 @@ def _table_drift(
         alone = (ColumnDrift(name=str(n), kind="unknown", gaps=float(g)) for n, g in gaps.items())
         return most_moved_first(alone), {}
     profile = model.profile or unknown_profile(model.encoding)
-    found, histograms = [], {}
-    for column, trained in zip(model.encoding.columns, profile.columns, strict=True):
-        series = rows.features[column.name]
-        now = column_counts(series, column, trained.edges)
-        before = np.array(trained.counts or [0] * len(now), dtype=np.int64)
-        drift = column_drift(column.name, column.kind, before, now, binned=bool(trained.edges))
-        if groups is not None:
-            places = bin_places(series, column, trained.edges)
-            drift = drift.inflated(share_inflation(places, groups))
-        found.append(drift)
-        names = bin_names(column, trained.edges)
-        histograms[column.name] = Histogram(names, before, now)
-    return most_moved_first(found), histograms
+    return column_shifts(rows.features, model.encoding, profile, groups)
 
 
 def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:

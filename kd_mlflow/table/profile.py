@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kd_mlflow.evaluation.drift import ColumnDrift, column_drift, most_moved_first
+from kd_mlflow.evaluation.findings import Histogram
+from kd_mlflow.evaluation.grouped import share_inflation
+from kd_mlflow.evaluation.metrics import Counts
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.encoding import Column, Encoding, column_errors
 from kd_mlflow.table.forms import PLAIN, words
-
-Counts = NDArray[np.int64]
 
 DAY_S = 86_400
 
@@ -92,13 +94,24 @@ def unknown_profile(encoding: Encoding) -> Profile:
     )
 
 
-def column_counts(series: pd.Series, column: Column, edges: tuple[float, ...]) -> Counts:
-    """Count a column's values in the bins of its profile, gaps first.  Shape: (1 + bins,).
+def column_shifts(
+    rows: pd.DataFrame, encoding: Encoding, profile: Profile, groups: Counts | None
+) -> tuple[tuple[ColumnDrift, ...], dict[str, Histogram]]:
+    """How each column has moved from the training rows, the most shifted first; counts by column.
 
-    Raises DataError where it holds what its kind cannot.
+    ``groups`` number what each row is about, None where each is alone. Raises DataError where a
+    column holds what its kind cannot.
     """
-    places = bin_places(series, column, edges)
-    return np.bincount(places, minlength=len(bin_names(column, edges))).astype(np.int64)
+    found, histograms = [], {}
+    for column, seen in zip(encoding.columns, profile.columns, strict=True):
+        places = bin_places(rows[column.name], column, seen.edges)
+        names = bin_names(column, seen.edges)
+        now = np.bincount(places, minlength=len(names))
+        before = np.array(seen.counts or [0] * len(names), dtype=np.int64)
+        drift = column_drift(column.name, column.kind, before, now, binned=bool(seen.edges))
+        found.append(drift if groups is None else drift.inflated(share_inflation(places, groups)))
+        histograms[column.name] = Histogram(names, before, now)
+    return most_moved_first(found), histograms
 
 
 def bin_names(column: Column, edges: tuple[float, ...]) -> list[str]:
@@ -127,7 +140,8 @@ def _fit(series: pd.Series, column: Column) -> ColumnProfile:
     if column.kind in ("numeric", "date"):
         values = column_values(series, column)
         edges = _edges(values[~np.isnan(values)])
-    counts = column_counts(series, column, edges)
+    places = bin_places(series, column, edges)
+    counts = np.bincount(places, minlength=len(bin_names(column, edges)))
     return ColumnProfile(name=column.name, edges=edges, counts=tuple(counts.tolist()))
 
 
