@@ -156,7 +156,7 @@ def evidence(
         logits=torch.cat([train, train]),
         labels=torch.from_numpy(labels[: 2 * third]),
         labelled_rows=third,
-        val_rows=third,
+        taught_rows=third,
     )
     second = class_probabilities(logits.ensemble)[..., 1]
     comparison = compared(

@@ -37,9 +37,9 @@ class TransferSet:
     """Rows that students learn from, as their teacher scored them.
 
     The table's training rows come first, then new ones without a label; last its validation rows,
-    from which nobody learns. ``ensemble_parameters`` are the teacher's fitted numbers and
-    ``ensemble_work`` is what a row costs it, in weights of a network, None where they are not
-    known; ``augment`` is the kind of the new rows.
+    from which nobody learns. ``taught_rows`` counts all but these. ``ensemble_parameters`` are the
+    teacher's fitted numbers and ``ensemble_work`` is what a row costs it, in weights of a network,
+    None where they are not known; ``augment`` is the kind of the new rows.
     Shape: encoded (n, columns); logits, the teacher's, (n, classes); labels (n,), UNLABELLED for
     new rows.
     """
@@ -49,24 +49,19 @@ class TransferSet:
     logits: Tensor
     labels: Tensor
     labelled_rows: int
-    val_rows: int
+    taught_rows: int
     ensemble_parameters: int | None = None
     ensemble_work: int | None = None
     augment: str = "none"
 
     @property
-    def taught_rows(self) -> int:
-        """Training rows and new ones."""
-        return len(self.labels) - self.val_rows
-
-    @property
     def val_logits(self) -> Tensor:
-        """The teacher's logits on the validation rows.  Shape: (val_rows, classes)."""
+        """The teacher's logits on the validation rows.  Shape: (n - taught_rows, classes)."""
         return self.logits[self.taught_rows :]
 
     @property
     def val_labels(self) -> Tensor:
-        """Labels of the validation rows.  Shape: (val_rows,)."""
+        """Labels of the validation rows.  Shape: (n - taught_rows,)."""
         return self.labels[self.taught_rows :]
 
     def binned(self, bins: int) -> Encoding:
@@ -135,7 +130,7 @@ def transfer_set(recipe: StudentRecipe, dataset: Dataset, ensemble: Teacher) -> 
         logits=torch.cat(logits),
         labels=torch.cat([labels, labels.new_full((new,), UNLABELLED), val_labels]),
         labelled_rows=len(labels),
-        val_rows=len(val_labels),
+        taught_rows=len(labels) + new,
         ensemble_parameters=ensemble.parameters,
         ensemble_work=ensemble.work,
         augment=recipe.augment,
