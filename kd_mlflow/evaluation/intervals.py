@@ -58,7 +58,7 @@ class Interval:
 
 
 def knowledge_recovered(
-    distilled: Hits, baseline: Hits, ensemble: Hits, *, groups: Counts | None = None, seed: int = 0
+    distilled: Hits, baseline: Hits, ensemble: Hits, *, groups: Counts | None = None
 ) -> Interval | None:
     """(distilled - baseline) / (ensemble - baseline), bootstrapped over seeds and test rows.
 
@@ -70,7 +70,7 @@ def knowledge_recovered(
     """
     gap = float(ensemble.mean() - baseline.mean())
     models = [distilled, baseline, ensemble[None]]
-    d, b, e = _resampled_accuracies(models, groups, seed=seed)
+    d, b, e = _resampled_accuracies(models, groups)
     if gap <= 0 or middle(e - b, groups)[0] <= 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,9 +79,7 @@ def knowledge_recovered(
     return Interval(value=float(distilled.mean() - baseline.mean()) / gap, low=low, high=high)
 
 
-def accuracy_difference(
-    first: Hits, second: Hits, groups: Counts | None = None, *, seed: int = 0
-) -> Interval:
+def accuracy_difference(first: Hits, second: Hits, groups: Counts | None = None) -> Interval:
     """Mean accuracy of ``first`` minus ``second``, bootstrapped over seeds and test rows.
 
     Students of one seed are resampled together; a single model, such as an ensemble, has no seeds
@@ -91,7 +89,7 @@ def accuracy_difference(
     >>> accuracy_difference(better, worse).decided
     True
     """
-    a, b = _resampled_accuracies([first, second], groups, seed=seed)
+    a, b = _resampled_accuracies([first, second], groups)
     low, high = middle(a - b, groups)
     return Interval(value=float(first.mean() - second.mean()), low=low, high=high)
 
@@ -184,15 +182,13 @@ def middle(values: Floats, groups: Counts | None = None) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled_accuracies(
-    models: Sequence[Hits], groups: Counts | None = None, *, seed: int
-) -> list[Floats]:
+def _resampled_accuracies(models: Sequence[Hits], groups: Counts | None = None) -> list[Floats]:
     """Accuracies of each kind of models under resampled seeds and rows.  Shape: (REPLICATES,).
 
     Rows on which all models answer alike are interchangeable, so resampling rows is drawing how
     often each such pattern occurs: exact, and independent of the number of rows.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     stacked = np.vstack(models)
     seeds, n = max(map(len, models)), stacked.shape[1]
     if groups is None:

@@ -64,16 +64,11 @@ def majority_metrics(train: Counts, test: Counts) -> dict[str, float]:
     return {f"majority_test_{name}": found[name] for name in names}
 
 
-def expected_calibration_error(
-    probabilities: Floats, labels: Counts, predicted: Counts | None = None
-) -> float:
+def expected_calibration_error(probabilities: Floats, labels: Counts, predicted: Counts) -> float:
     """Mean distance of confidence and accuracy over bins of confidence, weighted by their rows.
 
-    Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins. The likeliest class is predicted
-    where none are given.  Shape: (n, classes), (n,).
+    Guo et al. (2017), arXiv 1706.04599, equation 3, with 15 bins.  Shape: (n, classes), (n,), (n,).
     """
-    if predicted is None:
-        predicted = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(labels)), predicted]
     beyond = confidence - (predicted == labels)
     surplus = np.bincount(confidence_bins(confidence), weights=beyond, minlength=ECE_BINS)
@@ -133,18 +128,14 @@ def reliability(confidence: Floats, hits: Hits) -> Bins:
     return _binned(confidence, hits[None].astype(float), confidence_bins(confidence))
 
 
-def agreement_by_confidence(
-    ensemble: Floats, students: list[Counts], classes: Counts | None = None
-) -> Bins:
+def agreement_by_confidence(ensemble: Floats, students: list[Counts], classes: Counts) -> Bins:
     """Share of rows on which students predict the ensemble's class, by its highest probability.
 
     ``students``: the classes that each kind of student predicts; ``classes`` those that the
-    ensemble does, its likeliest ones where none are given.
+    ensemble does.
     Shape: ensemble (n, classes), each of students (seeds, n), classes (n,).
     """
     confidence = ensemble.max(axis=1)
-    if classes is None:
-        classes = ensemble.argmax(axis=1)
     agreed = np.stack([(predicted == classes).mean(axis=0) for predicted in students])
     places = np.searchsorted(CONFIDENCE_EDGES, confidence, side="right") - 1
     return _binned(confidence, agreed, np.clip(places, 0, len(CONFIDENCE_EDGES) - 2))
