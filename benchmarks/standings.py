@@ -23,7 +23,7 @@ LARGE = 8_000
 NOISE = 2.0
 """A difference of more standard errors than this, over test rows, is beyond noise."""
 
-RIVAL, PLAIN = "LightGBM", "baseline"
+COMPARED, PLAIN = ("LightGBM", "CatBoost", "ensemble"), "baseline"
 """What every model is compared with, where they were measured."""
 
 Floats = NDArray[np.float64]
@@ -144,7 +144,7 @@ def summary(lines: pd.DataFrame) -> str:
     parts = [_conditions(lines)]
     for name, some in by_size(lines).items():
         tables = some["table"].nunique()
-        others = [other for other in (RIVAL, plain_of(some)) if other in set(some["model"])]
+        others = [other for other in (*COMPARED, plain_of(some)) if other in set(some["model"])]
         parts += [f"## {name}: {tables}", *(against(some, other) for other in others)]
         parts += [standings(some), by_table(some)]
     return "\n\n".join([*parts, "## Costs, medians over tables", costs(lines)])
