@@ -1,14 +1,12 @@
 """What commands end with: the answer in the last lines, on eighty columns, with nothing broken."""
 
 import re
-import time
 from dataclasses import replace
 
 import click
 import numpy as np
 import pytest
 
-from kd_mlflow.distillation.footprint import median_ms
 from kd_mlflow.evaluation.checks import Check, failed, unasked
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import majority_metrics
@@ -138,14 +136,6 @@ def test_the_majority_answers_as_the_training_rows_do():
     assert found["majority_test_accuracy"] == pytest.approx(2 / 3)
     expected = -(2 * np.log(0.75) + np.log(0.25)) / 3
     assert found["majority_test_log_loss"] == pytest.approx(expected)
-
-
-@pytest.mark.slow
-def test_a_slow_call_is_timed_few_times():
-    """A time is a median of calls; who takes long is not asked twenty times."""
-    calls = []
-    assert median_ms(lambda: (calls.append(0), time.sleep(0.3))) >= 300
-    assert len(calls) == 2
 
 
 def test_times_and_sizes_are_logged(finished):

@@ -51,14 +51,6 @@ def load(tmp_path):
     return loader
 
 
-def sides_by_row(table, split):
-    """Name the side of each row by its features: the test's own view of a split."""
-    keys = [tuple(row) for row in table.features.sort_index(axis=1).to_numpy().tolist()]
-    return {
-        keys[i]: side for side in ("train", "val", "test") for i in getattr(split, side).tolist()
-    }
-
-
 def test_synthetic_is_the_reference_table():
     """The built-in synthetic table is make_classification's with the reference arguments."""
     x, y = make_classification(
@@ -104,42 +96,10 @@ def test_file_sides_are_disjoint_complete_and_of_the_asked_size(load):
     assert len(split.val) / 5000 == pytest.approx(0.2, abs=0.03)
 
 
-def test_file_split_follows_rows_that_are_reordered(load):
-    """Shuffling a file's rows and columns moves no row to another side."""
-    frame = numbers()
-    first, second = (
-        load(frame),
-        load(frame.sample(frac=1, random_state=1)[["y", "b", "a"]]),
-    )
-    assert not np.array_equal(first.labels, second.labels)
-    assert sides_by_row(first, split_rows(first, 0.1)) == sides_by_row(
-        second, split_rows(second, 0.1)
-    )
-
-
-def test_file_split_keeps_old_rows_when_rows_are_appended(load):
-    """Rows that join a file move none of the rows that were there."""
-    old, new = load(numbers()), load(pd.concat([numbers(), numbers(100, seed=9)]))
-    before, after = sides_by_row(old, split_rows(old, 0.1)), sides_by_row(new, split_rows(new, 0.1))
-    assert before.items() <= after.items()
-    assert len(after) == N + 100
-
-
 def test_a_larger_val_fraction_moves_no_test_row(load):
     """The test side of a file does not depend on val_fraction."""
     table = load(numbers())
     np.testing.assert_array_equal(split_rows(table, 0.1).test, split_rows(table, 0.5).test)
-
-
-def test_equal_rows_are_on_one_side(load):
-    """Rows with the same features, even with other labels, never straddle two sides."""
-    frame = pd.concat([numbers(), numbers().assign(y=lambda f: (f.y + 1) % 3)])
-    table = load(frame)
-    split = split_rows(table, 0.2)
-    side = np.empty(2 * N, dtype=object)
-    for name in ("train", "val", "test"):
-        side[getattr(split, name)] = name
-    assert (side[:N] == side[N:]).all()
 
 
 def test_row_hashes_see_values_not_types():
@@ -173,14 +133,6 @@ def test_digest_sees_names(load):
     """Renaming a column changes the digest."""
     frame = numbers()
     assert load(frame).digest != load(frame.rename(columns={"a": "c"})).digest
-
-
-def test_quoted_newlines_stay_in_their_field(write):
-    """A label with a line break and a separator in quotes is one label."""
-    text = "a,y\n" + '1.5,"one,\ntwo"\n2.5,three\n' * 20
-    table = load_table(write(text), "y")
-    assert table.classes == ("one,\ntwo", "three")
-    assert len(table.labels) == 40
 
 
 def test_parquet_is_read(tmp_path):
@@ -258,17 +210,6 @@ def test_an_unusable_file_is_refused(write, case):
     content, name, target, words = REFUSALS[case]
     with pytest.raises(DataError, match=words):
         load_table(write(content, name), target)
-
-
-def test_a_class_of_one_row_is_refused(load):
-    """A class that cannot be on all sides is named with the number of its different rows."""
-    frame = numbers()
-    frame["y"] = frame["y"].map({0: 0, 1: 1, 2: 0})
-    frame.loc[0, "y"] = 7
-    with pytest.raises(
-        DataError, match=r"fewer than 3 different rows.*: 7 \(1\); .*drop_rare_classes=true"
-    ):
-        split_rows(load(frame), 0.1)
 
 
 def test_validation_has_a_row_of_each_class_whatever_its_share(load):

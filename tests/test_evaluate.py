@@ -77,6 +77,13 @@ def trained(empty_database, tmp_path_factory):
     return Finished(uri, folder, config, result)
 
 
+@pytest.fixture(scope="module")
+def refusing(trained, tmp_path_factory):
+    """A copy, in use, for evaluations that are refused."""
+    with copied_store(trained.folder / "mlflow.db", tmp_path_factory.mktemp("refusing")):
+        yield
+
+
 @pytest.fixture
 def production(trained, tmp_path, monkeypatch):
     """The test's own copy of that store; a client of it."""
@@ -92,7 +99,7 @@ def shifted(*names):
 
 
 @pytest.mark.parametrize(
-    "names", [(), ("age",), ("months", "plan"), tuple(SHIFTS)], ids=lambda names: "+".join(names)
+    "names", [(), ("months", "plan"), tuple(SHIFTS)], ids=lambda names: "+".join(names)
 )
 def test_a_shifted_copy_of_a_table_names_the_shifted_columns(production, names):
     """The columns that were moved are named, those most moved first, and no others."""
@@ -132,9 +139,12 @@ def test_metrics_on_the_test_rows_are_those_that_were_logged(own_main):
         assert interval.low <= interval.value <= interval.high
 
 
-def test_the_run_has_what_every_run_has(production):
-    """Kind, configuration, digests, the data set and the model as inputs, documents, the page."""
-    result = kd.evaluate(data=shifted("plan"), target="churned")
+def test_the_run_has_what_every_run_has_and_what_was_found(production):
+    """Kind, configuration, digests, the data set and the model as inputs, documents, the page.
+
+    Its metrics have their bounds, the largest index, each column's, and the estimate's error.
+    """
+    result = kd.evaluate(data=shifted("plan"), target="churned", max_psi=0.2)
     run = production.get_run(result.run_id)
     tags, params = run.data.tags, run.data.params
     version = production.get_model_version("kd-student", "1")
@@ -155,20 +165,14 @@ def test_the_run_has_what_every_run_has(production):
     assert names == {"evaluation.html", "evaluation.json", "drift.json", "figures"}
     path = production.download_artifacts(result.run_id, "drift.json")
     assert json.loads(Path(path).read_text())[0]["name"] == "plan"
-
-
-def test_the_run_logs_what_was_found(production):
-    """Metrics with their bounds, the largest index, each column's, and the estimate's error."""
-    result = kd.evaluate(data=shifted("plan"), target="churned", max_psi=0.2)
-    metrics = production.get_run(result.run_id).data.metrics
-    found = result.findings
+    metrics, found = run.data.metrics, result.findings
     assert metrics == pytest.approx(found.logged())
     assert metrics["max_psi"] == metrics["psi.plan"] == found.drift[0].psi
     assert metrics["shifted_columns"] == 1
     assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
     error = metrics["estimated_accuracy"] - metrics["accuracy"]
     assert metrics["estimate_error"] == pytest.approx(error)
-    assert production.get_run(result.run_id).data.tags["kd.evaluation"] == "broken"
+    assert tags["kd.evaluation"] == "broken"
 
 
 def test_without_labels_the_accuracy_is_an_estimate(production):
@@ -306,11 +310,9 @@ def test_an_early_student_without_a_profile_is_scored(production, tmp_path):
         kd.evaluate(data=LATER, model=str(tmp_path / "early"), max_psi=0.2)
 
 
-@pytest.mark.parametrize(
-    "model", ["kd-student", "models:/kd-student/1", "models:/kd-student@production"]
-)
+@pytest.mark.parametrize("model", ["kd-student", "models:/kd-student/1"])
 def test_a_version_has_several_names(production, model):
-    """A bare name is its production; a number and an alias are the same version."""
+    """A bare name is its production; a number is the same version."""
     result = kd.evaluate(data=LATER.head(50), model=model)
     assert result.model == "models:/kd-student/1"
 
@@ -331,15 +333,14 @@ def command(capsys, monkeypatch, *arguments):
     ("names", "limits", "code", "words"),
     [
         (("plan", "months"), ["--max-psi", "0.25"], 1, "above chance: 'months', 'plan'"),
-        ((), ["--max-psi", "0.25"], 0, ""),
+        ((), ["--max-psi", "0.25", "--min-accuracy", "0.01"], 0, ""),
         ((), ["--min-accuracy", "0.999"], 1, "min_accuracy is not kept: accuracy"),
-        (("plan",), ["--min-accuracy", "0.01"], 0, ""),
     ],
 )
 def test_strict_stops_a_scheduler(
     production, tmp_path, capsys, monkeypatch, names, limits, code, words
 ):
-    """With ``strict`` a limit that is not kept exits 1 after the table, with one line why."""
+    """With ``strict`` alone a limit that is not kept exits 1 after the table, with a line why."""
     shifted(*names).to_csv(tmp_path / "rows.csv", index=False)
     given = ["--data", tmp_path / "rows.csv", "--target", "churned", *limits]
     exited, out, err = command(capsys, monkeypatch, *given, "--strict", "true")
@@ -348,7 +349,7 @@ def test_strict_stops_a_scheduler(
     errors = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert len(errors) == code
     assert words in "".join(errors)
-    assert command(capsys, monkeypatch, *given)[0] == 0
+    assert not code or command(capsys, monkeypatch, *given)[0] == 0
 
 
 def test_strict_raises_from_python_after_the_run(production):
@@ -387,7 +388,7 @@ def rows_of(**change):
         ({"against": "nobody"}, RegistryError, "no models:/nobody@production"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(production, options, error, words):
+def test_what_a_user_can_cause_is_one_line(refusing, options, error, words):
     """Each mistake is said with what was received and the way out."""
     with pytest.raises(error, match=words) as caught:
         kd.evaluate(**{"data": rows_of(kind="a"), **options})
@@ -400,20 +401,15 @@ def test_a_built_in_table_has_its_own_labels(own_main):
     assert (found.rows, found.labelled_rows, found.target) == (5000, 5000, "label")
 
 
-@pytest.fixture
-def page(production):
-    """The page of an evaluation of a table with a hostile name, and the run's metrics."""
-    hostile = "<img src=x>.csv"
-    shifted("plan").to_csv(hostile, index=False)
+def test_the_page_is_whole_and_says_what_the_run_logs(painted, production):
+    """Its numbers are the run's metrics, its pictures are in it, it needs no network or script.
+
+    What a file is called does not become part of the page.
+    """
+    shifted("plan").to_csv(hostile := "<img src=x>.csv", index=False)
     result = kd.evaluate(data=hostile, target="churned", max_psi=0.1)
     path = production.download_artifacts(result.run_id, "evaluation.html")
-    return Path(path).read_text(encoding="utf-8"), result
-
-
-def test_the_page_is_whole_and_says_what_the_run_logs(painted, production, page):
-    """Its numbers are the run's metrics, its pictures are in it, it needs no network or script."""
-    html, result = page
-    parsed = Page(html)
+    parsed = Page(html := Path(path).read_text(encoding="utf-8"))
     metrics = production.get_run(result.run_id).data.metrics
     assert parsed.open == []
     assert {"script", "link", "iframe"}.isdisjoint({tag for tag, _ in parsed.elements})
@@ -426,11 +422,6 @@ def test_the_page_is_whole_and_says_what_the_run_logs(painted, production, page)
     assert "1 of 6: plan" in parsed.words
     figures = {f.path for f in production.list_artifacts(result.run_id, "figures")}
     assert figures == {f"figures/{name}.png" for name in PICTURES}
-
-
-def test_names_on_the_page_are_text(page):
-    """What a file is called does not become part of the page."""
-    html, _ = page
     assert "<img src=x>" not in html
     assert "&lt;img src=x&gt;.csv" in html
 

@@ -1,11 +1,9 @@
 """Groups and times in all that reads a table: main, the gate, evaluate, sweep and own teachers."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, flat
+from conftest import TINY, copied_store, copy_store, flat, forget_store, use_store
 from test_groups import visits
 
 import kd_mlflow as kd
@@ -15,17 +13,31 @@ from kd_mlflow.pipeline import run_evaluate, run_main
 from kd_mlflow.tracking.runs import Tracker
 
 
-@pytest.fixture
-def by_customer(store, tmp_path):
-    """A main by customers, and the table that it read."""
-    path = tmp_path / "visits.csv"
+@pytest.fixture(scope="module")
+def customers(empty_database, tmp_path_factory):
+    """A main by customers, and the table that it read; tests copy its store."""
+    folder = tmp_path_factory.mktemp("customers")
+    path = folder / "visits.csv"
     visits(150, 6).to_csv(path, index=False)
-    return run_main(MainConfig(data=str(path), target="y", group="who", **TINY)), path
+    with copied_store(empty_database, folder):
+        return run_main(MainConfig(data=str(path), target="y", group="who", **TINY)), path
+
+
+@pytest.fixture
+def by_customer(customers, tmp_path, monkeypatch):
+    """That main and its table, in the test's own copy of the store."""
+    _, path = customers
+    use_store(monkeypatch, copy_store(path.with_name("mlflow.db"), tmp_path), tmp_path)
+    yield customers
+    forget_store()
 
 
 @pytest.mark.slow
-def test_groups_from_main_to_the_gate_and_evaluate(by_customer, tmp_path):
-    """Whom production was trained on is known by who it is, whatever else of the rows changed."""
+def test_groups_from_main_to_the_gate_and_evaluate(by_customer):
+    """Whom production was trained on is known by who it is, whatever else of the rows changed.
+
+    The report of a main by time has each column's index between the sides.
+    """
     result, path = by_customer
     assert "150 groups by who: median 6 rows, largest 6" in flat(result.distill)
     tracker = Tracker()
@@ -43,13 +55,18 @@ def test_groups_from_main_to_the_gate_and_evaluate(by_customer, tmp_path):
     old = visits(150, 6).assign(b=lambda f: f["b"] + 0.5)  # no row is one of those of before
     new = visits(80, 6, seed=1).assign(who=lambda f: "new-" + f["who"])
     later = pd.concat([old, new], ignore_index=True)
+    later["a"] += (later["day"] > "2024-03-10") * 3
     options = TINY | {"policy": "non_inferior", "margin": 1.0}
     decision = run_main(MainConfig(data=later, target="y", group="who", **options)).decision
     (check,) = [each for each in decision.checks if each.name == "production"]
     assert check.metrics["left_out_rows"] == 0  # whoever was trained on is nowhere tested on
     assert "groups" in check.reason
-    decision = run_main(MainConfig(data=later, target="y", time="day", **options)).decision
-    (check,) = [each for each in decision.checks if each.name == "production"]
+    result = run_main(MainConfig(data=later, target="y", time="day", **options))
+    report = tracker.download(result.distill.run_id, "report.html").read_text()
+    assert "How far the test rows have moved" in report
+    assert "the latest by day to test on" in flat(result.distill)
+    assert "the latest by day to test on" in report
+    (check,) = [each for each in result.decision.checks if each.name == "production"]
     first = kd.split(data=str(path), target="y", group="who")
     table = pd.read_csv(path)
     trained = set(table["who"].drop(first.test.index))
@@ -86,17 +103,6 @@ TEACHERS = ("n_teachers", "teacher_epochs", "teacher_hidden", "n_boosted", "boos
 
 
 @pytest.mark.slow
-def test_a_main_by_time_shows_how_columns_moved(store, tmp_path):
-    """The report of a split by time has each column's index between the sides."""
-    frame = visits(150, 6).assign(a=lambda f: f["a"] + (f["day"] > "2024-03-10") * 3)
-    result = run_main(MainConfig(data=frame, target="y", time="day", **TINY))
-    report = Tracker().download(result.distill.run_id, "report.html").read_text()
-    assert "How far the test rows have moved" in report
-    assert "the latest by day to test on" in flat(result.distill)
-    assert "the latest by day to test on" in report
-
-
-@pytest.mark.slow
 def test_a_sweep_is_by_groups(by_customer):
     """A sweep finds the ensemble of its groups and says how many there are."""
     _, path = by_customer
@@ -105,7 +111,6 @@ def test_a_sweep_is_by_groups(by_customer):
         data=str(path), target="y", group="who", temperatures=(1,), alphas=(0.5,), sizes="", **small
     )
     assert "150 groups by who" in flat(result)
-    assert Path(path).exists()
 
 
 def test_kd_split_honours_both():

@@ -1,8 +1,7 @@
 """The straight line leaves the runs, figures and errors that the design promises."""
 
 import json
-import subprocess
-import sys
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL, flat, part_of
+from conftest import SMALL, TINY, flat, part_of
+from forks import Forked
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, MainConfig, TeachersConfig
@@ -307,7 +307,8 @@ def test_reuse_under_mlflow_run_is_recorded_on_the_given_run(own_main, monkeypat
     assert (run.info.status, run.data.tags["kd.reused_run_id"]) == ("FINISHED", first)
     monkeypatch.delenv("MLFLOW_RUN_ID")
     result = pipeline.run_distill(DistillConfig(**STUDENTS, teachers=given))
-    assert result.teachers_run_id == first
+    assert (result.teachers_run_id, result.version) == (first, "2")
+    assert result.comparison == own_main.result.distill.comparison
 
 
 def test_ensemble_files_hold_no_pickle(finished):
@@ -333,35 +334,21 @@ def test_ensemble_is_the_same_bit_for_bit_in_another_process(finished, tmp_path)
     """Another process rebuilds the ensemble from its artifact and scores the same logits."""
     folder = Tracker().download(finished.result.taught.run_id, "ensemble")
     dataset = pipeline.read_dataset(finished.config)
-    script = (
+    (tmp_path / "rebuild.py").write_text(
         "import sys, torch\nfrom pathlib import Path\n"
         "from kd_mlflow.config.groups import DataOptions\n"
         "from kd_mlflow.distillation.teachers import Ensemble\n"
         "ensemble = Ensemble.load(Path(sys.argv[1]))\n"
         "from kd_mlflow.table.dataset import read_dataset\n"
         "features = read_dataset(DataOptions()).features('test')\n"
-        "torch.save(ensemble.member_logits(features), sys.argv[2])\n"
+        "torch.save(ensemble.member_logits(features), 'logits.pt')\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", script, str(folder), str(tmp_path / "logits.pt")],
-        check=True,
-        cwd=ROOT,
-        timeout=120,
-    )
+    words, log = ("rebuild", str(folder)), tmp_path / "log"
+    done = Forked(*words, folder=tmp_path, env=os.environ, log=log)
+    assert done.wait(120) == 0, log.read_text()
     theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
     trained = finished.result.taught.ensemble
     assert torch.equal(theirs, trained.member_logits(dataset.features("test")))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["latest", "run id"])
-def test_distill_finds_its_ensemble(own_main, how):
-    """``latest`` and a run id both lead to the ensemble, and to the next version."""
-    run_id = own_main.result.taught.run_id
-    config = DistillConfig(**STUDENTS, teachers="latest" if how == "latest" else run_id)
-    result = pipeline.run_distill(config)
-    assert (result.teachers_run_id, result.version) == (run_id, "2")
-    assert result.comparison == own_main.result.distill.comparison
 
 
 def test_distill_without_any_ensemble_says_so(store):
@@ -438,9 +425,14 @@ def test_a_failure_in_main_fails_every_open_run(store):
 
 @pytest.mark.slow
 def test_undefined_recovery_is_said_in_words(own_main, monkeypatch):
-    """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why."""
+    """Where ensemble and baseline tie no knowledge_recovered is logged; the table says why.
+
+    The ensemble is the latest one, and the student the next version.
+    """
     monkeypatch.setattr(comparison, "knowledge_recovered", lambda *correct, groups: None)
     result = pipeline.run_distill(DistillConfig(**STUDENTS))
+    taught = own_main.result.taught.run_id
+    assert (result.teachers_run_id, result.version) == (taught, "2")
     logged = own_main.client.get_run(result.run_id).data.metrics
     assert not [name for name in logged if name.startswith("knowledge_recovered")]
     assert "undefined: ensemble and baseline tie" in flat(result)
@@ -475,8 +467,9 @@ def test_recall_of_each_class_is_logged(finished, tmp_path):
         assert np.mean(list(by_class.values())) == pytest.approx(balanced)
 
 
-def rare_classes(classes, rows=2000):
+def rare_classes(classes):
     """A table of which one class has 95 % of the rows, and the others the rest."""
+    rows = 2000
     random = np.random.default_rng(0)
     label = np.where(np.arange(rows) % 20, 0, 1 + np.arange(rows) // 20 % (classes - 1))
     names = np.array(["most", *(f"rare-{i:02d}" for i in range(1, classes))])
@@ -494,7 +487,7 @@ def notes_by_kind(client):
 @pytest.mark.slow
 def test_an_imbalanced_table_is_told_by_balanced_accuracy(store):
     """Where one class has most rows it comes first in table, notes and card, then recalls."""
-    result = pipeline.run_main(MainConfig(data=rare_classes(2), target="c", **SMALL))
+    result = pipeline.run_main(MainConfig(data=rare_classes(2), target="c", **TINY))
     closing = flat(result)
     accuracy = closing.index("test accuracy")
     assert closing.index("95.0 % of the rows are of one class") < accuracy
@@ -514,7 +507,7 @@ def test_an_imbalanced_table_is_told_by_balanced_accuracy(store):
 @pytest.mark.slow
 def test_the_closing_table_ends_recalls_at_ten_classes(store):
     """Of many rare classes ten stand in the closing table, and it counts the others."""
-    distilled = pipeline.run_main(MainConfig(data=rare_classes(13, 8000), target="c", **SMALL))
+    distilled = pipeline.run_main(MainConfig(data=rare_classes(13), target="c", **TINY))
     lines = repr(distilled).splitlines()
     assert sum(line.startswith("rare-") for line in lines) == 10
     assert sum("and 3 more, in class_recall.json" in line for line in lines) == 1

@@ -1,8 +1,8 @@
 """A file of scored rows: what the served model says, in parts, and which columns moved it."""
 
 import json
-import subprocess
-import sys
+import os
+import shutil
 import weakref
 
 import mlflow
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import ROOT
+from forks import Forked
 from mixed_tables import COLUMN, mixed_table, with_gap_texts
 from mlflow.models import Model
 from pyarrow import parquet
@@ -70,8 +70,10 @@ def read(path):
 
 
 @pytest.mark.slow_cases
-@pytest.mark.parametrize("out", ["scored.csv", "scored.parquet"])
-@pytest.mark.parametrize("data", ["rows.csv", "rows.parquet", None])
+@pytest.mark.parametrize(
+    ("data", "out"),
+    [("rows.csv", "scored.csv"), ("rows.parquet", "scored.parquet"), (None, "scored.csv")],
+)
 def test_answers_are_those_of_production(finished, tmp_path, short_parts, data, out):
     """To the last bit what the loaded model says of the whole table, whatever the formats."""
     table = synthetic()
@@ -108,12 +110,18 @@ def packaged(folder, table):
     return dataset, encoding
 
 
-@pytest.fixture
-def student(store, tmp_path):
+@pytest.fixture(scope="module")
+def mixed_student(tmp_path_factory):
     """A student of a table of mixed columns, its folder and the table's rows."""
-    table = mixed_table(1)
-    dataset, _ = packaged(tmp_path / "model", table)
-    return tmp_path / "model", table.drop(columns="y"), dataset
+    table, folder = mixed_table(1), tmp_path_factory.mktemp("mixed") / "model"
+    dataset, _ = packaged(folder, table)
+    return folder, table.drop(columns="y"), dataset
+
+
+@pytest.fixture
+def student(mixed_student, store):
+    """That student beside a store of the test's own; tests write nothing into its folder."""
+    return mixed_student
 
 
 @pytest.mark.slow_cases
@@ -269,7 +277,8 @@ def test_of_several_models_one_must_be_named(store):
 def test_without_a_profile_reasons_are_refused(student, tmp_path):
     """An early student answers; why it did is not known, which one line says."""
     model, rows, _ = student
-    (model / PROFILE).unlink()
+    leave_out = shutil.ignore_patterns(PROFILE)
+    model = shutil.copytree(model, tmp_path / "early", ignore=leave_out)
     assert kd.predict(data=rows, model=str(model), out="scored.csv").rows == len(rows)
     with pytest.raises(RunError, match="reasons need a profile of the training rows"):
         kd.predict(data=rows, model=str(model), out="scored.csv", reasons=1)
@@ -302,17 +311,17 @@ def test_a_failure_leaves_the_file_that_was_there(
 @pytest.mark.slow
 def test_a_killed_process_leaves_no_half_file(tmp_path):
     """Under the name stands what was there, until all of the new file is."""
-    script = (
-        "import os, sys, pathlib, pyarrow as pa\n"
+    (tmp_path / "killed.py").write_text(
+        "import os, pathlib, pyarrow as pa\n"
         "from kd_mlflow.table.scored import scored_file\n"
-        "with scored_file(pathlib.Path(sys.argv[1])) as write:\n"
+        "with scored_file(pathlib.Path('scored.csv')) as write:\n"
         "    write(pa.table({'a': [1]}))\n"
         "    os._exit(9)\n"
     )
     out = tmp_path / "scored.csv"
     out.write_text("before")
-    done = subprocess.run([sys.executable, "-c", script, str(out)], cwd=ROOT, timeout=60)
-    assert (done.returncode, out.read_text()) == (9, "before")
+    killed = Forked("killed", folder=tmp_path, env=os.environ, log=tmp_path / "log")
+    assert (killed.wait(60), out.read_text()) == (9, "before")
     with scored_file(out) as write:
         write(pa.table({"a": [2]}))
     assert out.read_text() == '"a"\n2\n'

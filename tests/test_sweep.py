@@ -1,29 +1,58 @@
 """The sweep: its runs, its choice on validation rows, and ``distill`` that takes it."""
 
 import math
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import part_of
+from conftest import copied_store, copy_store, forget_store, part_of, use_store
 from matplotlib.colors import to_hex
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from shorter import put_back
 
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, SweepConfig, TeachersConfig
 from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.errors import ConfigError, RunError
 from kd_mlflow.figures import accuracy, style
+from kd_mlflow.report.command_results import SweepResult
 from kd_mlflow.steps.sweep import CRITERION
 
 STUDENTS = part_of(StudentRecipe)
 GRID = {"temperatures": (1.0, 4.0), "alphas": (0.2, 0.7, 1.0), "sizes": "6;3"}
 
 
+class Swept(NamedTuple):
+    """A store with a finished sweep beside the finished ``main``."""
+
+    client: MlflowClient
+    folder: Path
+    result: SweepResult
+    run: Run
+
+
+@pytest.fixture(scope="module")
+def swept(finished_main, tmp_path_factory):
+    """That store, which tests read."""
+    folder = tmp_path_factory.mktemp("swept")
+    with copied_store(finished_main.folder / "mlflow.db", folder) as uri:
+        with pytest.MonkeyPatch.context() as patch:
+            put_back(patch, "drawing")
+            result = pipeline.run_sweep(SweepConfig(**STUDENTS, **GRID, tolerance=0.5))
+        client = MlflowClient(uri)
+        yield Swept(client, folder, result, client.get_run(result.run_id))
+
+
 @pytest.fixture
-def swept(own_main):
-    """A store with a finished sweep beside the finished ``main``; the result and the run."""
-    result = pipeline.run_sweep(SweepConfig(**STUDENTS, **GRID, tolerance=0.5))
-    return own_main, result, own_main.client.get_run(result.run_id)
+def own_sweep(swept, tmp_path, monkeypatch):
+    """The test's own copy of it."""
+    uri = copy_store(swept.folder / "mlflow.db", tmp_path)
+    use_store(monkeypatch, uri, tmp_path)
+    yield swept._replace(client=MlflowClient(uri), folder=tmp_path)
+    forget_store()
 
 
 def children(client, run):
@@ -35,9 +64,9 @@ def children(client, run):
 @pytest.mark.slow
 def test_a_sweep_is_one_run_a_setting_and_a_size(swept):
     """Each cell and size is a run of kind student with its own T, alpha, widths and curves."""
-    store, _, run = swept
+    client, run = swept.client, swept.run
     assert run.data.tags["kd.kind"] == "sweep"
-    below = children(store.client, run)
+    below = children(client, run)
     settings = {
         (r.data.params["kd.temperature"], r.data.params["kd.alpha"], r.info.run_name)
         for r in below
@@ -50,7 +79,7 @@ def test_a_sweep_is_one_run_a_setting_and_a_size(swept):
     assert len(below) == 8
     for child in below:
         assert (child.data.tags["kd.kind"], child.info.status) == ("student", "FINISHED")
-        history = store.client.get_metric_history(child.info.run_id, "val_accuracy")
+        history = client.get_metric_history(child.info.run_id, "val_accuracy")
         assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
         assert {"test_accuracy", "test_accuracy_sem", "parameters"} <= child.data.metrics.keys()
 
@@ -58,7 +87,7 @@ def test_a_sweep_is_one_run_a_setting_and_a_size(swept):
 @pytest.mark.slow
 def test_the_choice_is_made_on_validation_rows(swept):
     """The chosen cell has the least validation log loss, and its setting stands on the run."""
-    _, result, run = swept
+    result, run = swept.result, swept.run
     least = min(cell.metrics[CRITERION] for cell in result.cells)
     assert result.chosen.metrics[CRITERION] == least
     assert float(run.data.params["kd.chosen_temperature"]) == result.chosen.temperature
@@ -69,47 +98,34 @@ def test_the_choice_is_made_on_validation_rows(swept):
 
 
 @pytest.mark.slow
-def test_a_sweeps_figures_are_pictures(painted, swept, tmp_path):
+def test_a_sweeps_figures_are_pictures(swept, tmp_path):
     """The heat map and the size curve are artifacts that open as pictures."""
-    store, _, run = swept
     for name in ("sweep_grid.png", "sweep_sizes.png"):
-        path = store.client.download_artifacts(run.info.run_id, name, tmp_path)
+        path = swept.client.download_artifacts(swept.run.info.run_id, name, tmp_path)
         picture = matplotlib.image.imread(path)
         assert min(picture.shape[:2]) > 200
         assert picture.std() > 0.05
 
 
 @pytest.mark.slow
-def test_distill_takes_the_sweeps_setting(swept):
-    """``from_sweep`` gives temperature and alpha; the run names the sweep."""
-    store, result, _ = swept
+def test_distill_takes_the_sweeps_setting_and_teachers(own_sweep):
+    """The run names the sweep; its ensemble teaches though another came later, unless named."""
+    result, taught = own_sweep.result, own_sweep.run.data.params["kd.teachers"]
     options = {name: value for name, value in STUDENTS.items() if name != "temperature"}
-    for given in ("latest", result.run_id):
-        done = pipeline.run_distill(DistillConfig(**options, from_sweep=given))
-        params = store.client.get_run(done.run_id).data.params
+    later = pipeline.run_teachers(TeachersConfig(**part_of(TeachersConfig), seed=7)).run_id
+    for given, named, kept in (("latest", "latest", taught), (result.run_id, later, later)):
+        done = pipeline.run_distill(DistillConfig(**options, teachers=named, from_sweep=given))
+        params = own_sweep.client.get_run(done.run_id).data.params
         assert params["kd.from_sweep"] == result.run_id
         assert float(params["kd.temperature"]) == result.chosen.temperature
         assert float(params["kd.alpha"]) == result.chosen.alpha
-
-
-@pytest.mark.slow
-def test_distill_takes_the_sweeps_teachers(swept):
-    """Also where another ensemble came later, unless one is named."""
-    store, result, run = swept
-    options = {name: value for name, value in STUDENTS.items() if name != "temperature"}
-    later = pipeline.run_teachers(TeachersConfig(**part_of(TeachersConfig), seed=7))
-    for named, kept in (("latest", run.data.params["kd.teachers"]), (later.run_id, later.run_id)):
-        done = pipeline.run_distill(
-            DistillConfig(**{**options, "teachers": named}, from_sweep=result.run_id)
-        )
-        assert store.client.get_run(done.run_id).data.params["kd.teachers"] == kept
+        assert params["kd.teachers"] == done.teachers_run_id == kept
 
 
 @pytest.mark.slow
 def test_a_sweeps_table_has_every_setting(swept):
     """The closing table lists cells, sizes, the choice and how to use it."""
-    _, result, _ = swept
-    text = repr(result)
+    text = repr(swept.result)
     lines = ("T 1, alpha 0.2", "T 4, alpha 1", "3: ", "smallest within tolerance", "from_sweep")
     for line in lines:
         assert line in text
