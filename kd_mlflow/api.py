@@ -299,7 +299,7 @@ def load_production(model_name: str = "kd-student") -> Any:
 
     >>> import kd_mlflow as kd
     >>> taught = kd.train_teachers(data="wine", n_teachers=2, teacher_epochs=3)
-    >>> result = kd.distill(data="wine", n_students=1, student_hidden=(8,), model_name="served")
+    >>> result = kd.distill(data="wine", n_students=1, student_epochs=5, model_name="served")
     >>> easy = {"max_accuracy_gap": 1, "max_log_loss_gap": 0, "allow_worse_than_baseline": True}
     >>> decision = kd.promote(model_name="served", min_compression=1, **easy)
     >>> student = kd.load_production("served")

@@ -29,11 +29,6 @@ from kd_mlflow.cli import cli
 from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    (page, number, block)
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S), 1)
-]
 QUICK = {
     "recipe": "reference",
     "n_teachers": "2",
@@ -61,6 +56,28 @@ def commands(block):
     """A block's commands without comments, continued lines joined."""
     lines = block.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if shlex.split(line, comments=True)]
+
+
+def within(some, others):
+    """Whether some commands stand among others, one after the other."""
+    starts = range(len(others) - len(some) + 1)
+    return any(others[start : start + len(some)] == some for start in starts)
+
+
+def blocks():
+    """The pages' blocks of commands, but for those that are parts of others: they are run there."""
+    found = [
+        (page, number, commands(block))
+        for page in PAGES
+        for number, block in enumerate(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S), 1)
+    ]
+    for i in reversed(range(len(found))):
+        if any(within(found[i][2], block) for *_, block in found[:i] + found[i + 1 :]):
+            del found[i]
+    return found
+
+
+BLOCKS = blocks()
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +250,7 @@ def test_every_command_runs(customers, tmp_path, page, number, block):
     (tmp_path / "mlruns").symlink_to(customers / "mlruns")
     dask_port, served_at = free_port(), ""
     with ExitStack() as background:
-        for words in commands(block):
+        for words in block:
             words = [w.replace(":8786", f":{dask_port}") for w in words]
             words = [str(dask_port) if w == "8786" else w for w in words]
             if words[0] == "dask":
