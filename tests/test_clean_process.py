@@ -39,20 +39,6 @@ def pulled(finished_main, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_it_answers_as_the_model_does_here(pulled):
-    """Probabilities and predictions are those of the model loaded in this process; timed too."""
-    folder, rows = pulled
-    with CleanProcess() as clean:
-        answers = clean.ask(folder, rows, timed=True)
-    here = mlflow.pyfunc.load_model(str(folder)).predict(rows)
-    named = [f"probability_{name}" for name in answers.classes]
-    np.testing.assert_allclose(answers.probabilities, here[named].to_numpy(), atol=1e-7)
-    predicted = [answers.classes[place] for place in answers.places]
-    assert predicted == [str(name) for name in here["prediction"]]
-    assert answers.latency_ms > 0
-
-
-@pytest.mark.slow
 def test_another_processor_gives_the_same_answers(pulled, monkeypatch):
     """Other kernels of the matrix product round otherwise: far less than the gate allows."""
     folder, rows = pulled
@@ -109,23 +95,32 @@ def test_rows_of_any_kind_are_handed_over():
 
 
 @pytest.mark.slow
-def test_it_knows_nothing_of_the_caller(pulled, tmp_path, monkeypatch):
-    """Neither a password nor an address is in its environment, and no row in a file of its own."""
+def test_it_answers_as_here_and_knows_nothing_of_the_caller(pulled, tmp_path, monkeypatch):
+    """Probabilities and predictions are those of the model loaded in this process; timed too.
+
+    Neither a password nor an address is in its environment, and no row in a file of its own.
+    """
     for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "ANY_OTHER"):
         monkeypatch.setenv(name, "hush")
     monkeypatch.setenv("KD_MLFLOW_STATE", str(tmp_path))
-    folder = shutil.copytree(pulled[0], tmp_path / "model")
+    rows, folder = pulled[1], shutil.copytree(pulled[0], tmp_path / "model")
     (code,) = folder.rglob(CODE_FILE)
     told = tmp_path / "told"
     spy = f"open({str(told)!r}, 'w').write(repr((dict(__import__('os').environ))))"
     code.write_text(code.read_text().replace("from __future__ import annotations\n", spy + "\n"))
     with CleanProcess() as clean:
-        clean.ask(folder, pulled[1], timed=False)
+        answers = clean.ask(folder, rows, timed=True)
         (lock,) = (tmp_path / "scratch").glob("*.lock")
         assert {*(tmp_path / "scratch").rglob("*")} == {lock, lock.with_suffix("")}
     assert "hush" not in told.read_text()
     assert "OMP_NUM_THREADS" in told.read_text()
     assert not list((tmp_path / "scratch").iterdir())
+    here = mlflow.pyfunc.load_model(str(pulled[0])).predict(rows)
+    named = [f"probability_{name}" for name in answers.classes]
+    np.testing.assert_allclose(answers.probabilities, here[named].to_numpy(), atol=1e-7)
+    predicted = [answers.classes[place] for place in answers.places]
+    assert predicted == [str(name) for name in here["prediction"]]
+    assert answers.latency_ms > 0
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):

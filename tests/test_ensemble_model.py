@@ -1,4 +1,4 @@
-"""The ensemble is a model like the student: pulled and served without this package or torch."""
+"""The ensemble is a model like the student: answered without torch, scored, found, registered."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.models.any_model import named_model
 from kd_mlflow.models.own_models import save_ensemble, served_teacher
-from kd_mlflow.models.processes import CleanProcess
 from kd_mlflow.population.selection import Mixture
 from kd_mlflow.serving.ensemble_scoring import Members
 from kd_mlflow.table.dataset import read_dataset
@@ -197,19 +196,6 @@ def test_evaluate_scores_it(finished, model):
     assert found.pickles == ()
     asked = found.respondent.shares(rows, ("0", "1"))
     np.testing.assert_allclose(asked, shares(model.predict(rows)), atol=1e-7)
-
-
-@pytest.mark.slow
-def test_it_answers_where_this_package_cannot_be_imported(finished):
-    """A clean process answers as the ensemble that distils does."""
-    rows = pipeline.read_dataset(finished.config).features("test").head(50)
-    run_id = finished.result.taught.run_id
-    folder = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/ensemble")
-    with CleanProcess() as clean:
-        answers = clean.ask(Path(folder), rows, timed=False)
-    averaging = finished.config.resolved(3600).averaging
-    expected = finished.result.taught.ensemble.score(rows, averaging).double().softmax(dim=1)
-    np.testing.assert_allclose(answers.probabilities, expected.numpy(), atol=1e-6)
 
 
 def test_an_ensemble_of_an_earlier_version_is_found(store, ensemble, dataset):

@@ -28,10 +28,11 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, PromoteConfig, SweepConfig, TeachersConfig
 from kd_mlflow.config.groups import DataOptions, StudentRecipe
 from kd_mlflow.distillation.inputs import teachers_encoding
-from kd_mlflow.errors import RunError
+from kd_mlflow.errors import RunError, TrainingError
 from kd_mlflow.models import any_model
 from kd_mlflow.models.model_teachers import knows_rows, load_models
 from kd_mlflow.models.respondent import FLOOR, Respondent
+from kd_mlflow.population.training import Task
 from kd_mlflow.table.dataset import read_dataset
 from kd_mlflow.tracking.runs import Tracker
 
@@ -135,8 +136,11 @@ def test_models_of_any_kind_teach_a_student_and_the_student_teaches_too(committe
 
 
 @pytest.mark.slow
-def test_the_run_and_the_card_tell_who_taught(committee):
-    """Tags have each model's URI, version, id and digest; the card says what is not known."""
+def test_the_run_and_the_card_tell_who_taught_and_an_unknown_size_stops_nothing(committee):
+    """Tags have each model's URI, version, id and digest; the card says what is not known.
+
+    Without a count there is no ratio: the gate records no answer, says so, and promotes.
+    """
     teachers = "models:/forest@champion,models:/boost/1"
     result = pipeline.run_distill(DistillConfig(**DATA, **STUDENTS, teachers=teachers))
     run = committee.get_run(result.run_id)
@@ -150,8 +154,19 @@ def test_the_run_and_the_card_tell_who_taught(committee):
     model_card = committee.get_model_version("kd-student", "1").description
     assert named in model_card
     assert "Which rows these models were trained on is not known here" in model_card
+    assert "its teachers' cannot be counted" in model_card
     assert named in flat(result)
     assert result.teachers_run_id is None
+    assert not {"ensemble_parameters", "compression_ratio"} & run.data.metrics.keys()
+    assert "unknown: the teachers' parameters cannot be counted" in flat(result)
+    decision = pipeline.run_promote(PromoteConfig(data=TABLE, **PASSING))
+    assert decision.promoted
+    (check,) = [check for check in decision.checks if check.name == "compression"]
+    assert check.passed is not False  # it may answer in a tenth of the time
+    assert "compression_ratio" not in check.metrics
+    (run,) = Tracker().newest("promotion")
+    gates = {name for name in run.data.metrics if name.startswith("gate.")}
+    assert gates - {"gate.compression"} == {"gate.accuracy", "gate.baseline", "gate.reproduction"}
 
 
 @pytest.mark.slow
@@ -180,27 +195,6 @@ def test_what_is_far_less_lost_on_training_rows_was_learnt_by_heart(train, val, 
 
 
 @pytest.mark.slow
-def test_an_unknown_size_is_said_and_stops_nothing(committee):
-    """Without a count there is no ratio: the gate records no answer, says so, and promotes."""
-    config = DistillConfig(**DATA, **STUDENTS, teachers="models:/forest/1")
-    result = pipeline.run_distill(config)
-    logged = committee.get_run(result.run_id).data.metrics
-    assert not {"ensemble_parameters", "compression_ratio"} & logged.keys()
-    assert "unknown: the teachers' parameters cannot be counted" in flat(result)
-    assert "its teachers' cannot be counted" in (
-        committee.get_model_version("kd-student", "1").description
-    )
-    decision = pipeline.run_promote(PromoteConfig(data=TABLE, **PASSING))
-    assert decision.promoted
-    (check,) = [check for check in decision.checks if check.name == "compression"]
-    assert check.passed is not False  # it may answer in a tenth of the time
-    assert "compression_ratio" not in check.metrics
-    (run,) = Tracker().newest("promotion")
-    gates = {name for name in run.data.metrics if name.startswith("gate.")}
-    assert gates - {"gate.compression"} == {"gate.accuracy", "gate.baseline", "gate.reproduction"}
-
-
-@pytest.mark.slow
 def test_a_sweep_takes_models_too(committee):
     """``sweep`` has the same teachers, without a number for how much smaller a student is."""
     config = SweepConfig(
@@ -219,16 +213,23 @@ def test_a_sweep_takes_models_too(committee):
 
 
 @pytest.mark.slow
-def test_a_moved_alias_is_another_fingerprint(committee, tmp_path):
+def test_a_moved_alias_is_another_fingerprint(committee, tmp_path, monkeypatch):
     """Runs of one alias have one fingerprint until it moves; version and alias share theirs."""
+
+    def diverge(*args, **kwargs):
+        raise TrainingError("training diverged")
+
+    monkeypatch.setattr(Task, "fit", diverge)  # it is logged before
     marks = []
     for step in ("alias", "version", "moved"):
         if step == "moved":
             register(tmp_path, on_raw_columns(LogisticRegression()).fit(FEATURES, LABELS), "forest")
             committee.set_registered_model_alias("forest", "champion", "2")
         uri = "models:/forest/1" if step == "version" else "models:/forest@champion"
-        result = pipeline.run_distill(DistillConfig(**DATA, **STUDENTS, teachers=uri))
-        marks.append(committee.get_run(result.run_id).data.tags["kd.fingerprint"])
+        with pytest.raises(TrainingError):
+            pipeline.run_distill(DistillConfig(**DATA, **STUDENTS, teachers=uri))
+        (run,) = committee.search_runs(["1"], "tags.`kd.kind` = 'distill'", max_results=1)
+        marks.append(run.data.tags["kd.fingerprint"])
     assert marks[0] == marks[1] != marks[2]
 
 

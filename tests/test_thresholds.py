@@ -1,7 +1,6 @@
 """A threshold between two classes: chosen on validation rows, applied alike, served as logged."""
 
 import json
-from dataclasses import replace
 from typing import NamedTuple
 
 import mlflow
@@ -124,7 +123,7 @@ def test_a_number_is_for_two_classes(store):
 class Decided(NamedTuple):
     """A student that decides by the best F1: result, files, dataset, evaluation, promotion.
 
-    ``successor`` is the promotion of the same student without a threshold after it.
+    ``successor`` is the promotion after it of the finished main's student, without a threshold.
     """
 
     result: DistillResult
@@ -137,7 +136,7 @@ class Decided(NamedTuple):
 
 @pytest.fixture(scope="module")
 def decided(finished_main, tmp_path_factory):
-    """A student of the finished ensemble that decides by the best F1, and one that does not."""
+    """A student of the finished ensemble that decides by the best F1, and who comes after it."""
     folder = tmp_path_factory.mktemp("decided")
     with copied_store(finished_main.folder / "mlflow.db", folder):
         config = DistillConfig(
@@ -154,9 +153,8 @@ def decided(finished_main, tmp_path_factory):
             )
         )
         first = pipeline.run_promote(PromoteConfig(model_name="decided", **part_of(PromoteConfig)))
-        pipeline.run_distill(replace(config, decision_threshold="none"))
         gate = part_of(PromoteConfig) | {"policy": "non_inferior", "margin": 1.0}
-        twice = pipeline.run_promote(PromoteConfig(model_name="decided", **gate))
+        twice = pipeline.run_promote(PromoteConfig(to="decided", **gate))
     return Decided(result, model, rows, again, first, twice)
 
 

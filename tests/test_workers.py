@@ -102,10 +102,15 @@ def test_a_cluster_gives_the_same_weights_and_tells_every_epoch(scheduler):
     assert sorted(heard) == [(start, epoch) for start in (0, 2) for epoch in (1, 2, 3)]
 
 
+@pytest.fixture(scope="module")
+def undisturbed():
+    """A training that is long enough to be disturbed, and was not."""
+    return fitted(task(40))
+
+
 @pytest.mark.slow
-def test_a_worker_killed_half_way_changes_nothing(scheduler):
+def test_a_worker_killed_half_way_changes_nothing(scheduler, undisturbed):
     """One of two workers dies while both train: its chunk is trained again, to the same bits."""
-    here = fitted(task(40))
     with workers(scheduler, 2) as processes, distributed.Client(scheduler) as client:
         killed = []
 
@@ -122,13 +127,12 @@ def test_a_worker_killed_half_way_changes_nothing(scheduler):
         killer.join()
         assert processes[0].wait(20) == -signal.SIGKILL
     assert killed == [2]
-    assert_same_training(here, there)
+    assert_same_training(undisturbed, there)
 
 
 @pytest.mark.slow
-def test_the_only_worker_killed_changes_nothing_once_another_comes(scheduler):
+def test_the_only_worker_killed_changes_nothing_once_another_comes(scheduler, undisturbed):
     """With the last worker the rows are lost too: the next one gets them again."""
-    here = fitted(task(40))
     with ExitStack() as stack:
         (only,) = stack.enter_context(workers(scheduler, 1))
         client = stack.enter_context(distributed.Client(scheduler))
@@ -144,20 +148,20 @@ def test_the_only_worker_killed_changes_nothing_once_another_comes(scheduler):
         there = fitted(task(40), workers=Workers(dask_scheduler=scheduler))
         replacement.join()
         assert only.wait(20) == -signal.SIGKILL
-    assert_same_training(here, there)
+    assert_same_training(undisturbed, there)
 
 
 @pytest.mark.slow
 def test_an_address_where_nothing_listens_is_an_error(monkeypatch):
     """A scheduler that does not answer is one clear line and exit code 1."""
-    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 0.2)
     with pytest.raises(ClusterError, match=r"address of a running scheduler.*'tcp://127.0.0.1:9'"):
         task(1).fit(Workers(dask_scheduler="tcp://127.0.0.1:9"))
 
 
 def test_a_word_for_an_address_is_an_error(monkeypatch):
     """What is no address at all is refused likewise."""
-    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.CONNECT_S", 0.2)
     with pytest.raises(ClusterError, match="address of a running scheduler"):
         task(1).fit(Workers(dask_scheduler="nowhere"))
 
