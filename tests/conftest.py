@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -25,7 +25,8 @@ from faults import pytest_terminal_summary as pytest_terminal_summary
 from filelock import FileLock
 from shorter import ABOUT, PARTS, leave_out, put_back
 
-from kd_mlflow.config.entry_points import MainConfig
+from kd_mlflow.config.entry_points import DistillConfig, MainConfig
+from kd_mlflow.config.groups import StudentRecipe
 from kd_mlflow.config.options import Options
 
 if TYPE_CHECKING:  # the process that hands tests out to others needs none of these
@@ -100,10 +101,10 @@ TINY = {
 """A ``main`` whose models are trained for one epoch, for tests of what is around training."""
 
 
-def part_of(options: type[Options]) -> dict[str, Any]:
-    """Those of ``SMALL`` that an entry point or a step takes."""
+def part_of(options: type[Options], given: Mapping[str, Any] = SMALL) -> dict[str, Any]:
+    """Those of ``SMALL``, or of others, that an entry point or a step takes."""
     known = {field.name for field in fields(options)}
-    return {name: value for name, value in SMALL.items() if name in known}
+    return {name: value for name, value in given.items() if name in known}
 
 
 @dataclass(frozen=True)
@@ -354,6 +355,7 @@ def finished_main(
         uri = f"sqlite:///{shutil.copy(empty_database, folder / 'mlflow.db')}"
         with pytest.MonkeyPatch.context() as patch:
             use_store(patch, uri, folder)
+            leave_out(patch, *PARTS)  # whichever module asks first
             put_back(patch, *(PARTS if pictures else ("drawing", "export")))
             from kd_mlflow import pipeline
 
@@ -386,3 +388,50 @@ def own_main(
     use_store(monkeypatch, uri, tmp_path)
     yield Finished(uri, tmp_path, finished_main.config, finished_main.result)
     forget_store()
+
+
+@pytest.fixture(scope="session")
+def two_versions(finished_main: Finished, made_once: Callable[..., Path]) -> Path:
+    """The database of the finished ``main`` with a second version, the candidate."""
+
+    def make(folder: Path) -> Path:
+        database = finished_main.folder / "mlflow.db"
+        with pytest.MonkeyPatch.context() as patch, copied_store(database, folder):
+            leave_out(patch, *PARTS)
+            from kd_mlflow import pipeline
+
+            pipeline.run_distill(DistillConfig(**part_of(StudentRecipe)))
+        return folder / "mlflow.db"
+
+    return made_once("two", make)
+
+
+@pytest.fixture
+def waiting(
+    finished_main: Finished, two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Finished]:
+    """The test's own store where version 1 is in production and version 2 is the candidate."""
+    uri = copy_store(two_versions, tmp_path)
+    use_store(monkeypatch, uri, tmp_path)
+    yield Finished(uri, tmp_path, finished_main.config, finished_main.result)
+    forget_store()
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; return exit code, output and errors."""
+    from kd_mlflow import cli
+
+    monkeypatch.setattr(cli.signal, "signal", lambda *handler: None)
+
+    def run_cli(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kd-mlflow", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run_cli

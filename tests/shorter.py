@@ -78,6 +78,7 @@ PARTS = {
         "kd_mlflow.steps.transfer.CleanProcess": OwnProcess,
         "kd_mlflow.models.processes.StandingProcess": OwnProcess,
     },
+    "boosting alone": {"kd_mlflow.distillation.boosting.ALONE_ROUNDS": 20},
 }
 """What takes the place of what, by name."""
 
@@ -90,6 +91,7 @@ ABOUT = {
         *("test_random_tables", "test_rehearsal", "test_tables"),
     },
     "clean process": {"test_clean_process"},
+    "boosting alone": {"test_importance", "test_tables"},
 }
 """Test modules that leave a part as it is."""
 

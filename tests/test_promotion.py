@@ -1,6 +1,5 @@
 """What production is challenged by, what it is replaced by, and what bad states do to it."""
 
-import json
 import logging
 import sqlite3
 from contextlib import closing
@@ -73,13 +72,11 @@ def test_a_student_of_one_epoch_does_not_replace_a_trained_one(own_main):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "passes"), [("non_inferior", True), ("better", False)])
-def test_an_equal_student_is_no_worse_and_no_better(own_main, policy, passes):
-    """The same model again passes non_inferior and fails better: the interval is a point."""
-    number = registered_again(own_main.client)
-    decision = kd.promote(**FREE, policy=policy)
-    assert decision.promoted is passes
-    assert aliases(own_main.client)["production"] == (number if passes else "1")
+def test_an_equal_student_is_no_better(own_main):
+    """The same model again fails ``policy=better``: the interval is a point."""
+    registered_again(own_main.client)
+    assert not kd.promote(**FREE, policy="better").promoted
+    assert aliases(own_main.client)["production"] == "1"
 
 
 def customers(folder, target, random):
@@ -103,15 +100,14 @@ def test_a_student_of_another_target_is_refused(store, tmp_path):
     assert "model_name of its own" in decision.reason
 
 
-@pytest.mark.slow_cases
-@pytest.mark.parametrize("allowed", [False, True])
-def test_a_student_that_the_plain_baseline_beats(own_main, allowed):
-    """Its run's interval lies below 0: it is refused, unless that is allowed."""
+@pytest.mark.slow
+def test_a_student_that_the_plain_baseline_beats(own_main):
+    """Its run's interval lies below 0: it is refused."""
     client, number = own_main.client, registered_again(own_main.client)
     run_id = client.get_model_version(NAME, number).run_id
     client.log_metric(run_id, "log_loss_gain_over_baseline_high", -0.01)
-    decision = kd.promote(**FREE | {"allow_worse_than_baseline": allowed}, policy="any")
-    assert decision.promoted is allowed
+    decision = kd.promote(**FREE | {"allow_worse_than_baseline": False}, policy="any")
+    assert not decision.promoted
     (check,) = [check for check in decision.checks if check.name == "baseline"]
     assert "measurably worse" in check.reason
     assert "log loss against the baseline" in check.reason
@@ -193,10 +189,14 @@ def promote():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [PERMISSION_DENIED, INTERNAL_ERROR])
 @pytest.mark.parametrize(
-    "call",
-    ["create_registered_model", "set_registered_model_tag", "set_registered_model_alias"],
+    ("call", "code"),
+    [
+        ("create_registered_model", PERMISSION_DENIED),
+        ("set_registered_model_tag", PERMISSION_DENIED),
+        ("set_registered_model_alias", PERMISSION_DENIED),
+        ("set_registered_model_alias", INTERNAL_ERROR),
+    ],
 )
 def test_a_registry_that_refuses_moves_nothing(own_main, monkeypatch, call, code):
     """A read-only user, or a server that fails, is one line; the next promotion finds all whole."""
@@ -262,4 +262,3 @@ def test_another_promotion_in_between_is_gated_again(own_main, monkeypatch):
     run = client.get_run(client.get_model_version(NAME, third).tags["kd.promotion_run_id"])
     document = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/promotion.json")
     assert document["in_production"] == second
-    assert json.loads(json.dumps(document)) == document
