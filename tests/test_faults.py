@@ -58,9 +58,9 @@ def three_versions(finished_main, tmp_path_factory):
 
 @pytest.fixture
 def registry(three_versions, own_main, monkeypatch):
-    """The test's own copy of that registry, where dead holders are waited for 0.2 seconds."""
+    """The test's own copy of that registry, where dead holders are waited for 0.05 seconds."""
     copy_store(three_versions, own_main.folder)
-    for name, value in (("LEASE_S", 0.2), ("SAFETY_S", -60.0), ("POLL_S", 0.02)):
+    for name, value in (("LEASE_S", 0.05), ("SAFETY_S", -60.0), ("POLL_S", 0.02)):
         monkeypatch.setattr(lock, name, value)
     return own_main.client
 

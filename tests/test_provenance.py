@@ -5,14 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY
+from conftest import TINY, part_of
 
 import kd_mlflow
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.tracking import provenance
 
-TEACHERS = {name: TINY[name] for name in TINY if name in TeachersConfig.__dataclass_fields__}
+TEACHERS = part_of(TeachersConfig, TINY)
 
 
 def all_runs(client):

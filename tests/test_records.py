@@ -62,14 +62,11 @@ def forged(client, **other):
 
 BAD = {
     "an intention of words": (INTENTION, "garbage"),
-    "an empty intention": (INTENTION, "{}"),
-    "an intention of other types": (INTENTION, '{"kind": [], "version": {}, "number": "1"}'),
     "an intention without an end": (INTENTION, "[" * 4000),
     "a lock of words": ("kd.lock", "abc"),
     "a lock of many digits": ("kd.lock", "9" * 40),
     "a record without a number": ("kd.production.junk", "{}"),
     "a record of words": ("kd.production.000007", "garbage"),
-    "a record of an unknown kind": ("kd.production.000007", '{"kind": "gift"}'),
 }
 
 
@@ -171,9 +168,11 @@ def test_a_renamed_model_keeps_its_past(client):
 
 @pytest.mark.parametrize("field", ["kind", "version", "origin", "run_id", "time", "number"])
 def test_a_move_is_read_strictly(field):
-    """Each field of another form is no move."""
+    """Each field of another form is no move, and nothing is none."""
     move = moves.new_move("rollback", origin="1", version="2", reason="", run_id="0" * 32)
     assert Move.read(move.written()) == move
-    for other in ("x", [], 1.5, "9" * 30, "2026-01-01T00:00:00"):
+    said = json.loads(move.written())
+    others = ("x", [], {}, 1.5, "9" * 30, "2026-01-01T00:00:00")
+    for other in ({}, *(said | {field: other} for other in others)):
         with pytest.raises(ValueError, match="cannot be read"):
-            Move.read(json.dumps({**json.loads(move.written()), field: other}))
+            Move.read(json.dumps(other))
