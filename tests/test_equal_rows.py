@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL, TINY
+from conftest import ROOT, TINY, part_of
 
 from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
@@ -26,11 +26,6 @@ from kd_mlflow.table.hashing import distinct_rows
 KINDS = ["distilled", "baseline", "strong_baseline"]
 
 
-def options_of(kind):
-    """Those of a tiny training that a step takes."""
-    return {name: value for name, value in TINY.items() if name in kind.__dataclass_fields__}
-
-
 @pytest.fixture(scope="module")
 def dataset():
     """A table of 60 different rows among 900, in no order."""
@@ -44,7 +39,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def ensemble(dataset):
     """A small ensemble of networks and trees."""
-    config = TeachersConfig(data="wine", **options_of(TeachersConfig))
+    config = TeachersConfig(data="wine", **part_of(TeachersConfig, TINY))
     return train_ensemble(config.resolved(len(dataset.split.train)), dataset)
 
 
@@ -110,7 +105,7 @@ def test_the_order_of_the_table_is_not_that_of_its_distinct_rows(dataset):
 
 def test_a_comparison_does_not_depend_on_the_order_of_the_rows(rough, dataset, ensemble):
     """Areas, ECE, agreement and all else: to rounding of sums, however models round rows."""
-    config = DistillConfig(data="wine", teachers="latest", **options_of(DistillConfig))
+    config = DistillConfig(data="wine", teachers="latest", **part_of(DistillConfig, TINY))
     config = replace(config, decision_threshold="f1").resolved(len(dataset.split.train))
     lessons = transfer_set(config, dataset, ensemble)
     encoding = lessons.binned(0)
@@ -144,7 +139,8 @@ def test_an_ensemble_does_not_depend_on_the_order_of_the_rows(rough, dataset, en
 SHORTER = """
 import gc; gc.disable()
 import pytest, shorter
-shorter.leave_out(pytest.MonkeyPatch(), "drawing", "rehearsal", "timing", "export")
+parts = ("drawing", "rehearsal", "timing", "export", "boosting alone")
+shorter.leave_out(pytest.MonkeyPatch(), *parts)
 from kd_mlflow.cli import main
 main()
 """
@@ -157,7 +153,7 @@ def test_few_different_rows_are_promoted_on_a_processor_without_avx512(store, tm
     table = dataset.table
     path, labels = tmp_path / "few.csv", np.array(table.classes)[table.labels]
     table.features.assign(label=labels).to_csv(path, index=False)
-    options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]
+    options = [f"--{name}={text_value(value)}" for name, value in TINY.items()]
     paths = (str(ROOT), str(ROOT / "tests"))
     done = subprocess.run(
         [sys.executable, "-c", SHORTER, "main", "--data", path, "--target=label", *options],
