@@ -46,6 +46,8 @@ OPTIONS = {
     "max_log_loss_gap": 0.0,
     "min_compression": 1.0,
     "allow_worse_than_baseline": True,
+    "baseline_optimizer": "adam",
+    "strong_baseline_optimizer": "adam",
 }
 
 STOPS = [
@@ -91,7 +93,7 @@ def started(folder, seconds, log):
     """Start ``main`` in a process of its own; what it says comes into a file."""
     options = [f"--{name}={text_value(value)}" for name, value in OPTIONS.items()]
     words = ("kd_mlflow", "main", *options, f"--checkpoint_seconds={seconds}")
-    without = ("drawing", "rehearsal", "timing", "clean process")
+    without = ("drawing", "rehearsal", "timing", "clean process", "boosting alone")
     return Forked(*words, folder=folder, env=os.environ, log=log, without=without)
 
 
