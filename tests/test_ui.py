@@ -1,17 +1,13 @@
 """MLflow's own pages, in a browser, tell the story of a run; ``--screenshots`` keeps pictures."""
 
 import json
-import shutil
 from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
 from browsers import browser as browser
-from conftest import use_store
 from playwright.sync_api import expect
 from served import mlflow_server
-
-from kd_mlflow.tracking.runs import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -136,15 +132,13 @@ def test_curves(page, address, runs):
 
 def test_model(page, address):
     """The version in production carries its alias and the model card."""
+    page.goto(f"{address}/#/models/kd-student")
+    expect(page.get_by_text("production").first).to_be_visible()
     page.goto(f"{address}/#/models/kd-student/versions/1")
     expect(page.get_by_text("@ production")).to_be_visible()
     for words in ("Verdict.", "Intended use.", "What to send.", "Limits.", "Load it."):
         expect(page.get_by_text(words, exact=True)).to_be_attached()
     expect(page.get_by_role("cell", name="feature_00", exact=True)).to_be_attached()
-    page.goto(f"{address}/#/models/kd-student")
-    expect(page.get_by_text("production").first).to_be_visible()
-    page.goto(f"{address}/#/models/kd-student/versions/1")
-    expect(page.get_by_text("@ production")).to_be_visible()
 
 
 def test_report(page, address, runs):
@@ -242,18 +236,3 @@ def test_logged_model(page, address, finished_main):
     page.goto(f"{address}/#/experiments/1/models/{model.model_id}")
     expect(page.get_by_text("registered_test_accuracy").first).to_be_visible()
     expect(page.get_by_text("synthetic (").first).to_be_visible()
-
-
-def test_server_links_to_a_run_not_to_its_members(empty_database, monkeypatch, tmp_path, capsys):
-    """The client links to a run as it ends, but not to each of the dozens below it."""
-    own = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
-    with mlflow_server(own, tmp_path) as address:
-        use_store(monkeypatch, address, tmp_path)
-        tracker = Tracker()
-        with (
-            tracker.run("teachers", "parent") as run,
-            tracker.children("teacher", ["one", "two"], parent=run),
-        ):
-            pass
-    links = [line for line in capsys.readouterr().out.splitlines() if "View run" in line]
-    assert [run.id in line for line in links] == [True]
