@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, TINY, part_of
+from conftest import ROOT, SMALL, TINY, part_of
 
 from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.config.options import text_value
@@ -153,7 +153,7 @@ def test_few_different_rows_are_promoted_on_a_processor_without_avx512(store, tm
     table = dataset.table
     path, labels = tmp_path / "few.csv", np.array(table.classes)[table.labels]
     table.features.assign(label=labels).to_csv(path, index=False)
-    options = [f"--{name}={text_value(value)}" for name, value in TINY.items()]
+    options = [f"--{name}={text_value(value)}" for name, value in SMALL.items()]
     paths = (str(ROOT), str(ROOT / "tests"))
     done = subprocess.run(
         [sys.executable, "-c", SHORTER, "main", "--data", path, "--target=label", *options],
