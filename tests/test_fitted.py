@@ -9,7 +9,7 @@ from conftest import TINY, part_of
 import kd_mlflow as kd
 from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
 from kd_mlflow.config.groups import StudentFit
-from kd_mlflow.errors import ConfigError
+from kd_mlflow.errors import ConfigError, DataError
 
 TEACHERS, STUDENTS = part_of(TeachersConfig), part_of(StudentFit)
 FEW, FEW_STUDENTS = (
@@ -74,6 +74,11 @@ def test_arrays_are_the_table_of_their_columns():
     assert of_arrays.classes == ("no", "yes")
     np.testing.assert_array_equal(of_arrays.predict_proba(x), of_table.predict_proba(named))
     assert set(of_arrays.predict(x)) <= {"no", "yes"}
+    for fitted in (of_arrays, kd.fit_student(of_arrays, **FEW_STUDENTS)):
+        with pytest.raises(DataError, match="no rows to score"):
+            fitted.predict_proba(x[:0])
+    with pytest.raises(DataError, match=r"x has \d+ rows and y 10 labels"):
+        kd.fit_ensemble((x, y[:10]), **FEW)
 
 
 def test_another_table_beside_the_first_is_refused():

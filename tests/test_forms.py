@@ -1,6 +1,7 @@
 """Numbers and dates in their clothes: found, read, kept with the model, told where unknown."""
 
 import json
+import re
 import logging
 
 import numpy as np
@@ -190,6 +191,25 @@ def test_the_model_reads_as_training_did():
     iso = raw.assign(d=DAYS.strftime("%Y-%m-%d"), p=[str(x) for x in NUMBERS])
     np.testing.assert_array_equal(encoding.encode(iso), expected)
     assert not np.isnan(expected).any()
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_bare_numbers_are_read_whatever_the_marks_of_training(lenient):
+    """12.5 is no number of Germany, and is 12.5; 1.299 is one, and is a thousand and more."""
+    cells = [f"{x:,}".replace(",", ".") + ",25 EUR" for x in NUMBERS]
+    cells = [*cells[:-3], "k.A.", "k.A.", "?"] if lenient else cells
+    encoding = encoded(load_table(frame(p=cells, x=NUMBERS[::-1]), "y"))
+    rows = pd.DataFrame({"p": ["12.5", "1299.00", "2e4", "1.299"], "x": [1, 2, 3, 4]})
+    expected = rows.assign(p=[12.5, 1299.0, 20000.0, 1299.0])
+    assert not np.isnan(encoding.encode(rows)).any()
+    np.testing.assert_array_equal(encoding.encode(rows), encoding.encode(expected))
+
+
+def test_a_column_is_shown_by_a_text_that_is_read():
+    """The line on a column's form has one of its numbers, not the word that is more frequent."""
+    cells = ["k.A."] * 6 + [f"{x} EUR" for x in NUMBERS[6:]]
+    (note, *_) = typed(pd.Series(cells, name="price")).notes
+    assert re.search(r"such as '[\d.]+ EUR'$", note.text)
 
 
 def test_what_does_not_fit_is_refused_unless_training_took_it_for_a_gap():

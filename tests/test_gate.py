@@ -79,7 +79,7 @@ def asked(changes=(), incumbent=None, *, task=TASK, **options):
     reproduced = points(accuracy=logged["registered_test_accuracy"])
     own = {
         name: options.pop(name)
-        for name in ("latency_ms", "least_recall", "measured", "reproduced")
+        for name in ("constant", "latency_ms", "least_recall", "measured", "reproduced")
         if name in options
     }
     findings = Examined(**{"logged": logged, "reproduced": reproduced, "task": task, **own})
@@ -180,6 +180,21 @@ def test_a_log_loss_that_is_measurably_lost_is_refused(low, classes, passed):
     bounds = f"{low:.4f} to 0.0170" if low > 0 else f"0.0170 higher to {-low:.4f} lower"
     assert f"higher than the ensemble's (95 % interval {bounds})" in reason
     assert "log_loss" not in asked({"log_loss_gap_low": low}, max_log_loss_gap=0.0)[0]
+
+
+def test_a_gap_above_the_limit_that_passes_says_why():
+    """Few rows leave a wide interval: what its lower end allows is not read as a mistake."""
+    reached = "allowed, which the interval reaches"
+    assert reached in asked({"log_loss_gap_low": 0.003})[0]["log_loss"].reason
+    assert reached not in asked({"log_loss_gap": 0.003})[0]["log_loss"].reason
+    assert reached not in asked({"log_loss_gap_low": 0.009})[0]["log_loss"].reason
+
+
+def test_a_student_with_one_answer_says_so():
+    """Whoever approves it reads that it never answers anything else."""
+    said = "; it answers 'no' for every test row"
+    assert asked(constant="no")[0]["accuracy"].reason.endswith(said)
+    assert "every test row" not in asked()[0]["accuracy"].reason
 
 
 def test_a_run_without_an_interval_of_the_gap_is_not_asked():

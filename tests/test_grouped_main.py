@@ -66,6 +66,7 @@ def test_groups_from_main_to_the_gate_and_evaluate(by_customer):
     assert "How far the test rows have moved" in report
     assert "the latest by day to test on" in flat(result.distill)
     assert "the latest by day to test on" in report
+    assert "The test rows are later than the training rows." in report
     (check,) = [each for each in result.decision.checks if each.name == "production"]
     first = kd.split(data=str(path), target="y", group="who")
     table = pd.read_csv(path)

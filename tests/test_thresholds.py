@@ -22,6 +22,7 @@ from kd_mlflow.evaluation.thresholds import (
 )
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
+from kd_mlflow.report.leaderboard import worth_text
 from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.dataset import Dataset
@@ -182,6 +183,18 @@ def test_table_and_description_say_the_threshold(decided):
     words = f"all models at a threshold of {result.comparison.summary['registered_threshold']:.4f}"
     assert words in flat(result)
     assert words in result.note
+
+
+@pytest.mark.slow
+def test_the_first_line_is_not_about_the_threshold(decided):
+    """It was chosen for the student: what is gained over others is said by log loss."""
+    comparison = decided.result.comparison
+    said = worth_text(comparison, {})
+    assert "accuracy" not in said
+    assert " points" not in said
+    gain = comparison.loss_gains["baseline"]
+    size = f"log loss {abs(gain.value):.4f} {'lower' if gain.value > 0 else 'higher'}"
+    assert (size in said) is gain.decided
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import student_groups, transfer_set
 from kd_mlflow.distillation.teachers import Ensemble, evaluated, train_ensemble
 from kd_mlflow.distillation.trained import TrainedStudents, trained_students
-from kd_mlflow.errors import ConfigError
+from kd_mlflow.errors import ConfigError, DataError
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.population.history import History
 from kd_mlflow.population.training import Task
@@ -60,7 +60,7 @@ class FittedEnsemble:
 
     def predict_proba(self, x: Any) -> Floats:
         """Each class's probability for raw rows, a DataFrame or an array.  Shape: (n, classes)."""
-        return class_probabilities(self.ensemble.score(_rows(x), self.averaging))
+        return class_probabilities(self.ensemble.score(_asked(x), self.averaging))
 
     def predict(self, x: Any) -> NDArray[Any]:
         """The likeliest class of each raw row.  Shape: (n,)."""
@@ -91,7 +91,7 @@ class FittedStudent:
 
     def predict_proba(self, x: Any) -> Floats:
         """Each class's probability for raw rows, a DataFrame or an array.  Shape: (n, classes)."""
-        return self._network.probabilities(self.module.encoding.encode(_rows(x)))
+        return self._network.probabilities(self.module.encoding.encode(_asked(x)))
 
     def predict(self, x: Any) -> NDArray[Any]:
         """The likeliest class of each raw row.  Shape: (n,)."""
@@ -158,12 +158,22 @@ def _framed(table: TableOrArrays, target: str) -> dict[str, Any]:
     """A table as options: the DataFrame that it is or that arrays make, and its label column."""
     if isinstance(table, pd.DataFrame):
         return {"data": table, "target": target}
-    x, y = table
-    name = target or LABEL
-    return {"data": _rows(x).assign(**{name: np.asarray(y)}), "target": name}
+    (x, y), name = table, target or LABEL
+    rows, labels = _rows(x), np.asarray(y)
+    if len(rows) != len(labels):
+        raise DataError(f"x has {len(rows):,} rows and y {len(labels):,} labels: give one a row")
+    return {"data": rows.assign(**{name: labels}), "target": name}
 
 
 def _rows(x: Any) -> pd.DataFrame:
     """Rows as a table whose columns have texts as names."""
     frame = x if isinstance(x, pd.DataFrame) else pd.DataFrame(np.asarray(x))
     return frame.set_axis(frame.columns.map(str), axis=1)
+
+
+def _asked(x: Any) -> pd.DataFrame:
+    """Rows to be scored; DataError where there are none."""
+    rows = _rows(x)
+    if not len(rows):
+        raise DataError("no rows to score")
+    return rows

@@ -17,7 +17,7 @@ class Examined:
 
     ``logged`` are the metrics of its distill run, ``measured`` those of its artifact, by the names
     of ``probability_metrics`` and empty where it does not score; ``latency_ms`` is the median time
-    of one row.
+    of one row; ``constant`` the class that it answers for every row, if it does.
     """
 
     logged: Mapping[str, float]
@@ -26,6 +26,7 @@ class Examined:
     measured: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float | None = None
     least_recall: float | None = None
+    constant: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,11 +70,13 @@ def _accuracy_check(case: Case) -> Check:
     size, most = f"{abs(gap):.4f}", f"{allowed:g}"
     if metric in IN_POINTS:
         size, most = f"{100 * abs(gap):.2f} points", f"{100 * allowed:g}"
+    constant = case.findings.constant
+    always = "" if constant is None else f"; it answers {constant!r} for every test row"
     return Check(
         name="accuracy",
         passed=gap <= allowed + TOLERANCE,
         reason=f"{metric.replace('_', ' ')} {student:.4f} against the ensemble's {ensemble:.4f}: "
-        f"{size} {'below' if student <= ensemble else 'above'}, at most {most} allowed",
+        f"{size} {'below' if student <= ensemble else 'above'}, at most {most} allowed{always}",
         threshold=allowed,
         metrics={theirs: ensemble, ours: student, "accuracy_gap": gap, "max_accuracy_gap": allowed},
     )
@@ -91,10 +93,11 @@ def _log_loss_check(case: Case) -> Check | None:
     allowed = case.limits.max_log_loss_gap * math.log(len(classes))
     lost = Interval(value=gap, low=low, high=high)
     said = difference(reverse(lost), LOG_LOSS, than="the ensemble's")
+    reached = ", which the interval reaches" if low <= allowed < gap else ""
     return Check(
         name="log_loss",
         passed=low <= allowed,
-        reason=f"log loss {said}, {allowed:.4f} allowed",
+        reason=f"log loss {said}, {allowed:.4f} allowed{reached}",
         threshold=allowed,
         metrics=lost.named("log_loss_gap"),
     )
@@ -112,7 +115,9 @@ def _baseline_check(case: Case) -> Check:
     if not compared:
         return unasked("baseline", "the run has no interval of a gain over one")
     worse = [words for name, words in compared.items() if metrics[name] < 0]
-    reason = f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is better"
+    reason = (
+        f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is measurably better"
+    )
     return Check(
         name="baseline",
         passed=not worse or allowed,

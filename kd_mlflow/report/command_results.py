@@ -131,7 +131,8 @@ def _setting(cell: Cell) -> str:
 
 def _cell_columns(cell: Cell) -> list[str]:
     metrics = cell.metrics
-    loss = f"{metrics[CRITERION]:.4f} ± {metrics[f'{CRITERION}_sem']:.4f}"
+    error = metrics[f"{CRITERION}_sem"]
+    loss = f"{metrics[CRITERION]:.4f}" + (f" ± {error:.4f}" if error else "")
     return [loss, *(accuracy_with_error(metrics, f"{side}_accuracy") for side in ("val", "test"))]
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kd_mlflow.evaluation.comparison import Comparison
-from kd_mlflow.evaluation.intervals import ACCURACY, known_difference, reverse
+from kd_mlflow.evaluation.intervals import ACCURACY, LOG_LOSS, known_difference, reverse
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import Table
 
@@ -86,14 +86,22 @@ def name_of(kind: str) -> str:
 
 
 def worth_text(comparison: Comparison, beside: Mapping[str, float]) -> str:
-    """Say in a sentence what students are worth beside ensemble and baseline, and cost."""
+    """Say in a sentence what students are worth beside ensemble and baseline, and cost.
+
+    By log loss where classes are predicted by a threshold or weights: these were chosen for the
+    student, and at them the accuracy of another model says little.
+    """
     gap, gain, summary = reverse(comparison.gap), comparison.gains["baseline"], comparison.summary
+    measure, name, whose, what = ACCURACY, "accuracy", "its ensemble", ""
+    if words.threshold_text(comparison):
+        gap, gain = reverse(comparison.loss_gap), comparison.loss_gains["baseline"]
+        measure, name, whose, what = LOG_LOSS, "log loss", "its ensemble's", "log loss "
     alone = "the same network without a teacher"
-    none = f"no measurable gain in accuracy over {alone}"
-    same = "accuracy not measurably different from its ensemble's"
+    none = f"no measurable gain in {name} over {alone}"
+    same = f"{name} not measurably different from its ensemble's"
     said = [
-        known_difference(gap, ACCURACY, same, than="its ensemble"),
-        known_difference(gain, ACCURACY, none, than=alone),
+        (what if gap.decided else "") + known_difference(gap, measure, same, than=whose),
+        (what if gain.decided else "") + known_difference(gain, measure, none, than=alone),
     ]
     if "compression_ratio" in summary:
         said.append(words.smaller_text(summary["compression_ratio"]))

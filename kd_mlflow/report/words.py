@@ -142,8 +142,9 @@ def percent(share: float) -> str:
 
 
 def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
-    """Write a mean over seeds with its standard error."""
-    return f"{percent(metrics[name])} ± {100 * metrics[f'{name}_sem']:.2f}"
+    """Write a mean over seeds with its standard error, which is 0 where one seed has none."""
+    error = metrics[f"{name}_sem"]
+    return percent(metrics[name]) + (f" ± {100 * error:.2f}" if error else "")
 
 
 def gain_text(gain: Interval) -> str:
@@ -379,8 +380,10 @@ def threshold_text(comparison: Comparison) -> str:
     """Say by what a class is predicted; empty where the likeliest is."""
     cutoff = logged_cutoff(comparison.summary, len(comparison.class_rows))
     if isinstance(cutoff, tuple):
-        return "all models with one weight per class"
-    return "" if cutoff is None else f"all models at a threshold of {cutoff:.4f}"
+        return "all models with one weight per class, chosen for the student"
+    if cutoff is None:
+        return ""
+    return f"all models at a threshold of {cutoff:.4f}, chosen for the student"
 
 
 def majority_text(comparison: Comparison) -> str:

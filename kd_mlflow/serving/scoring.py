@@ -54,6 +54,9 @@ GAP_TEXTS = frozenset(
 NO_DATE = re.compile(r"NaT|0[0:\s./T-]*0", re.ASCII)
 """A gap among dates: pandas' own, and the zeros of databases."""
 
+BARE = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+"""A number with nothing about it, as programs write it."""
+
 WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 
 SPACES, QUOTES = " \u00a0\u2007\u2009\u202f", "'\u2019"
@@ -223,14 +226,17 @@ def has_clothes(form: Mapping[str, Any]) -> bool:
 
 
 def _undressed(series: pd.Series, form: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Numbers without their clothes; what does not fit is NaN.  Shape: (n,)."""
+    """Numbers without their clothes, or bare ones; what is neither is NaN.  Shape: (n,)."""
     codes, uniques = _factorize(series)
     pattern, marks = number_pattern(**{n: form[n] for n in ("unit", "thousands", "decimal")})
-    known = [
-        undressed(value, pattern, marks) if isinstance(value, str) else _number(value)
-        for value in uniques
-    ]
-    return np.array([*known, np.nan], dtype=np.float64)[codes]
+
+    def number(value: Any) -> float:
+        if not isinstance(value, str):
+            return _number(value)
+        read = undressed(value, pattern, marks)
+        return float(value) if np.isnan(read) and BARE.fullmatch(value) else read
+
+    return np.array([*map(number, uniques), np.nan], dtype=np.float64)[codes]
 
 
 @cache

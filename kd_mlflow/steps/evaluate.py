@@ -60,7 +60,8 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
     with tracker.run("evaluation", one_line(f"evaluate {rows.name}", RUN_NAME_LENGTH)) as run:
         findings = _findings(config, tracker, model, rows, other)
         digest = rows.digest(model.respondent.columns)
-        notes = (*findings.notes, *_of_origin(model, digest))
+        whole = len(findings.scores.predicted) == len(rows.features)
+        notes = (*findings.notes, *_of_origin(model, digest if whole else ""))
         findings = replace(findings, notes=notes)
         for note in notes:
             _log.info("%s", note)
@@ -227,7 +228,10 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
 
 
 def _of_origin(model: AnyModel, digest: str) -> list[str]:
-    """What a reader must know of where the model and the table, of this digest, come from."""
+    """What a reader must know of where the model and the table come from.
+
+    ``digest`` is the table's, empty where rows that taught the model are not judged.
+    """
     notes = []
     if model.version and model.version.tags.get("kd.data_digest") == digest:
         notes.append(

@@ -147,6 +147,7 @@ def _scored(
         measured=probability_metrics(probabilities, labels, places),
         latency_ms=pulled.latency_ms,
         least_recall=float(np.nanmin(class_recalls(places[None], labels, len(pulled.classes)))),
+        constant=str(pulled.classes[places[0]]) if (places == places[0]).all() else None,
     )
     return findings, RowScores.of(probabilities.clip(FLOOR, 1), labels, predicted=places)
 

@@ -25,7 +25,6 @@ LONGEST = 40
 SOME = 0.5
 """Share of a column's cells from which on it is worth a line that they are numbers or dates."""
 
-BARE = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 CODE = re.compile(r"\D*0\d", re.ASCII)
 """A text whose zeros a number would not keep, such as 007."""
 
@@ -149,7 +148,7 @@ def _numbers(counts: pd.Series, first: pd.Series) -> Found | None:
     symbol = any(unicodedata.category(mark) == "Sc" for mark in unit)
     currency = symbol or (len(unit) == 3 and unit.isupper())
     form = (whole if whole and currency else candidates)[0]
-    bare = [BARE.fullmatch(text) is not None for text in counts.index]
+    bare = [scoring.BARE.fullmatch(text) is not None for text in counts.index]
     if form.decimal == "." and all(np.array(bare) | np.isnan(read[form])):
         return None
     fitting = fits[form] - (int(counts[bare].sum()) if unit == "%" else 0)  # 0.45 beside 45 %

@@ -86,7 +86,8 @@ def typed(series: pd.Series, told: str = "") -> Typed:
     if found and found.share >= NEARLY_ALL and not found.rivals:
         form = replace(found.form, lenient=found.share < 1)
         values = read_by(texts, found.kind, form)
-        note = Note(0.5, f"read as {words(found.kind, form)}, such as {counts.index[0]!r}")
+        shown = texts[values.notna()].value_counts().index[0]
+        note = Note(0.5, f"read as {words(found.kind, form)}, such as {shown!r}")
         return Typed(values, found.kind, (), form, (note, *_unfit(series, values)))
     return Typed(texts, kind, notes=_doubts(counts, found))
 
