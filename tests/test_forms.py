@@ -1,8 +1,8 @@
 """Numbers and dates in their clothes: found, read, kept with the model, told where unknown."""
 
 import json
-import re
 import logging
+import re
 
 import numpy as np
 import pandas as pd
