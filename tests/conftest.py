@@ -212,6 +212,7 @@ def copied_store(database: Path, folder: Path) -> Iterator[str]:
         forget_store()
 
 
+@pytest.hookimpl(optionalhook=True)  # mutants are asked without xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Half as many processes again as cores for slow tests: they wait for others often."""
     return None if config.option.markexpr == "not slow" else (os.cpu_count() or 1) * 3 // 2

@@ -1,6 +1,7 @@
 """Mutants: one change each, of what the code does and of nothing else."""
 
 import ast
+import subprocess
 import sys
 
 import pytest
@@ -57,3 +58,11 @@ def test_without_names_all_rooms_are_asked():
     assert options(["hashing", "--sample", "3"]).rooms == ["hashing"]
     with pytest.raises(SystemExit):
         options(["table"])
+
+
+@pytest.mark.slow
+def test_tests_are_asked_without_workers():
+    """A mutant's tests run in its own process, where pytest knows nothing of xdist."""
+    words = ["-m", "pytest", "-qpno:xdist", "--collect-only", "tests/test_mutants.py"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
