@@ -76,6 +76,11 @@ def test_groups_from_main_to_the_gate_and_evaluate(by_customer):
     taught = set(later["who"].drop(second.test.index))
     assert check.metrics["left_out_rows"] == later["who"][tested].isin(taught).sum()
 
+    own = EvaluateConfig(data=str(path), target="y", group="who", model="models:/kd-student/1")
+    found = run_evaluate(own).findings
+    assert found.rows == len(first.test)
+    assert not any("flatter" in note for note in found.notes)  # none of them taught it
+
     known = later["who"].isin(trained)
     found = run_evaluate(
         EvaluateConfig(data=later, target="y", group="who", model="models:/kd-student/1")

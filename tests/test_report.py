@@ -437,6 +437,17 @@ def test_an_imbalanced_tables_page_starts_with_balanced_accuracy():
     assert words.count("balanced accuracy ↑") == 1
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_test_rows_are_called_later_where_each_is(grouped):
+    """With groups a group's earlier rows are test rows too, and the page says that instead."""
+    given = evidence()
+    numbers = np.arange(90)
+    table = replace(given.dataset.table, times=numbers, groups=numbers // 3 if grouped else None)
+    words = Page(page_of(replace(given, dataset=replace(given.dataset, table=table)))).words
+    assert ("The test rows are later than the training rows." in words) is not grouped
+    assert ("earlier ones are among them" in words) is grouped
+
+
 def test_a_balanced_tables_page_starts_with_accuracy():
     """Elsewhere accuracy comes first, and the recalls after the table of metrics."""
     words = Page(page_of(evidence())).words

@@ -1,6 +1,7 @@
 """What a caller must send is what the model takes: kinds, ranges, categories, empty values."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from test_drift import ENCODING, PROFILE, TRAIN
 
 from kd_mlflow.report.review import gaps_text, range_text, sent_table
 from kd_mlflow.table.encoding import fit_encoding
+from kd_mlflow.table.forms import Form
 from kd_mlflow.table.profile import DATES, caller_schema, fit_profile
 
 SCHEMA = caller_schema(ENCODING, PROFILE)
@@ -29,6 +31,15 @@ def test_ranges_are_those_of_the_training_rows():
     assert number.gaps == TRAIN["number"].isna().mean()
     assert day.texts == [str(TRAIN["day"].min().date()), str(TRAIN["day"].max().date())]
     assert COLUMNS["constant"].gaps == 0
+
+
+def test_numbers_in_clothes_are_shown_with_them():
+    """Who sends such a column reads how training wrote it; plain ones need no word."""
+    number = COLUMNS["number"]
+    dressed = replace(number.column, form=Form(unit="EUR", decimal=","))
+    said = range_text(replace(number, column=dressed))
+    assert said == f"{range_text(number)}; also as numbers with 'EUR' and decimal commas"
+    assert "also as" not in range_text(COLUMNS["day"])
 
 
 def test_the_document_says_what_each_kind_takes():

@@ -13,8 +13,8 @@ from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
 from kd_mlflow.report.words import markdown_table, one_line, percent, safe
-from kd_mlflow.table import forms
 from kd_mlflow.table.columns import left_out_text
+from kd_mlflow.table.forms import PLAIN, words
 from kd_mlflow.table.profile import CallerSchema, SentColumn
 
 KINDS = {
@@ -23,9 +23,6 @@ KINDS = {
     "date": "date, ISO 8601, UTC",
     "category": "category",
 }
-
-BARE = ("numbers", "dates as ISO 8601")
-"""How numbers and dates may always be written."""
 
 MOST = 5
 """Classes that are named of those that are never predicted."""
@@ -166,8 +163,8 @@ def range_text(sent: SentColumn, categories: int = LISTED_CATEGORIES, length: in
         more = len(column.categories) - len(names)
         return ", ".join([*names, *([f"and {more:,} more"] if more else [])]) or "no value"
     ends = " to ".join(dict.fromkeys(sent.texts)) or "no value"
-    written = forms.words(column.kind, column.form)
-    return ends if written in BARE else f"{ends}; also as {written}"
+    written, always = (words(column.kind, form) for form in (column.form, PLAIN))
+    return ends if written == always else f"{ends}; also as {written}"
 
 
 def gaps_text(column: SentColumn) -> str:
