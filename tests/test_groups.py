@@ -296,6 +296,40 @@ def test_a_label_that_moves_with_a_date_is_told():
     assert warned(frame) == warned(moving, time="day") == []
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda y, rng: np.array(["paid", "left", "late"])[y],
+        lambda y, rng: np.where(rng.random(len(y)) < 0.002, "?", np.array(["A", "B", "C"])[y]),
+        lambda y, rng: 10 * y + rng.random(len(y)),
+        lambda y, rng: np.where(y == 0, np.nan, 10 * y + rng.random(len(y))),
+        lambda y, rng: (
+            pd.Timestamp("2024-01-01") + pd.to_timedelta(100 * y + rng.random(len(y)), "D")
+        ),
+    ],
+    ids=["texts", "nearly", "numbers", "gaps", "dates"],
+)
+def test_a_column_that_is_the_label_is_told(told):
+    """In other words, as ranges of numbers or dates, or by its gaps; with the option that helps."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 2000)
+    frame = pd.DataFrame({"x": y + rng.normal(size=2000), "t t": told(y, rng), "y": y})
+    line = warned(frame)[0]
+    assert line.startswith("t t: by itself it tells the label of nearly every row")
+    assert line.endswith("--column 't t=leave_out'")
+    assert not any("tells" in line for line in warned(frame.drop(columns="t t")))
+
+
+def test_a_column_that_says_much_is_not_the_label():
+    """Neither is one with an error in twenty rows, nor a text that hardly occurs twice."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 2000)
+    wrong = rng.random(2000) < 0.05
+    frame = pd.DataFrame({"often": np.array(["a", "b"])[y ^ wrong], "level": 10 * (y ^ wrong)})
+    frame["name"] = [f"n{own}-{i // 4}" for i, own in enumerate(y)]
+    assert not any("tells" in line for line in warned(frame.assign(y=y)))
+
+
 @pytest.mark.parametrize("name", ["synthetic", "digits", "breast_cancer", "wine"])
 def test_built_in_tables_have_no_suspects(name):
     """Nothing is said where there is nothing to say."""

@@ -1,4 +1,4 @@
-"""Columns that look as if rows belonged together, or as if the label moved with time."""
+"""Columns that look as if rows belonged together, the label moved with time, or stood there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import chi2_contingency
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.groups import LEAST_GROUPS
 from kd_mlflow.table.hashing import NAMES_ROWS
-from kd_mlflow.table.kinds import Ints
+from kd_mlflow.table.kinds import Ints, option_of
 from kd_mlflow.table.loading import Table
 
 NAMES_WHOM = re.compile(
@@ -38,14 +38,26 @@ STRETCHES, LEAST_ROWS, MOST_CLASSES = 10, 50, 10
 
 LEVEL = 1e-4
 
+TOLD_ROWS, TOLD, OF_A_TEXT = (50, 5_000), 0.99, 10
+"""Rows beyond the commonest class that are enough to judge by, and rows that are looked at; the
+share of the former that a column alone gets right where it is the label in other words; rows of a
+text that are enough to tell.
+"""
+
 
 def suspects(table: Table, train: Ints, test: Ints) -> Iterator[str]:
-    """Say, a line each, which column may need the option ``group`` or ``time``.
+    """Say, a line each, which column may need the option ``group`` or ``time``, or be left out.
 
-    Asked of what the table is not split by.  Shape: row numbers of two sides.
+    The first two are asked of what the table is not split by.  Shape: row numbers of two sides.
     """
+    some = train[: TOLD_ROWS[1]]
     for name, kind in table.kinds.items():
         column = table.features[name]
+        if _tells(column.iloc[some], kind, table.labels[some]):
+            yield (
+                f"{name}: by itself it tells the label of nearly every row; if it is known only "
+                f"once the label is, leave it out: {option_of(name, 'leave_out')}"
+            )
         if table.groups is None and kind in ("category", "numeric"):
             codes = _codes(column, kind)
             if codes is not None and _is_group(name, codes, table.labels, train, test):
@@ -104,6 +116,28 @@ def _alike(codes: Ints, labels: Ints) -> bool:
     error = np.sqrt(share * (1 - share) * (1 / same.sum() + 1 / (~same).sum()))
     more = alike[same].mean() - alike[~same].mean()
     return bool(more > max(MORE_ALIKE, BEYOND_CHANCE * error))
+
+
+def _tells(column: pd.Series, kind: str, labels: Ints) -> bool:
+    """Whether a column is the label in other words: by its values, or by where its numbers lie.
+
+    A text that seldom occurs tells nothing.  Shape: (n,) each.
+    """
+    by_class = np.bincount(labels)
+    beyond, classes = len(labels) - by_class.max(), np.count_nonzero(by_class)
+    if beyond < TOLD_ROWS[0]:
+        return False
+    wrong = (1 - TOLD) * beyond
+    if kind == "category":
+        counts = pd.crosstab(pd.factorize(column)[0], labels).to_numpy()
+        right = counts.max(axis=1)[counts.sum(axis=1) >= OF_A_TEXT].sum()
+        return bool(len(labels) - right <= wrong)
+    values = scoring.timestamps(column).astype("int64") if kind == "date" else pd.to_numeric(column)
+    order = np.random.default_rng(0).permutation(len(labels))  # of rows with one value too
+    numbers = values.to_numpy(np.float64, na_value=-np.inf)[order]
+    ordered = labels[order][np.argsort(numbers, kind="stable")]
+    turns = np.count_nonzero(ordered[1:] != ordered[:-1])
+    return bool(turns <= 2 * classes + 2 * wrong)
 
 
 def _label_moves(column: pd.Series, labels: Ints) -> bool:
