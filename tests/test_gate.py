@@ -285,6 +285,14 @@ def test_an_equal_student_is_not_inferior_and_not_better(policy, passed):
     """Answers that are the same have no difference, and no interval of one."""
     check = asked(incumbent=standing(), policy=policy)[0]["production"]
     assert check.passed is passed
+    assert "may still differ" not in check.reason  # on 0.38 % at most
+
+
+def test_equality_on_few_rows_is_said_to_be_little():
+    """No row that two models differ on is an interval of nothing; a few rows show no more."""
+    check = asked(incumbent=standing(), margin=0.003)[0]["production"]
+    assert check.passed is True
+    assert "; equal on 1,000 rows, they may still differ on 0.4 % of others" in check.reason
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])

@@ -184,8 +184,9 @@ class EnsembleOptions(Options):
     )
     n_teachers: int = by_recipe("Number of networks in the ensemble.", rules.MODELS)
     n_compact: int = by_recipe(
-        "Number of compact networks beside them, a family that learns with Muon; each is as small "
-        "as a student: where they alone count, fewer than ten are not ten times as large as one.",
+        "Number of compact networks beside them, of the family mlp, which learn with Muon; each is "
+        "as small as a student: where they alone count, fewer than ten are not ten times as large "
+        "as one.",
         rules.MODELS_OR_NONE,
     )
     teacher_epochs: int = by_recipe("Epochs each network is trained, at most.", rules.AT_LEAST_ONE)

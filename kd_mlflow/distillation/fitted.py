@@ -53,6 +53,11 @@ class FittedEnsemble:
     dataset: Dataset
     metrics: Mapping[str, float]
 
+    def __repr__(self) -> str:
+        """What it is made of, and its accuracy; not every weight."""
+        accuracy = self.metrics["ensemble_test_accuracy"]
+        return f"FittedEnsemble({len(self.ensemble.weights)} models, {accuracy:.2%} of test rows)"
+
     @property
     def classes(self) -> tuple[Any, ...]:
         """The classes in the order of the probabilities."""
@@ -79,6 +84,11 @@ class FittedStudent:
 
     module: StudentModule
     metrics: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        """How large it is, and its accuracy; not every weight."""
+        numbers, accuracy = (self.metrics[name] for name in ("parameters", "test_accuracy"))
+        return f"FittedStudent({numbers:,.0f} parameters, {accuracy:.2%} of test rows)"
 
     @property
     def classes(self) -> tuple[Any, ...]:

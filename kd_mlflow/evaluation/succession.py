@@ -121,7 +121,7 @@ def _advantage_check(
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
         f"{rows:,} rows{of_groups}: {intervals.difference(better, said)}; "
-        f"{_needs_text(limits, said)}{_seen_text(left_out)}",
+        f"{_needs_text(limits, said)}{_unseen_text(better, rows, limits)}{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
             **{f"candidate_test_{name}": value for name, value in ours.items()},
@@ -139,6 +139,17 @@ def _needs_text(limits: GateLimits, measure: intervals.Measure) -> str:
         return f"policy better needs all of the interval {measure.better}"
     most = f"{measure.factor * limits.margin:g}{measure.unit} {measure.worse}"
     return f"policy non-inferior allows none of the interval {most}"
+
+
+def _unseen_text(better: intervals.Interval, rows: int, limits: GateLimits) -> str:
+    """What an interval of nothing does not say: how many other rows two equal models may differ on.
+
+    The upper bound of a share that was 0 on so many rows; of groups it is larger still.
+    """
+    most = float(intervals.wilson(0.0, rows)[1])
+    if (better.low, better.high) != (0, 0) or most <= limits.margin:
+        return ""
+    return f"; equal on {rows:,} rows, they may still differ on {100 * most:.1f} % of others"
 
 
 def _means(scores: RowScores) -> dict[str, float]:

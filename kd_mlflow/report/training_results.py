@@ -187,11 +187,14 @@ class DistillResult(Shown):
             )
             for place in places[:RAREST_CLASSES]
         ]
-        more = len(places) - RAREST_CLASSES
+        more, who = (
+            len(places) - RAREST_CLASSES,
+            " / ".join(map(words.kind_text, comparison.recalls)),
+        )
         return [
             ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
             *balanced,
-            ("", f"recall by class: {' / '.join(map(words.kind_text, comparison.recalls))}"),
+            ("", f"recall on test rows, by class, of all rows: {who}"),
             *recalls,
             ("", f"and {more:,} more, in class_recall.json" if more > 0 else ""),
         ]
