@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from kd_mlflow.population import training
 from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, Snapshot
 from kd_mlflow.population.losses import DistillationLoss
 from kd_mlflow.population.network import Population
@@ -119,7 +118,7 @@ def killed(kind, checkpoints, batches, *, workers=1):
 @pytest.fixture(autouse=True)
 def several_chunks(monkeypatch):
     """Small members are worth a thread too."""
-    monkeypatch.setattr(training, "THREAD_WORK", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.THREAD_WORK", 1)
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from torch import nn
 
 from kd_mlflow.distillation.logits import agreements
 from kd_mlflow.errors import TrainingError
-from kd_mlflow.population import training
 from kd_mlflow.population.epochs import MOST_OF_A_ROW
 from kd_mlflow.population.history import HELD_OUT, best_epochs
 from kd_mlflow.population.losses import UNLABELLED, DistillationLoss, LabelLoss
@@ -111,7 +110,7 @@ def test_distilled_members_keep_their_own_alpha_and_temperature():
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
 def test_chunks_give_the_same_bits(monkeypatch, sizes, workers):
     """However a population is shared out, its members learn the same, to the last bit."""
-    monkeypatch.setattr(training, "THREAD_WORK", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.THREAD_WORK", 1)
     seeds = [1, 2, 3, 4, 5]
     whole, curves = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=1)})
     cut, again = trained(seeds, dropout=0.3, sizes=sizes, fit={"workers": Workers(count=workers)})
@@ -130,7 +129,7 @@ def test_each_member_has_its_own_schedule(monkeypatch):
     for i, (seed, schedule) in enumerate(zip(seeds, schedules, strict=True)):
         alone, _ = trained([seed], schedule=schedule)
         assert_same_member(together, i, alone, 0, atol=1e-6, rtol=1e-5)
-    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 1)
+    monkeypatch.setattr("kd_mlflow.population.training.CHUNK_PARAMETERS", 1)
     cut, _ = trained(seeds, schedule=schedules)
     for i in range(len(seeds)):
         assert_same_member(together, i, cut, i, atol=0, rtol=0)
@@ -140,7 +139,9 @@ def test_large_members_are_trained_a_few_at_a_time(monkeypatch):
     """One worker takes members in chunks that its cache holds; they learn the same."""
     heard = []
     whole, _ = trained([1, 2, 3, 4, 5])
-    monkeypatch.setattr(training, "CHUNK_PARAMETERS", 2 * whole.parameters_per_member)
+    monkeypatch.setattr(
+        "kd_mlflow.population.training.CHUNK_PARAMETERS", 2 * whole.parameters_per_member
+    )
     options = {"workers": Workers(count=1), "on_epoch": lambda *call: heard.append(call[0])}
     cut, _ = trained([1, 2, 3, 4, 5], fit=options)
     assert {members.stop - members.start for members in heard} == {1, 2}
@@ -296,7 +297,7 @@ def test_threads_are_given_back_after_an_error(three_threads):
 
 def test_an_error_ends_the_other_chunks(monkeypatch):
     """An error in one chunk reaches the caller, and the others stop long before their end."""
-    monkeypatch.setattr(training, "THREAD_WORK", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.THREAD_WORK", 1)
     epochs = 2000
     heard = []
 
@@ -454,7 +455,7 @@ def test_one_far_row_does_not_say_when_training_ends():
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_stopped_members_are_as_if_alone(monkeypatch, workers):
     """Whoever is trained beside it, a member stops at the same epoch with the same bits."""
-    monkeypatch.setattr(training, "THREAD_WORK", 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.THREAD_WORK", 1)
     together, curves = stopping(patience=2, fit={"workers": Workers(count=workers)})
     for i, seed in enumerate([1, 2, 3]):
         alone, own = trained(

@@ -29,8 +29,9 @@ from kd_mlflow.population.history import History, OnEpoch, Watch, ignore_epoch, 
 from kd_mlflow.population.losses import Loss
 from kd_mlflow.population.network import Population
 from kd_mlflow.population.optimizers import ADAM, MOMENTS, optimizer_of
+from kd_mlflow.population.processes import Line
 from kd_mlflow.population.sampling import Batches, Document, Inputs, Sampling
-from kd_mlflow.population.workers import HERE, Pool, Workers
+from kd_mlflow.population.workers import HERE, LARGE, Pool, Size, Workers
 
 WEIGHT = "weight."
 """How a snapshot calls members' weights and biases, before their number."""
@@ -38,11 +39,11 @@ WEIGHT = "weight."
 CHUNK_PARAMETERS = 300_000
 """Most weights that a worker trains at once: with the optimizer's means they stay in its cache."""
 
-THREAD_WORK = 8_000_000
-"""Fewest products of weights and rows in a step that are worth a thread: with less, threads wait
-for Python's lock.
-"""
+STEP_WORK = 2_000_000
+"""Products that take as long as the small operations of a step."""
 
+Ears = Watch | Line
+"""What a chunk tells of its epochs."""
 
 Evaluate = Callable[[Tensor], dict[str, Tensor]]
 """Validation metrics from logits.  Shape: (k, n, classes) -> (k,) each."""
@@ -134,10 +135,11 @@ class Task:
         parts: dict[int, History] = {}
         own = checkpoints.owned_by(**self._description())
         found = own.found(self.population.k)
-        with workers.pool(self) as pool, Watch(ignore_epoch if pool.remote else on_epoch) as watch:
+        opened = workers.pool(self, _size(self))
+        with opened as pool, Watch(on_epoch) as watch, pool.hearing(watch) as heard:
             here = NOWHERE if pool.remote else own
             calls = (
-                delayed(_fit_chunk)(self, some, watch, here, joined(found[some]))
+                delayed(_fit_chunk)(self, some, heard, here, joined(found[some]))
                 for chunk in _chunks(self, pool)
                 for some in equally_far(chunk, found)
             )
@@ -150,6 +152,10 @@ class Task:
                     own.write(members, trained)
                     replay(members, trained.curves, on_epoch)
         return side_by_side([parts[start] for start in sorted(parts)])
+
+    def warm(self, workers: Workers) -> None:
+        """Start the processes that it will be trained in, if it will; do not wait for them."""
+        workers.warm(_size(self))
 
     def _description(self) -> Document:
         """What a checkpoint of this training must have been made with."""
@@ -165,7 +171,7 @@ class Task:
 
 @torch.no_grad()
 def _fit_chunk(
-    task: Task, members: slice, watch: Watch, checkpoints: Checkpoints, found: Snapshot | None
+    task: Task, members: slice, watch: Ears, checkpoints: Checkpoints, found: Snapshot | None
 ) -> tuple[slice, Snapshot]:
     """Train copies of some members, from where they were found."""
     if found:
@@ -206,7 +212,7 @@ class _Chunk:
         self._curves: list[dict[str, NDArray[np.float64]]] = []
         self._steps = 0
 
-    def train(self, watch: Watch, checkpoints: Checkpoints) -> None:
+    def train(self, watch: Ears, checkpoints: Checkpoints) -> None:
         """Train to the last epoch, or until all members have ended."""
         kept = time.monotonic()
         rates = self._schedule.learning_rates(self._batches.per_epoch)
@@ -232,7 +238,7 @@ class _Chunk:
         self._means.add(losses.values)
         self._steps += 1
 
-    def _end_epoch(self, watch: Watch) -> None:
+    def _end_epoch(self, watch: Ears) -> None:
         logits = self._population.logits(self._task.rows.val)
         metrics = {**self._means.result(), **self._task.evaluate(logits)}
         curve = {name: value.double().cpu().numpy() for name, value in metrics.items()}
@@ -287,16 +293,32 @@ class _Chunk:
         return {n: np.stack([curve[n] for curve in self._curves]) for n in names}
 
 
-def _chunks(task: Task, pool: Pool) -> Iterator[slice]:
-    """Split members of one schedule into runs of nearly equal length, as many for each worker."""
-    population, schedules = task.population, task.schedules
+def _alike(task: Task) -> Iterator[tuple[slice, Size]]:
+    """Runs of members of one schedule, and how large the training of each is."""
+    population, schedules, rows = task.population, task.schedules, task.sampling.epoch_rows
     turns = [i for i in range(1, population.k) if schedules[i] != schedules[i - 1]]
     for start, stop in pairwise((0, *turns, population.k)):
-        size = (stop - start) * population.parameters_per_member
-        worth = max(1, size * schedules[start].batch_size // THREAD_WORK)
-        workers = pool.count if pool.remote else min(pool.count, worth)
-        rounds = math.ceil(size / (workers * CHUNK_PARAMETERS))
-        edges = np.linspace(start, stop, min(stop - start, workers * rounds) + 1)
+        own = schedules[start]
+        step = (stop - start) * population.parameters_per_member * own.batch_size
+        steps = own.epochs * (rows // own.batch_size)
+        yield slice(start, stop), Size(step=step, whole=steps * (step + STEP_WORK))
+
+
+def _size(task: Task) -> Size:
+    """How large a training is; on a graphics card nothing waits for Python."""
+    if next(task.population.parameters()).device.type != "cpu":
+        return LARGE
+    runs = [size for _, size in _alike(task)]
+    return Size(step=sum(size.step for size in runs), whole=sum(size.whole for size in runs))
+
+
+def _chunks(task: Task, pool: Pool) -> Iterator[slice]:
+    """Split members of one schedule into runs of nearly equal length, as many for each worker."""
+    for run, size in _alike(task):
+        workers = pool.count if pool.apart else min(pool.count, size.threads)
+        weights = (run.stop - run.start) * task.population.parameters_per_member
+        rounds = math.ceil(weights / (workers * CHUNK_PARAMETERS))
+        edges = np.linspace(run.start, run.stop, min(run.stop - run.start, workers * rounds) + 1)
         yield from (slice(int(a), int(b)) for a, b in pairwise(edges.round().astype(int)))
 
 

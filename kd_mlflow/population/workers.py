@@ -1,22 +1,67 @@
-"""Where chunks of members are trained: threads of this process, or a Dask cluster."""
+"""Where chunks of members are trained: threads, processes of this machine, or a Dask cluster."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 from joblib import cpu_count
 
-from kd_mlflow.errors import ClusterError
+from kd_mlflow.errors import ClusterError, TrainingError
+from kd_mlflow.population.history import Watch, ignore_epoch
+from kd_mlflow.population.processes import Line, listening, opened
 
 if TYPE_CHECKING:
     from distributed import Client
 
+THREAD_WORK = 16_000_000
+"""Fewest products of weights and rows in a step that are worth a thread: with less, threads wait
+for Python's lock.
+"""
+
+ROOMY_WORK = 40_000_000
+"""Products in a thread's part of a step with which it waits for no lock worth mentioning."""
+
+PROCESS_WORK = 20_000_000_000
+"""Products that are worth a process of their own: about three seconds."""
+
 CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to appear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Products of weights and rows of all calls, in a step that all make at once and in all."""
+
+    step: int
+    whole: int
+
+    @property
+    def threads(self) -> int:
+        """How many threads do not only wait for each other."""
+        return max(1, self.step // THREAD_WORK)
+
+    @property
+    def processes(self) -> int:
+        """How many processes are worth their start."""
+        return max(1, self.whole // PROCESS_WORK)
+
+
+LARGE = Size(step=sys.maxsize, whole=0)
+"""That of calls which wait for no lock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +72,39 @@ class Workers:
     dask_scheduler: str = ""
 
     @contextmanager
-    def pool(self, shared: object) -> Iterator[Pool]:
+    def pool(self, shared: object, size: Size = LARGE) -> Iterator[Pool]:
         """Open the workers; a cluster's receive ``shared``, an argument of every call, once each.
 
+        Here they are processes or threads, as suits the size of what is called.
         Raises ClusterError when the cluster does not answer, has no workers or loses them.
         """
         if self.dask_scheduler:
             with _cluster(self.dask_scheduler, shared, self.count) as cluster:
                 yield cluster
-        else:
-            threads = Threads(self.count or cpu_count())
-            try:
-                yield threads
-            finally:  # waits for the calls that have begun
-                threads.executor.shutdown(cancel_futures=True)
+            return
+        apart = self._apart(size)
+        here = Processes(apart) if apart > 1 else Threads(min(self._cores, size.threads))
+        try:
+            yield here
+        finally:
+            here.leave()
+
+    def warm(self, size: Size) -> None:
+        """Start the processes that calls of this size will be made in, and do not wait for them."""
+        if (count := self._apart(size)) > 1:
+            started = opened(count)
+            for _ in range(count):
+                started.submit(import_module, "kd_mlflow.population.training")
+
+    @property
+    def _cores(self) -> int:
+        return self.count or cpu_count()
+
+    def _apart(self, size: Size) -> int:
+        """How many processes calls are made in; 1 where threads do as well, or none may start."""
+        if self.dask_scheduler or current_process().daemon or size.step > self._cores * ROOMY_WORK:
+            return 1
+        return min(self._cores, size.processes)
 
 
 HERE = Workers()
@@ -58,16 +122,61 @@ class Threads:
     done.
     """
 
-    remote = False
+    remote, apart = False, False
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.executor = ThreadPoolExecutor(count)
+        self._begun: list[Future[Any]] = []
+        self._executor = self._opened()
+
+    def _opened(self) -> Executor:
+        return ThreadPoolExecutor(self.count)
+
+    def hearing(self, watch: Watch) -> AbstractContextManager[Watch | Line]:
+        """What calls are given for a watch."""
+        return nullcontext(watch)
 
     def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
-        begun = [self.executor.submit(call, *given, **named) for call, given, named in calls]
-        for future in as_completed(begun):
+        self._begun = [self._executor.submit(call, *given, **named) for call, given, named in calls]
+        for future in as_completed(self._begun):
             yield future.result()
+
+    def leave(self) -> None:
+        """Wait for the calls that have begun; make no other."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+class Processes(Threads):
+    """The same of processes, which stay for the next training."""
+
+    apart = True
+
+    def _opened(self) -> Executor:
+        return opened(self.count)
+
+    @contextmanager
+    def hearing(self, watch: Watch) -> Iterator[Line]:
+        """A line to a watch, on which each call is made."""
+        with listening(watch) as self._line:
+            yield self._line
+
+    def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
+        made = self._line.made
+        try:
+            yield from super().__call__(
+                (made, (call, *given), named) for call, given, named in calls
+            )
+        except BrokenExecutor as error:
+            raise TrainingError(
+                "a process that trained was killed, as it is where memory is short; the same "
+                "command goes on from its checkpoint, with workers=1 in one process"
+            ) from error
+
+    def leave(self) -> None:
+        """Wait for the calls that have begun; make no other."""
+        for call in self._begun:
+            call.cancel()
+        wait(self._begun)
 
 
 class Cluster:
@@ -78,10 +187,14 @@ class Cluster:
     left are made anew.
     """
 
-    remote = True
+    remote, apart = True, True
 
     def __init__(self, client: Client, shared: object, count: int) -> None:
         self._client, self._shared, self.count = client, shared, count
+
+    def hearing(self, watch: Watch) -> AbstractContextManager[Watch]:
+        """What calls are given for a watch; it hears nothing."""
+        return nullcontext(Watch(ignore_epoch))
 
     def __call__(self, calls: Iterable[Call]) -> Iterator[Any]:
         from distributed import as_completed

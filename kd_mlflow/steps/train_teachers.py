@@ -16,7 +16,7 @@ from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
 from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import validation_metrics
-from kd_mlflow.distillation.networks import MLP, hidden_layers
+from kd_mlflow.distillation.networks import MLP, NetworkTraining, hidden_layers
 from kd_mlflow.distillation.teachers import Ensemble, assembled, evaluated, teacher_trainings
 from kd_mlflow.evaluation.comparison import IMBALANCED_SHARE
 from kd_mlflow.models.own_models import save_ensemble
@@ -26,7 +26,7 @@ from kd_mlflow.report.leaderboard import TeacherResult
 from kd_mlflow.report.training_results import TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
-from kd_mlflow.steps.work import Session, Work, begun, numbered
+from kd_mlflow.steps.work import Session, Work, begun, numbered, workers_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -74,9 +74,12 @@ def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) 
     dataset = session.dataset
     given = TeacherInputs(config=config, dataset=dataset)
     check_memory(dataset, given.encoding, hidden_layers(config))
+    trainings = teacher_trainings(given)
+    for training in trainings:
+        if isinstance(training, NetworkTraining):
+            training.task.warm(workers_of(config))
     example = rehearse_student(dataset, given.encoding)
     rehearse_families(given)
-    trainings = teacher_trainings(given)
     kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
     names = [name for runs, k in kinds.items() for name in numbered(runs, k)]
     with begun("teachers", config, session, fingerprint) as work:
