@@ -8,6 +8,7 @@ no table is read for a store that is not there, and raises StoreError where MLfl
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from kd_mlflow.config import entry_points as configs
@@ -34,7 +35,7 @@ from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
 from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
-from kd_mlflow.steps.distill import distill_step
+from kd_mlflow.steps.distill import check_student_memory, distill_step
 from kd_mlflow.steps.examine import Submitted, dataset_of
 from kd_mlflow.steps.train_teachers import teachers_step
 from kd_mlflow.steps.transfer import transfer_step
@@ -215,7 +216,8 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
     with begun("pipeline", config, session, mark) as work:
         work.describe()
         tracker.introduce()
-        taught = teachers_step(configs.TeachersConfig.part_of(config), work.below)
+        students = partial(check_student_memory, config.for_distill(""), dataset)
+        taught = teachers_step(configs.TeachersConfig.part_of(config), work.below, students)
         distilled = distill_step(
             config.for_distill(taught.run_id),
             work.below,

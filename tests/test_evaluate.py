@@ -1,6 +1,7 @@
 """``evaluate``: any model on any table; what it is worth there and which columns have moved."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -238,6 +239,12 @@ def test_the_table_of_training_is_recognised(production, trained):
     again = kd.evaluate(data=trained.folder / "customers.csv", target="churned")
     assert "is the table that the model was trained on" in flat(again)
     assert "trained on" not in flat(kd.evaluate(data=LATER, target="churned"))
+    part = pd.read_csv(trained.folder / "customers.csv").iloc[1:]
+    said = flat(kd.evaluate(data=part, target="churned"))
+    (count,) = re.findall(
+        r"([\d,]+) of the [\d,]+ rows are equal to rows that taught the model", said
+    )
+    assert 0.7 < int(count.replace(",", "")) / len(part) < 0.9
 
 
 def own_model(name, fitted, **options):

@@ -207,6 +207,15 @@ def test_a_function_of_the_user_is_a_family(own, dataset):
     assert torch.equal(again.logits(rows), trained.family.logits(rows))
 
 
+def test_what_is_built_in_is_no_family():
+    """A function of Python's own has no source to digest, and makes no classifier: one line."""
+    assert kind_of("os:getcwd").digest() == ""
+    with pytest.raises(ConfigError, match="os:getcwd, of teacher_families, must return"):
+        kind_of("os:getcwd").rehearse(
+            TeacherInputs(config=config(), dataset=read_dataset(config()))
+        )
+
+
 @pytest.mark.slow
 def test_it_is_stored_without_pickle_and_scored_beside_ours(own, dataset):
     """The pulled ensemble answers as the one that was trained, to columns as text too."""

@@ -77,6 +77,8 @@ def test_arrays_are_the_table_of_their_columns():
     for fitted in (of_arrays, kd.fit_student(of_arrays, **FEW_STUDENTS)):
         with pytest.raises(DataError, match="no rows to score"):
             fitted.predict_proba(x[:0])
+    with pytest.raises(DataError, match=r"y has the shape \(10, 2\): give one label a row"):
+        kd.fit_ensemble((np.zeros((10, 3)), np.eye(2)[[0, 1] * 5]))
     with pytest.raises(DataError, match=r"x has \d+ rows and y 10 labels"):
         kd.fit_ensemble((x, y[:10]), **FEW)
 

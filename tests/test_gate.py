@@ -288,6 +288,19 @@ def test_an_equal_student_is_not_inferior_and_not_better(policy, passed):
     assert "may still differ" not in check.reason  # on 0.38 % at most
 
 
+def test_a_student_that_learnt_nothing_is_said_to():
+    """Its log loss must be measurably below that of the classes' shares, and never above it."""
+    gain = dict.fromkeys(("log_loss_gain_over_majority_low", "log_loss_gain_over_majority_high"))
+    for low, high, passed, said in (
+        (0.1, 0.2, True, "no baseline is measurably better"),
+        (-0.01, 0.01, True, "nor is it measurably better than the classes' shares alone"),
+        (-0.2, -0.1, False, "log loss against the classes' shares alone"),
+    ):
+        check = asked(dict(zip(gain, (low, high), strict=True)))[0]["baseline"]
+        assert check.passed is passed
+        assert check.reason.endswith(said)
+
+
 def test_equality_on_few_rows_is_said_to_be_little():
     """No row that two models differ on is an interval of nothing; a few rows show no more."""
     check = asked(incumbent=standing(), margin=0.003)[0]["production"]

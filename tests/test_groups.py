@@ -320,6 +320,16 @@ def test_a_column_that_is_the_label_is_told(told):
     assert not any("tells" in line for line in warned(frame.drop(columns="t t")))
 
 
+def test_copies_are_told_unless_they_are_grouped():
+    """A table whose rows stand there eight times is no table of eight times the rows."""
+    frame = visits(200, 2)
+    (line, *_) = warned(pd.concat([frame] * 8, ignore_index=True))
+    assert line.startswith(f"{7 * len(frame):,} of {8 * len(frame):,} rows are equal to others")
+    assert not any("equal" in line for line in warned(frame))
+    grouped = warned(pd.concat([frame] * 8, ignore_index=True), group="who")
+    assert not any("equal" in line for line in grouped)
+
+
 def test_a_column_that_says_much_is_not_the_label():
     """Neither is one with an error in twenty rows, nor a text that hardly occurs twice."""
     rng = np.random.default_rng(0)

@@ -112,6 +112,19 @@ def test_a_killed_process_is_one_clear_line():
     assert fitted(2)[2]  # the next training has processes again
 
 
+def test_a_machine_without_semaphores_trains_in_threads(monkeypatch):
+    """Where no process can be had, the same training is made here."""
+
+    def none(count):
+        raise OSError(38, "Function not implemented")
+
+    mine = fitted(1)[0]
+    monkeypatch.setattr("kd_mlflow.population.workers.opened", none)
+    task().warm(Workers(count=2))
+    for one, other in zip(mine, fitted(2)[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 SCRIPT = """
 import sys
 import kd_mlflow as kd
@@ -127,7 +140,7 @@ print("ended", flush=True)
 def script(folder, epochs):
     """A user's script that trains, without a guard of its main part."""
     rows = "import pandas as pd, numpy as np\nx = np.arange(300.0) * 7 % 11\n"
-    rows += "kd_rows = pd.DataFrame({'x': x, 'z': x[::-1], 'y': (x > 5).astype(int)})\n"
+    rows += "kd_rows = pd.DataFrame({'x': x, 'z': x[::-1], 'y': np.arange(300) % 2})\n"
     path = Path(folder) / "script.py"
     path.write_text(rows + SCRIPT.replace("EPOCHS", str(epochs)), encoding="utf-8")
     return [sys.executable, str(path)]

@@ -28,10 +28,12 @@ from kd_mlflow.distillation.students import TransferSet
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.checks import Check
 from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import ClassWeight, worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import Picture
 from kd_mlflow.report import page as report
+from kd_mlflow.report import review
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import gain_text, gap_text, loss_text, percent, recovered_text, reverse
@@ -536,9 +538,11 @@ def test_the_first_screen_says_approve_or_not_and_why():
         gains=dict.fromkeys(given.comparison.gains, good),
         loss_gains=dict.fromkeys(given.comparison.loss_gains, good),
         over_boosting=(good, good),
+        learnt=replace(good, low=0.001),
     )
     for comparison, words in (
         (fair, "Approve, as far as the comparison says: "),
+        (replace(fair, learnt=good), "not measurably better than the classes' shares alone"),
         (replace(fair, over_boosting=(good, bad)), "boosted trees alone are measurably better"),
         (replace(fair, loss_gains=fair.loss_gains | {"baseline": bad}), "the baseline, trained"),
     ):
@@ -592,6 +596,18 @@ def test_the_reports_document_has_what_the_page_says(finished, distill_run, html
     assert distill_run.info.run_id in document["facts"]["made"]
     assert "APPROVED kd-student version 1 is in production" in words
     assert "has not been asked" not in words
+
+
+def test_a_class_that_is_never_rightly_predicted_is_named():
+    """One wrong answer with it does not make it known."""
+    share = Interval(value=0.5, low=0.4, high=0.6)
+    none = Interval(value=0.0, low=0.0, high=0.1)
+    scores = [
+        ClassScores(name="a", rows=9, predicted=12, recall=share, precision=share),
+        ClassScores(name="b", rows=4, predicted=1, recall=none, precision=none),
+    ]
+    assert review.never_text(scores) == "never rightly predicted: b (4 test rows)"
+    assert review.never_text(scores[:1]) == ""
 
 
 def test_a_class_that_is_never_predicted_is_named():

@@ -70,6 +70,15 @@ def test_perfect_answers_have_an_interval():
         assert found[name].low < 0.95
 
 
+def test_classes_that_are_never_right_do_not_lift_balanced_accuracy():
+    """Of forty rare classes without a right answer the interval is about what was seen."""
+    labels = np.r_[np.zeros(200, dtype=int), np.repeat(np.arange(1, 41), 5)]
+    found = metrics_with_intervals(RowScores.of(np.eye(41)[np.zeros(400, dtype=int)], labels))
+    interval = found["balanced_accuracy"]
+    assert interval.value == pytest.approx(1 / 41)
+    assert interval.low < interval.value < interval.high < 0.07
+
+
 def test_intervals_hold_their_value():
     """No metric lies outside its own interval, even of three rows."""
     for rows in (3, 30, 300):

@@ -170,6 +170,8 @@ def _framed(table: TableOrArrays, target: str) -> dict[str, Any]:
         return {"data": table, "target": target}
     (x, y), name = table, target or LABEL
     rows, labels = _rows(x), np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"y has the shape {labels.shape}: give one label a row, no column a class")
     if len(rows) != len(labels):
         raise DataError(f"x has {len(rows):,} rows and y {len(labels):,} labels: give one a row")
     return {"data": rows.assign(**{name: labels}), "target": name}

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation.intervals import Interval, knowledge_recovered, row_worth, standard_error
+from kd_mlflow.evaluation.intervals import (
+    Interval,
+    knowledge_recovered,
+    loss_difference,
+    row_worth,
+    standard_error,
+)
 from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 from kd_mlflow.evaluation.thresholds import Cutoff, logged_as
@@ -52,6 +58,7 @@ class Comparison:
         row_worth: how much a row says of an accuracy beside one that is in no group
         registered: the place of the registered student's seed
         constant: the class that the registered student answers for every row, None if it does not
+        learnt: by how much the distilled students' log loss is below that of the classes' shares
     """
 
     students: Mapping[str, tuple[Metrics, ...]]
@@ -67,6 +74,7 @@ class Comparison:
     row_worth: float = 1.0
     registered: int = 0
     constant: str | None = None
+    learnt: Interval | None = None
 
     @property
     def worse_than(self) -> tuple[str, ...]:
@@ -167,6 +175,9 @@ def evaluate_students(
     gap, loss_gap = ensemble.over(distilled)
     over, gains = _gains(students, boosting, registered)
     over_boosting = over.pop("boosting", None)
+    shares = np.maximum(list(class_rows.values()), 1) / sum(class_rows.values())
+    chance = -np.log(shares)[distilled.labels][None]
+    learnt = loss_difference(chance, distilled.losses, distilled.groups)
     answers = distilled.predicted[registered]
     recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
@@ -174,6 +185,7 @@ def evaluate_students(
     summary = _means(by_kind, ensemble.metrics[0], registered) | {
         **gap.named("accuracy_gap"),
         **loss_gap.named("log_loss_gap"),
+        **learnt.named("log_loss_gain_over_majority"),
         **(recovery.named("knowledge_recovered") if recovery else {}),
         "test_agreement": float(np.mean([f["test_agreement"] for f in by_kind["distilled"]])),
         "student_parameters": student_parameters,
@@ -198,6 +210,7 @@ def evaluate_students(
         row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
         registered=registered,
+        learnt=learnt,
         constant=list(class_rows)[answers[0]] if (answers == answers[0]).all() else None,
     )
 

@@ -20,6 +20,7 @@ BASELINES = {
     "baseline": "baseline",
     "strong_baseline": "strong baseline",
     "boosting": "boosted trees",
+    "majority": "classes' shares alone",
 }
 """What may be better than a student without any teacher, by name and in words."""
 
@@ -118,6 +119,8 @@ def _baseline_check(case: Case) -> Check:
     reason = (
         f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is measurably better"
     )
+    if not worse and metrics.get("log_loss_gain_over_majority_low", 1) <= 0:
+        reason += ", nor is it measurably better than the classes' shares alone"
     return Check(
         name="baseline",
         passed=not worse or allowed,

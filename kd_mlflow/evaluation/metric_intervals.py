@@ -49,7 +49,10 @@ def _mean(values: Floats, groups: Counts | None) -> Interval:
 
 
 def _balanced_accuracy(known: RowScores) -> Interval:
-    """Mean recall; its interval is that of recalls drawn from Jeffreys' posterior of each class."""
+    """Mean recall; its interval is as wide as that of recalls of each class's Jeffreys posterior.
+
+    About the recall that was seen: the posterior of a class of few rows lies nearer to a half.
+    """
     counts = confusion(known.labels, known.predicted, known.classes)
     held = counts.sum(axis=1) > 0
     rows, right = counts.sum(axis=1)[held], np.diag(counts)[held]
@@ -60,8 +63,8 @@ def _balanced_accuracy(known: RowScores) -> Interval:
         return grouped_share(value, grouped.group_error(beyond, known.groups), known.groups)
     rng = np.random.default_rng(0)
     drawn = rng.beta(right + 0.5, rows - right + 0.5, size=(REPLICATES, len(rows))).mean(axis=1)
-    low, high = middle(drawn)
-    return Interval(value=value, low=min(low, value), high=max(high, value))
+    low, high = np.clip(middle(drawn - drawn.mean() + value), 0, 1)
+    return Interval(value=value, low=float(low), high=float(high))
 
 
 def _calibration_error(labelled: RowScores) -> Interval:

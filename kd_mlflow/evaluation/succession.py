@@ -138,7 +138,7 @@ def _needs_text(limits: GateLimits, measure: intervals.Measure) -> str:
     if limits.policy == "better":
         return f"policy better needs all of the interval {measure.better}"
     most = f"{measure.factor * limits.margin:g}{measure.unit} {measure.worse}"
-    return f"policy non-inferior allows none of the interval {most}"
+    return f"policy non-inferior refuses where the interval reaches {most}"
 
 
 def _unseen_text(better: intervals.Interval, rows: int, limits: GateLimits) -> str:

@@ -276,7 +276,10 @@ def _trainings(name: str, given: TeacherInputs) -> list[FoldTraining[Fitted]]:
 
 
 def _digest(name: str) -> str:
-    source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(function_of(name)))
+    except TypeError:  # it is built in
+        return ""
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 

@@ -309,7 +309,7 @@ def _size(task: Task) -> Size:
     if next(task.population.parameters()).device.type != "cpu":
         return LARGE
     runs = [size for _, size in _alike(task)]
-    return Size(step=sum(size.step for size in runs), whole=sum(size.whole for size in runs))
+    return Size(step=min(size.step for size in runs), whole=sum(size.whole for size in runs))
 
 
 def _chunks(task: Task, pool: Pool) -> Iterator[slice]:

@@ -12,7 +12,7 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import current_process
@@ -32,7 +32,7 @@ THREAD_WORK = 16_000_000
 for Python's lock.
 """
 
-ROOMY_WORK = 40_000_000
+ROOMY_WORK = 30_000_000
 """Products in a thread's part of a step with which it waits for no lock worth mentioning."""
 
 PROCESS_WORK = 20_000_000_000
@@ -44,7 +44,7 @@ CONNECT_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Products of weights and rows of all calls, in a step that all make at once and in all."""
+    """Products of weights and rows: in a step of models that learn alike, the least; and in all."""
 
     step: int
     whole: int
@@ -83,7 +83,10 @@ class Workers:
                 yield cluster
             return
         apart = self._apart(size)
-        here = Processes(apart) if apart > 1 else Threads(min(self._cores, size.threads))
+        try:
+            here = Processes(apart) if apart > 1 else self._threads(size)
+        except OSError:  # a machine without semaphores
+            here = self._threads(size)
         try:
             yield here
         finally:
@@ -91,14 +94,18 @@ class Workers:
 
     def warm(self, size: Size) -> None:
         """Start the processes that calls of this size will be made in, and do not wait for them."""
-        if (count := self._apart(size)) > 1:
-            started = opened(count)
-            for _ in range(count):
-                started.submit(import_module, "kd_mlflow.population.training")
+        with suppress(OSError):
+            if (count := self._apart(size)) > 1:
+                started = opened(count)
+                for _ in range(count):
+                    started.submit(import_module, "kd_mlflow.population.training")
 
     @property
     def _cores(self) -> int:
         return self.count or cpu_count()
+
+    def _threads(self, size: Size) -> Threads:
+        return Threads(min(self._cores, size.threads))
 
     def _apart(self, size: Size) -> int:
         """How many processes calls are made in; 1 where threads do as well, or none may start."""

@@ -266,6 +266,8 @@ def pull(version: ModelVersion, folder: Path) -> Path:
     with _artifact_errors(version):
         copied = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
         path = without_caches(Path(copied))
+    if not any(path.rglob("*")):
+        raise RegistryError(f"{named(version)} has no files any more where the store says: {uri}")
     promoted, found = version.tags.get(f"kd.{FILES}"), files_digest(path)
     if promoted is None and version.tags.get("kd.promotion") == "promoted":
         _log.warning(

@@ -137,7 +137,7 @@ def distill_note(evidence: Evidence) -> str:
         f"alpha {config.alpha:g}, against {seeds} baselines of the same seeds"
         f"{decided and f'; {decided}'}.",
         f"{words.metrics_table(comparison)}\n\n{words.size_text(comparison)}",
-        f"Chosen of {len(trials)} sizes: {words.trial_text(trials[-1])}." if trials else "",
+        f"Chosen, {len(trials)} tried: {words.trial_text(trials[-1])}." if trials else "",
     ]
     return words.whole_blocks(blocks, NOTE_LENGTH)
 
@@ -209,10 +209,11 @@ def model_card(
         f"{review.sent_table(evidence.schema)}"
     )
     details = _details(evidence)
+    warned = f"**Warning:** {warning}." if warning else ""
     unseen = _said("**Warning:**", review.never_text(evidence.class_scores[STUDENT]), 120)
     blocks = [
         f"# {safe(config.model_name)}: a student distilled from an ensemble",
-        f"**Warning:** {warning}." if warning else "",
+        warned,
         f"**Verdict.** Students against their ensemble: "
         f"{words.both_gaps_text(comparison.gap, comparison.loss_gap)}.",
         unseen,
@@ -243,6 +244,8 @@ def model_card(
         _recipe(evidence),
     ]
     spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, unseen, *reversed(commands)]
+    if not comparison.worse_than:  # whose warning is the last to go
+        spare.insert(-len(commands), warned)
     return words.whole_blocks(blocks, CARD_LENGTH, spare=spare)
 
 
@@ -283,7 +286,7 @@ def _recipe(evidence: Evidence) -> str:
     differs = config.student_mixup and other != config.baseline_optimizer
     strong = f", strong ones {other.capitalize()}" if differs else ""
     chosen = (
-        f"Chosen of {len(evidence.trials)} sizes by its divergence from the ensemble on validation "
+        f"Chosen, {len(evidence.trials)} tried, by its divergence from the ensemble on validation "
         f"rows, {evidence.trials[-1].divergence:.4f} nats. "
         if evidence.trials
         else ""

@@ -125,18 +125,19 @@ def footprint_text(costs: Footprint) -> str:
 
 
 def never_text(scores: Sequence[ClassScores]) -> str:
-    """Name the classes that a model never predicts; empty where there is none.
+    """Name the classes that a model never predicts, or never rightly; empty where there is none.
 
     >>> given = {"rows": 3, "recall": None, "precision": None}
     >>> never_text([ClassScores(name="a", predicted=0, **given)])
     'never predicted: a (3 test rows)'
     """
-    never = [each for each in scores if not each.predicted]
+    never = [e for e in scores if not e.predicted or (e.recall and not e.recall.value)]
+    how = "never rightly predicted" if any(e.predicted for e in never) else "never predicted"
     named = ", ".join(
         f"{one_line(each.name, 30)} ({each.rows:,} test rows)" for each in never[:MOST]
     )
     more = f", and {len(never) - MOST:,} more" if len(never) > MOST else ""
-    return f"never predicted: {named}{more}" if never else ""
+    return f"{how}: {named}{more}" if never else ""
 
 
 def class_table(scores: Sequence[ClassScores]) -> str:

@@ -180,6 +180,8 @@ def warning_text(comparison: Comparison) -> str:
         for kind in comparison.worse_than[:LISTED_GAINS]
     ]
     warnings = [f"do not use this student: {'; '.join(found)}"] if found else []
+    if not found and comparison.learnt and comparison.learnt.low <= 0:
+        warnings.append("not measurably better than the classes' shares alone")
     if (constant := comparison.constant) is not None:
         warnings.append(
             f"the registered student answers {one_line(constant, 30)} for every test row"

@@ -44,6 +44,8 @@ from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
 from kd_mlflow.steps.work import REPORT, Session, Work, begun, numbered, page_of
+from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
@@ -61,6 +63,12 @@ RUN_KINDS = {"distilled": "student", "baseline": "baseline", "strong_baseline": 
 """What each kind of student is called as a kind of run."""
 
 
+def check_student_memory(config: DistillConfig, dataset: Dataset, encoding: Encoding) -> None:
+    """Refuse students that this machine has no memory for.  Raises DataError."""
+    widths = config.menu("student_hidden", len(dataset.split.train))
+    check_memory(dataset, encoding, [max(widths)] * (len(RUN_KINDS) * config.n_students))
+
+
 def distill_step(
     config: DistillConfig,
     session: Session,
@@ -76,9 +84,7 @@ def distill_step(
     """
     dataset = session.dataset
     check_decision(config, dataset.table)  # what would fail after training
-    widths, models = config.menu("student_hidden", len(dataset.split.train)), len(RUN_KINDS)
-    members = models * config.n_students
-    check_memory(dataset, ensemble.encoding, [max(widths)] * members)
+    check_student_memory(config, dataset, ensemble.encoding)
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
     (seed,) = member_seeds(config.seed, STUDENT_STREAM, 1)

@@ -27,10 +27,10 @@ from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
-from kd_mlflow.table.hashing import split_hashes
+from kd_mlflow.table.hashing import row_hashes, split_hashes
 from kd_mlflow.table.profile import column_shifts, unknown_profile
 from kd_mlflow.table.scored import ScoredRows, read_rows
-from kd_mlflow.tracking.kept_rows import trained_groups
+from kd_mlflow.tracking.kept_rows import trained_groups, trained_rows
 from kd_mlflow.tracking.open_run import PARAM_LENGTH, TrackedRun
 from kd_mlflow.tracking.provenance import data_set_input
 from kd_mlflow.tracking.runs import Tracker
@@ -61,7 +61,8 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         findings = _findings(config, tracker, model, rows, other)
         digest = rows.digest(model.respondent.columns)
         whole = len(findings.scores.predicted) == len(rows.features)
-        notes = (*findings.notes, *_of_origin(model, digest if whole else ""))
+        taught = _taught(tracker, model, rows) if whole else 0
+        notes = (*findings.notes, *_of_origin(model, digest if whole else "", rows, taught))
         findings = replace(findings, notes=notes)
         for note in notes:
             _log.info("%s", note)
@@ -227,16 +228,32 @@ def _limits(config: EvaluateConfig, findings: Findings) -> tuple[Check, ...]:
     return tuple(limits)
 
 
-def _of_origin(model: AnyModel, digest: str) -> list[str]:
+def _taught(tracker: Tracker, model: AnyModel, rows: ScoredRows) -> int:
+    """How many of the rows taught the model, as far as it is known which did."""
+    if model.version is None or model.encoding is None:
+        return 0
+    trained = trained_rows(tracker, model.version.tags, Identity("", ""))
+    if trained is None:
+        return 0
+    columns = [column.name for column in model.encoding.columns]
+    return int(np.isin(row_hashes(rows.features[columns]), trained).sum())
+
+
+def _of_origin(model: AnyModel, digest: str, rows: ScoredRows, taught: int) -> list[str]:
     """What a reader must know of where the model and the table come from.
 
-    ``digest`` is the table's, empty where rows that taught the model are not judged.
+    ``digest`` is the table's, empty where rows that taught the model are not judged; so many did.
     """
     notes = []
     if model.version and model.version.tags.get("kd.data_digest") == digest:
         notes.append(
             "this is the table that the model was trained on: most rows taught it, so the numbers "
             "flatter it"
+        )
+    elif taught:
+        notes.append(
+            f"{taught:,} of the {len(rows.features):,} rows are equal to rows that taught the "
+            "model, so the numbers flatter it"
         )
     if model.encoding is None:
         notes.append(

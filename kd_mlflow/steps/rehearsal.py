@@ -69,7 +69,7 @@ def check_memory(dataset: Dataset, encoding: Encoding, layers: Sequence[Sequence
             f"{there / 2**30:.1f}: {len(dataset.table.labels):,} rows, "
             f"{Scaler(encoding).width:,} inputs (columns and categories), "
             f"{len(encoding.classes):,} classes, {len(layers)} models; take fewer rows, columns or "
-            "classes, or a lower max_categories"
+            "classes, narrower layers, or a lower max_categories"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -28,6 +28,7 @@ from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
 from kd_mlflow.steps.work import Session, Work, begun, numbered, workers_of
 from kd_mlflow.table.dataset import Dataset
+from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
 from kd_mlflow.tracking.open_run import TrackedRun
 
@@ -35,13 +36,18 @@ OF_MODEL, OF_AVERAGES = "ensemble_test_", "_averaged_"
 """What metrics of the ensemble's own answers are called; of them, those that compare averages."""
 
 
-def teachers_step(config: TeachersConfig, session: Session) -> TeachersResult:
-    """Return the finished ensemble of the same fingerprint, or train it now."""
+def teachers_step(
+    config: TeachersConfig, session: Session, check: Callable[[Encoding], None] = lambda _: None
+) -> TeachersResult:
+    """Return the finished ensemble of the same fingerprint, or train it now.
+
+    ``check`` raises, by the encoding, what would otherwise fail after training.
+    """
     dataset, tracker = session.dataset, session.tracker
     fingerprint = teachers_fingerprint(dataset.identity, config)
     found = None if config.force else find_ensemble(tracker, fingerprint=fingerprint)
     if not found:
-        return _train_teachers(config, session, fingerprint)
+        return _train_teachers(config, session, fingerprint, check)
     session.listener.say(f"ensemble reused: run {found.info.run_id} trained the same one")
     if tracker.attaches and session.parent is None:
         with tracker.run("teachers", "teachers") as run:
@@ -70,9 +76,12 @@ def _imbalanced(dataset: Dataset) -> bool:
     return bool(counts.max() > IMBALANCED_SHARE * counts.sum())
 
 
-def _train_teachers(config: TeachersConfig, session: Session, fingerprint: str) -> TeachersResult:
+def _train_teachers(
+    config: TeachersConfig, session: Session, fingerprint: str, check: Callable[[Encoding], None]
+) -> TeachersResult:
     dataset = session.dataset
     given = TeacherInputs(config=config, dataset=dataset)
+    check(given.encoding)
     check_memory(dataset, given.encoding, hidden_layers(config))
     trainings = teacher_trainings(given)
     for training in trainings:

@@ -181,7 +181,7 @@ def _doubts(counts: pd.Series, found: Found | None) -> tuple[Note, ...]:
         return (Note(4, _undecided(counts.index.name, found)),)
     if found:
         what, told = words(found.kind, found.form), {"numeric": "number"}.get(found.kind, "date")
-        text = f"{found.share:.0%} of its texts are {what}, and it is taken as categories"
+        text = f"{int(100 * found.share)}% of its texts are {what}, and it is taken as categories"
         return (Note(4, f"{text}; {option_of(counts.index.name, told)}"),)
     numbers = counts[[_is_number(text) for text in counts.index]].sum()
     others = [text for text in counts.index if not _is_number(text)]

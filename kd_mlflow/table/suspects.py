@@ -38,6 +38,9 @@ STRETCHES, LEAST_ROWS, MOST_CLASSES = 10, 50, 10
 
 LEVEL = 1e-4
 
+COPIES = 0.1
+"""Share of the rows that are equal to another, from which on it is said."""
+
 TOLD_ROWS, TOLD, OF_A_TEXT = (50, 5_000), 0.99, 10
 """Rows beyond the commonest class that are enough to judge by, and rows that are looked at; the
 share of the former that a column alone gets right where it is the label in other words; rows of a
@@ -50,6 +53,13 @@ def suspects(table: Table, train: Ints, test: Ints) -> Iterator[str]:
 
     The first two are asked of what the table is not split by.  Shape: row numbers of two sides.
     """
+    if table.groups is None and table.row_hashes is not None:
+        every = len(table.row_hashes)
+        if (copies := every - len(np.unique(table.row_hashes))) > COPIES * every:
+            yield (
+                f"{copies:,} of {every:,} rows are equal to others: they stay on one side, but each "
+                "counts in the intervals; leave copies out, or say whose rows they are: group=..."
+            )
     some = train[: TOLD_ROWS[1]]
     for name, kind in table.kinds.items():
         column = table.features[name]
