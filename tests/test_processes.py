@@ -102,7 +102,8 @@ def test_a_listener_that_fails_stops_them_and_loses_nothing(tmp_path):
     found = checkpoints.owned_by(**task(epochs=2000)._description()).found(4)
     reached = [snapshot.reached for snapshot in found if snapshot]
     assert reached
-    assert all(not done and 2 < epochs < 2000 for done, epochs, _ in reached)
+    assert all(not done and epochs < 2000 for done, epochs, _ in reached)
+    assert max(epochs for _, epochs, _ in reached) > 2
 
 
 def test_a_killed_process_is_one_clear_line():
@@ -139,7 +140,7 @@ print("ended", flush=True)
 
 def script(folder, epochs):
     """A user's script that trains, without a guard of its main part."""
-    rows = "import pandas as pd, numpy as np\nx = np.arange(300.0) * 7 % 11\n"
+    rows = "import pandas as pd, numpy as np\nx = np.random.default_rng(0).normal(size=300)\n"
     rows += "kd_rows = pd.DataFrame({'x': x, 'z': x[::-1], 'y': np.arange(300) % 2})\n"
     path = Path(folder) / "script.py"
     path.write_text(rows + SCRIPT.replace("EPOCHS", str(epochs)), encoding="utf-8")

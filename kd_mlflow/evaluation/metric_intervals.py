@@ -49,9 +49,10 @@ def _mean(values: Floats, groups: Counts | None) -> Interval:
 
 
 def _balanced_accuracy(known: RowScores) -> Interval:
-    """Mean recall; its interval is as wide as that of recalls of each class's Jeffreys posterior.
+    """Mean recall; its interval is that of recalls drawn from Jeffreys' posterior of each class.
 
-    About the recall that was seen: the posterior of a class of few rows lies nearer to a half.
+    It is moved to what was seen where it misses that: those of many classes of few rows, which lie
+    nearer to a half.
     """
     counts = confusion(known.labels, known.predicted, known.classes)
     held = counts.sum(axis=1) > 0
@@ -63,7 +64,9 @@ def _balanced_accuracy(known: RowScores) -> Interval:
         return grouped_share(value, grouped.group_error(beyond, known.groups), known.groups)
     rng = np.random.default_rng(0)
     drawn = rng.beta(right + 0.5, rows - right + 0.5, size=(REPLICATES, len(rows))).mean(axis=1)
-    low, high = np.clip(middle(drawn - drawn.mean() + value), 0, 1)
+    low, high = middle(drawn)
+    if not low <= value <= high:
+        low, high = np.clip(middle(drawn - drawn.mean() + value), 0, 1)
     return Interval(value=value, low=float(low), high=float(high))
 
 

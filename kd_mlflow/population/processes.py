@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ from kd_mlflow.population.history import Watch
 IDLE_S = 60
 """How long a process waits for the next training: its start takes two seconds."""
 
+SNAPSHOT_S = 5
+"""How long a process whose trainer was killed has for what it has reached."""
+
 LOOK_S = 0.1
 """How often it is asked whether a training is over."""
 
@@ -32,16 +36,29 @@ def opened(count: int) -> Executor:
     What is typed at the terminal interrupts their trainer alone, which ends them.
     """
     executor: Executor = get_reusable_executor(
-        count, timeout=IDLE_S, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        count, timeout=IDLE_S, initializer=_begin, initargs=(os.getpid(),)
     )
     return executor
+
+
+def _begin(trainer: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    """End this process when its trainer was killed, once there was time for a snapshot."""
+    while os.getppid() == trainer:
+        time.sleep(1)
+    time.sleep(SNAPSHOT_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Line:
     """Stands for a watch in another process: passes each epoch on, and is over once it is."""
 
     def __init__(self, address: str, key: bytes) -> None:
-        self._address, self._key, self._trainer = address, key, os.getpid()
+        self._address, self._key = address, key
 
     @cached_property
     def _wire(self) -> Connection:
@@ -58,13 +75,11 @@ class Line:
         return self._wire.poll()
 
     def made(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """Make a call that speaks on this line; hang up after it, and end with the trainer."""
+        """Make a call that speaks on this line; hang up after it."""
         try:
             return call(*given, **named)
         finally:
             self._wire.close()
-            if os.getppid() != self._trainer:  # killed: no other call can come
-                os._exit(0)
 
 
 @contextmanager

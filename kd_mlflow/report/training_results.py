@@ -194,7 +194,7 @@ class DistillResult(Shown):
         return [
             ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
             *balanced,
-            ("", f"recall on test rows, by class, of all rows: {who}"),
+            ("", f"recall by class, beside its size in the whole table: {who}"),
             *recalls,
             ("", f"and {more:,} more, in class_recall.json" if more > 0 else ""),
         ]

@@ -57,8 +57,8 @@ def suspects(table: Table, train: Ints, test: Ints) -> Iterator[str]:
         every = len(table.row_hashes)
         if (copies := every - len(np.unique(table.row_hashes))) > COPIES * every:
             yield (
-                f"{copies:,} of {every:,} rows are equal to others: they stay on one side, but each "
-                "counts in the intervals; leave copies out, or say whose rows they are: group=..."
+                f"{copies:,} of {every:,} rows are equal to others: they stay on one side, but "
+                "each counts in the intervals; leave copies out, or name whose they are: group=..."
             )
     some = train[: TOLD_ROWS[1]]
     for name, kind in table.kinds.items():
