@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from threading import Thread
 from typing import Any
@@ -25,6 +27,9 @@ IDLE_S = 60
 
 SNAPSHOT_S = 5
 """How long a process whose trainer was killed has for what it has reached."""
+
+BACKLOG = 128
+"""Processes that may call at once."""
 
 LOOK_S = 0.1
 """How often it is asked whether a training is over."""
@@ -94,16 +99,16 @@ def listening(watch: Watch) -> Iterator[Line]:
                     watch.on_epoch(*wire.recv())
 
     def answer() -> None:
-        while True:
-            wire = listener.accept()
-            if done:
-                wire.close()
-                return
+        while not done:
+            try:
+                wire = listener.accept()
+            except (OSError, EOFError, AuthenticationError):  # whoever called is gone, or knocked
+                continue
             hearers.append(Thread(target=hear, args=(wire,), daemon=True))
             hearers[-1].start()
 
     done = False
-    with Listener(authkey=key) as listener:
+    with Listener(family="AF_UNIX", authkey=key, backlog=BACKLOG) as listener:
         answering = Thread(target=answer, daemon=True)
         answering.start()
         try:
@@ -113,6 +118,14 @@ def listening(watch: Watch) -> Iterator[Line]:
             raise
         finally:
             done = True
-            Client(listener.address, authkey=key).close()  # nothing else ends a wait for a call
-            for thread in (answering, *hearers):
-                thread.join()
+            _knock(listener.address)
+            answering.join()
+            for hearer in hearers:
+                hearer.join()
+
+
+def _knock(address: str) -> None:
+    """End a wait for a call, if there is one: nothing else does."""
+    with socket.socket(socket.AF_UNIX) as knocking, suppress(OSError):
+        knocking.settimeout(1)
+        knocking.connect(address)
