@@ -127,10 +127,11 @@ def test_a_machine_without_semaphores_trains_in_threads(monkeypatch):
 
 
 SCRIPT = """
-import sys
+import signal
 import kd_mlflow as kd
 import kd_mlflow.population.workers as workers
 workers.PROCESS_WORK = 1
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 print("begun", flush=True)
 kd.fit_ensemble(kd_rows, target="y", workers=2, teacher_families="mlp", n_teachers=4,
     teacher_epochs=EPOCHS, teacher_patience=0)
@@ -182,13 +183,16 @@ def test_no_process_outlives_its_trainer(tmp_path, number):
         stderr=subprocess.PIPE,
         text=True,
     ) as trainer:
-        until(lambda: len(psutil.Process(trainer.pid).children()) > 2)  # and one that tidies up
-        own = psutil.Process(trainer.pid).children()
-        until(lambda: sum(each.cpu_times().user for each in own) > 5)  # they train
-        if number == signal.SIGINT:
-            os.killpg(trainer.pid, number)  # as a terminal does
-        else:
+        try:
+            until(lambda: len(psutil.Process(trainer.pid).children()) > 2)  # and one that tidies up
+            own = psutil.Process(trainer.pid).children()
+            until(lambda: sum(each.cpu_times().user for each in own) > 5)  # they train
+            if number == signal.SIGINT:
+                os.killpg(trainer.pid, number)  # as a terminal does
+            else:
+                trainer.kill()
+            assert not psutil.wait_procs(own, timeout=60)[1]
+        finally:  # or a failure would wait for it for ever
             trainer.kill()
-        assert not psutil.wait_procs(own, timeout=60)[1]
         said = trainer.stderr.read()
     assert said.count("Traceback") == (1 if number == signal.SIGINT else 0), said
