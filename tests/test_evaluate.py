@@ -15,12 +15,17 @@ from test_report import Page
 
 import kd_mlflow as kd
 from kd_mlflow import cli, pipeline
-from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig
+from kd_mlflow.config.entry_points import EvaluateConfig, MainConfig, TeachersConfig
+from kd_mlflow.config.groups import DataOptions, TableOptions
+from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.errors import ConfigError, DataError, EvaluationError, RegistryError, RunError
 from kd_mlflow.figures.style import canvas
 from kd_mlflow.models import any_model
 from kd_mlflow.models.own_models import PROFILE
 from kd_mlflow.models.respondent import Respondent
+from kd_mlflow.table.dataset import read_dataset
+from kd_mlflow.table.hashing import row_hashes
+from kd_mlflow.table.scored import read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -245,6 +250,28 @@ def test_the_table_of_training_is_recognised(production, trained):
         r"([\d,]+) of the [\d,]+ rows are equal to rows that taught the model", said
     )
     assert 0.7 < int(count.replace(",", "")) / len(part) < 0.9
+
+
+def test_rows_in_clothes_are_known_as_those_that_taught(tmp_path):
+    """Prices, national dates and codes have the hashes that training gave them."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "price": [f"${value:,.2f}" for value in rng.uniform(500, 9000, 300)],
+            "day": pd.date_range("2024-01-01", periods=300).strftime("%d.%m.%Y"),
+            "code": [f"00{value}" for value in rng.integers(1, 9, 300)],
+            "plan": rng.choice(["a", "b", "NA"], 300),
+            "y": np.arange(300) % 2,
+        }
+    )
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    frame[100:].drop(columns="y").to_csv(tmp_path / "some.csv", index=False)
+    dataset = read_dataset(DataOptions(data=tmp_path / "all.csv", target="y"))
+    encoding = teachers_encoding(TeachersConfig().resolved(300), dataset)
+    columns = [column.name for column in encoding.columns]
+    rows = read_rows(TableOptions(data=tmp_path / "some.csv"), encoding)
+    taught = row_hashes(dataset.table.features[columns])
+    np.testing.assert_array_equal(rows.hashes(columns), taught[100:])
 
 
 def own_model(name, fitted, **options):

@@ -318,6 +318,8 @@ def test_a_column_that_is_the_label_is_told(told):
     assert line.startswith("t t: by itself it tells the label of nearly every row")
     assert line.endswith("--column 't t=leave_out'")
     assert not any("tells" in line for line in warned(frame.drop(columns="t t")))
+    many = pd.concat([frame.assign(x=frame["x"] + i) for i in range(8)]).sort_values("y")
+    assert warned(many.reset_index(drop=True))[0].startswith("t t: by itself")
 
 
 def test_copies_are_told_unless_they_are_grouped():

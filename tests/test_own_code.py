@@ -121,6 +121,15 @@ def test_anybody_can_check_the_files(finished):
     exec(re.search(r"```python\n(import hashlib.*?)```", page, re.DOTALL)[1], {})
 
 
+def test_files_that_are_gone_are_not_called_others(own_main, monkeypatch, tmp_path):
+    """A store that was copied without its artifacts says where they are looked for."""
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **given: str(nothing))
+    with pytest.raises(KDError, match="has no files any more where the store says: models:/"):
+        kd.load_production(model_name="kd-student")
+
+
 def test_files_that_were_replaced_are_not_loaded(own_main, caplog):
     """Neither by load_production, nor by evaluate; rollback does not go to them either."""
     client = own_main.client

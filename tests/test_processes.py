@@ -161,15 +161,27 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY":
 
 def test_a_plain_script_trains_once(tmp_path):
     """A script without ``if __name__ ...`` runs once, says nothing more, and leaves no process."""
+    marked = ENVIRONMENT | {"STARTED_BY": str(tmp_path)}
     done = subprocess.run(
         script(tmp_path, 2),
-        env=ENVIRONMENT,
+        env=marked,
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
     assert (done.stdout, done.stderr) == ("begun\nended\n", "")
+    own = [each for each in psutil.process_iter(["environ"]) if each.info["environ"]]
+    left = [each for each in own if each.info["environ"].get("STARTED_BY") == str(tmp_path)]
+    assert not psutil.wait_procs(left, timeout=10)[1]
+
+
+def test_rows_that_are_too_many_to_be_sent_stay_here(monkeypatch):
+    """Processes are no gain where each chunk is sent hundreds of megabytes."""
+    monkeypatch.setattr("kd_mlflow.population.training.SENT_BYTES", X.nbytes - 1)
+    monkeypatch.setattr("kd_mlflow.population.workers.opened", None)  # nobody asks for one
+    for one, other in zip(fitted(1)[0], fitted(2)[0], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

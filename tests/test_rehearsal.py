@@ -66,6 +66,14 @@ def test_a_table_beyond_this_machines_memory_is_refused(store, monkeypatch):
         pipeline.run_teachers(TeachersConfig(data="wine", n_teachers=1, teacher_epochs=1))
 
 
+def test_students_beyond_this_machines_memory_are_refused_before_the_teachers(store):
+    """``main`` asks for both before it trains either."""
+    wide = {**TINY, "student_hidden": (10**8,)}
+    with pytest.raises(DataError, match=r"needs about .* narrower layers"):
+        pipeline.run_main(MainConfig(data="wine", **wide))
+    assert [run.data.tags["kd.kind"] for run in store.search_runs(["1"])] == ["pipeline"]
+
+
 def test_the_estimate_grows_with_rows_inputs_and_classes():
     """More of anything that takes memory is a larger estimate."""
 

@@ -42,6 +42,9 @@ CHUNK_PARAMETERS = 300_000
 STEP_WORK = 2_000_000
 """Products that take as long as the small operations of a step."""
 
+SENT_BYTES = 2**27
+"""Most bytes of rows that are sent to processes, once for each chunk."""
+
 Ears = Watch | Line
 """What a chunk tells of its epochs."""
 
@@ -305,11 +308,16 @@ def _alike(task: Task) -> Iterator[tuple[slice, Size]]:
 
 
 def _size(task: Task) -> Size:
-    """How large a training is; on a graphics card nothing waits for Python."""
-    if next(task.population.parameters()).device.type != "cpu":
+    """How large a training is; on a graphics card nothing waits for Python.
+
+    One whose rows are too many to be sent counts for nothing beyond its steps.
+    """
+    rows = task.rows.train.values
+    if rows.device.type != "cpu":
         return LARGE
     runs = [size for _, size in _alike(task)]
-    return Size(step=min(size.step for size in runs), whole=sum(size.whole for size in runs))
+    whole = sum(size.whole for size in runs) if rows.nbytes <= SENT_BYTES else 0
+    return Size(step=min(size.step for size in runs), whole=whole)
 
 
 def _chunks(task: Task, pool: Pool) -> Iterator[slice]:

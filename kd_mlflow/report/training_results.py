@@ -187,10 +187,8 @@ class DistillResult(Shown):
             )
             for place in places[:RAREST_CLASSES]
         ]
-        more, who = (
-            len(places) - RAREST_CLASSES,
-            " / ".join(map(words.kind_text, comparison.recalls)),
-        )
+        more = len(places) - RAREST_CLASSES
+        who = " / ".join(map(words.kind_text, comparison.recalls))
         return [
             ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
             *balanced,

@@ -27,7 +27,7 @@ from kd_mlflow.report.words import one_line, percent, sizes_text
 from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes
-from kd_mlflow.table.hashing import row_hashes, split_hashes
+from kd_mlflow.table.hashing import split_hashes
 from kd_mlflow.table.profile import column_shifts, unknown_profile
 from kd_mlflow.table.scored import ScoredRows, read_rows
 from kd_mlflow.tracking.kept_rows import trained_groups, trained_rows
@@ -61,8 +61,7 @@ def evaluate_step(config: EvaluateConfig, tracker: Tracker) -> EvaluationResult:
         findings = _findings(config, tracker, model, rows, other)
         digest = rows.digest(model.respondent.columns)
         whole = len(findings.scores.predicted) == len(rows.features)
-        taught = _taught(tracker, model, rows) if whole else 0
-        notes = (*findings.notes, *_of_origin(model, digest if whole else "", rows, taught))
+        notes = (*findings.notes, *_of_origin(tracker, model, rows, digest if whole else ""))
         findings = replace(findings, notes=notes)
         for note in notes:
             _log.info("%s", note)
@@ -236,13 +235,13 @@ def _taught(tracker: Tracker, model: AnyModel, rows: ScoredRows) -> int:
     if trained is None:
         return 0
     columns = [column.name for column in model.encoding.columns]
-    return int(np.isin(row_hashes(rows.features[columns]), trained).sum())
+    return int(np.isin(rows.hashes(columns), trained).sum())
 
 
-def _of_origin(model: AnyModel, digest: str, rows: ScoredRows, taught: int) -> list[str]:
+def _of_origin(tracker: Tracker, model: AnyModel, rows: ScoredRows, digest: str) -> list[str]:
     """What a reader must know of where the model and the table come from.
 
-    ``digest`` is the table's, empty where rows that taught the model are not judged; so many did.
+    ``digest`` is the table's, empty where rows that taught the model are not judged.
     """
     notes = []
     if model.version and model.version.tags.get("kd.data_digest") == digest:
@@ -250,7 +249,7 @@ def _of_origin(model: AnyModel, digest: str, rows: ScoredRows, taught: int) -> l
             "this is the table that the model was trained on: most rows taught it, so the numbers "
             "flatter it"
         )
-    elif taught:
+    elif digest and (taught := _taught(tracker, model, rows)):
         notes.append(
             f"{taught:,} of the {len(rows.features):,} rows are equal to rows that taught the "
             "model, so the numbers flatter it"

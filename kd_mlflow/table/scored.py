@@ -27,7 +27,7 @@ from kd_mlflow.table.delimited import delimited_parts
 from kd_mlflow.table.encoding import Column, Encoding
 from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.groups import check_named, column_names
-from kd_mlflow.table.hashing import table_digest
+from kd_mlflow.table.hashing import Codes, row_hashes, table_digest
 from kd_mlflow.table.kinds import Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels
 
@@ -67,8 +67,7 @@ class ScoredRows:
         Of the columns that training kept of a table it is that table's digest. Raises DataError
         where a cell is no value.
         """
-        kept = {name: self._typed(name) for name in columns}
-        values = pd.DataFrame({name: column.values for name, column in kept.items()}, copy=False)
+        values, kept = self._kept(columns)
         kinds = {name: column.kind for name, column in kept.items()}
         read = readings(kinds, {name: column.form for name, column in kept.items()})
         if self.labels is None:
@@ -79,6 +78,16 @@ class ScoredRows:
             labels, uniques = pd.factorize(self.label_texts())
             classes = tuple(map(str, uniques))
         return table_digest(values, read, labels, classes, self.target)
+
+    def hashes(self, columns: Sequence[str]) -> Codes:
+        """Each row's hash by some columns, as training has it of an equal row.  Shape: (n,)."""
+        return row_hashes(self._kept(columns)[0])
+
+    def _kept(self, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, Typed]]:
+        """Columns as training reads them, as a table and by name."""
+        kept = {name: self._typed(name) for name in columns}
+        values = {name: column.values for name, column in kept.items()}
+        return pd.DataFrame(values, copy=False), kept
 
     def _typed(self, name: str) -> Typed:
         """A column as the model reads it; as training would where the model says nothing of it."""
