@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_mlflow.config.entry_points import ENTRY_POINTS
-from kd_mlflow.config.options import Options, kind_of, recipe_text, text_value
+from kd_mlflow.config.options import Options, recipe_text, text_value, value_type
 from kd_mlflow.config.recipes import BEST, FROM_ROWS, REFERENCE, TABLE, recipe_value
 from kd_mlflow.config.rules import ANY
 
@@ -68,7 +68,7 @@ def takes(field: dataclasses.Field[object]) -> str:
     rule = field.metadata["rule"]
     if rule is not ANY:
         return str(rule[0])
-    return "true or false" if kind_of(field) is bool else "text"
+    return "true or false" if value_type(field) is bool else "text"
 
 
 def default(field: dataclasses.Field[object]) -> str:

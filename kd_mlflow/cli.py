@@ -20,7 +20,7 @@ import click
 
 from kd_mlflow.config import entry_points as configs
 from kd_mlflow.config.groups import WorkerOptions
-from kd_mlflow.config.options import RECIPE, Options, kind_of, recipe_text, text_value
+from kd_mlflow.config.options import RECIPE, Options, recipe_text, text_value, value_type
 from kd_mlflow.config.rules import ANY
 from kd_mlflow.errors import KDError
 from kd_mlflow.version import __version__
@@ -137,7 +137,7 @@ def options_of(config: type[Options]) -> Callable[[Any], Any]:
             command = _help_all(command)
         for field in reversed(fields):
             name, rule, by_recipe = field.name, field.metadata["rule"], field.default is None
-            kind = str if kind_of(field) is tuple else kind_of(field)
+            kind = str if value_type(field) is tuple else value_type(field)
             as_text, several = by_recipe or kind is str, bool(field.metadata["several"])
             default = text_value(field.default) if as_text else field.default
             alone: dict[str, Any] = (

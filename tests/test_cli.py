@@ -11,7 +11,7 @@ from conftest import ROOT, forget_store, part_of, use_store
 
 from kd_mlflow import cli, pipeline
 from kd_mlflow.config.entry_points import ENTRY_POINTS, READERS, TeachersConfig
-from kd_mlflow.config.options import kind_of, recipe_text, text_value
+from kd_mlflow.config.options import recipe_text, text_value, value_type
 from kd_mlflow.errors import KDError
 
 PASSING = [
@@ -122,7 +122,7 @@ BOOLEANS = [
     (command, field.name)
     for command, config in ENTRY_POINTS.items()
     for field in dataclasses.fields(config)
-    if kind_of(field) is bool
+    if value_type(field) is bool
 ]
 
 

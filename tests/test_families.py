@@ -20,7 +20,7 @@ from kd_mlflow.config import rules
 from kd_mlflow.config.entry_points import MainConfig, TeachersConfig
 from kd_mlflow.config.rules import Address
 from kd_mlflow.distillation import catboost_models
-from kd_mlflow.distillation.families import kind_of, teachers_fingerprint
+from kd_mlflow.distillation.families import family_kind, teachers_fingerprint
 from kd_mlflow.distillation.inputs import TeacherInputs, teachers_encoding
 from kd_mlflow.distillation.one_shot import ArrayFamily
 from kd_mlflow.distillation.teachers import Ensemble, teacher_trainings, train_ensemble
@@ -209,9 +209,9 @@ def test_a_function_of_the_user_is_a_family(own, dataset):
 
 def test_what_is_built_in_is_no_family():
     """A function of Python's own has no source to digest, and makes no classifier: one line."""
-    assert kind_of("os:getcwd").digest() == ""
+    assert family_kind("os:getcwd").digest() == ""
     with pytest.raises(ConfigError, match="os:getcwd, of teacher_families, must return"):
-        kind_of("os:getcwd").rehearse(
+        family_kind("os:getcwd").rehearse(
             TeacherInputs(config=config(), dataset=read_dataset(config()))
         )
 
@@ -417,7 +417,7 @@ def test_without_catboost_one_line_says_what_to_install(monkeypatch, dataset):
     with pytest.raises(ConfigError, match=r"pip install 'kd-mlflow\[catboost\]'"):
         rehearse_families(TeacherInputs(config=config("mlp,catboost"), dataset=dataset))
     with pytest.raises(ConfigError, match="not installed"):
-        kind_of("catboost").load(Path("anywhere"))
+        family_kind("catboost").load(Path("anywhere"))
 
 
 @pytest.mark.slow

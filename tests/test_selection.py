@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kd_mlflow.population.losses import AVERAGES, average_probabilities
-from kd_mlflow.population.selection import Unseen, choose, fit_temperature
+from kd_mlflow.population.selection import Unseen, fit_temperature, select_mixture
 
 N, M, CLASSES, MEMBERS = 300, 80, 3, 4
 
@@ -34,20 +34,20 @@ def family(skill, seed, *, scale=2.0, known=slice(None)):
 
 def test_the_better_family_counts_more():
     """Shares follow log loss and sum to 1; what only adds noise gets none."""
-    shares = choose([family(2.2, 5), family(2, 6), family(0, 7)], LABELS, VAL_LABELS).shares
+    shares = select_mixture([family(2.2, 5), family(2, 6), family(0, 7)], LABELS, VAL_LABELS).shares
     assert sum(shares) == pytest.approx(1)
     assert shares[0] > shares[1] > shares[2] == 0
 
 
 def test_a_family_alone_counts_whole():
     """Nothing else to choose: share 1."""
-    assert choose([family(1, 5)], LABELS, VAL_LABELS).shares == (1,)
+    assert select_mixture([family(1, 5)], LABELS, VAL_LABELS).shares == (1,)
 
 
 def test_confidence_is_no_reason_to_be_left_out():
     """The same answers, less sure, are tempered first and count as much."""
-    sure = choose([family(2, 5), family(2, 6)], LABELS, VAL_LABELS)
-    unsure = choose([family(2, 5), family(2, 6, scale=1.2)], LABELS, VAL_LABELS)
+    sure = select_mixture([family(2, 5), family(2, 6)], LABELS, VAL_LABELS)
+    unsure = select_mixture([family(2, 5), family(2, 6, scale=1.2)], LABELS, VAL_LABELS)
     assert unsure.shares == pytest.approx(sure.shares, abs=0.04)
     assert unsure.temperatures[1] == pytest.approx(0.6 * sure.temperatures[1], rel=0.01)
 
@@ -55,8 +55,8 @@ def test_confidence_is_no_reason_to_be_left_out():
 def test_rows_that_some_family_was_trained_on_are_left_out():
     """A row counts only where each family has a member that left it out."""
     known = slice(0, 150)
-    whole = choose([family(2, 5), family(2, 6, known=known)], LABELS, VAL_LABELS)
-    cut = choose([family(2, 5, known=known), family(2, 6, known=known)], LABELS, VAL_LABELS)
+    whole = select_mixture([family(2, 5), family(2, 6, known=known)], LABELS, VAL_LABELS)
+    cut = select_mixture([family(2, 5, known=known), family(2, 6, known=known)], LABELS, VAL_LABELS)
     assert whole == cut
 
 
@@ -66,13 +66,13 @@ def test_without_left_out_rows_validation_rows_decide():
     families = [
         Unseen(out_of_fold=torch.empty(0, CLASSES), val=family(skill, 5).val) for skill in (3, 1)
     ]
-    assert choose(families, none, VAL_LABELS).shares[0] > 0.8
+    assert select_mixture(families, none, VAL_LABELS).shares[0] > 0.8
 
 
 def test_what_was_selected_is_tempered():
     """The last temperature is that of least log loss of the mixed answers, which are unsure."""
     families = [family(2, seed) for seed in (5, 6, 7)]
-    found = choose(families, LABELS, VAL_LABELS)
+    found = select_mixture(families, LABELS, VAL_LABELS)
     answers = [
         torch.cat([each.out_of_fold / own, average_probabilities(each.val / own)]).softmax(dim=1)
         for each, own in zip(families, found.temperatures, strict=True)
@@ -90,7 +90,7 @@ def test_a_validation_row_counts_once_however_many_members_answer():
     four = replace(one, val=alone.val.expand(4, M, CLASSES))
     apart = replace(one, val=alone.val[:, :0])
     (found,), (same,), (without,) = (
-        choose([each], LABELS, VAL_LABELS[: each.val.shape[1]]).temperatures
+        select_mixture([each], LABELS, VAL_LABELS[: each.val.shape[1]]).temperatures
         for each in (four, alone, apart)
     )
     assert found == pytest.approx(same, rel=1e-4)

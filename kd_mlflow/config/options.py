@@ -39,7 +39,7 @@ def by_recipe(text: str, rule: Rule = ANY) -> Any:
     return option(None, text, rule)
 
 
-def kind_of(field: Field[Any]) -> type:
+def value_type(field: Field[Any]) -> type:
     """The type of an option's values."""
     return type(_example(field))
 

@@ -129,7 +129,7 @@ class Kind:
     digest: Callable[[], str] = str
 
 
-def kind_of(name: str) -> Kind:
+def family_kind(name: str) -> Kind:
     """The kind of family of a name: one that is registered, or module:function of a user's."""
     kind: Kind = (
         import_module(FAMILIES[name].module).FAMILY
@@ -148,7 +148,9 @@ def teachers_fingerprint(identity: Identity, config: TeachersConfig) -> str:
     values = config.as_text()
     del values["own_pickle"]
     others = [name for name in config.teacher_families.split(",") if name not in UNMARKED]
-    values |= {f"code of {name}": digest for name in others if (digest := kind_of(name).digest())}
+    values |= {
+        f"code of {name}": digest for name in others if (digest := family_kind(name).digest())
+    }
     if not others:
         del values["n_own"]
     for name in ("force", "recipe", *(field.name for field in fields(DataOptions))):

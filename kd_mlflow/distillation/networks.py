@@ -102,7 +102,7 @@ class Networks:
         return cls(
             encoding=encoding,
             population=Population(layers, dropout=shape["dropout"]),
-            words=shape.get("words") or words(encoding),  # older ones have none
+            words=shape.get("words") or inputs_name(encoding),  # older ones have none
         )
 
 
@@ -169,8 +169,8 @@ def network_trainings(given: TeacherInputs) -> list[NetworkTraining]:
         )
 
     families = (
-        (words(given.encoding), config, given.encoding, seeds[: n - binned]),
-        (words(with_bins), config, with_bins, seeds[n - binned : n]),
+        (inputs_name(given.encoding), config, given.encoding, seeds[: n - binned]),
+        (inputs_name(with_bins), config, with_bins, seeds[n - binned : n]),
         (COMPACT, compact, given.encoding, seeds[n:]),
     )
     return [training(*each) for each in families if each[-1]]
@@ -222,7 +222,7 @@ def training_task(
     )
 
 
-def words(encoding: Encoding) -> str:
+def inputs_name(encoding: Encoding) -> str:
     """What networks of an encoding are called."""
     return f"{PLAIN}, piecewise-linear inputs" if has_bins(encoding) else PLAIN
 

@@ -18,7 +18,7 @@ from kd_mlflow.distillation.families import (
     Family,
     Trained,
     Training,
-    kind_of,
+    family_kind,
     read_json,
     write_json,
 )
@@ -29,7 +29,7 @@ from kd_mlflow.errors import RunError
 from kd_mlflow.evaluation.comparison import EnsembleMetrics, evaluate_ensemble
 from kd_mlflow.population.history import ignore_epoch
 from kd_mlflow.population.losses import AVERAGES
-from kd_mlflow.population.selection import Mixture, Unseen, choose
+from kd_mlflow.population.selection import Mixture, Unseen, select_mixture
 from kd_mlflow.population.workers import HERE, Workers
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -195,7 +195,7 @@ class Ensemble:
         return cls(
             encoding=Encoding.from_dict(read_json(folder / ENCODING)),
             families=tuple(
-                kind_of(name).load(folder / f"family-{i}")
+                family_kind(name).load(folder / f"family-{i}")
                 for i, name in enumerate(description["families"], 1)
             ),
             mixture=Mixture(**mixture) if mixture else None,
@@ -227,7 +227,7 @@ def total(numbers: Iterable[int | None]) -> int | None:
 
 
 def mixture_of(trained: Sequence[Trained], dataset: Dataset) -> Mixture:
-    """How much each family counts, by rows that it was not trained on: see ``selection.choose``."""
+    """How much each family counts, by rows that it was not trained on: see ``select_mixture``."""
     train, val = dataset.features("train"), dataset.features("val")
     unseen = []
     for each in trained:
@@ -237,14 +237,14 @@ def mixture_of(trained: Sequence[Trained], dataset: Dataset) -> Mixture:
             (own[rows],) = family.members(slice(i, i + 1)).logits(train.iloc[rows])
         unseen.append(Unseen(out_of_fold=own, val=family.logits(val)))
     labels, val_labels = (torch.from_numpy(dataset.labels(side)) for side in ("train", "val"))
-    return choose(unseen, labels, val_labels)
+    return select_mixture(unseen, labels, val_labels)
 
 
 def teacher_trainings(given: TeacherInputs) -> list[Training]:
     """How each family of a resolved configuration is trained."""
     names = given.config.teacher_families.split(",")
     ordered = [*(name for name in FAMILIES if name in names), *(n for n in names if ":" in n)]
-    return [training for name in ordered for training in kind_of(name).trainings(given)]
+    return [training for name in ordered for training in family_kind(name).trainings(given)]
 
 
 def train_ensemble(config: TeachersConfig, dataset: Dataset, workers: Workers = HERE) -> Ensemble:

@@ -177,7 +177,7 @@ def row_parts(rows: int) -> Iterator[slice]:
     return (slice(start, start + ROWS_AT_ONCE) for start in range(0, rows, ROWS_AT_ONCE))
 
 
-def load(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:
+def load_any(folder: Path, uri: str, columns: Sequence[str], *, role: Role) -> AnyModel:
     """Load a model from its files; it is asked with columns of its own, else with those given."""
     description = Model.load(str(folder))
     model = _native(folder, description)
@@ -232,7 +232,7 @@ def fetch(tracker: Tracker, uri: str, columns: Sequence[str] = (), *, role: Role
             lies_here = urlsplit(uri).scheme in ("", "file")  # and is not copied, whatever it is
             place = None if lies_here else str(folder_till_exit())
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=place))
-        model = load(folder, uri, columns, role=role)
+        model = load_any(folder, uri, columns, role=role)
     return replace(model, resolved=resolved, version=version)
 
 

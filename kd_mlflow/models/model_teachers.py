@@ -21,7 +21,7 @@ from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.models.any_model import PROBED_ROWS, AnyModel, fetch, loading, row_parts
 from kd_mlflow.models.respondent import TEACHER
 from kd_mlflow.population.losses import AVERAGES
-from kd_mlflow.population.selection import Mixture, Unseen, choose
+from kd_mlflow.population.selection import Mixture, Unseen, select_mixture
 from kd_mlflow.serving.scoring import text_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
@@ -163,7 +163,7 @@ class ModelTeachers:
         none = each.new_empty(0, each.shape[2])
         unseen = [Unseen(out_of_fold=none, val=logits[None]) for logits in each]
         val_labels = torch.from_numpy(dataset.labels("val"))
-        return replace(self, mixture=choose(unseen, val_labels[:0], val_labels))
+        return replace(self, mixture=select_mixture(unseen, val_labels[:0], val_labels))
 
 
 def knows_rows(train: Floats, val: Floats) -> bool:

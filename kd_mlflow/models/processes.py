@@ -31,7 +31,7 @@ from kd_mlflow.errors import RegistryError, RunError, Unavailable, first_line, l
 from kd_mlflow.evaluation.thresholds import Cutoff, cutoff_of
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models import pulled
-from kd_mlflow.models.any_model import load, pickle_files
+from kd_mlflow.models.any_model import load_any, pickle_files
 from kd_mlflow.models.own_code import foreign
 from kd_mlflow.models.pulled import as_npz, private_output
 from kd_mlflow.models.respondent import SCORED, Respondent, error_text
@@ -196,7 +196,7 @@ def ask_here(
     """The same in this process, whatever it runs."""
     name = f"{version.version} of {version.name!r}, in production,"
     try:
-        model = load(folder, name, tuple(rows.columns), role=SCORED._replace(noun="version"))
+        model = load_any(folder, name, tuple(rows.columns), role=SCORED._replace(noun="version"))
     except Exception as error:  # unpickling may raise anything
         reason = f"does not load: {masked(error_text(error))}"
         raise RegistryError(f"version {name} {reason}; {NOT_MOVED}") from None

@@ -65,7 +65,7 @@ def answer(model_folder: Path, given: bytes, *, timed: bool) -> bytes:
     classes = classes_of(answers.columns)
     names = [f"{PROBABILITY}{name}" for name in classes]
     places = pd.Index(classes).get_indexer(answers["prediction"].map(str))
-    latency_ms = median_ms(model, frame.head(1)) if timed else None
+    latency_ms = row_ms(model, frame.head(1)) if timed else None
     about = {"classes": classes, "latency_ms": latency_ms}
     return as_npz(about, probabilities=answers[names].to_numpy(np.float64), places=places)
 
@@ -86,7 +86,7 @@ def as_npz(about: Any, **arrays: Any) -> bytes:
     return written.getvalue()
 
 
-def median_ms(model: Any, row: Any) -> float:
+def row_ms(model: Any, row: Any) -> float:
     """Median time of a prediction of one row, in milliseconds."""
     times = []
     for _ in range(WARM_UP + TIMED):

@@ -141,13 +141,16 @@ class _Buffers:
 
     def __init__(self, like: Tensor, k: int, batch: int, sizes: Sequence[int]) -> None:
         shapes = [(batch, width) for width in sizes]
-        self.activations, self.deltas = aligned(like, k, *shapes), aligned(like, k, *shapes[1:])
+        self.activations, self.deltas = (
+            aligned_zeros(like, k, *shapes),
+            aligned_zeros(like, k, *shapes[1:]),
+        )
         hidden = list(sizes[1:-1])
         self.keep = like.new_empty(k, batch, sum(hidden))
         self.keeps = torch.split(self.keep, hidden, dim=2)
 
 
-def aligned(like: Tensor, k: int, *shapes: tuple[int, int]) -> list[Tensor]:
+def aligned_zeros(like: Tensor, k: int, *shapes: tuple[int, int]) -> list[Tensor]:
     """Zeros for ``k`` matrices of each shape, where products of each member round alike."""
     return _matrices(_storage(like, k, shapes), k, shapes)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kd_mlflow.population.backprop import Backprop, aligned
+from kd_mlflow.population.backprop import Backprop, aligned_zeros
 
 ADAM, MUON = "adam", "muon"
 
@@ -108,8 +108,8 @@ class Orthogonal:
     def __init__(self, like: Tensor) -> None:
         k, rows, columns = like.shape
         self._tall, side = rows > columns, min(rows, columns)
-        self.matrix, self._other = aligned(like, k, (rows, columns), (rows, columns))
-        self._gram, self._change = aligned(like, k, (side, side), (side, side))
+        self.matrix, self._other = aligned_zeros(like, k, (rows, columns), (rows, columns))
+        self._gram, self._change = aligned_zeros(like, k, (side, side), (side, side))
 
     def of_matrix(self) -> Tensor:
         """Read ``matrix``, which is overwritten; the result lives until the next call."""

@@ -73,7 +73,7 @@ class Mixture:
     temperature: float
 
 
-def choose(families: Sequence[Unseen], labels: Tensor, val_labels: Tensor) -> Mixture:
+def select_mixture(families: Sequence[Unseen], labels: Tensor, val_labels: Tensor) -> Mixture:
     """Temper each family, select greedily by log loss, temper what was selected.
 
     A log loss that compares families as they are would drop the ones that are right but unsure.

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.registry.lock import alias_of, find_model
 from kd_mlflow.registry.moves import CANDIDATE, PRODUCTION
-from kd_mlflow.registry.records import address, decided, named, versions
+from kd_mlflow.registry.records import address, every_version, named, outcome
 from kd_mlflow.registry.versions import aliased, find_version
 
 COPIED_FROM = "kd.copied_from"
@@ -54,14 +54,14 @@ def found_copy(
     Raises RegistryError where it is in production, or was rolled back: its number promotes it then.
     """
     model = find_model(client, model_name)
-    found = next(filter(is_copy, versions(client, model_name) if model else ()), None)
+    found = next(filter(is_copy, every_version(client, model_name) if model else ()), None)
     if model is None or found is None:
         return None
     number = str(found.version)
     what = f"nothing to promote: {named(found)}, a copy of {named(version)}, "
     if alias_of(model, PRODUCTION) == number:
         raise RegistryError(f"{what}is in production already")
-    if decided(client, found) == "rolled_back":
+    if outcome(client, found) == "rolled_back":
         way_out = f"name it: there with model_name={model_name} version={number}"
         raise RegistryError(f"{what}was rolled back; to promote it all the same, {way_out}")
     return found

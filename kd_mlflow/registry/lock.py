@@ -31,7 +31,7 @@ from mlflow.exceptions import MlflowException
 
 from kd_mlflow.errors import RegistryError, listed
 from kd_mlflow.registry.records import NUMBER as SHORT
-from kd_mlflow.registry.records import RECORD, versions
+from kd_mlflow.registry.records import RECORD, every_version
 from kd_mlflow.tracking.failures import (
     ABSENT,
     FAILURES,
@@ -165,7 +165,7 @@ def _last_number(client: MlflowClient, model_name: str) -> int:
     if SHORT.fullmatch(text):
         return int(text)
     _warn(f"{model_name}: the tag {NUMBER} is {text[:40]!r}, no number, and is passed over")
-    keys = [key for version in versions(client, model_name) for key in version.tags]
+    keys = [key for version in every_version(client, model_name) for key in version.tags]
     used = [key.removeprefix(RECORD) for key in keys if key.startswith(RECORD)]
     return max((int(number) for number in used if SHORT.fullmatch(number)), default=0)
 

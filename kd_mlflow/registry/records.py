@@ -111,7 +111,7 @@ def address(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
+def every_version(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
     """Every version of a registered model."""
     token = None
     while True:
@@ -126,7 +126,7 @@ def versions(client: MlflowClient, model_name: str) -> Iterator[ModelVersion]:
 def confirmed_moves(client: MlflowClient, model: RegisteredModel) -> list[Move]:
     """The moves of a registered model that a run confirms, in their order; others are named."""
     found, odd = [], []
-    for version in versions(client, model.name):
+    for version in every_version(client, model.name):
         for key in sorted(key for key in version.tags if key.startswith(RECORD)):
             try:
                 found.append(_believed(client, model, version, key))
@@ -180,7 +180,7 @@ def confirm(client: MlflowClient, model: RegisteredModel, move: Move) -> Run:
     return run
 
 
-def decided(client: MlflowClient, version: ModelVersion) -> str | None:
+def outcome(client: MlflowClient, version: ModelVersion) -> str | None:
     """What came of a version, ``promoted`` or ``rolled_back``, if a run of its model says so."""
     state, number = version.tags.get("kd.promotion"), str(version.version)
     about = {"promoted": "kd.model_version", "rolled_back": f"kd.{REPLACED}"}.get(state or "")

@@ -20,7 +20,7 @@ from kd_mlflow.errors import RegistryError, RunError, first_line
 from kd_mlflow.local_state import folder_till_exit, scratch
 from kd_mlflow.registry.lock import alias_of, find_model, known_model, known_models
 from kd_mlflow.registry.moves import CANDIDATE, PREVIOUS, PRODUCTION, periods
-from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, address, decided, named, versions
+from kd_mlflow.registry.records import FILES, NUMBER, RUN_ID, address, every_version, named, outcome
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.tracking.failures import (
     FETCH_RETRIES,
@@ -127,7 +127,7 @@ def find_version(client: MlflowClient, model_name: str, version: str) -> ModelVe
     found = _numbered(client, model_name, version)
     if found is None:
         found = _of_run(client, model_name, version) or aliased(client, model_name, version)
-        if found is not None and decided(client, found) == "rolled_back":
+        if found is not None and outcome(client, found) == "rolled_back":
             raise RegistryError(_rolled_back_text(found, "promote"))
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
@@ -156,7 +156,7 @@ def _rolled_back_text(version: ModelVersion, command: str) -> str:
 
 
 def _not_found_text(client: MlflowClient, model_name: str, version: str) -> str:
-    known = {int(v.version): v.tags.get("kd.promotion") for v in versions(client, model_name)}
+    known = {int(v.version): v.tags.get("kd.promotion") for v in every_version(client, model_name)}
     if version == CANDIDATE:
         pending = [number for number, state in known.items() if state == "pending"]
         hint = f"version={max(pending)} waits" if pending else "distil one first"
@@ -221,7 +221,7 @@ def _previous(client: MlflowClient, model_name: str, production: str) -> ModelVe
     if found is None:
         why = f"nothing to roll back to: production had no predecessor under {model_name!r}"
         raise RegistryError(why)
-    if decided(client, found) == "rolled_back":
+    if outcome(client, found) == "rolled_back":
         past = dict.fromkeys(period.version for period in periods(client, model_name)[::-1])
         others = [number for number in past if number not in (production, str(found.version))]
         earlier = f"; before these were: {', '.join(others)}" if others else ""
@@ -235,7 +235,7 @@ def _was_production(client: MlflowClient, model_name: str, version: str) -> Mode
     if found is None:
         raise RegistryError(_not_found_text(client, model_name, version))
     past = {period.version for period in periods(client, model_name)}
-    early = decided(client, found) == "promoted"  # before moves were recorded
+    early = outcome(client, found) == "promoted"  # before moves were recorded
     previous = alias_of(known_model(client, model_name), PREVIOUS)
     if version not in past | {previous} and not early:
         known = ", ".join(sorted(past, key=int)) or "none"

@@ -43,13 +43,13 @@ from kd_mlflow.report.review import never_text
 from kd_mlflow.report.training_results import DistillResult
 from kd_mlflow.report.words import BOOSTING, together, trial_text
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_student
-from kd_mlflow.steps.work import REPORT, Session, Work, begun, numbered, page_of
+from kd_mlflow.steps.work import REPORT, Session, Work, begun, page_of, run_names
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.hashing import row_hashes
 from kd_mlflow.tracking import kept_rows
 from kd_mlflow.tracking.open_run import TrackedRun
-from kd_mlflow.tracking.provenance import source, versions
+from kd_mlflow.tracking.provenance import source, version_tags
 
 if TYPE_CHECKING:  # it brings matplotlib, which training needs not wait for
     from kd_mlflow.figures.style import Picture
@@ -91,7 +91,7 @@ def distill_step(
     mark = fingerprint(dataset.identity, config.as_text() | {"teachers": ensemble.identity})
     with begun("distill", config, session, mark) as work:
         run, lessons = work.run, transfer_set(config, dataset, ensemble)
-        work, trials = choose(work, lessons, seed)
+        work, trials = with_student(work, lessons, seed)
         named = baselines_named(work.config, lessons, seed=seed, fit=work.fit)
         work = replace(work, config=named)
         work.describe(pool_rows=lessons.taught_rows)
@@ -183,7 +183,9 @@ def _fit_times(
     return {f"{kind}_fit_s": s for kind, s in {**parts, "boosting": work.times[BOOSTING]}.items()}
 
 
-def choose(work: Work[C], lessons: TransferSet, seed: int) -> tuple[Work[C], tuple[Trial, ...]]:
+def with_student(
+    work: Work[C], lessons: TransferSet, seed: int
+) -> tuple[Work[C], tuple[Trial, ...]]:
     """Choose a student where the recipe leaves a choice; the configuration then names it."""
     config, trials = chosen(work.config, lessons, seed=seed, fit=work.fit)
     if trials:
@@ -200,7 +202,7 @@ def _student_runs(
     with ExitStack() as open_runs:
         runs: list[TrackedRun] = []
         for kind, some in groups.items():
-            names = numbered(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
+            names = run_names(RUN_KINDS[kind].removesuffix("_baseline"), len(some))
             runs += open_runs.enter_context(work.children(RUN_KINDS[kind], names))
         for run, member in zip(runs, chain(*groups.values()), strict=True):
             work.describe(
@@ -254,7 +256,7 @@ def _log_and_register(
 
 def _made(evidence: Evidence, run: TrackedRun) -> list[tuple[str, str]]:
     """When, of what, by what and by whom a comparison was made."""
-    identity, tags = evidence.dataset.identity, {**versions(), **source()}
+    identity, tags = evidence.dataset.identity, {**version_tags(), **source()}
     commit = tags.get("mlflow.source.git.commit")
     return [
         ("made", f"{now()[:16].replace('T', ' ')} UTC by {getuser()}, run {run.id}"),

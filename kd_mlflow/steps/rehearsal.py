@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from kd_mlflow.distillation.families import kind_of
+from kd_mlflow.distillation.families import family_kind
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.errors import DataError, first_line
@@ -53,7 +53,7 @@ def rehearse_student(dataset: Dataset, encoding: Encoding) -> pd.DataFrame:
 def rehearse_families(given: TeacherInputs) -> None:
     """Let each family try what would otherwise fail after training."""
     for name in given.config.teacher_families.split(","):
-        kind_of(name).rehearse(given)
+        family_kind(name).rehearse(given)
 
 
 def check_memory(dataset: Dataset, encoding: Encoding, layers: Sequence[Sequence[int]]) -> None:

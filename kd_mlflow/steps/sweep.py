@@ -30,7 +30,7 @@ from kd_mlflow.population.selection import fit_temperatures
 from kd_mlflow.report import notes
 from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.words import together
-from kd_mlflow.steps.distill import choose
+from kd_mlflow.steps.distill import with_student
 from kd_mlflow.steps.work import Session, Work, begun, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.encoding import Encoding
@@ -71,7 +71,7 @@ def sweep_step(config: SweepConfig, session: Session, ensemble: Teacher) -> Swee
     with begun("sweep", config, session, mark) as work:
         lessons = students.transfer_set(config, dataset, ensemble)
         seeds = member_seeds(config.seed, STUDENT_STREAM, config.n_students)
-        work, _ = choose(work, lessons, seeds[0])
+        work, _ = with_student(work, lessons, seeds[0])
         config = work.config
         encoding = lessons.binned(config.student_bins)
         work.describe(pool_rows=lessons.taught_rows)

@@ -13,7 +13,7 @@ import torch
 
 from kd_mlflow.config.entry_points import TeachersConfig
 from kd_mlflow.config.groups import EnsembleOptions, TrainingOptions
-from kd_mlflow.distillation.families import Training, kind_of, teachers_fingerprint
+from kd_mlflow.distillation.families import Training, family_kind, teachers_fingerprint
 from kd_mlflow.distillation.inputs import TeacherInputs
 from kd_mlflow.distillation.logits import validation_metrics
 from kd_mlflow.distillation.networks import MLP, NetworkTraining, hidden_layers
@@ -26,7 +26,7 @@ from kd_mlflow.report.leaderboard import TeacherResult
 from kd_mlflow.report.training_results import TeachersResult
 from kd_mlflow.report.words import together
 from kd_mlflow.steps.rehearsal import check_memory, rehearse_families, rehearse_student
-from kd_mlflow.steps.work import Session, Work, begun, numbered, workers_of
+from kd_mlflow.steps.work import Session, Work, begun, run_names, workers_of
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.tracking.lookup import ENSEMBLE, find_ensemble, load_ensemble
@@ -89,8 +89,8 @@ def _train_teachers(
             training.task.warm(workers_of(config))
     example = rehearse_student(dataset, given.encoding)
     rehearse_families(given)
-    kinds = Counter(kind_of(each.name).runs for each in trainings for _ in each.seeds)
-    names = [name for runs, k in kinds.items() for name in numbered(runs, k)]
+    kinds = Counter(family_kind(each.name).runs for each in trainings for _ in each.seeds)
+    names = [name for runs, k in kinds.items() for name in run_names(runs, k)]
     with begun("teachers", config, session, fingerprint) as work:
         work.describe()
         run = work.run

@@ -219,6 +219,6 @@ def held_checkpoints(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def numbered(name: str, k: int) -> list[str]:
+def run_names(name: str, k: int) -> list[str]:
     """Run names: teacher-01, teacher-02 ..."""
     return [f"{name}-{i:02d}" for i in range(1, k + 1)]

@@ -29,7 +29,7 @@ DIGEST_LENGTH = 36
 
 
 @cache
-def versions() -> dict[str, str]:
+def version_tags() -> dict[str, str]:
     """Tags with the versions of this package, torch and mlflow."""
     others = {
         f"kd.{name}_version": importlib.metadata.version(name) for name in ("torch", "mlflow")

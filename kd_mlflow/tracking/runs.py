@@ -21,7 +21,7 @@ from kd_mlflow.local_state import folder_till_exit
 from kd_mlflow.tracking import failures
 from kd_mlflow.tracking.curves import system_metrics
 from kd_mlflow.tracking.open_run import OPENED, TrackedRun, now_ms, without_links
-from kd_mlflow.tracking.provenance import source, versions
+from kd_mlflow.tracking.provenance import source, version_tags
 from kd_mlflow.tracking.store import check_stores, open_client, runs_page
 
 DEFAULT_EXPERIMENT = "kd-mlflow"
@@ -208,7 +208,7 @@ class Tracker:
     ) -> TrackedRun:
         """Open a run without closing it."""
         opened, begun = opened or uuid.uuid4().hex, now_ms()
-        given = {"kd.kind": kind, **versions(), OPENED: opened}
+        given = {"kd.kind": kind, **version_tags(), OPENED: opened}
         if self._given_run_id and not parent and (attached := self._attach()):
             run = self.opened(attached)
             run.log(tags=given)
