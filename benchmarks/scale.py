@@ -73,7 +73,7 @@ def train(point: Point, path: Path) -> None:
     """Train on a file and print the seconds of training and the peak memory, as JSON."""
     from kd_mlflow.config.entry_points import TeachersConfig
     from kd_mlflow.pipeline import run_teachers
-    from kd_mlflow.population.training import OnEpoch, ignore_epoch
+    from kd_mlflow.population.history import OnEpoch, ignore_epoch
 
     spent: list[float] = []
 
