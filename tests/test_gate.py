@@ -133,6 +133,22 @@ def test_a_baseline_that_may_be_better_rejects_nothing(kind, measure):
     assert asked(found)[0]["baseline"].passed
 
 
+@pytest.mark.parametrize("rule", ["registered_threshold", "registered_weight_0"])
+def test_beside_a_decision_threshold_accuracy_is_not_compared(rule):
+    """It is chosen for other things, at the price of right answers: log loss says who is better."""
+    ruled = {rule: 0.1, "gain_over_boosting_high": -0.06, "gain_over_majority_high": -0.05}
+    check = asked(ruled)[0]["baseline"]
+    assert check.passed
+    assert check.reason.startswith("no baseline is measurably better; accuracy is not compared")
+    check = asked(ruled | {"log_loss_gain_over_boosting_high": -0.01})[0]["baseline"]
+    assert not check.passed
+    assert check.reason.startswith("measurably worse, by log loss against the boosted trees; ")
+    worse, better = answers(range(30), loss=0.1), answers(loss=0.2)
+    check = asked(incumbent=replace(standing(worse, better), by_rule=True))[0]["production"]
+    assert check.passed
+    assert check.reason.startswith("log loss 0.1000 against 0.2000")
+
+
 def test_worse_than_a_baseline_may_be_allowed():
     """The option lets it pass, and the reason says that it was used."""
     checks, (passed, _) = asked({"gain_over_baseline_high": -0.001}, allow_worse_than_baseline=True)

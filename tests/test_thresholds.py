@@ -1,6 +1,7 @@
 """A threshold between two classes: chosen on validation rows, applied alike, served as logged."""
 
 import json
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlflow
@@ -14,6 +15,7 @@ from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
 from kd_mlflow.errors import ConfigError
+from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.thresholds import (
     RULES,
@@ -95,6 +97,11 @@ def test_a_comparison_counts_what_models_decide():
     assert found.recalls["registered"][1] == said[labels == 1].mean()
     assert found.summary["registered_threshold"] == 0.1
     assert "registered_threshold" not in plain.summary
+    low = Interval(value=-0.2, low=-0.3, high=-0.1)
+    even = Interval(value=0.0, low=-0.1, high=0.1)
+    for each, worse in ((plain, ("baseline",)), (found, ())):
+        judged = replace(each, gains={"baseline": low}, loss_gains={"baseline": even})
+        assert judged.worse_than == worse
     for name in ("log_loss", "roc_auc", "average_precision"):
         assert found.summary[f"distilled_test_{name}"] == plain.summary[f"distilled_test_{name}"]
 

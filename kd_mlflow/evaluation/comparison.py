@@ -17,7 +17,7 @@ from kd_mlflow.evaluation.intervals import (
 )
 from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
-from kd_mlflow.evaluation.thresholds import Cutoff, logged_as
+from kd_mlflow.evaluation.thresholds import Cutoff, by_rule, logged_as
 
 CRITERION = "calibrated_val_loss"
 """What a sweep chooses by: the loss after calibration, so that T's effect on confidence is removed;
@@ -78,9 +78,15 @@ class Comparison:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """What beats the distilled students beyond noise without a teacher, by either measure."""
+        """What beats the distilled students beyond noise without a teacher, by either measure.
+
+        By log loss alone where models predict by a rule: it is not there for accuracy.
+        """
+        ruled = by_rule(self.summary)
         return tuple(
-            kind for kind, gains in self.over.items() if any(gain.high < 0 for gain in gains)
+            kind
+            for kind, (accuracy, loss) in self.over.items()
+            if loss.high < 0 or (accuracy.high < 0 and not ruled)
         )
 
     @property

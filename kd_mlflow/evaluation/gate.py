@@ -12,6 +12,7 @@ from kd_mlflow.evaluation.checks import Check, GateLimits, failed, unasked
 from kd_mlflow.evaluation.intervals import LOG_LOSS, Interval, difference, reverse
 from kd_mlflow.evaluation.reproduction import reproduction_check
 from kd_mlflow.evaluation.succession import Incumbent, production_check, task_check
+from kd_mlflow.evaluation.thresholds import by_rule
 
 TOLERANCE = 1e-6
 """Accuracies are shares of whole rows: one row more or less is far above this."""
@@ -24,7 +25,7 @@ BASELINES = {
 }
 """What may be better than a student without any teacher, by name and in words."""
 
-MEASURES = {"gain_over_": "accuracy against the", "log_loss_gain_over_": "log loss against the"}
+MEASURES = {"gain_over_": "accuracy", "log_loss_gain_over_": "log loss"}
 """Metrics of a run whose upper bound says that a baseline is better, and what they measure."""
 
 IN_POINTS = ("accuracy", "balanced_accuracy")
@@ -107,11 +108,12 @@ def _log_loss_check(case: Case) -> Check | None:
 def _baseline_check(case: Case) -> Check:
     """Whether plain training on the labels beats distillation beyond noise."""
     metrics, allowed = case.metrics, case.limits.allow_worse_than_baseline
+    ruled = by_rule(metrics)
     compared = {
-        f"{measure}{kind}_high": f"{words} {who}"
+        f"{measure}{kind}_high": f"{words} against the {who}"
         for kind, who in BASELINES.items()
         for measure, words in MEASURES.items()
-        if f"{measure}{kind}_high" in metrics
+        if f"{measure}{kind}_high" in metrics and not (ruled and words == "accuracy")
     }
     if not compared:
         return unasked("baseline", "the run has no interval of a gain over one")
@@ -119,6 +121,8 @@ def _baseline_check(case: Case) -> Check:
     reason = (
         f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is measurably better"
     )
+    if ruled:
+        reason += "; accuracy is not compared beside a decision threshold"
     if not worse and metrics.get("log_loss_gain_over_majority_low", 1) <= 0:
         reason += ", nor is it measurably better than the classes' shares alone"
     return Check(

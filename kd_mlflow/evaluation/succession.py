@@ -27,13 +27,15 @@ class Incumbent:
     ``scores`` are the candidate's and its own on the same rows, none of which it is known to have
     seen: Unavailable where the two cannot be compared, None where that was not asked.
     ``left_out`` counts the candidate's test rows that it was trained on; None where it is not known
-    which those are, and all rows are compared.
+    which those are, and all rows are compared. ``by_rule``: it or the candidate predicts by a
+    threshold or weights, not for the most right answers.
     """
 
     version: str
     task: PredictionTask
     scores: tuple[RowScores, RowScores] | Unavailable | None
     left_out: int | None = None
+    by_rule: bool = False
 
 
 def same_task(candidate: PredictionTask, production: PredictionTask) -> bool:
@@ -108,7 +110,7 @@ def _advantage_check(
     version, left_out, rows = incumbent.version, incumbent.left_out, len(candidate)
     groups, ours, theirs = candidate.groups, _means(candidate), _means(production)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
-    if limits.gate_metric == "log_loss":
+    if limits.gate_metric == "log_loss" or incumbent.by_rule:
         measure, said = "log_loss", intervals.LOG_LOSS
         better = intervals.loss_difference(production.losses[None], candidate.losses[None], groups)
     else:

@@ -73,6 +73,15 @@ def logged_cutoff(metrics: Mapping[str, float], classes: int) -> Cutoff | None:
     return known if known and len(known) == classes else metrics.get("registered_threshold")
 
 
+def by_rule(metrics: Mapping[str, float]) -> bool:
+    """Whether a run's student predicts by a threshold or weights: not for the most right answers.
+
+    >>> by_rule({"registered_threshold": 0.2}), by_rule({"registered_test_accuracy": 0.9})
+    (True, False)
+    """
+    return "registered_threshold" in metrics or f"{WEIGHT}0" in metrics
+
+
 class Threshold(NamedTuple):
     """What predicting the second class from a probability on is worth.
 

@@ -19,7 +19,7 @@ from kd_mlflow.evaluation.metrics import Hits, class_recalls, probability_metric
 from kd_mlflow.evaluation.reproduction import Reproduced, metric_ranges, repetition
 from kd_mlflow.evaluation.scores import RowScores
 from kd_mlflow.evaluation.succession import Incumbent, PredictionTask, same_task
-from kd_mlflow.evaluation.thresholds import logged_cutoff
+from kd_mlflow.evaluation.thresholds import by_rule, logged_cutoff
 from kd_mlflow.local_state import scratch
 from kd_mlflow.models.any_model import task_of
 from kd_mlflow.models.own_code import foreign
@@ -169,12 +169,14 @@ def _incumbent(
     task = task_of(standing, versions.described(standing))
     scores: tuple[RowScores, RowScores] | Unavailable | None = None
     left_out, data, ours = None, candidate.data, candidate.scores
+    ruled = by_rule(candidate.findings.logged)
     compared = config.policy != "any" and same_task(candidate.findings.task, task)
     if compared and isinstance(data, Dataset) and ours is not None:
         with scratch() as folder:
             model = versions.pull(standing, folder)
             rows = data.raw("test") if task.columns else data.features("test")
             asked = ask_production(standing, model, rows, _classes(data))
+        ruled = ruled or asked.threshold is not None
         task = replace(task, classes=task.classes or asked.classes)
         if same_task(candidate.findings.task, task):
             if isinstance(asked.answers, np.ndarray):
@@ -189,7 +191,8 @@ def _incumbent(
                     scores = ours.some(unseen), theirs.some(unseen)
             else:
                 scores = asked.answers
-    return Incumbent(version=str(standing.version), task=task, scores=scores, left_out=left_out)
+    number = str(standing.version)
+    return Incumbent(version=number, task=task, scores=scores, left_out=left_out, by_rule=ruled)
 
 
 def _unseen(
