@@ -98,6 +98,7 @@ def run_distill(config: configs.DistillConfig, listener: Listener = Listener()) 
     if config.export == "onnx":
         require_onnx()
     tracker, dataset = Tracker(config.store_patience_s), read_dataset(config)
+    check_decision(config, dataset.table)
     config = take_sweep(_with_new_rows(config), tracker, dataset.identity)
     config = config.resolved(len(dataset.split.train))
     session = Session(dataset=dataset, tracker=tracker, listener=listener)

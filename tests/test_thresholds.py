@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import mlflow
@@ -14,6 +15,7 @@ from conftest import TINY, copied_store, flat, part_of
 from kd_mlflow import pipeline
 from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainConfig, PromoteConfig
 from kd_mlflow.distillation.logits import Logits, class_probabilities, compared, predicted
+from kd_mlflow.distillation.review import check_decision
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import RowScores
@@ -126,6 +128,18 @@ def test_a_number_is_for_two_classes(store):
     with pytest.raises(ConfigError, match="of two classes; 'target' has 3: give balanced_accuracy"):
         pipeline.run_main(MainConfig(data="wine", decision_threshold="0.3", **TINY))
     assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "share", "said"), [("f1", 0.9, 1), ("f1", 0.2, 0), ("0.5", 0.9, 0)]
+)
+def test_an_f1_of_most_rows_is_warned_of(caplog, rule, share, said):
+    """The second class in order is meant, which here is not the one that is sought."""
+    labels = (np.arange(100) < 100 * share).astype(np.int64)
+    table = SimpleNamespace(classes=("churn", "stay"), labels=labels, target="y")
+    check_decision(DistillConfig(decision_threshold=rule), table)
+    assert len(caplog.messages) == said
+    assert all("second class in order, 'stay'" in message for message in caplog.messages)
 
 
 class Decided(NamedTuple):

@@ -8,6 +8,7 @@ few rows allow.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ from kd_mlflow.evaluation.thresholds import NONE, RULES, Decision, decide
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
+
+_log = logging.getLogger(__name__)
 
 STUDENT, ENSEMBLE = "registered student", "ensemble"
 """Whom reviewers compare: who is served, and who taught it."""
@@ -59,9 +62,21 @@ def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) 
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:
-    """Refuse a number as threshold of a table that has not two classes.  Raises ConfigError."""
-    rule = str(config.decision_threshold)
-    if rule not in (NONE, *RULES) and len(table.classes) != 2:
+    """Refuse a number as threshold of a table that has not two classes.  Raises ConfigError.
+
+    Warn where F1 is that of the class which has most rows: whoever asks for it seeks the other one.
+    """
+    rule, two = str(config.decision_threshold), len(table.classes) == 2
+    if rule == "f1" and two and table.labels.mean() > 0.5:
+        rare, common = table.classes
+        _log.warning(
+            "decision_threshold=f1 is about the second class in order, %r, which has most rows; "
+            "rename the classes so that %r comes second, or take balanced_accuracy, which is about "
+            "both",
+            common,
+            rare,
+        )
+    if rule not in (NONE, *RULES) and not two:
         raise ConfigError(
             f"decision_threshold={rule} is for tables of two classes; {table.target!r} has "
             f"{len(table.classes):,}: give {' or '.join(RULES)}, or leave it out"

@@ -23,7 +23,7 @@ from kd_mlflow.distillation.identity import STUDENT_STREAM, fingerprint, member_
 from kd_mlflow.distillation.logits import class_probabilities
 from kd_mlflow.distillation.menu import Trial, baselines_named, chosen
 from kd_mlflow.distillation.onnx_graph import onnx_student
-from kd_mlflow.distillation.review import STUDENT, check_decision
+from kd_mlflow.distillation.review import STUDENT
 from kd_mlflow.distillation.student_module import StudentModule
 from kd_mlflow.distillation.students import (
     StudentSetting,
@@ -83,7 +83,6 @@ def distill_step(
     ``rehearsed``: a student of this encoding was packaged in this process already.
     """
     dataset = session.dataset
-    check_decision(config, dataset.table)  # what would fail after training
     check_student_memory(config, dataset, ensemble.encoding)
     if not rehearsed:
         rehearse_student(dataset, ensemble.encoding)
