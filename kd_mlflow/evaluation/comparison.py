@@ -78,11 +78,8 @@ class Comparison:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """What beats the distilled students beyond noise without a teacher, by either measure.
-
-        By log loss alone where models predict by a rule: it is not there for accuracy.
-        """
-        ruled = by_rule(self.summary)
+        """What beats the distilled students beyond noise without a teacher, by either measure."""
+        ruled = by_rule(self.summary)  # at the price of accuracy
         return tuple(
             kind
             for kind, (accuracy, loss) in self.over.items()
