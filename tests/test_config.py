@@ -3,6 +3,7 @@
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
 
 from kd_mlflow.config.entry_points import (
@@ -65,6 +66,8 @@ REFUSED = [
     ("student_mixup", -0.1, "-0.1"),
     ("averaging", "votes", "'votes'"),
     ("min_compression", 0.0, "0.0"),
+    ("target", ["y"], r"\['y'\]"),
+    ("val_fraction", np.array([0.1, 0.2]), r"\[0.1, 0.2\]"),
 ]
 
 
@@ -73,6 +76,22 @@ def test_a_value_against_its_rule_is_refused(name, value, shown):
     """A value no run could use raises ConfigError that names the option and the value."""
     with pytest.raises(ConfigError, match=rf"^{name} must be .+; received {shown}$"):
         MainConfig(**{name: value})
+
+
+def test_numpys_values_are_taken_as_pythons():
+    """Whoever loops over an array gets the run that the same numbers give."""
+    given = {"n_teachers": 3, "learning_rate": 0.25, "strict": True, "teacher_hidden": (8, 4)}
+    found = MainConfig(
+        n_teachers=np.int64(3),
+        learning_rate=np.float32(0.25),
+        strict=np.bool_(True),
+        teacher_hidden=np.array([8, 4]),
+    )
+    assert found.as_text() == MainConfig(**given).as_text()
+    assert {name: type(getattr(found, name)) for name in given} == {
+        name: type(value) for name, value in given.items()
+    }
+    assert MainConfig(group=["a", "b"]).group == "a,b"
 
 
 @pytest.mark.parametrize(

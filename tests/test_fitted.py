@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY, part_of
+from scipy.sparse import csr_matrix
 
 import kd_mlflow as kd
 from kd_mlflow.config.entry_points import DistillConfig, TeachersConfig
@@ -26,6 +27,9 @@ FRAME = pd.DataFrame(
 )
 FRAME["kind"] = np.where(FRAME["x"] + (FRAME["city"] == "a") > RNG.normal(size=300), "yes", "no")
 NEW = FRAME.drop(columns="kind").head(20).assign(x=lambda rows: rows["x"] + 0.1)
+
+EXTENDED = np.longdouble if np.finfo(np.longdouble).bits > 64 else np.complex128
+"""More digits than float64 has; not on every machine."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,29 @@ def test_arrays_are_the_table_of_their_columns():
         kd.fit_ensemble((np.zeros((10, 3)), np.eye(2)[[0, 1] * 5]))
     with pytest.raises(DataError, match=r"x has \d+ rows and y 10 labels"):
         kd.fit_ensemble((x, y[:10]), **FEW)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (None, "data takes a DataFrame of pandas or polars"),
+        ((1, 2, 3), r"arrays are given as \(x, y\); received 3"),
+        ((np.zeros((1, 2, 3)), [0]), r"x has the shape \(1, 2, 3\): give rows and columns"),
+        ((csr_matrix(np.eye(3)), [0, 1, 0]), r"of a sparse matrix x.toarray\(\)"),
+        ((np.zeros((9, 2), dtype=EXTENDED), [0, 1, 0] * 3), "convert it to plain numbers"),
+    ],
+)
+def test_what_is_no_table_is_said(table, said):
+    """What no table can be made of is an error of this package."""
+    with pytest.raises(DataError, match=said):
+        kd.fit_ensemble(table, **FEW)
+
+
+def test_classes_of_two_types_are_answered():
+    """A number and a text are two classes, too."""
+    mixed = FRAME[["x", "kind"]].assign(kind=[1 if k == "no" else "a" for k in FRAME["kind"]])
+    fitted = kd.fit_ensemble(mixed, target="kind", **FEW)
+    assert set(fitted.predict(mixed)) <= set(fitted.classes)
 
 
 def test_another_table_beside_the_first_is_refused():

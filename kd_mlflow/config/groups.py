@@ -50,6 +50,7 @@ class LabelOptions(Options):
         "Column, or several with commas, that says who or what a row is about: rows of one group "
         "stay on one side of the split, intervals are by groups, and it is no input.",
         rules.STORED_TEXT,
+        several=",",
     )
 
 

@@ -15,7 +15,7 @@ from kd_mlflow.errors import ConfigError
 RECIPE = "recipe"
 """The option that names the recipe, and how an option that is left to it is written."""
 
-NUMBERS_AND_TRUTH: dict[type, tuple[str, type]] = {
+TYPES: dict[type, tuple[str, type]] = {
     int: ("a whole number", Integral),
     float: ("a number", Real),
     bool: ("true or false", bool),
@@ -104,6 +104,8 @@ class Options:
 def _checked(field: Field[Any], value: Any) -> Any:
     """A value as its option keeps it; ConfigError where it is against the option's rule."""
     (rule, holds), example = field.metadata["rule"], _example(field)
+    if isinstance(example, Real | tuple) and hasattr(value, "tolist"):
+        value = value.tolist()  # numpy's numbers and arrays
     try:
         if (between := field.metadata["several"]) and isinstance(value, tuple | list):
             value = between.join(filter(None, value))
@@ -115,7 +117,9 @@ def _checked(field: Field[Any], value: Any) -> Any:
         valid = False
     if not valid:
         raise ConfigError(f"{field.name} must be {rule}; received {value!r}")
-    words, types = NUMBERS_AND_TRUTH.get(type(example), ("", object))
+    words, types = TYPES.get(type(example), ("", object))
+    if field.type == "str":  # a table has a text as default too
+        words, types = "a text", str
     if not isinstance(value, types):
         raise ConfigError(f"{field.name} must be {words}; received {value!r}")
     return value

@@ -110,7 +110,8 @@ class FittedStudent:
 
 def likeliest(classes: tuple[Any, ...], shares: Floats) -> NDArray[Any]:
     """The likeliest class of each row.  Shape: (n, classes) -> (n,)."""
-    return np.asarray(np.array(classes)[shares.argmax(axis=1)])
+    named = np.array(classes, dtype=None if len(set(map(type, classes))) == 1 else object)
+    return np.asarray(named[shares.argmax(axis=1)])
 
 
 def fit_ensemble(table: TableOrArrays, config: TeachersConfig, workers: Workers) -> FittedEnsemble:
@@ -166,8 +167,10 @@ def _test_metrics(
 
 def _framed(table: TableOrArrays, target: str) -> dict[str, Any]:
     """A table as options: the DataFrame that it is or that arrays make, and its label column."""
-    if isinstance(table, pd.DataFrame):
+    if not isinstance(table, tuple | list):
         return {"data": table, "target": target}
+    if len(table) != 2:
+        raise DataError(f"arrays are given as (x, y); received {len(table):,}")
     (x, y), name = table, target or LABEL
     rows, labels = _rows(x), np.asarray(y)
     if labels.ndim != 1:
@@ -179,7 +182,13 @@ def _framed(table: TableOrArrays, target: str) -> dict[str, Any]:
 
 def _rows(x: Any) -> pd.DataFrame:
     """Rows as a table whose columns have texts as names."""
-    frame = x if isinstance(x, pd.DataFrame) else pd.DataFrame(np.asarray(x))
+    if not isinstance(x, pd.DataFrame):
+        x = np.asarray(x)
+        if x.ndim not in (1, 2):
+            raise DataError(
+                f"x has the shape {x.shape}: give rows and columns; of a sparse matrix x.toarray()"
+            )
+    frame = pd.DataFrame(x)
     return frame.set_axis(frame.columns.map(str), axis=1)
 
 

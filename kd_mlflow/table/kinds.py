@@ -212,10 +212,12 @@ def option_of(name: object, told: str = "number") -> str:
 def kind_of(series: pd.Series) -> str:
     """Name what a column holds: numeric, boolean, date or category.
 
-    Raises DataError for durations, complex numbers and nested values.
+    Raises DataError for durations, complex or extended numbers and nested values.
     """
     dtype = series.dtype
-    if dtype.kind in "mc":
+    if dtype.kind in "mc" or (
+        isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8
+    ):
         raise DataError(f"column {series.name!r} holds {dtype}; convert it to plain numbers")
     if dtype.kind == "M":
         return "date"

@@ -194,7 +194,7 @@ def _aside(origin: Origin, frame: pd.DataFrame, group: Sequence[str], time: str)
     names = list(map(str, frame.columns))
     check_named(group, "group", names, origin.target)
     check_named([time] if time else [], "time", names, origin.target)
-    if time in group:
+    if time and time in group:
         raise DataError(f"time {time!r} is a group too; name another column")
     aside = [*group, *([time] if time else [])]
     if len(aside) + 1 == len(names):
