@@ -71,7 +71,7 @@ def promote_step(
                 f"production of {config.model_name!r} was moved by others {ROUNDS} times while the "
                 "gate was asked; nothing was moved: try again"
             )
-        _conclude(tracker, run, decision, submitted.run)
+        _conclude(tracker, run, decision, submitted)
     return replace(decision, page=page_of(tracker, run))
 
 
@@ -135,19 +135,23 @@ def _record(
     run.files({"promotion.json": document, "promotion.md": page})
 
 
-def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, candidate_run: Run) -> None:
-    """Write a decision where it is looked for: on its run, the version, its card, its report."""
+def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, submitted: Submitted) -> None:
+    """Write a decision where it is looked for: on its run, the version, its card, its report.
+
+    A candidate whose table could not be had stays one: the same command judges it later.
+    """
     client, name, number = tracker.client, decision.model_name, decision.version
     answer = "promoted" if decision.promoted else "rejected"
     if not decision.promoted:
         moves.tell(client, name, {number: answer}, reason=decision.reason, run_id=run.id)
-        moves.retire_candidate(client, name, number)
+        if isinstance(submitted.data, Dataset):
+            moves.retire_candidate(client, name, number)
     page = f"#/experiments/{run.experiment_id}/runs/{run.id}"
     said = "" if decision.promoted else notes.rejection_text(decision.reason, page)
     before = client.get_model_version(name, number).description or ""
     if (after := notes.decided_card(before, said)) != before:
         client.update_model_version(name, number, after)
-    _say_in_report(tracker, candidate_run, decision)
+    _say_in_report(tracker, submitted.run, decision)
     run.log(
         tags={"kd.promotion": answer, "kd.promotion_reason": cut(decision.reason)},
         note=decision.note,

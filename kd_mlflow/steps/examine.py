@@ -247,7 +247,7 @@ def dataset_of(run: Run, data: Source = "") -> Dataset | Unavailable:
     if dataset.identity != identity_of(run):
         return Unavailable(
             f"the table {dataset.table.source} is another one, or it or its split changed since "
-            "the version was trained"
+            "the version was trained; the same rows in another order are another table"
         )
     return dataset
 
