@@ -24,9 +24,6 @@ Label = str | int | bool
 Ints = NDArray[np.int64]
 """Numbers of rows, classes, sides or groups."""
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""A text that is a number."""
-
 STRAY_SHARE, STRAY_TEXTS = 0.05, 5
 """Most cells, and most different texts, of a column of numbers or dates that are neither."""
 
@@ -180,9 +177,9 @@ def _doubts(counts: pd.Series, found: Found | None) -> tuple[Note, ...]:
     if found and found.rivals:
         return (Note(4, _undecided(counts.index.name, found)),)
     if found:
-        what, told = words(found.kind, found.form), {"numeric": "number"}.get(found.kind, "date")
+        what = words(found.kind, found.form)
         text = f"{int(100 * found.share)}% of its texts are {what}, and it is taken as categories"
-        return (Note(4, f"{text}; {option_of(counts.index.name, told)}"),)
+        return (Note(4, f"{text}; {option_of(counts.index.name, WORDS[found.kind])}"),)
     numbers = counts[[_is_number(text) for text in counts.index]].sum()
     others = [text for text in counts.index if not _is_number(text)]
     if others and 2 * numbers > counts.sum():
@@ -248,7 +245,7 @@ def _all_dates(series: pd.Series) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return NUMBER.fullmatch(text.strip()) is not None
+    return scoring.BARE.fullmatch(text.strip()) is not None
 
 
 def _is_code(text: str) -> bool:
