@@ -18,7 +18,8 @@ from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.registry.moves import Period
 from kd_mlflow.registry.records import PROMOTE
 from kd_mlflow.report.closing import Page, Shown, aligned, next_steps, table_text
-from kd_mlflow.report.words import accuracy_with_error, one_line, percent
+from kd_mlflow.report.markdown import one_line, percent
+from kd_mlflow.report.words import accuracy_with_error
 from kd_mlflow.table.columns import ColumnReport
 
 NAME_LENGTH, LINE_LENGTH, WHY_LENGTH = 40, 400, 200

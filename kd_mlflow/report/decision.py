@@ -16,7 +16,7 @@ from kd_mlflow.report.closing import (
     table_text,
     wrapped,
 )
-from kd_mlflow.report.words import markdown_table, safe
+from kd_mlflow.report.markdown import markdown_table, safe
 
 MARKS = {True: "ok", False: "NO", None: "--"}
 """How a check was answered, on a terminal; -- where it was not asked, or has no answer."""

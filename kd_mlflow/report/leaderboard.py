@@ -11,6 +11,7 @@ from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import ACCURACY, LOG_LOSS, known_difference, reverse
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import Table
+from kd_mlflow.report.markdown import percent
 
 NAMES = {"distilled": "student", "boosting": "boosted trees", "majority": "majority class"}
 """Models whose names in metrics are not what people call them."""
@@ -72,7 +73,7 @@ def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
 def _model(name: str, known: Mapping[str, float]) -> Model:
     named = {metric: f"{name}_test_{metric}" for metric in METRICS}
     of_rows = {metric: known[key] for metric, key in named.items() if key in known}
-    accuracy, seeds = words.percent(of_rows["accuracy"]), f"{named['accuracy']}_sem" in known
+    accuracy, seeds = percent(of_rows["accuracy"]), f"{named['accuracy']}_sem" in known
     if seeds:
         accuracy = words.accuracy_with_error(known, named["accuracy"])
     size = "student_parameters" if seeds else f"{name}_parameters"

@@ -12,7 +12,7 @@ from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
-from kd_mlflow.report.words import markdown_table, one_line, percent, safe
+from kd_mlflow.report.markdown import markdown_table, one_line, percent, safe
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.forms import PLAIN, words
 from kd_mlflow.table.profile import CallerSchema, SentColumn

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,22 +18,9 @@ from kd_mlflow.evaluation.intervals import (
     reverse,
 )
 from kd_mlflow.evaluation.thresholds import logged_cutoff
+from kd_mlflow.report.markdown import markdown_table, one_line, percent, safe
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
-
-NAME_LENGTH = 60
-"""Characters shown of a name that somebody else chose."""
-
-MARKUP = re.compile(
-    r"""[\\`*\[\]<>&|~$]       # emphasis, code, links, HTML, entities, cells of a table
-    | ^[-#+=]                 # headings and lists, where a name opens a line
-    | (?<![^\W_])_|_(?![^\W_]) # underscores at the end of a word
-    | :(?=//|\S*:)            # addresses, and names of emoji
-    | (?<=www)\.              # addresses
-    | (?<!\S)@|@(?=\S*\.)     # names of people, and their addresses""",
-    re.VERBOSE | re.IGNORECASE,
-)
-"""Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
 
 BOOSTING = "boosted trees alone"
 """What is trained beside the students, for people who read of it."""
@@ -44,62 +28,6 @@ BOOSTING = "boosted trees alone"
 LISTED_PARTS = 6
 LISTED_GAINS = 2
 LISTED_CLASSES = 3
-
-
-def one_line(text: str, length: int = NAME_LENGTH) -> str:
-    r"""Write a text without line breaks or control characters, cut with an ellipsis.
-
-    >>> one_line("two\nlines")
-    'two lines'
-    >>> one_line("abcdef", 4)
-    'abc…'
-    """
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(blank)"
-    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
-
-
-def safe(text: str, length: int = NAME_LENGTH) -> str:
-    """Write a name that somebody else chose so that it is text anywhere in Markdown.
-
-    A name full of markup is cut earlier: what is returned has at most twice ``length`` characters.
-
-    >>> safe("customers_2024.csv")
-    'customers_2024.csv'
-    >>> safe("<b>|*")
-    '&#60;b&#62;&#124;&#42;'
-    """
-    shown = one_line(text, length)
-    while len(escaped := MARKUP.sub(lambda found: f"&#{ord(found.group())};", shown)) > 2 * length:
-        shown = one_line(shown, len(shown) - 1)
-    return escaped
-
-
-def whole_blocks(blocks: Sequence[str], length: int, spare: Sequence[str] = ()) -> str:
-    """Join blocks of Markdown by blank lines, empty ones left out, and the last of too many.
-
-    Those that are ``spare`` go before any other, in their own order.
-
-    >>> whole_blocks(["one", "two", "three"], 12).split()
-    ['one', 'two']
-    >>> whole_blocks(["one", "two", "three"], 12, ["two"]).split()
-    ['one', 'three']
-    """
-    kept, first = list(filter(None, blocks)), list(filter(None, spare))
-    while len(text := "\n\n".join(kept) + "\n") > length and len(kept) > 1:
-        kept.remove(first.pop(0) if first else kept[-1])
-    return text
-
-
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of cells as a table in Markdown.
-
-    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
-    | a | b |
-    |---|---|
-    | 1 | 2 |
-    """
-    first, *lines = (f"| {' | '.join(line)} |" for line in (heads, *rows))
-    return "\n".join([first, "|---" * len(heads) + "|", *lines])
 
 
 def composition(parts: Sequence[Part]) -> str:
@@ -130,15 +58,6 @@ def inputs_text(bins: int) -> str:
     ('plain inputs', 'inputs of 16 bins')
     """
     return f"inputs of {bins} bins" if bins else "plain inputs"
-
-
-def percent(share: float) -> str:
-    """Write a share with two decimals.
-
-    >>> percent(0.978)
-    '97.80 %'
-    """
-    return f"{100 * share:.2f} %"
 
 
 def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
@@ -240,45 +159,6 @@ def gains_text(gains: Mapping[str, Interval]) -> str:
     return "; ".join(
         f"over the {kind_text(kind)}: {gain_text(gain)}" for kind, gain in gains.items()
     )
-
-
-def production_uri(model_name: str) -> str:
-    """The address of the version in production."""
-    return f"models:/{model_name}@production"
-
-
-def serving_commands(model_name: str) -> dict[str, str]:
-    """What to type to serve the version in production, to ask it, to score a file with it."""
-    model = shlex.quote(production_uri(model_name))
-    return {
-        "serve": f"mlflow models serve --env-manager local -m {model} -p 5001",
-        "csv": "curl -s localhost:5001/invocations -H 'Content-Type: text/csv' "
-        "--data-binary @rows.csv",
-        "file": f"mlflow models predict --env-manager local -m {model} -t csv -i rows.csv",
-    }
-
-
-def written_text(written: Mapping[str, bool]) -> str:
-    """Say which columns of a CSV file MLflow's commands do not read as they are written."""
-    names, verb = ", ".join(map(one_line, written)), "are" if len(written) > 1 else "is"
-    taken = "NA and the like for gaps, 007 for 7" if any(written.values()) else "007 for 7"
-    return (
-        f"{names} {verb} read as written; of a CSV file MLflow takes {taken}. So send JSON, score "
-        f"with `kd-mlflow predict`, or read the file by `{read_csv(written)}`."
-    )
-
-
-def read_csv(written: Mapping[str, bool]) -> str:
-    """Python that reads rows.csv as the student does: see ``scored.as_written``.
-
-    >>> print(read_csv({"city": True}))
-    pd.read_csv("rows.csv", dtype={"city": str}, keep_default_na=False, na_values=[""])
-    """
-    kinds = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: str" for name in written)
-    options = [f", dtype={{{kinds}}}"] if written else []
-    if any(written.values()):
-        options.append(', keep_default_na=False, na_values=[""]')
-    return f'pd.read_csv("rows.csv"{"".join(options)})'
 
 
 def kind_text(kind: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kd_mlflow.serving.scoring import MISSING
-from kd_mlflow.table.encoding import Column
+from kd_mlflow.table.fitting import Column
 
 EXAMPLE_ROWS = 2
 """A single example row would freeze the exported graph's batch size at 1."""
