@@ -61,8 +61,8 @@ def inputs_text(bins: int) -> str:
 
 
 def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
-    """Write a mean over seeds with its standard error, which is 0 where one seed has none."""
-    error = metrics[f"{name}_sem"]
+    """Write an accuracy, of several seeds their mean with its standard error."""
+    error = metrics.get(f"{name}_sem")
     return percent(metrics[name]) + (f" ± {100 * error:.2f}" if error else "")
 
 
