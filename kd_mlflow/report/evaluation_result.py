@@ -8,12 +8,11 @@ from kd_mlflow.errors import EvaluationError
 from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import Page, Row, Shown, aligned, next_steps, table_text
 from kd_mlflow.report.markdown import markdown_table, one_line, percent, safe, whole_blocks
 from kd_mlflow.report.notes import NOTE_LENGTH
-from kd_mlflow.report.review import bounded_share
+from kd_mlflow.report.review import bounded_loss, bounded_share, class_cells
 
 SHARES = ("accuracy", "balanced_accuracy")
 """Metrics that are written in percent."""
@@ -35,22 +34,15 @@ def metric_text(name: str, interval: Interval) -> str:
     >>> metric_text("accuracy", Interval(value=0.9, low=0.88, high=0.92))
     '90.00 % (95 % interval 88.00 to 92.00)'
     """
-    if name in SHARES:
-        return share_text(interval)
-    return f"{interval.value:.4f} (95 % interval {interval.low:.4f} to {interval.high:.4f})"
-
-
-def share_text(interval: Interval) -> str:
-    """Write a share with its interval in percent."""
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{percent(interval.value)} (95 % interval {low:.2f} to {high:.2f})"
+    write = bounded_share if name in SHARES else bounded_loss
+    return write(interval, "95 % interval ")
 
 
 def estimate_text(findings: Findings) -> str:
     """Say which accuracy the confidence predicts, that it is an estimate, and on what it rests."""
     return (
-        f"{share_text(findings.estimate)}; an estimate: the mean confidence, which holds if the "
-        "model is calibrated on these rows"
+        f"{metric_text('accuracy', findings.estimate)}; an estimate: the mean confidence, which "
+        "holds if the model is calibrated on these rows"
     )
 
 
@@ -86,11 +78,6 @@ def drift_cells(column: ColumnDrift, histogram: Histogram | None) -> list[str]:
         _beside(column.outside, None),
         move,
     ]
-
-
-def class_cells(each: ClassScores) -> list[str]:
-    """A class's cells below ``CLASS_COLUMNS``; - for what has no rows."""
-    return [f"{each.rows:,}", bounded_share(each.recall), bounded_share(each.precision)]
 
 
 def pair_text(findings: Findings) -> str:

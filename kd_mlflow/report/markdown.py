@@ -32,6 +32,16 @@ def one_line(text: str, length: int = NAME_LENGTH) -> str:
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"
 
 
+def first_of(texts: Sequence[str], most: int) -> str:
+    """Texts with commas, the first ones of many.
+
+    >>> first_of(["a", "b", "c"], 2)
+    'a, b, and 1 more'
+    """
+    more = [f"and {len(texts) - most:,} more"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *more])
+
+
 def safe(text: str, length: int = NAME_LENGTH) -> str:
     """Write a name that somebody else chose so that it is text anywhere in Markdown.
 

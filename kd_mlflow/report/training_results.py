@@ -174,10 +174,7 @@ class DistillResult(Shown):
             return []
         classes, places = list(comparison.class_rows.items()), words.rarest_classes(comparison)
         balanced = [
-            (
-                words.kind_text(who),
-                percent(comparison.summary[f"{who}_test_balanced_accuracy"]),
-            )
+            (words.kind_text(who), percent(comparison.summary[f"{who}_test_balanced_accuracy"]))
             for who in comparison.recalls
         ]
         recalls = [

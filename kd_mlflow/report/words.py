@@ -18,7 +18,7 @@ from kd_mlflow.evaluation.intervals import (
     reverse,
 )
 from kd_mlflow.evaluation.thresholds import logged_cutoff
-from kd_mlflow.report.markdown import markdown_table, one_line, percent, safe
+from kd_mlflow.report.markdown import first_of, markdown_table, one_line, percent, safe
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
 
@@ -36,10 +36,11 @@ def composition(parts: Sequence[Part]) -> str:
     >>> composition([Part("networks", 6, 0.75), Part("boosted models", 4, 0.25)])
     '6 networks 75 %, 4 boosted models 25 %'
     """
-    return ", ".join(
+    named = [
         f"{f'{part.models} ' if part.models > 1 else ''}{part.name} {100 * part.share:.0f} %"
-        for part in parts[:LISTED_PARTS]
-    ) + _and_more(len(parts) - LISTED_PARTS)
+        for part in parts
+    ]
+    return first_of(named, LISTED_PARTS)
 
 
 def trial_text(trial: Trial) -> str:
@@ -131,11 +132,11 @@ def _harm_text(accuracy: Interval, loss: Interval) -> str:
 
 def p_values(comparison: Comparison) -> str:
     """P values of McNemar's exact test of the registered student against each other model."""
-    others = ("ensemble", *list(comparison.gains)[:LISTED_GAINS])
-    return ", ".join(
+    found = [
         f"{comparison.summary[f'mcnemar_p_{other}']:.3g} against the {kind_text(other)}"
-        for other in others
-    ) + _and_more(len(comparison.gains) + 1 - len(others))
+        for other in ("ensemble", *comparison.gains)
+    ]
+    return first_of(found, 1 + LISTED_GAINS)
 
 
 def recovered_text(comparison: Comparison) -> str:
@@ -168,10 +169,6 @@ def kind_text(kind: str) -> str:
     'strong baseline'
     """
     return one_line(kind.replace("_", " "))
-
-
-def _and_more(left_out: int) -> str:
-    return f", and {left_out:,} more" if left_out > 0 else ""
 
 
 def size_text(comparison: Comparison) -> str:
