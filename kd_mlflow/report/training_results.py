@@ -172,19 +172,16 @@ class DistillResult(Shown):
         comparison = self.comparison
         if not comparison.imbalanced:
             return []
-        classes, places = list(comparison.class_rows.items()), words.rarest_classes(comparison)
+        classes = words.rare_recalls(comparison, comparison.recalls)
         balanced = [
             (words.kind_text(who), percent(comparison.summary[f"{who}_test_balanced_accuracy"]))
             for who in comparison.recalls
         ]
         recalls = [
-            (
-                f"{one_line(classes[place][0], 30)}, {classes[place][1]:,} rows",
-                " / ".join(words.recall_text(each[place]) for each in comparison.recalls.values()),
-            )
-            for place in places[:RAREST_CLASSES]
+            (f"{one_line(name, 30)}, {rows:,} rows", " / ".join(recalls))
+            for name, rows, recalls in classes[:RAREST_CLASSES]
         ]
-        more = len(places) - RAREST_CLASSES
+        more = len(classes) - RAREST_CLASSES
         who = " / ".join(map(words.kind_text, comparison.recalls))
         return [
             ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -270,10 +270,12 @@ def majority_text(comparison: Comparison) -> str:
     return f"{100 * majority_share(comparison.class_rows):.1f} % of the rows are of one class"
 
 
-def rarest_classes(comparison: Comparison) -> list[int]:
-    """Places of the classes, the one with the fewest rows first."""
-    rows = list(comparison.class_rows.values())
-    return sorted(range(len(rows)), key=lambda place: rows[place])
+def rare_recalls(comparison: Comparison, models: Iterable[str]) -> list[tuple[str, int, list[str]]]:
+    """Each class, its rows in the whole table and models' recalls, the rarest class first."""
+    by_class = zip(*(comparison.recalls[who] for who in models), strict=True)
+    classes = zip(comparison.class_rows.items(), by_class, strict=True)
+    found = [(name, rows, list(map(recall_text, each))) for (name, rows), each in classes]
+    return sorted(found, key=lambda each: each[1])
 
 
 def recall_text(recall: float) -> str:
@@ -285,15 +287,14 @@ def imbalance_text(comparison: Comparison) -> str:
     """Balanced accuracy and recall of the rarest classes as Markdown; empty for balanced tables."""
     if not comparison.imbalanced:
         return ""
-    gains, names = list(comparison.gains)[:LISTED_GAINS], list(comparison.class_rows)
-    models, places = ["ensemble", "distilled", *gains, "registered"], rarest_classes(comparison)
+    models = ["ensemble", "distilled", *list(comparison.gains)[:LISTED_GAINS], "registered"]
     metrics = [comparison.summary[f"{who}_test_balanced_accuracy"] for who in models]
+    classes = rare_recalls(comparison, models)
     rows = [["balanced accuracy", *map(percent, metrics)]]
-    for place in places[:LISTED_CLASSES]:
-        recalls = [recall_text(comparison.recalls[who][place]) for who in models]
-        rows.append([f"recall of class {safe(names[place], 40)}", *recalls])
+    for name, _, recalls in classes[:LISTED_CLASSES]:
+        rows.append([f"recall of class {safe(name, 40)}", *recalls])
     table = markdown_table(["test metric", *map(kind_text, models)], rows)
-    more = len(places) - LISTED_CLASSES
+    more = len(classes) - LISTED_CLASSES
     left_out = f"; {more:,} more classes are in class_recall.json" if more > 0 else ""
     return (
         f"{majority_text(comparison)}, so accuracy flatters whoever answers that class. "

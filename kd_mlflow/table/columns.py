@@ -119,9 +119,9 @@ def left_out(columns: Sequence[ColumnReport]) -> dict[str, list[str]]:
     return found
 
 
-def left_out_text(columns: Sequence[ColumnReport], most: int = 8) -> str:
+def left_out_text(columns: Sequence[ColumnReport]) -> str:
     """Which columns are no inputs, and why, in a phrase; empty where all are."""
-    parts = [f"{listed(names, most)} ({why})" for why, names in left_out(columns).items()]
+    parts = [f"{listed(names)} ({why})" for why, names in left_out(columns).items()]
     return f"left out: {'; '.join(parts)}" if parts else ""
 
 

@@ -201,7 +201,7 @@ def _undecided(name: object, found: Found) -> str:
     )
 
 
-def option_of(name: object, told: str = "number") -> str:
+def option_of(name: object, told: str) -> str:
     """The option that says what a column holds, as a shell takes it."""
     return f"--column {shlex.quote(f'{name}={told}')}"
 
