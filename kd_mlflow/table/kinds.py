@@ -214,8 +214,6 @@ def kind_of(series: pd.Series) -> str:
     dtype = series.dtype
     if dtype.kind in "mc":
         raise DataError(f"column {series.name!r} holds {dtype}; convert it to plain numbers")
-    if dtype.kind == "M":
-        return "date"
     if isinstance(dtype, pd.CategoricalDtype):
         return "category"
     inferred = pd.api.types.infer_dtype(series, skipna=True)

@@ -155,8 +155,6 @@ def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
     least = ends[0]
     heavy = (present == least).mean() >= HEAVY_SHARE
     inner = np.unique(ends if heavy else ends[ends > least])
-    if not len(inner):
-        inner = np.array([least])
     return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
 
 
