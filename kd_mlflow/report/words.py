@@ -8,15 +8,9 @@ import numpy as np
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
+from kd_mlflow.evaluation import intervals
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
-from kd_mlflow.evaluation.intervals import (
-    ACCURACY,
-    LOG_LOSS,
-    Interval,
-    difference,
-    known_difference,
-    reverse,
-)
+from kd_mlflow.evaluation.intervals import ACCURACY, LOG_LOSS, Interval, known_difference, reverse
 from kd_mlflow.evaluation.thresholds import logged_cutoff
 from kd_mlflow.report.markdown import first_of, markdown_table, one_line, percent, safe
 from kd_mlflow.table.dataset import Dataset, Split
@@ -126,7 +120,7 @@ def _harm_text(accuracy: Interval, loss: Interval) -> str:
     """Say by what a baseline beats the students: by each measure that shows it."""
     shown = [(reverse(accuracy), ACCURACY, ""), (reverse(loss), LOG_LOSS, "log loss ")]
     return ", ".join(
-        f"{name}{difference(gain, measure)}" for gain, measure, name in shown if gain.low > 0
+        name + intervals.difference(gain, measure) for gain, measure, name in shown if gain.low > 0
     )
 
 
