@@ -65,14 +65,12 @@ class TeachersResult(Shown):
             (t.name, f"{percent(t.accuracy)}, weight {percent(t.weight)}") for t in self.teachers
         ]
         counted = self.metrics.get("ensemble_parameters")
+        ensemble = "ensemble (reused)" if self.reused else "ensemble"
         return [
             ("", "test accuracy"),
             *each,
             ("made of", words.composition(self.ensemble.parts)),
-            (
-                "ensemble (reused)" if self.reused else "ensemble",
-                percent(self.metrics["ensemble_test_accuracy"]),
-            ),
+            (ensemble, percent(self.metrics["ensemble_test_accuracy"])),
             ("ensemble parameters", f"{counted:,.0f}" if counted else ""),
         ]
 

@@ -69,32 +69,28 @@ def column_report(
 ) -> ColumnReport:
     """Describe one column as training takes it."""
     values, notes = column.values, column.notes
-    beyond, ends = 0.0, ("", "")
-    frequent: tuple[str, ...] = ()
+    held: dict[str, Any] = {}
     if column.kind in ("category", "boolean"):
         counts = values.value_counts()
         counts = counts[counts > 0]
-        frequent = tuple(_short(value) for value in counts.index[:MOST])
         beyond = float(counts.iloc[max_categories:].sum() / max(1, counts.sum()))
+        held = {"frequent": tuple(map(_short, counts.index[:MOST])), "beyond": beyond}
         if beyond > 0.5 and not left_out:
             leave = option_of(name, "leave_out")
             text = f"{beyond:.0%} of its texts are beyond the {max_categories} categories kept"
             notes = (*notes, Note(3 + beyond, f"{text}; give max_categories, or {leave}"))
     elif values.notna().any():
         present = values.dropna()
-        ends = (_short(present.min()), _short(present.max()))
+        held = {"low": _short(present.min()), "high": _short(present.max())}
     return ColumnReport(
         name=name,
         kind=column.kind,
         form=words(column.kind, column.form) if column.form != PLAIN else "",
         gaps=float(values.isna().mean()),
         gap_texts=column.gap_texts,
-        beyond=beyond,
-        low=ends[0],
-        high=ends[1],
-        frequent=frequent,
         left_out=left_out,
         notes=notes,
+        **held,
     )
 
 

@@ -136,28 +136,20 @@ def _as_told(series: pd.Series, told: str) -> Typed:
         series = series.astype(object)
     what, _, layout = told.partition(":")
     kind = {"number": "numeric", "truth": "boolean", "date": "date"}.get(what, "category")
-    if kind == "category":
-        form = Form(literal=what == "category")
-        return Typed(_read(series, kind, form), kind, (), form)
-    form = Form(layout=layout)
-    if not layout and kind != "boolean" and series.dtype.kind == "O":
+    form = Form(layout=layout, lenient=kind != "category", literal=what == "category")
+    if not layout and kind in WORDS and series.dtype.kind == "O":
         found = find_form(_as_texts(_without_gap_texts(series)).value_counts())
         if found and found.kind == kind:
-            form = found.form
+            form = replace(found.form, lenient=True)
             if found.rivals:
                 raise DataError(_undecided(series.name, found))
-    form = replace(form, lenient=True)
-    values = _read(series, kind, form)
-    return Typed(values, kind, (), form, _unfit(series, values))
-
-
-def _read(series: pd.Series, kind: str, form: Form) -> pd.Series:
     try:
-        return read_by(series, kind, form)
+        values = read_by(series, kind, form)
     except (scoring.ColumnError, TypeError, ValueError) as error:
         raise DataError(
             f"column {series.name!r} cannot be read as it is told: {first_line(error)}"
         ) from None
+    return Typed(values, kind, (), form, () if kind == "category" else _unfit(series, values))
 
 
 def _unfit(series: pd.Series, values: pd.Series) -> tuple[Note, ...]:
