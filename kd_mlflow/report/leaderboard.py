@@ -27,7 +27,7 @@ COLUMNS = ("model", *METRICS, "parameters", "weight", "fit_s", "latency_ms", "by
 HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
 """Heads of columns whose metric has too long a name, or one in capitals."""
 
-Row = dict[str, Any]
+Line = dict[str, Any]
 """A line of the leaderboard by ``COLUMNS``: a model's name and numbers, None where unknown."""
 
 
@@ -49,17 +49,17 @@ class TeacherResult(NamedTuple):
     fit_s: float | None = None
 
 
-def models(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, Row]:
+def models(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, Line]:
     """The ensemble, each kind of student, boosted trees, the majority class, if known.
 
     By what their metrics' names begin with.
     """
     known = {**comparison.summary, **beside}
     names = ("ensemble", *comparison.students, "boosting", "majority")
-    return {name: _row(name, known) for name in names if f"{name}_test_accuracy" in known}
+    return {name: _line(name, known) for name in names if f"{name}_test_accuracy" in known}
 
 
-def _row(name: str, known: Mapping[str, float]) -> Row:
+def _line(name: str, known: Mapping[str, float]) -> Line:
     student = f"{name}_test_accuracy_sem" in known
     served = "registered" if name == "distilled" else name
     return dict.fromkeys(COLUMNS) | {
@@ -110,7 +110,7 @@ def third_metric(comparison: Comparison) -> str:
 
 def leaderboard_rows(
     comparison: Comparison, beside: Mapping[str, float], teachers: Sequence[TeacherResult] = ()
-) -> list[Row]:
+) -> list[Line]:
     """Every model in a line, the teachers first: metrics, size, share of the ensemble, costs."""
     each = [
         dict.fromkeys(COLUMNS)
@@ -126,7 +126,7 @@ def leaderboard_rows(
     return [*each, *models(comparison, beside).values()]
 
 
-def leaderboard_csv(rows: Sequence[Row]) -> str:
+def leaderboard_csv(rows: Sequence[Line]) -> str:
     """The lines of a leaderboard as a CSV file, which MLflow's pages show as a table."""
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     return str(table.to_csv(index=False, lineterminator="\n"))

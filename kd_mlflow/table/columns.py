@@ -94,16 +94,16 @@ def column_report(
     )
 
 
-def worst_first(columns: Sequence[ColumnReport], most: int = LINES) -> list[str]:
+def worst_first(columns: Sequence[ColumnReport]) -> list[str]:
     """What deserves attention of the columns, a few lines at most."""
     notes = [(note, column.name) for column in columns for note in column.notes]
     notes.sort(key=lambda each: -each[0].weight)
     lines = [f"column {name!r}: {note.text}" for note, name in notes]
     for why, names in left_out(columns).items():
         lines.insert(0, f"left out, {why}: {', '.join(names)}")
-    if len(lines) <= most:
+    if len(lines) <= LINES:
         return lines
-    return [*lines[: most - 1], f"{len(lines) - most + 1} more: kd-mlflow columns shows all"]
+    return [*lines[: LINES - 1], f"{len(lines) - LINES + 1} more: kd-mlflow columns shows all"]
 
 
 def left_out(columns: Sequence[ColumnReport]) -> dict[str, list[str]]:
