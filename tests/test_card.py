@@ -23,8 +23,7 @@ from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.models.model_teachers import TAG_LENGTH
-from kd_mlflow.report import notes
-from kd_mlflow.report import page as report
+from kd_mlflow.report import asking, notes
 from kd_mlflow.report.closing import next_steps
 from kd_mlflow.report.command_results import Cell, SweepResult
 from kd_mlflow.report.notes import model_card
@@ -259,7 +258,7 @@ def test_commands_lead_to_the_model_whatever_its_name(name):
     given = evidence(model_name=name)
     card = model_card(given, taught_by="us", ours=True)
     python, shell = re.findall(r"```\w*\n(.*?)```", card, re.S)
-    commands = report._commands(given, "m-1")
+    commands = asking.commands(given, "m-1")
     serve, _, predict = shell.splitlines()
     for line in (serve, predict, commands["serve"], commands["file"]):
         words = shlex.split(line)

@@ -32,8 +32,8 @@ from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import ClassWeight, worth_knowing
 from kd_mlflow.figures import gallery
 from kd_mlflow.figures.style import Picture
+from kd_mlflow.report import asking, review
 from kd_mlflow.report import page as report
-from kd_mlflow.report import review
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.notes import model_card
 from kd_mlflow.report.words import gain_text, gap_text, loss_text, percent, recovered_text, reverse
@@ -474,7 +474,7 @@ def test_recalls_in_the_page_are_those_of_the_comparison():
 
 def test_the_json_request_is_a_shell_word():
     """Quotes in a column's name do not end the request's own."""
-    command = report._json_request(evidence())
+    command = asking.json_request(evidence())
     body = json.loads(shlex.split(command)[-1])
     assert set(body["dataframe_records"][0]) == {"<b>x</b>'s", "when"}
 

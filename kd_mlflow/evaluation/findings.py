@@ -98,15 +98,22 @@ class Findings:
 
     def logged(self) -> dict[str, float]:
         """The numbers that the run logs, by name."""
-        found: dict[str, float] = {"rows": self.rows, "mean_confidence": self.estimate.value}
-        found |= _bounded("estimated_accuracy", self.estimate)
-        for name, interval in self.metrics.items():
-            found |= _bounded(name, interval)
+        found: dict[str, float | None] = {"rows": self.rows}
+        found["mean_confidence"] = self.estimate.value
+        bounded: dict[str, Interval | None] = {"estimated_accuracy": self.estimate, **self.metrics}
         if self.metrics:
             found["labelled_rows"] = self.labelled_rows
             found["unknown_labels"] = self.unknown_labels
             found["estimate_error"] = self.estimate.value - self.metrics["accuracy"].value
-        return found | self._logged_drift() | self._logged_pair()
+        if pair := self.pair:
+            found |= {"agreement": pair.agreement, "against_accuracy": pair.accuracy}
+            found["mcnemar_p"] = pair.mcnemar_p
+            bounded |= {"accuracy_gain": pair.accuracy_gain, "log_loss_gain": pair.loss_gain}
+        for name, interval in bounded.items():
+            found |= interval.named(name) if interval else {}
+        known = {name: value for name, value in found.items() if value is not None}
+        finite = {n: v for n, v in known.items() if np.isfinite(v)}  # one row's loss has no bounds
+        return finite | self._logged_drift()
 
     def document(self) -> dict[str, Any]:
         """Metrics, classes, comparison and limits as a JSON document."""
@@ -156,24 +163,8 @@ class Findings:
             **{f"psi.{name}": psi for name, psi in named[:LOGGED_COLUMNS]},
         }
 
-    def _logged_pair(self) -> dict[str, float]:
-        if self.pair is None:
-            return {}
-        every = {"agreement": self.pair.agreement, "against_accuracy": self.pair.accuracy}
-        every["mcnemar_p"] = self.pair.mcnemar_p
-        found = {name: value for name, value in every.items() if value is not None}
-        gains = {"accuracy_gain": self.pair.accuracy_gain, "log_loss_gain": self.pair.loss_gain}
-        for name, gain in gains.items():
-            found |= _bounded(name, gain) if gain else {}
-        return found
-
 
 def predicted_shares(scores: RowScores) -> list[float]:
     """Which share of the rows each class is predicted for."""
     counts = np.bincount(scores.predicted, minlength=scores.classes)
     return [float(count) / len(scores) for count in counts]
-
-
-def _bounded(name: str, interval: Interval) -> dict[str, float]:
-    """A number with its bounds; of a single row's loss there are none."""
-    return {each: value for each, value in interval.named(name).items() if np.isfinite(value)}

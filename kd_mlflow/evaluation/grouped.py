@@ -127,8 +127,6 @@ def mcnemar_by_groups(first: Hits, second: Hits, groups: Counts) -> float:
     """
     differences = group_sums(first.astype(float) - second, groups).astype(np.int64)
     sizes, often = np.unique(np.abs(differences[differences != 0]), return_counts=True)
-    if not len(sizes):
-        return 1.0
     observed = abs(int(differences.sum()))
     if (sizes * often).sum() > MOST_DISCORDANT:
         return float(2 * norm.sf(observed / np.sqrt((sizes**2 * often).sum())))

@@ -144,31 +144,28 @@ def wilson(share: Any, rows: Any) -> tuple[Floats, Floats]:
     return np.clip(middle - half, 0, p), np.clip(middle + half, p, 1)
 
 
-def share_of(right: int, rows: int) -> Interval:
-    """A share of right answers with Wilson's interval."""
-    low, high = wilson(right / rows, rows)
-    return Interval(value=right / rows, low=float(low), high=float(high))
+def share_of_rows(share: float, rows: float) -> Interval:
+    """A share of so many rows with Wilson's interval."""
+    low, high = wilson(share, rows)
+    return Interval(value=share, low=float(low), high=float(high))
 
 
 def mean_share(hits: Hits, groups: Counts | None = None) -> Interval:
     """The share of rows that are right, with Wilson's interval.  Shape: (n,)."""
-    if groups is None:
-        return share_of(int(hits.sum()), len(hits))
-    return grouped_share(float(hits.mean()), grouped.mean_error(hits.astype(float), groups), groups)
-
-
-def grouped_share(share: float, error: float, groups: Counts) -> Interval:
-    """A share with its standard error by groups, and Wilson's interval of as many single rows."""
-    low, high = wilson(share, grouped.effective_rows(share, error, groups))
-    return Interval(value=share, low=float(low), high=float(high))
+    return share_of_rows(float(hits.mean()), _single_rows(hits, groups))
 
 
 def row_worth(hits: Hits, groups: Counts | None) -> float:
     """How much a row says of an accuracy beside one that is in no group: 1, or less in groups."""
+    return _single_rows(hits, groups) / len(hits)
+
+
+def _single_rows(hits: Hits, groups: Counts | None) -> float:
+    """How many rows that are in no group would say as much of an accuracy."""
     if groups is None:
-        return 1.0
-    share, error = float(hits.mean()), grouped.mean_error(hits.astype(float), groups)
-    return grouped.effective_rows(share, error, groups) / len(groups)
+        return len(hits)
+    error = grouped.mean_error(hits.astype(float), groups)
+    return grouped.effective_rows(float(hits.mean()), error, groups)
 
 
 def middle(values: Floats, groups: Counts | None = None) -> tuple[float, float]:

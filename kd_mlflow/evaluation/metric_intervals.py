@@ -10,10 +10,9 @@ from kd_mlflow.evaluation import grouped
 from kd_mlflow.evaluation.intervals import (
     REPLICATES,
     Interval,
-    grouped_share,
     mean_share,
     middle,
-    share_of,
+    share_of_rows,
     standard_error,
 )
 from kd_mlflow.evaluation.metrics import ECE_BINS, Counts, Floats, Hits, confidence_bins, confusion
@@ -61,7 +60,8 @@ def _balanced_accuracy(known: RowScores) -> Interval:
     if known.groups is not None:
         of = np.cumsum(held)[known.labels] - 1  # each row's place among the classes that have rows
         beyond = (known.hits - (right / rows)[of]) / (len(rows) * rows[of])
-        return grouped_share(value, grouped.group_error(beyond, known.groups), known.groups)
+        error = grouped.group_error(beyond, known.groups)
+        return share_of_rows(value, grouped.effective_rows(value, error, known.groups))
     rng = np.random.default_rng(0)
     drawn = rng.beta(right + 0.5, rows - right + 0.5, size=(REPLICATES, len(rows))).mean(axis=1)
     low, high = middle(drawn)
@@ -174,7 +174,7 @@ def _by_logit(area: float, error: float, rows: int, z: float) -> Interval:
     logit: it is taken for a share of the rarer class's rows. ``z`` standard errors hold 95 %.
     """
     if not 0 < area < 1:
-        return share_of(round(area * rows), rows)
+        return share_of_rows(round(area), rows)
     logit, width = np.log(area / (1 - area)), z * error / (area * (1 - area))
     low, high = 1 / (1 + np.exp(-(logit + np.array([-width, width]))))
     return Interval(value=area, low=float(low), high=float(high))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_mlflow.errors import Unavailable
-from kd_mlflow.evaluation.checks import Check
+from kd_mlflow.evaluation.checks import Check, failed
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, confidence_bins, probability_metrics
 from kd_mlflow.evaluation.thresholds import Cutoff
@@ -27,7 +27,7 @@ ACCURACY_TOLERANCE, METRIC_TOLERANCE = 1e-6, 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition:
-    """How far a model's answers to some rows are from those that were logged of it.
+    """How far a model's answers to some rows are from those that were logged of it, as metrics.
 
     ``other_probabilities`` and ``other_classes`` count the rows where no rounding explains it.
     """
@@ -91,7 +91,7 @@ def metric_ranges(
 def reproduction_check(logged: Mapping[str, float], reproduced: Reproduced) -> Check:
     """Whether the artifact gives what was logged; ``logged`` are the metrics of its run."""
     if isinstance(reproduced, Unavailable):
-        return Check(name="reproduction", passed=False, reason=reproduced.reason, metrics={})
+        return failed("reproduction", reproduced.reason)
     if isinstance(reproduced, Repetition):
         return _answers_check(reproduced)
     return _metrics_check(logged, reproduced)
@@ -99,25 +99,19 @@ def reproduction_check(logged: Mapping[str, float], reproduced: Reproduced) -> C
 
 def _answers_check(found: Repetition) -> Check:
     off = found.other_probabilities or found.other_classes
-    said = f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
-    said += f"{TOLERANCE:g}"
-    if off:
-        said = (
-            f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities "
-            f"than were logged and {found.other_classes:,} another class, {TOLERANCE:g} being "
-            "allowed"
-        )
+    said = (
+        f"of {found.rows:,} test rows {found.other_probabilities:,} get other probabilities than "
+        f"were logged and {found.other_classes:,} another class, {TOLERANCE:g} being allowed"
+        if off
+        else f"each of {found.rows:,} test rows gets the probabilities that were logged, within "
+        f"{TOLERANCE:g}"
+    )
     return Check(
         name="reproduction",
         passed=not off,
         reason=f"in a clean process {said} (largest difference {found.max_difference:.1g})",
         threshold=TOLERANCE,
-        metrics={
-            "reproduced_rows": found.rows,
-            "reproduced_max_difference": found.max_difference,
-            "reproduced_other_probabilities": found.other_probabilities,
-            "reproduced_other_classes": found.other_classes,
-        },
+        metrics={f"reproduced_{name}": value for name, value in vars(found).items()},
     )
 
 

@@ -114,7 +114,7 @@ def choose_threshold(rule: str, second: Floats, labels: Counts) -> float | None:
     if not len(candidates):
         return 0.5
     worth = np.array([getattr(each, rule) for each in tabled(second, labels, candidates)])
-    best = candidates[worth >= worth.max() - 1e-12]
+    best = candidates[worth >= worth.max() - EQUAL]
     return float(best[np.abs(best - 0.5).argmin()])
 
 
@@ -141,18 +141,12 @@ def tabled(second: Floats, labels: Counts, thresholds: Sequence[float] | Floats)
     n, all_positive = len(labels), int(positives[-1])
     caught = all_positive - positives[below]
     taken = n - below
-    recall = _share(caught, all_positive)
-    precision = _share(caught, taken)
-    specificity = _share(below - positives[below], n - all_positive)
-    f1 = _share(2 * caught, taken + all_positive)
+    recall = caught / max(all_positive, 1)  # a share of nothing is 0
+    precision = caught / np.maximum(taken, 1)
+    specificity = (below - positives[below]) / max(n - all_positive, 1)
+    f1 = 2 * caught / np.maximum(taken + all_positive, 1)
     columns = (levels, taken / n, precision, recall, f1, (recall + specificity) / 2)
     return [Threshold(*map(float, row)) for row in zip(*columns, strict=True)]
-
-
-def _share(some: Counts, of: Counts | int) -> Floats:
-    """A share, 0 where it is one of nothing."""
-    whole = np.broadcast_to(of, np.shape(some))
-    return np.where(whole > 0, some / np.maximum(whole, 1), 0.0)
 
 
 WORTHS: dict[str, Worth] = {
@@ -239,13 +233,13 @@ class _Search:
 
     def climb(self, weights: Floats) -> tuple[float, Floats]:
         """Move one weight after the other until no move gains; what they are worth, and they."""
-        worth, before = self._worth(weights), -np.inf
+        worth = self._worth(weights)
         for _ in range(MOST_ROUNDS):
-            if worth <= before + EQUAL:
-                break
             before = worth
             for place in np.flatnonzero(self.rows):
                 worth, weights = self._moved(worth, weights, int(place))
+            if worth <= before + EQUAL:
+                break
         return worth, weights
 
     def _moved(self, worth: float, weights: Floats, place: int) -> tuple[float, Floats]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -142,9 +141,8 @@ def size_curve(
     )
     if smallest is not None:
         place = list(x).index(smallest)
-        ring: dict[str, Any] = {"markersize": 14, "fillstyle": "none", "color": style.MARK}
         text = "smallest within tolerance (on validation rows)"
-        each.plot(x[place], 100 * y[place], "o", label=text, **ring)
+        each.plot(x[place], 100 * y[place], "o", ms=14, mfc="none", color=style.MARK, label=text)
     _parameter_axis(each, list(x))
     style.label(each, x="parameters of one student", y="test accuracy, %")
     text = f"Test accuracy on {rows:,} rows: mean ± standard error, seeds: {seeds}"
@@ -159,10 +157,9 @@ def _step(axes: Axes, place: int, kind: str, values: Floats, rows: float) -> Non
     axes.plot([100 * low, 100 * high], [place, place], color=look.colour, linewidth=1)
     if len(values) > 1:
         axes.plot([mean - error, mean + error], [place, place], color=look.colour, linewidth=5)
-        ring: dict[str, Any] = {"markersize": 4, "markerfacecolor": "none", "color": look.colour}
         equal = np.array([(values[:i] == value).sum() for i, value in enumerate(values)])
         below = 0.25 + min(0.1, 0.5 / len(values)) * equal
-        axes.plot(values, place - below, look.marker, **ring)
+        axes.plot(values, place - below, look.marker, ms=4, mfc="none", color=look.colour)
     axes.plot(mean, place, look.marker, color=look.colour, markersize=8)
     style.beside(axes, place, f"{mean:.2f}" + (f" ± {error:.2f}" if len(values) > 1 else ""))
 

@@ -66,14 +66,9 @@ def drift_bars(columns: Sequence[ColumnDrift]) -> Figure:
     each.set_xscale("log")
     indexes = [max(column.psi or 0.0, LEAST_PSI) for column in shown]
     each.barh(places, [index - LEAST_PSI for index in indexes], 0.62, LEAST_PSI, color=colours)
+    chances = [column.chance or 0.0 for column in shown]
     each.plot(
-        [column.chance or 0.0 for column in shown],
-        places,
-        "|",
-        color=style.INK,
-        markersize=11,
-        markeredgewidth=1.6,
-        label="chance alone stays below",
+        chances, places, "|", color=style.INK, ms=11, mew=1.6, label="chance alone stays below"
     )
     for level, dashes, says in ((MODERATE, ":", "moderate"), (LARGE, "--", "large")):
         each.axvline(

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from kd_mlflow.evaluation.metrics import Floats
 from kd_mlflow.figures import style
@@ -40,7 +39,7 @@ def teacher_curves(
             values = scale * np.ma.masked_invalid(history[name])
             marker = "x" if len(values) == 1 else ""  # a line would have no length
             thin: dict[str, Any] = {"color": look.colour, "linewidth": 0.9, "alpha": 0.8}
-            lines = each.plot(_epochs(values), values, marker=marker, **thin)
+            lines = each.plot(np.arange(1, len(values) + 1), values, marker=marker, **thin)
             lines[0].set_label("one teacher each")
             if HELD_OUT in history:
                 best = best_epochs(history)
@@ -68,7 +67,7 @@ def student_curves(
         shown = []
         for kind, history in histories.items():
             values = scale * np.ma.masked_invalid(history[name])
-            x, look, seeds = _epochs(values), LOOKS[kind], values.shape[1]
+            x, look, seeds = np.arange(1, len(values) + 1), LOOKS[kind], values.shape[1]
             low, high = values.min(axis=1), values.max(axis=1)
             each.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
             marker = look.marker if len(x) == 1 else ""
@@ -82,10 +81,6 @@ def student_curves(
     text = f"Students on {rows:,} validation rows: mean and range over seeds: {seeds}"
     style.headline(figure, text, axes[0, 0])
     return figure
-
-
-def _epochs(values: Floats) -> NDArray[np.int64]:
-    return np.arange(1, len(values) + 1)
 
 
 def _zoom(axes: Axes, groups: Sequence[Any], level: float, *, least: float) -> None:

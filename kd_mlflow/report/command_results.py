@@ -18,7 +18,8 @@ from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.registry.moves import Period
 from kd_mlflow.registry.records import PROMOTE
 from kd_mlflow.report.closing import Page, Shown, aligned, next_steps, table_text
-from kd_mlflow.report.words import accuracy_with_error, one_line, percent
+from kd_mlflow.report.markdown import one_line, percent
+from kd_mlflow.report.words import accuracy_with_error
 from kd_mlflow.table.columns import ColumnReport
 
 NAME_LENGTH, LINE_LENGTH, WHY_LENGTH = 40, 400, 200
@@ -26,12 +27,6 @@ NAME_LENGTH, LINE_LENGTH, WHY_LENGTH = 40, 400, 200
 its promotion's run have whole."""
 
 SHOWN_CLASSES = 8
-
-SWEEP_COLUMNS = [
-    "val log loss",
-    "val accuracy",
-    "test accuracy, means over seeds ± standard errors",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +82,17 @@ class SweepResult(Shown):
     def __repr__(self) -> str:
         """The grid, the sizes, and what was chosen."""
         ensemble, smallest = self.ensemble, self.smallest
-        level = [
-            f"{ensemble['ensemble_calibrated_val_loss']:.4f}",
-            percent(ensemble["ensemble_val_accuracy"]),
-            percent(ensemble["ensemble_test_accuracy"]),
-        ]
+        means = "test accuracy, means over seeds ± standard errors"
+        loss = f"{ensemble['ensemble_calibrated_val_loss']:.4f}"
+        level = (percent(ensemble[f"ensemble_{side}_accuracy"]) for side in ("val", "test"))
         lines = {
-            "": SWEEP_COLUMNS,
+            "": ["val log loss", "val accuracy", means],
             **{_setting(cell): _cell_columns(cell) for cell in self.cells},
             **{
                 f"{text_value(cell.hidden)}: {cell.parameters:,} parameters": _cell_columns(cell)
                 for cell in self.sizes
             },
-            "ensemble": level,
+            "ensemble": [loss, *level],
         }
         best = [("least validation log loss", _setting(self.chosen))]
         if self.sizes:

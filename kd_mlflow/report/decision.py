@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 from kd_mlflow.errors import RegistryError
 from kd_mlflow.evaluation.checks import Check
-from kd_mlflow.report.closing import (
-    Page,
-    Shown,
-    html_table,
-    html_text,
-    next_steps,
-    table_text,
-    wrapped,
-)
-from kd_mlflow.report.words import markdown_table, safe
+from kd_mlflow.report import closing
+from kd_mlflow.report.closing import Page, Shown
+from kd_mlflow.report.markdown import markdown_table, safe
 
 MARKS = {True: "ok", False: "NO", None: "--"}
 """How a check was answered, on a terminal; -- where it was not asked, or has no answer."""
@@ -58,13 +51,14 @@ class Decision(Shown):
     def __repr__(self) -> str:
         """What came of it, why, and what the gate said."""
         uri = f"models:/{self.model_name}@production" if self.promoted else None
-        return f"{self.outcome_text()}\n\n{self.gate_text()}" + next_steps(self.page, uri)
+        return f"{self.outcome_text()}\n\n{self.gate_text()}" + closing.next_steps(self.page, uri)
 
     def html(self) -> str:
         """What came of it, why, and every check."""
         why = [] if self.passed else [f"because {self.reason}"]
         rows = [(check.name, [MARKS[check.passed], check.reason]) for check in self.checks]
-        return html_text(self.line(), *why) + html_table((["gate", "because"], rows))
+        table = closing.html_table((["gate", "because"], rows))
+        return closing.html_text(self.line(), *why) + table
 
     def line(self) -> str:
         """What came of it, in a line."""
@@ -79,7 +73,7 @@ class Decision(Shown):
 
     def outcome_text(self) -> str:
         """What came of it and, of a rejection, why."""
-        why = [] if self.passed else wrapped(f"because {self.reason}")
+        why = [] if self.passed else closing.wrapped(f"because {self.reason}")
         return "\n".join([self.line(), *why])
 
     def gate_text(self) -> str:
@@ -91,7 +85,7 @@ class Decision(Shown):
             )
             for i, check in enumerate(self.checks)
         ]
-        return table_text(rows)
+        return closing.table_text(rows)
 
 
 def decision_page(decision: Decision, standing: str | None) -> str:

@@ -8,11 +8,11 @@ from kd_mlflow.errors import EvaluationError
 from kd_mlflow.evaluation.drift import ColumnDrift
 from kd_mlflow.evaluation.findings import Findings, Histogram
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.report import words
 from kd_mlflow.report.closing import Page, Row, Shown, aligned, next_steps, table_text
+from kd_mlflow.report.markdown import markdown_table, one_line, percent, safe, whole_blocks
 from kd_mlflow.report.notes import NOTE_LENGTH
-from kd_mlflow.report.review import bounded_share
+from kd_mlflow.report.review import bounded_loss, bounded_share, class_cells
 
 SHARES = ("accuracy", "balanced_accuracy")
 """Metrics that are written in percent."""
@@ -34,22 +34,15 @@ def metric_text(name: str, interval: Interval) -> str:
     >>> metric_text("accuracy", Interval(value=0.9, low=0.88, high=0.92))
     '90.00 % (95 % interval 88.00 to 92.00)'
     """
-    if name in SHARES:
-        return share_text(interval)
-    return f"{interval.value:.4f} (95 % interval {interval.low:.4f} to {interval.high:.4f})"
-
-
-def share_text(interval: Interval) -> str:
-    """Write a share with its interval in percent."""
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{words.percent(interval.value)} (95 % interval {low:.2f} to {high:.2f})"
+    write = bounded_share if name in SHARES else bounded_loss
+    return write(interval, "95 % interval ")
 
 
 def estimate_text(findings: Findings) -> str:
     """Say which accuracy the confidence predicts, that it is an estimate, and on what it rests."""
     return (
-        f"{share_text(findings.estimate)}; an estimate: the mean confidence, which holds if the "
-        "model is calibrated on these rows"
+        f"{metric_text('accuracy', findings.estimate)}; an estimate: the mean confidence, which "
+        "holds if the model is calibrated on these rows"
     )
 
 
@@ -66,7 +59,7 @@ def shift_text(findings: Findings) -> str:
     shifted, columns = findings.shifted, len(findings.drift)
     if not shifted:
         return f"none of {columns}"
-    names = ", ".join(words.one_line(column.name) for column in shifted[:NAMED_COLUMNS])
+    names = ", ".join(one_line(column.name) for column in shifted[:NAMED_COLUMNS])
     more = len(shifted) - NAMED_COLUMNS
     return f"{len(shifted)} of {columns}: {names}{f' and {more:,} more' if more > 0 else ''}"
 
@@ -75,7 +68,7 @@ def drift_cells(column: ColumnDrift, histogram: Histogram | None) -> list[str]:
     """A column's cells below ``DRIFT_COLUMNS``; - for what is not known or does not apply."""
     move = "-"
     if column.move and column.shifted and histogram:
-        name = words.one_line(histogram.names[column.move.place], 30)
+        name = one_line(histogram.names[column.move.place], 30)
         move = f"{name}: {short(column.move.before)} to {short(column.move.now)}"
     return [
         _number(column.psi),
@@ -87,21 +80,16 @@ def drift_cells(column: ColumnDrift, histogram: Histogram | None) -> list[str]:
     ]
 
 
-def class_cells(each: ClassScores) -> list[str]:
-    """A class's cells below ``CLASS_COLUMNS``; - for what has no rows."""
-    return [f"{each.rows:,}", bounded_share(each.recall), bounded_share(each.precision)]
-
-
 def pair_text(findings: Findings) -> str:
     """Compare with the other model on the same rows; empty where there is none."""
     pair = findings.pair
     if pair is None:
         return ""
-    same = f"both answer alike on {words.percent(pair.agreement)} of the rows"
+    same = f"both answer alike on {percent(pair.agreement)} of the rows"
     if pair.accuracy is None or pair.accuracy_gain is None or pair.loss_gain is None:
         return same
     gains = words.both_gains_text(pair.accuracy_gain, pair.loss_gain)
-    gained = f"{words.percent(pair.accuracy)}; gain over it {gains}"
+    gained = f"{percent(pair.accuracy)}; gain over it {gains}"
     return f"{gained}; {same}; McNemar's p {pair.mcnemar_p:.3g}"
 
 
@@ -124,17 +112,17 @@ def evaluation_note(findings: Findings) -> str:
     broken = [limit for limit in findings.limits if not limit.passed]
     metrics = _metrics(findings)
     blocks = [
-        *(f"**{limit.name} is not kept:** {words.safe(limit.reason, 600)}." for limit in broken),
-        f"**{words.safe(findings.model)}** on **{words.safe(findings.table)}**, "
+        *(f"**{limit.name} is not kept:** {safe(limit.reason, 600)}." for limit in broken),
+        f"**{safe(findings.model)}** on **{safe(findings.table)}**, "
         f"{findings.rows:,} rows; {labels_text(findings)}.",
-        f"Shifted columns: {words.safe(shift_text(findings), 400)}.",
-        words.markdown_table(["metric", "value"], metrics) if metrics else "",
+        f"Shifted columns: {safe(shift_text(findings), 400)}.",
+        markdown_table(["metric", "value"], metrics) if metrics else "",
         f"Estimated accuracy: {estimate_text(findings)}.",
-        *(f"{words.safe(note, 600)}." for note in findings.notes),
+        *(f"{safe(note, 600)}." for note in findings.notes),
     ]
     if findings.pair and findings.against:
-        blocks.append(f"Against {words.safe(findings.against)}: {pair_text(findings)}.")
-    return words.whole_blocks(blocks, NOTE_LENGTH)
+        blocks.append(f"Against {safe(findings.against)}: {pair_text(findings)}.")
+    return whole_blocks(blocks, NOTE_LENGTH)
 
 
 def _metrics(findings: Findings) -> list[Row]:
@@ -195,10 +183,10 @@ class EvaluationResult(Shown):
     def __repr__(self) -> str:
         """What was found, the most shifted columns first, and where to look at it."""
         findings = self.findings
-        table = f"{words.one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
-        against = f"{words.one_line(findings.against or '', 120)}: {pair_text(findings)}"
+        table = f"{one_line(findings.table)}, {findings.rows:,} rows; {labels_text(findings)}"
+        against = f"{one_line(findings.against or '', 120)}: {pair_text(findings)}"
         rows = [
-            ("model", words.one_line(findings.model, 120)),
+            ("model", one_line(findings.model, 120)),
             ("table", table),
             ("loaded from pickles", "; ".join(self.pickles)),
             *(("note", note) for note in findings.notes),
@@ -217,7 +205,7 @@ class EvaluationResult(Shown):
 
 def _drift_rows(findings: Findings) -> list[Row]:
     cells = {
-        words.one_line(column.name, NAME_LENGTH): drift_cells(
+        one_line(column.name, NAME_LENGTH): drift_cells(
             column, findings.histograms.get(column.name)
         )
         for column in findings.drift[:LISTED_COLUMNS]
@@ -232,9 +220,7 @@ def _metric_rows(findings: Findings) -> list[Row]:
     if not findings.metrics:
         return [estimate]
     rarest = sorted(findings.classes, key=lambda each: each.rows)[:LISTED_CLASSES]
-    classes = {
-        f"class {words.one_line(each.name, NAME_LENGTH)}": class_cells(each) for each in rarest
-    }
+    classes = {f"class {one_line(each.name, NAME_LENGTH)}": class_cells(each) for each in rarest}
     more = len(findings.classes) - len(rarest)
     return [
         *_metrics(findings),

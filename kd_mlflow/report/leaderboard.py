@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -27,6 +27,9 @@ COLUMNS = ("model", *METRICS, "parameters", "weight", "fit_s", "latency_ms", "by
 HEADS = {"roc_auc": "ROC AUC", "balanced_accuracy": "balanced", "average_precision": "avg. prec."}
 """Heads of columns whose metric has too long a name, or one in capitals."""
 
+Line = dict[str, Any]
+"""A line of the leaderboard by ``COLUMNS``: a model's name and numbers, None where unknown."""
+
 
 class TeacherResult(NamedTuple):
     """One teacher of an ensemble.
@@ -46,38 +49,27 @@ class TeacherResult(NamedTuple):
     fit_s: float | None = None
 
 
-class Model(NamedTuple):
-    """One model of a comparison.
+def models(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, Line]:
+    """The ensemble, each kind of student, boosted trees, the majority class, if known.
 
-    ``key`` begins the names of its metrics; ``metrics`` are those of ``METRICS`` that are known of
-    it, ``accuracy`` is the first in words; ``parameters`` and ``latency_ms`` of a row are None
-    where they are not known.
+    By what their metrics' names begin with.
     """
-
-    key: str
-    name: str
-    accuracy: str
-    metrics: Mapping[str, float]
-    parameters: float | None
-    latency_ms: float | None
-
-
-def models(comparison: Comparison, beside: Mapping[str, float]) -> list[Model]:
-    """The ensemble, each kind of student, boosted trees, the majority class, if known."""
     known = {**comparison.summary, **beside}
     names = ("ensemble", *comparison.students, "boosting", "majority")
-    return [_model(name, known) for name in names if f"{name}_test_accuracy" in known]
+    return {name: _line(name, known) for name in names if f"{name}_test_accuracy" in known}
 
 
-def _model(name: str, known: Mapping[str, float]) -> Model:
-    named = {metric: f"{name}_test_{metric}" for metric in METRICS}
-    of_rows = {metric: known[key] for metric, key in named.items() if key in known}
-    accuracy, seeds = words.percent(of_rows["accuracy"]), f"{named['accuracy']}_sem" in known
-    if seeds:
-        accuracy = words.accuracy_with_error(known, named["accuracy"])
-    size = "student_parameters" if seeds else f"{name}_parameters"
-    latency = "registered_latency_ms" if name == "distilled" else f"{name}_latency_ms"
-    return Model(name, name_of(name), accuracy, of_rows, known.get(size), known.get(latency))
+def _line(name: str, known: Mapping[str, float]) -> Line:
+    student = f"{name}_test_accuracy_sem" in known
+    served = "registered" if name == "distilled" else name
+    return dict.fromkeys(COLUMNS) | {
+        "model": name_of(name),
+        **{metric: known.get(f"{name}_test_{metric}") for metric in METRICS},
+        "parameters": known.get("student_parameters" if student else f"{name}_parameters"),
+        "fit_s": known.get(f"{name}_fit_s"),
+        "latency_ms": known.get(f"{served}_latency_ms"),
+        "bytes": known.get("registered_model_bytes") if name == "distilled" else None,
+    }
 
 
 def name_of(kind: str) -> str:
@@ -118,10 +110,11 @@ def third_metric(comparison: Comparison) -> str:
 
 def leaderboard_rows(
     comparison: Comparison, beside: Mapping[str, float], teachers: Sequence[TeacherResult] = ()
-) -> list[dict[str, str | float | None]]:
+) -> list[Line]:
     """Every model in a line, the teachers first: metrics, size, share of the ensemble, costs."""
     each = [
-        {
+        dict.fromkeys(COLUMNS)
+        | {
             "model": teacher.name,
             **{metric: teacher.metrics.get(f"test_{metric}") for metric in METRICS},
             "parameters": teacher.metrics.get("parameters"),
@@ -130,21 +123,10 @@ def leaderboard_rows(
         }
         for teacher in teachers
     ]
-    compared = [
-        {
-            "model": model.name,
-            **{metric: model.metrics.get(metric) for metric in METRICS},
-            "parameters": model.parameters,
-            "fit_s": beside.get(f"{model.key}_fit_s"),
-            "latency_ms": model.latency_ms,
-            "bytes": beside.get("registered_model_bytes") if model.key == "distilled" else None,
-        }
-        for model in models(comparison, beside)
-    ]
-    return [{name: row.get(name) for name in COLUMNS} for row in (*each, *compared)]
+    return [*each, *models(comparison, beside).values()]
 
 
-def leaderboard_csv(rows: Sequence[Mapping[str, object]]) -> str:
+def leaderboard_csv(rows: Sequence[Line]) -> str:
     """The lines of a leaderboard as a CSV file, which MLflow's pages show as a table."""
     table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     return str(table.to_csv(index=False, lineterminator="\n"))
@@ -160,20 +142,17 @@ def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, f
 
 def leaderboard(comparison: Comparison, beside: Mapping[str, float]) -> Table:
     """What each model is worth and what it costs."""
-    third = third_metric(comparison)
-    lines = [
-        (
-            model.name,
-            [
-                model.accuracy if " ± " in model.accuracy else f"{model.accuracy}{'':7}",
-                _cell(model.metrics.get("log_loss")),
-                _cell(model.metrics.get(third)),
-                f"{model.parameters:,.0f}" if model.parameters else "",
-                ms_text(model.latency_ms),
-            ],
-        )
-        for model in models(comparison, beside)
-    ]
+    third, known, lines = third_metric(comparison), {**comparison.summary, **beside}, []
+    for name, row in models(comparison, beside).items():
+        accuracy = words.accuracy_with_error(known, f"{name}_test_accuracy")
+        cells = [
+            accuracy if " ± " in accuracy else f"{accuracy}{'':7}",
+            _cell(row["log_loss"]),
+            _cell(row[third]),
+            f"{row['parameters']:,.0f}" if row["parameters"] else "",
+            ms_text(row["latency_ms"]),
+        ]
+        lines.append((row["model"], cells))
     return [f"accuracy{'':7}", "log loss", HEADS[third], "numbers", "ms a row"], lines
 
 
@@ -181,8 +160,8 @@ def other_metrics(comparison: Comparison) -> Table:
     """The metrics that the leaderboard leaves out, model by model."""
     others = ("balanced_accuracy", "roc_auc", "average_precision", "ece")
     shown = [m for m in others if f"ensemble_test_{m}" in comparison.summary]
-    each = models(comparison, {})
-    lines = [(model.name, [_cell(model.metrics.get(m)) for m in shown]) for model in each]
+    each = models(comparison, {}).values()
+    lines = [(row["model"], [_cell(row[metric]) for metric in shown]) for row in each]
     return [HEADS.get(metric, metric.upper()) for metric in shown], lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from kd_mlflow.config.options import text_value
@@ -13,13 +12,12 @@ from kd_mlflow.distillation.students import StudentSetting
 from kd_mlflow.distillation.teachers import Part
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.intervals import wilson
-from kd_mlflow.report import review, words
+from kd_mlflow.report import asking, review, words
 from kd_mlflow.report.command_results import SweepResult
-from kd_mlflow.report.words import safe
+from kd_mlflow.report.markdown import one_line, percent, safe, whole_blocks
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.loading import Table
-from kd_mlflow.table.scored import as_written
 
 NOTE_LENGTH = 8000
 """Characters of a description: MLflow stores it as a tag (MAX_TAG_VAL_LENGTH) and cuts the rest."""
@@ -71,7 +69,7 @@ def teachers_note(
     """
     sizes = " or ".join(dict.fromkeys("-".join(map(str, widths)) for widths in hidden))
     layers = f"; hidden layers of networks {sizes}" if sizes else ""
-    shares = {name: words.percent(share) for name, share in metrics.items() if "accuracy" in name}
+    shares = {name: percent(share) for name, share in metrics.items() if "accuracy" in name}
     balanced = f"balanced accuracy **{shares['ensemble_test_balanced_accuracy']}**, "
     return (
         f"An ensemble on **{safe(dataset.table.name)}** ({words.sides(dataset.split)}): "
@@ -139,7 +137,7 @@ def distill_note(evidence: Evidence) -> str:
         f"{words.metrics_table(comparison)}\n\n{words.size_text(comparison)}",
         f"Chosen, {len(trials)} tried: {words.trial_text(trials[-1])}." if trials else "",
     ]
-    return words.whole_blocks(blocks, NOTE_LENGTH)
+    return whole_blocks(blocks, NOTE_LENGTH)
 
 
 def promotion_note(
@@ -156,7 +154,7 @@ def promotion_note(
 
 def pipeline_note(distilled: str, promoted: str) -> str:
     """Describe a whole line by the descriptions of its last two steps, the decision first."""
-    return words.whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
+    return whole_blocks([promoted.rstrip(), distilled.rstrip()], NOTE_LENGTH)
 
 
 def rollback_note(model_name: str, *, restored: str, replaced: str, reason: str) -> str:
@@ -171,13 +169,13 @@ def limits(table: Table, split: Split, comparison: Comparison) -> list[str]:
     low, high = wilson(comparison.summary["ensemble_test_accuracy"], rows * comparison.row_worth)
     few = [label for label, n in split.balance(table)["test"].items() if n < FEW_TEST_ROWS]
     more = f" and {len(few) - NAMED_CLASSES:,} more" if len(few) > NAMED_CLASSES else ""
-    named = ", ".join(words.one_line(label, 30) for label in few[:NAMED_CLASSES])
+    named = ", ".join(one_line(label, 30) for label in few[:NAMED_CLASSES])
     rare = (
         f"Classes with fewer than {FEW_TEST_ROWS} test rows, whose own metrics are guesses: "
         f"{named}{more}."
     )
     return [
-        f"For rows like those of {words.one_line(table.name)}; not validated on other populations, "
+        f"For rows like those of {one_line(table.name)}; not validated on other populations, "
         "nor on later data.",
         f"{rows:,} test rows: the 95 % interval of any one model's accuracy is about "
         f"{100 * (high - low):.2f} points wide. Differences are measured on the same rows, "
@@ -203,7 +201,7 @@ def model_card(
     together = "".join(f"; {n}: {safe(t, 200)}" for n, t in words.together(evidence.dataset))
     decides = review.decides(evidence)
     about_limits = " ".join(limits(table, split, comparison))
-    warning, commands = words.warning_text(comparison), _ways_to_ask(evidence)
+    warning, commands = words.warning_text(comparison), asking.ways_to_ask(evidence)
     sent = (
         "**What to send.** Every column by its name, in any order; a value may be empty.\n\n"
         f"{review.sent_table(evidence.schema)}"
@@ -224,10 +222,10 @@ def model_card(
         "stopped on:",
         words.metrics_table(comparison),
         f"The registered student, {words.registered_text(comparison, config.registered_seed)}, "
-        f"scores {words.percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact "
+        f"scores {percent(metrics['registered_test_accuracy'])}; p values of McNemar's exact "
         "test: "
         f"{words.p_values(comparison)}; it agrees with the ensemble on "
-        f"{words.percent(registered['test_agreement'])} of the test rows.",
+        f"{percent(registered['test_agreement'])} of the test rows.",
         sent,
         *commands,
         f"**Costs.** {review.footprint_text(costs)}." if costs else "",
@@ -246,7 +244,7 @@ def model_card(
     spare = [*reversed(details), sent, OUT_OF_SCOPE_IN_SHORT, unseen, *reversed(commands)]
     if not comparison.worse_than:  # whose warning is the last to go
         spare.insert(-len(commands), warned)
-    return words.whole_blocks(blocks, CARD_LENGTH, spare=spare)
+    return whole_blocks(blocks, CARD_LENGTH, spare=spare)
 
 
 def decided_card(card: str, decision: str) -> str:
@@ -254,7 +252,7 @@ def decided_card(card: str, decision: str) -> str:
     blocks = [block for block in card.strip().split("\n\n") if not block.startswith(REJECTED)]
     if not decision and not card.startswith(REJECTED):
         return card
-    return words.whole_blocks([decision, *blocks], CARD_LENGTH)
+    return whole_blocks([decision, *blocks], CARD_LENGTH)
 
 
 def rejection_text(reason: str, run: str) -> str:
@@ -280,7 +278,7 @@ def _details(evidence: Evidence) -> list[str]:
 
 def _recipe(evidence: Evidence) -> str:
     config = evidence.config
-    widths = words.one_line(", ".join(map(str, config.student_hidden)))
+    widths = one_line(", ".join(map(str, config.student_hidden)))
     _, rate = config.student_step
     other = config.strong_baseline_optimizer
     differs = config.student_mixup and other != config.baseline_optimizer
@@ -301,29 +299,3 @@ def _recipe(evidence: Evidence) -> str:
         f"Baselines have the same layers, epochs and seeds, and "
         f"{config.baseline_optimizer.capitalize()}{strong}."
     )
-
-
-def _ways_to_ask(evidence: Evidence) -> list[str]:
-    """How to load, serve and ask the version in production."""
-    model_name, written = evidence.config.model_name, as_written(evidence.encoding.columns)
-    warning = f"\n\n{words.written_text(written)}" if written else ""
-    uri, lines = words.production_uri(model_name), words.serving_commands(model_name)
-    return [
-        f"""\
-**Load it.**
-
-```python
-import mlflow
-
-student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-student.predict(frame)  # prediction and one probability_<class> per class
-```""",
-        f"""\
-**Serve it**, and ask it over HTTP; or score a file.
-
-```
-{lines["serve"]}
-{lines["csv"]}
-{lines["file"]}
-```{warning}""",
-    ]

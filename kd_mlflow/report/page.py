@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,12 @@ from kd_mlflow.distillation.review import MOST_ROWS, STUDENT
 from kd_mlflow.evaluation.drift import LARGE, MODERATE
 from kd_mlflow.evaluation.findings import Findings, predicted_shares
 from kd_mlflow.figures.style import LOOKS, Picture
+from kd_mlflow.report import asking, leaderboard, review, words
 from kd_mlflow.report import evaluation_result as says
-from kd_mlflow.report import leaderboard, review, words
 from kd_mlflow.report.decision import MARKS, Decision
+from kd_mlflow.report.markdown import percent
 from kd_mlflow.report.notes import OUT_OF_SCOPE, limits
 from kd_mlflow.table.columns import left_out_text
-from kd_mlflow.table.scored import as_written
 
 MODELS = {
     "ensemble": "ensemble",
@@ -49,9 +47,6 @@ METRIC_ROWS = {
 
 DRIFTED, EVALUATED = 10, 60
 """Columns whose drift is shown, the most shifted ones: of test rows, of a table that is scored."""
-
-JSON_COLUMNS = 30
-"""With more columns than these an example of a request would be too long to read."""
 
 
 def page(
@@ -97,8 +92,8 @@ def page(
         sent=evidence.schema.columns[: review.LISTED_COLUMNS],
         columns_not_listed=len(evidence.schema.columns) - review.LISTED_COLUMNS,
         pictures=pictures,
-        commands=_commands(evidence, model_id),
-        written=as_written(evidence.encoding.columns),
+        commands=asking.commands(evidence, model_id),
+        written=asking.written_text(evidence),
     )
 
 
@@ -244,33 +239,5 @@ def _teachers_text(evidence: Evidence) -> str:
         return evidence.config.teachers
     return (
         f"{len(teachers)}, {whole:,.0f} parameters together where they count; "
-        f"test accuracy {words.percent(min(teachers))} to {words.percent(max(teachers))}"
+        f"test accuracy {percent(min(teachers))} to {percent(max(teachers))}"
     )
-
-
-def _commands(evidence: Evidence, model_id: str) -> dict[str, str]:
-    """What to type to load, serve and ask the student."""
-    uri = words.production_uri(evidence.config.model_name)
-    read = words.read_csv(as_written(evidence.encoding.columns))
-    python = f"""\
-import mlflow
-import pandas as pd
-
-student = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
-student.predict({read})  # prediction, probability_<class>"""
-    return {
-        "python": python,
-        **words.serving_commands(evidence.config.model_name),
-        "json": _json_request(evidence),
-        "this": f"models:/{model_id}",
-    }
-
-
-def _json_request(evidence: Evidence) -> str:
-    """A request with an example row; empty where it would be too wide to read."""
-    features = evidence.example.head(1)
-    if features.shape[1] > JSON_COLUMNS:
-        return ""
-    rows = json.loads(features.to_json(orient="records", date_format="iso"))
-    body = shlex.quote(json.dumps({"dataframe_records": rows}, ensure_ascii=False))
-    return f"curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d {body}"

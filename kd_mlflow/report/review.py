@@ -12,7 +12,7 @@ from kd_mlflow.distillation.segments import Weakest
 from kd_mlflow.evaluation.intervals import Interval
 from kd_mlflow.evaluation.scores import ClassScores
 from kd_mlflow.evaluation.thresholds import RULE_WORDS, RULES
-from kd_mlflow.report.words import markdown_table, one_line, percent, safe
+from kd_mlflow.report.markdown import first_of, markdown_table, one_line, percent, safe
 from kd_mlflow.table.columns import left_out_text
 from kd_mlflow.table.forms import PLAIN, words
 from kd_mlflow.table.profile import CallerSchema, SentColumn
@@ -39,15 +39,15 @@ OPEN_COLUMNS, LISTED_COLUMNS = 20, 200
 """Columns of the report's table of what to send that are seen at once, and those that unfold."""
 
 
-def bounded_share(share: Interval | None) -> str:
-    """Write a share with its interval in percent; - where there is none.
+def bounded_share(share: Interval | None, of: str = "") -> str:
+    """Write a share with its interval in percent, which ``of`` may name; - where there is none.
 
     >>> bounded_share(Interval(value=0.9, low=0.88, high=0.92))
     '90.00 % (88.00 to 92.00)'
     """
     if share is None:
         return "-"
-    return f"{percent(share.value)} ({100 * share.low:.2f} to {100 * share.high:.2f})"
+    return f"{percent(share.value)} ({of}{100 * share.low:.2f} to {100 * share.high:.2f})"
 
 
 def share_parts(share: Interval | None) -> tuple[str, str]:
@@ -61,13 +61,13 @@ def share_parts(share: Interval | None) -> tuple[str, str]:
     return percent(share.value), f"{100 * share.low:.1f} to {100 * share.high:.1f}"
 
 
-def bounded_loss(loss: Interval) -> str:
-    """Write a log loss, or how much one rises, with its interval.
+def bounded_loss(loss: Interval, of: str = "") -> str:
+    """Write a log loss, or how much one rises, with its interval, which ``of`` may name.
 
     >>> bounded_loss(Interval(value=0.1234567, low=0.1, high=0.15))
     '0.1235 (0.1000 to 0.1500)'
     """
-    return f"{loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})"
+    return f"{loss.value:.4f} ({of}{loss.low:.4f} to {loss.high:.4f})"
 
 
 def weakest_text(weakest: Weakest | None) -> str:
@@ -133,11 +133,8 @@ def never_text(scores: Sequence[ClassScores]) -> str:
     """
     never = [e for e in scores if not e.predicted or (e.recall and not e.recall.value)]
     how = "never rightly predicted" if any(e.predicted for e in never) else "never predicted"
-    named = ", ".join(
-        f"{one_line(each.name, 30)} ({each.rows:,} test rows)" for each in never[:MOST]
-    )
-    more = f", and {len(never) - MOST:,} more" if len(never) > MOST else ""
-    return f"{how}: {named}{more}" if never else ""
+    named = [f"{one_line(each.name, 30)} ({each.rows:,} test rows)" for each in never]
+    return f"{how}: {first_of(named, MOST)}" if never else ""
 
 
 def class_table(scores: Sequence[ClassScores]) -> str:
@@ -147,11 +144,13 @@ def class_table(scores: Sequence[ClassScores]) -> str:
         least = sorted(known, key=lambda pair: pair[0])[:CARD_CLASSES]
         named = (f"{safe(e.name, 30)} {percent(recall)} of {e.rows:,} rows" for recall, e in least)
         return f"Least recall of {len(scores):,} classes: {', '.join(named)}."
-    rows = [
-        [safe(e.name, 30), f"{e.rows:,}", bounded_share(e.recall), bounded_share(e.precision)]
-        for e in scores
-    ]
+    rows = [[safe(each.name, 30), *class_cells(each)] for each in scores]
     return markdown_table(["class", "test rows", "recall, 95 %", "precision, 95 %"], rows)
+
+
+def class_cells(each: ClassScores) -> list[str]:
+    """A class's rows, recall and precision; - for what has no rows."""
+    return [f"{each.rows:,}", bounded_share(each.recall), bounded_share(each.precision)]
 
 
 def range_text(sent: SentColumn, categories: int = LISTED_CATEGORIES, length: int = 30) -> str:

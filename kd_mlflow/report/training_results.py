@@ -19,6 +19,7 @@ from kd_mlflow.report.leaderboard import (
     other_metrics,
     worth_text,
 )
+from kd_mlflow.report.markdown import one_line, percent
 
 RAREST_CLASSES = 10
 """Classes whose recall stands in the closing table of an imbalanced table."""
@@ -54,25 +55,22 @@ class TeachersResult(Shown):
     def __repr__(self) -> str:
         """Each teacher and the ensemble."""
         run = ("ensemble run", self.run_id + (" (reused)" if self.reused else ""))
-        balanced = words.percent(self.metrics["ensemble_test_balanced_accuracy"])
+        balanced = percent(self.metrics["ensemble_test_balanced_accuracy"])
         first = ("ensemble, balanced accuracy", balanced if self.imbalanced else "")
         return table_text([first, *self.together, *self.rows(), run])
 
     def rows(self) -> list[Row]:
         """Each teacher, what the ensemble is made of, and the ensemble."""
         each = [
-            (t.name, f"{words.percent(t.accuracy)}, weight {words.percent(t.weight)}")
-            for t in self.teachers
+            (t.name, f"{percent(t.accuracy)}, weight {percent(t.weight)}") for t in self.teachers
         ]
         counted = self.metrics.get("ensemble_parameters")
+        ensemble = "ensemble (reused)" if self.reused else "ensemble"
         return [
             ("", "test accuracy"),
             *each,
             ("made of", words.composition(self.ensemble.parts)),
-            (
-                "ensemble (reused)" if self.reused else "ensemble",
-                words.percent(self.metrics["ensemble_test_accuracy"]),
-            ),
+            (ensemble, percent(self.metrics["ensemble_test_accuracy"])),
             ("ensemble parameters", f"{counted:,.0f}" if counted else ""),
         ]
 
@@ -160,11 +158,11 @@ class DistillResult(Shown):
             ("beside the ensemble", words.both_gaps_text(comparison.gap, comparison.loss_gap)),
             ("knowledge recovered", words.recovered_text(comparison)),
             ("registered, McNemar's p", words.p_values(comparison)),
-            ("agreement", words.percent(metrics["test_agreement"])),
+            ("agreement", percent(metrics["test_agreement"])),
             ("student chosen", words.trial_text(self.trials[-1]) if self.trials else ""),
             ("student parameters", f"{metrics['student_parameters']:,.0f}"),
             ("compression ratio", _compression_text(metrics, self.beside)),
-            ("registered", f"{named}, {words.percent(metrics['registered_test_accuracy'])}"),
+            ("registered", f"{named}, {percent(metrics['registered_test_accuracy'])}"),
         ]
 
     def imbalance_rows(self) -> list[Row]:
@@ -172,22 +170,16 @@ class DistillResult(Shown):
         comparison = self.comparison
         if not comparison.imbalanced:
             return []
-        classes, places = list(comparison.class_rows.items()), words.rarest_classes(comparison)
+        classes = words.rare_recalls(comparison, comparison.recalls)
         balanced = [
-            (
-                words.kind_text(who),
-                words.percent(comparison.summary[f"{who}_test_balanced_accuracy"]),
-            )
+            (words.kind_text(who), percent(comparison.summary[f"{who}_test_balanced_accuracy"]))
             for who in comparison.recalls
         ]
         recalls = [
-            (
-                f"{words.one_line(classes[place][0], 30)}, {classes[place][1]:,} rows",
-                " / ".join(words.recall_text(each[place]) for each in comparison.recalls.values()),
-            )
-            for place in places[:RAREST_CLASSES]
+            (f"{one_line(name, 30)}, {rows:,} rows", " / ".join(recalls))
+            for name, rows, recalls in classes[:RAREST_CLASSES]
         ]
-        more = len(places) - RAREST_CLASSES
+        more = len(classes) - RAREST_CLASSES
         who = " / ".join(map(words.kind_text, comparison.recalls))
         return [
             ("", f"balanced accuracy on test rows: {words.majority_text(comparison)}"),
@@ -233,7 +225,7 @@ class MainResult(Shown):
         """Approved or rejected, and why, in a sentence."""
         why = "" if self.decision.passed else f"; because {self.decision.reason}"
         worth = worth_text(self.distill.comparison, self.distill.beside)
-        return words.one_line(f"{self.decision.line()}{why}; {worth}", 2000)  # it is a tag
+        return one_line(f"{self.decision.line()}{why}; {worth}", 2000)  # it is a tag
 
     def html(self) -> str:
         """The decision, every check, every model beside each other."""

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from kd_mlflow.distillation.menu import Trial
 from kd_mlflow.distillation.teachers import Part
+from kd_mlflow.evaluation import intervals
 from kd_mlflow.evaluation.comparison import Comparison, majority_share
-from kd_mlflow.evaluation.intervals import (
-    ACCURACY,
-    LOG_LOSS,
-    Interval,
-    difference,
-    known_difference,
-    reverse,
-)
+from kd_mlflow.evaluation.intervals import ACCURACY, LOG_LOSS, Interval, known_difference, reverse
 from kd_mlflow.evaluation.thresholds import logged_cutoff
+from kd_mlflow.report.markdown import first_of, markdown_table, one_line, percent, safe
 from kd_mlflow.table.dataset import Dataset, Split
 from kd_mlflow.table.groups import GroupSizes
-
-NAME_LENGTH = 60
-"""Characters shown of a name that somebody else chose."""
-
-MARKUP = re.compile(
-    r"""[\\`*\[\]<>&|~$]       # emphasis, code, links, HTML, entities, cells of a table
-    | ^[-#+=]                 # headings and lists, where a name opens a line
-    | (?<![^\W_])_|_(?![^\W_]) # underscores at the end of a word
-    | :(?=//|\S*:)            # addresses, and names of emoji
-    | (?<=www)\.              # addresses
-    | (?<!\S)@|@(?=\S*\.)     # names of people, and their addresses""",
-    re.VERBOSE | re.IGNORECASE,
-)
-"""Characters that Markdown, and the dialect of MLflow's pages, may take for structure."""
 
 BOOSTING = "boosted trees alone"
 """What is trained beside the students, for people who read of it."""
@@ -46,72 +24,17 @@ LISTED_GAINS = 2
 LISTED_CLASSES = 3
 
 
-def one_line(text: str, length: int = NAME_LENGTH) -> str:
-    r"""Write a text without line breaks or control characters, cut with an ellipsis.
-
-    >>> one_line("two\nlines")
-    'two lines'
-    >>> one_line("abcdef", 4)
-    'abc…'
-    """
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(blank)"
-    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
-
-
-def safe(text: str, length: int = NAME_LENGTH) -> str:
-    """Write a name that somebody else chose so that it is text anywhere in Markdown.
-
-    A name full of markup is cut earlier: what is returned has at most twice ``length`` characters.
-
-    >>> safe("customers_2024.csv")
-    'customers_2024.csv'
-    >>> safe("<b>|*")
-    '&#60;b&#62;&#124;&#42;'
-    """
-    shown = one_line(text, length)
-    while len(escaped := MARKUP.sub(lambda found: f"&#{ord(found.group())};", shown)) > 2 * length:
-        shown = one_line(shown, len(shown) - 1)
-    return escaped
-
-
-def whole_blocks(blocks: Sequence[str], length: int, spare: Sequence[str] = ()) -> str:
-    """Join blocks of Markdown by blank lines, empty ones left out, and the last of too many.
-
-    Those that are ``spare`` go before any other, in their own order.
-
-    >>> whole_blocks(["one", "two", "three"], 12).split()
-    ['one', 'two']
-    >>> whole_blocks(["one", "two", "three"], 12, ["two"]).split()
-    ['one', 'three']
-    """
-    kept, first = list(filter(None, blocks)), list(filter(None, spare))
-    while len(text := "\n\n".join(kept) + "\n") > length and len(kept) > 1:
-        kept.remove(first.pop(0) if first else kept[-1])
-    return text
-
-
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of cells as a table in Markdown.
-
-    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
-    | a | b |
-    |---|---|
-    | 1 | 2 |
-    """
-    first, *lines = (f"| {' | '.join(line)} |" for line in (heads, *rows))
-    return "\n".join([first, "|---" * len(heads) + "|", *lines])
-
-
 def composition(parts: Sequence[Part]) -> str:
     """Say what an ensemble is made of.
 
     >>> composition([Part("networks", 6, 0.75), Part("boosted models", 4, 0.25)])
     '6 networks 75 %, 4 boosted models 25 %'
     """
-    return ", ".join(
+    named = [
         f"{f'{part.models} ' if part.models > 1 else ''}{part.name} {100 * part.share:.0f} %"
-        for part in parts[:LISTED_PARTS]
-    ) + _and_more(len(parts) - LISTED_PARTS)
+        for part in parts
+    ]
+    return first_of(named, LISTED_PARTS)
 
 
 def trial_text(trial: Trial) -> str:
@@ -132,18 +55,9 @@ def inputs_text(bins: int) -> str:
     return f"inputs of {bins} bins" if bins else "plain inputs"
 
 
-def percent(share: float) -> str:
-    """Write a share with two decimals.
-
-    >>> percent(0.978)
-    '97.80 %'
-    """
-    return f"{100 * share:.2f} %"
-
-
 def accuracy_with_error(metrics: Mapping[str, float], name: str) -> str:
-    """Write a mean over seeds with its standard error, which is 0 where one seed has none."""
-    error = metrics[f"{name}_sem"]
+    """Write an accuracy, of several seeds their mean with its standard error."""
+    error = metrics.get(f"{name}_sem")
     return percent(metrics[name]) + (f" ± {100 * error:.2f}" if error else "")
 
 
@@ -206,17 +120,17 @@ def _harm_text(accuracy: Interval, loss: Interval) -> str:
     """Say by what a baseline beats the students: by each measure that shows it."""
     shown = [(reverse(accuracy), ACCURACY, ""), (reverse(loss), LOG_LOSS, "log loss ")]
     return ", ".join(
-        f"{name}{difference(gain, measure)}" for gain, measure, name in shown if gain.low > 0
+        name + intervals.difference(gain, measure) for gain, measure, name in shown if gain.low > 0
     )
 
 
 def p_values(comparison: Comparison) -> str:
     """P values of McNemar's exact test of the registered student against each other model."""
-    others = ("ensemble", *list(comparison.gains)[:LISTED_GAINS])
-    return ", ".join(
+    found = [
         f"{comparison.summary[f'mcnemar_p_{other}']:.3g} against the {kind_text(other)}"
-        for other in others
-    ) + _and_more(len(comparison.gains) + 1 - len(others))
+        for other in ("ensemble", *comparison.gains)
+    ]
+    return first_of(found, 1 + LISTED_GAINS)
 
 
 def recovered_text(comparison: Comparison) -> str:
@@ -242,45 +156,6 @@ def gains_text(gains: Mapping[str, Interval]) -> str:
     )
 
 
-def production_uri(model_name: str) -> str:
-    """The address of the version in production."""
-    return f"models:/{model_name}@production"
-
-
-def serving_commands(model_name: str) -> dict[str, str]:
-    """What to type to serve the version in production, to ask it, to score a file with it."""
-    model = shlex.quote(production_uri(model_name))
-    return {
-        "serve": f"mlflow models serve --env-manager local -m {model} -p 5001",
-        "csv": "curl -s localhost:5001/invocations -H 'Content-Type: text/csv' "
-        "--data-binary @rows.csv",
-        "file": f"mlflow models predict --env-manager local -m {model} -t csv -i rows.csv",
-    }
-
-
-def written_text(written: Mapping[str, bool]) -> str:
-    """Say which columns of a CSV file MLflow's commands do not read as they are written."""
-    names, verb = ", ".join(map(one_line, written)), "are" if len(written) > 1 else "is"
-    taken = "NA and the like for gaps, 007 for 7" if any(written.values()) else "007 for 7"
-    return (
-        f"{names} {verb} read as written; of a CSV file MLflow takes {taken}. So send JSON, score "
-        f"with `kd-mlflow predict`, or read the file by `{read_csv(written)}`."
-    )
-
-
-def read_csv(written: Mapping[str, bool]) -> str:
-    """Python that reads rows.csv as the student does: see ``scored.as_written``.
-
-    >>> print(read_csv({"city": True}))
-    pd.read_csv("rows.csv", dtype={"city": str}, keep_default_na=False, na_values=[""])
-    """
-    kinds = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: str" for name in written)
-    options = [f", dtype={{{kinds}}}"] if written else []
-    if any(written.values()):
-        options.append(', keep_default_na=False, na_values=[""]')
-    return f'pd.read_csv("rows.csv"{"".join(options)})'
-
-
 def kind_text(kind: str) -> str:
     """Write a kind of model as words.
 
@@ -288,10 +163,6 @@ def kind_text(kind: str) -> str:
     'strong baseline'
     """
     return one_line(kind.replace("_", " "))
-
-
-def _and_more(left_out: int) -> str:
-    return f", and {left_out:,} more" if left_out > 0 else ""
 
 
 def size_text(comparison: Comparison) -> str:
@@ -393,10 +264,12 @@ def majority_text(comparison: Comparison) -> str:
     return f"{100 * majority_share(comparison.class_rows):.1f} % of the rows are of one class"
 
 
-def rarest_classes(comparison: Comparison) -> list[int]:
-    """Places of the classes, the one with the fewest rows first."""
-    rows = list(comparison.class_rows.values())
-    return sorted(range(len(rows)), key=lambda place: rows[place])
+def rare_recalls(comparison: Comparison, models: Iterable[str]) -> list[tuple[str, int, list[str]]]:
+    """Each class, its rows in the whole table and models' recalls, the rarest class first."""
+    by_class = zip(*(comparison.recalls[who] for who in models), strict=True)
+    classes = zip(comparison.class_rows.items(), by_class, strict=True)
+    found = [(name, rows, list(map(recall_text, each))) for (name, rows), each in classes]
+    return sorted(found, key=lambda each: each[1])
 
 
 def recall_text(recall: float) -> str:
@@ -408,15 +281,14 @@ def imbalance_text(comparison: Comparison) -> str:
     """Balanced accuracy and recall of the rarest classes as Markdown; empty for balanced tables."""
     if not comparison.imbalanced:
         return ""
-    gains, names = list(comparison.gains)[:LISTED_GAINS], list(comparison.class_rows)
-    models, places = ["ensemble", "distilled", *gains, "registered"], rarest_classes(comparison)
+    models = ["ensemble", "distilled", *list(comparison.gains)[:LISTED_GAINS], "registered"]
     metrics = [comparison.summary[f"{who}_test_balanced_accuracy"] for who in models]
+    classes = rare_recalls(comparison, models)
     rows = [["balanced accuracy", *map(percent, metrics)]]
-    for place in places[:LISTED_CLASSES]:
-        recalls = [recall_text(comparison.recalls[who][place]) for who in models]
-        rows.append([f"recall of class {safe(names[place], 40)}", *recalls])
+    for name, _, recalls in classes[:LISTED_CLASSES]:
+        rows.append([f"recall of class {safe(name, 40)}", *recalls])
     table = markdown_table(["test metric", *map(kind_text, models)], rows)
-    more = len(places) - LISTED_CLASSES
+    more = len(classes) - LISTED_CLASSES
     left_out = f"; {more:,} more classes are in class_recall.json" if more > 0 else ""
     return (
         f"{majority_text(comparison)}, so accuracy flatters whoever answers that class. "

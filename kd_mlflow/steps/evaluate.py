@@ -22,8 +22,9 @@ from kd_mlflow.figures.drift import draw
 from kd_mlflow.figures.style import picture
 from kd_mlflow.models.any_model import AnyModel, find_other, logged_here, named_model
 from kd_mlflow.report.evaluation_result import EvaluationResult, evaluation_note
+from kd_mlflow.report.markdown import one_line, percent
 from kd_mlflow.report.page import evaluation_page
-from kd_mlflow.report.words import one_line, percent, sizes_text
+from kd_mlflow.report.words import sizes_text
 from kd_mlflow.steps.work import RUN_NAME_LENGTH, page_of
 from kd_mlflow.table.dataset import Identity
 from kd_mlflow.table.groups import GroupSizes, check_named, column_names, group_hashes

@@ -25,7 +25,8 @@ from kd_mlflow.registry.moves import PRODUCTION
 from kd_mlflow.report.command_results import PredictResult
 from kd_mlflow.serving.scoring import FIRST_CATEGORY, MISSING
 from kd_mlflow.steps.work import Listener
-from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.fitting import Column
 from kd_mlflow.table.profile import FIRST_BIN, GAP, ColumnProfile
 from kd_mlflow.table.scored import Part, scored_file, table_parts
 from kd_mlflow.table.sources import is_csv

@@ -22,7 +22,7 @@ from kd_mlflow.population.checkpoints import NOWHERE, Checkpoints, whole_file
 from kd_mlflow.population.history import OnEpoch, ignore_epoch
 from kd_mlflow.population.workers import Workers
 from kd_mlflow.report.closing import Page
-from kd_mlflow.report.words import one_line
+from kd_mlflow.report.markdown import one_line
 from kd_mlflow.table.columns import columns_document
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.tracking.curves import CurveWriter

@@ -69,45 +69,41 @@ def column_report(
 ) -> ColumnReport:
     """Describe one column as training takes it."""
     values, notes = column.values, column.notes
-    beyond, ends = 0.0, ("", "")
-    frequent: tuple[str, ...] = ()
+    held: dict[str, Any] = {}
     if column.kind in ("category", "boolean"):
         counts = values.value_counts()
         counts = counts[counts > 0]
-        frequent = tuple(_short(value) for value in counts.index[:MOST])
         beyond = float(counts.iloc[max_categories:].sum() / max(1, counts.sum()))
+        held = {"frequent": tuple(map(_short, counts.index[:MOST])), "beyond": beyond}
         if beyond > 0.5 and not left_out:
             leave = option_of(name, "leave_out")
             text = f"{beyond:.0%} of its texts are beyond the {max_categories} categories kept"
             notes = (*notes, Note(3 + beyond, f"{text}; give max_categories, or {leave}"))
     elif values.notna().any():
         present = values.dropna()
-        ends = (_short(present.min()), _short(present.max()))
+        held = {"low": _short(present.min()), "high": _short(present.max())}
     return ColumnReport(
         name=name,
         kind=column.kind,
         form=words(column.kind, column.form) if column.form != PLAIN else "",
         gaps=float(values.isna().mean()),
         gap_texts=column.gap_texts,
-        beyond=beyond,
-        low=ends[0],
-        high=ends[1],
-        frequent=frequent,
         left_out=left_out,
         notes=notes,
+        **held,
     )
 
 
-def worst_first(columns: Sequence[ColumnReport], most: int = LINES) -> list[str]:
+def worst_first(columns: Sequence[ColumnReport]) -> list[str]:
     """What deserves attention of the columns, a few lines at most."""
     notes = [(note, column.name) for column in columns for note in column.notes]
     notes.sort(key=lambda each: -each[0].weight)
     lines = [f"column {name!r}: {note.text}" for note, name in notes]
     for why, names in left_out(columns).items():
         lines.insert(0, f"left out, {why}: {', '.join(names)}")
-    if len(lines) <= most:
+    if len(lines) <= LINES:
         return lines
-    return [*lines[: most - 1], f"{len(lines) - most + 1} more: kd-mlflow columns shows all"]
+    return [*lines[: LINES - 1], f"{len(lines) - LINES + 1} more: kd-mlflow columns shows all"]
 
 
 def left_out(columns: Sequence[ColumnReport]) -> dict[str, list[str]]:
@@ -119,9 +115,9 @@ def left_out(columns: Sequence[ColumnReport]) -> dict[str, list[str]]:
     return found
 
 
-def left_out_text(columns: Sequence[ColumnReport], most: int = 8) -> str:
+def left_out_text(columns: Sequence[ColumnReport]) -> str:
     """Which columns are no inputs, and why, in a phrase; empty where all are."""
-    parts = [f"{listed(names, most)} ({why})" for why, names in left_out(columns).items()]
+    parts = [f"{listed(names)} ({why})" for why, names in left_out(columns).items()]
     return f"left out: {'; '.join(parts)}" if parts else ""
 
 

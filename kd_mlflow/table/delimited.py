@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
 from kd_mlflow.config.rules import SEPARATORS
 from kd_mlflow.errors import DataError, first_line
@@ -50,14 +51,7 @@ GUESSES = {
 }
 """What is said of each encoding that is guessed, and of the characters that are lost."""
 
-UNREADABLE = (
-    pd.errors.ParserError,
-    pd.errors.ParserWarning,
-    pd.errors.EmptyDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-)
+UNREADABLE = (ParserError, ParserWarning, EmptyDataError, OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -198,9 +192,9 @@ def _kinds_of_text(
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = first_line(error).removeprefix("Error tokenizing data. C error: ")
-    if isinstance(error, pd.errors.ParserWarning):
+    if isinstance(error, ParserWarning):
         reason = "its rows have more cells than the header names"
-    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
+    if isinstance(error, ParserError | ParserWarning):
         reason += "; give separator=... if another character separates its cells"
     return DataError(f"not a readable CSV file: {path} ({reason})")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kd_mlflow.serving.scoring import MISSING
-from kd_mlflow.table.encoding import Column
+from kd_mlflow.table.fitting import Column
 
 EXAMPLE_ROWS = 2
 """A single example row would freeze the exported graph's batch size at 1."""
@@ -50,13 +50,15 @@ def _values(
 
     From the third one on each column goes its own way, so that combinations differ.
     """
+    present = series.dropna()
     makers: dict[str, Callable[[pd.Series, Column], list[Any]]] = {
         "numeric": _numbers,
-        "boolean": lambda series, column: [step % 2 == 0 for step in STEPS],
+        "boolean": lambda present, column: [step % 2 == 0 for step in STEPS],
         "category": _categories,
         "date": _dates,
     }
-    made, own_way = makers[column.kind](series, column), rng.integers(CANDIDATES, size=CANDIDATES)
+    made = [None] * CANDIDATES if present.empty else makers[column.kind](present, column)
+    own_way = rng.integers(CANDIDATES, size=CANDIDATES)
     values = [*made[:EXAMPLE_ROWS], *(made[place] for place in own_way[EXAMPLE_ROWS:])]
     for step in range(1, CANDIDATES):
         if gaps and gaps[(step - 1) % len(gaps)] == column.name:
@@ -64,11 +66,8 @@ def _values(
     return pd.Series(values, dtype=series.dtype)
 
 
-def _numbers(series: pd.Series, column: Column) -> list[Any]:
+def _numbers(present: pd.Series, column: Column) -> list[Any]:
     """The median and numbers around it, within the column's own range."""
-    present = series.dropna()
-    if present.empty:
-        return [None] * CANDIDATES
     numbers = pd.to_numeric(present).to_numpy(np.float64, na_value=np.nan)
     whole, low, high = bool((numbers % 1 == 0).all()), present.min(), present.max()
     kind = int if whole else float
@@ -78,18 +77,15 @@ def _numbers(series: pd.Series, column: Column) -> list[Any]:
     return [min(max(kind(value), kind(low)), kind(high)) for value in rounded]
 
 
-def _categories(series: pd.Series, column: Column) -> list[Any]:
+def _categories(present: pd.Series, column: Column) -> list[Any]:
     """The most frequent categories in turn, as they stand in the table."""
-    counts = series.value_counts()
+    counts = present.value_counts()
     found = counts.index[counts > 0].tolist()[:CANDIDATES]
-    return [found[step % len(found)] if found else None for step in STEPS]
+    return [found[step % len(found)] for step in STEPS]
 
 
-def _dates(series: pd.Series, column: Column) -> list[Any]:
+def _dates(present: pd.Series, column: Column) -> list[Any]:
     """Days from the median day on, written as the column writes its first."""
-    present = series.dropna()
-    if present.empty:
-        return [None] * CANDIDATES
     start = (pd.Timestamp(column.origin) + pd.Timedelta(days=column.median)).normalize()
     way = -1 if start.year == MAXYEAR else 1  # no year has five digits
     days = [start + pd.Timedelta(days=way * step) for step in STEPS]

@@ -196,13 +196,7 @@ def read_by(series: pd.Series, kind: str, form: Form, gap_texts: tuple[str, ...]
 
     Raises ColumnError for what does not fit where the form is not lenient.
     """
-    column = {
-        "kind": kind,
-        "form": asdict(form),
-        "gap_texts": gap_texts,
-        "offset": 0.0,
-        "origin": "1970-01-01",
-    }
+    column = {"kind": kind, "form": asdict(form), "gap_texts": gap_texts, "origin": "1970-01-01"}
     if kind == "numeric":
         return pd.Series(scoring.numbers(series, column), index=series.index, name=series.name)
     if kind == "boolean":

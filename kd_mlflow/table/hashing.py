@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
 from kd_mlflow.serving.scoring import GAP_TEXTS, ISO_DATE
-from kd_mlflow.table.kinds import NUMBER, Ints, Label
+from kd_mlflow.table.kinds import Ints, Label
 
 SPLIT_SEED = 42
 """The split never follows the training seed: metrics of two trainings compare on the same rows."""
@@ -190,7 +190,7 @@ def _text_code(text: str) -> np.uint64:
 def _number_of(value: Any) -> float | int | None:
     """The number that a cell says, if any: an int where it is whole and written so; 1 for true."""
     if isinstance(value, str):
-        if not NUMBER.fullmatch(value):
+        if not scoring.BARE.fullmatch(value):
             return TRUTH.get(value.lower())
         return int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
     if isinstance(value, Integral | np.bool_):

@@ -24,9 +24,6 @@ Label = str | int | bool
 Ints = NDArray[np.int64]
 """Numbers of rows, classes, sides or groups."""
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""A text that is a number."""
-
 STRAY_SHARE, STRAY_TEXTS = 0.05, 5
 """Most cells, and most different texts, of a column of numbers or dates that are neither."""
 
@@ -139,28 +136,20 @@ def _as_told(series: pd.Series, told: str) -> Typed:
         series = series.astype(object)
     what, _, layout = told.partition(":")
     kind = {"number": "numeric", "truth": "boolean", "date": "date"}.get(what, "category")
-    if kind == "category":
-        form = Form(literal=what == "category")
-        return Typed(_read(series, kind, form), kind, (), form)
-    form = Form(layout=layout)
-    if not layout and kind != "boolean" and series.dtype.kind == "O":
+    form = Form(layout=layout, lenient=kind != "category", literal=what == "category")
+    if not layout and kind in WORDS and series.dtype.kind == "O":
         found = find_form(_as_texts(_without_gap_texts(series)).value_counts())
         if found and found.kind == kind:
-            form = found.form
+            form = replace(found.form, lenient=True)
             if found.rivals:
                 raise DataError(_undecided(series.name, found))
-    form = replace(form, lenient=True)
-    values = _read(series, kind, form)
-    return Typed(values, kind, (), form, _unfit(series, values))
-
-
-def _read(series: pd.Series, kind: str, form: Form) -> pd.Series:
     try:
-        return read_by(series, kind, form)
+        values = read_by(series, kind, form)
     except (scoring.ColumnError, TypeError, ValueError) as error:
         raise DataError(
             f"column {series.name!r} cannot be read as it is told: {first_line(error)}"
         ) from None
+    return Typed(values, kind, (), form, () if kind == "category" else _unfit(series, values))
 
 
 def _unfit(series: pd.Series, values: pd.Series) -> tuple[Note, ...]:
@@ -180,9 +169,9 @@ def _doubts(counts: pd.Series, found: Found | None) -> tuple[Note, ...]:
     if found and found.rivals:
         return (Note(4, _undecided(counts.index.name, found)),)
     if found:
-        what, told = words(found.kind, found.form), {"numeric": "number"}.get(found.kind, "date")
+        what = words(found.kind, found.form)
         text = f"{int(100 * found.share)}% of its texts are {what}, and it is taken as categories"
-        return (Note(4, f"{text}; {option_of(counts.index.name, told)}"),)
+        return (Note(4, f"{text}; {option_of(counts.index.name, WORDS[found.kind])}"),)
     numbers = counts[[_is_number(text) for text in counts.index]].sum()
     others = [text for text in counts.index if not _is_number(text)]
     if others and 2 * numbers > counts.sum():
@@ -204,7 +193,7 @@ def _undecided(name: object, found: Found) -> str:
     )
 
 
-def option_of(name: object, told: str = "number") -> str:
+def option_of(name: object, told: str) -> str:
     """The option that says what a column holds, as a shell takes it."""
     return f"--column {shlex.quote(f'{name}={told}')}"
 
@@ -219,8 +208,6 @@ def kind_of(series: pd.Series) -> str:
         isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8
     ):
         raise DataError(f"column {series.name!r} holds {dtype}; convert it to plain numbers")
-    if dtype.kind == "M":
-        return "date"
     if isinstance(dtype, pd.CategoricalDtype):
         return "category"
     inferred = pd.api.types.infer_dtype(series, skipna=True)
@@ -250,7 +237,7 @@ def _all_dates(series: pd.Series) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return NUMBER.fullmatch(text.strip()) is not None
+    return scoring.BARE.fullmatch(text.strip()) is not None
 
 
 def _is_code(text: str) -> bool:

@@ -31,8 +31,6 @@ SAMPLE_RECORDS = 2000
 NEARLY_ALL = 0.9
 """Share of records that must have the header's cells: a few ragged ones do not hide a separator."""
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
 NOT_IN_1252 = [0x81, 0x8D, 0x8F, 0x90, 0x9D]
 """Bytes that are no characters of Windows-1252."""
 
@@ -104,7 +102,7 @@ def first_encoding(path: Path) -> TextEncoding:
     """The encoding to try first: UTF-16 by its mark or its zeros, else UTF-8."""
     with _open(path, "rb") as file:
         head = file.read(4096)
-    if head[:2] in UTF_16:
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return TextEncoding("utf-16")
     for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         zeros, others = (head[start::2].count(0) for start in (place, 1 - place))

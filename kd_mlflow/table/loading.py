@@ -16,13 +16,7 @@ from kd_mlflow.config.groups import Source
 from kd_mlflow.errors import DataError, listed
 from kd_mlflow.table.columns import ColumnReport, column_report, worst_first
 from kd_mlflow.table.forms import PLAIN, Form
-from kd_mlflow.table.groups import (
-    check_enough,
-    check_named,
-    column_names,
-    group_hashes,
-    row_times,
-)
+from kd_mlflow.table.groups import check_enough, check_named, column_names, group_hashes, row_times
 from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
 from kd_mlflow.table.kinds import Ints, Label, Typed, readings, typed
 from kd_mlflow.table.labels import numbered_labels, tell_alike

@@ -108,7 +108,8 @@ def use_marks(
         plain = pc.replace_substring(pc.utf8_trim_whitespace(texts), THOUSANDS[mark], "")
         plain = pc.replace_substring(plain, mark, ".")
         if name in numbers:
-            read = _numbers(plain)
+            whole = whole_numbers(plain)
+            read = exact(pc.cast(plain, pa.float64())) if whole is None else whole
         else:  # who reads on knows no other mark than a point
             number = pc.match_substring_regex(texts, NUMBERS[mark])
             read = pc.if_else(number, plain, texts).to_pandas(types_mapper=TEXT)
@@ -149,12 +150,6 @@ def _numbers_among(kinds: Kinds) -> Kinds:
 
 def _all_match(texts: pa.Array, pattern: str) -> bool:
     return bool(pc.all(pc.match_substring_regex(texts, pattern), min_count=0).as_py())
-
-
-def _numbers(plain: pa.Array) -> pd.Series:
-    """Numbers from text, exact: whole ones where none has a decimal mark."""
-    whole = whole_numbers(plain)
-    return exact(pc.cast(plain, pa.float64())) if whole is None else whole
 
 
 def whole_numbers(texts: pa.Array) -> pd.Series | None:

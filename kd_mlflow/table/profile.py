@@ -19,7 +19,8 @@ from kd_mlflow.evaluation.findings import Histogram
 from kd_mlflow.evaluation.grouped import share_inflation
 from kd_mlflow.evaluation.metrics import Counts
 from kd_mlflow.serving import scoring
-from kd_mlflow.table.encoding import Column, Encoding, column_errors
+from kd_mlflow.table.encoding import Encoding, column_errors
+from kd_mlflow.table.fitting import Column
 from kd_mlflow.table.forms import PLAIN, words
 
 DAY_S = 86_400
@@ -154,8 +155,6 @@ def _edges(present: NDArray[np.float64]) -> tuple[float, ...]:
     least = ends[0]
     heavy = (present == least).mean() >= HEAVY_SHARE
     inner = np.unique(ends if heavy else ends[ends > least])
-    if not len(inner):
-        inner = np.array([least])
     return tuple(float(end) for end in (np.nextafter(least, -np.inf), *inner))
 
 

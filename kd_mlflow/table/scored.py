@@ -24,7 +24,8 @@ from kd_mlflow.errors import DataError, first_line
 from kd_mlflow.serving.scoring import GAP_TEXTS, ROWS_AT_ONCE, reads_texts, text_of
 from kd_mlflow.table import sources
 from kd_mlflow.table.delimited import delimited_parts
-from kd_mlflow.table.encoding import Column, Encoding
+from kd_mlflow.table.encoding import Encoding
+from kd_mlflow.table.fitting import Column
 from kd_mlflow.table.forms import PLAIN, read_by
 from kd_mlflow.table.groups import check_named, column_names
 from kd_mlflow.table.hashing import Codes, row_hashes, table_digest
