@@ -1,6 +1,7 @@
 """One weight per class: chosen on validation rows, applied alike, served as logged."""
 
 import json
+from itertools import combinations
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from kd_mlflow.config.entry_points import DistillConfig, EvaluateConfig, MainCon
 from kd_mlflow.distillation.review import decision
 from kd_mlflow.evaluation.reproduction import repetition
 from kd_mlflow.evaluation.thresholds import (
+    EXPONENTS,
     WORTHS,
     choose_weights,
     logged_as,
@@ -50,54 +52,70 @@ def worth(rule, labels, predicted):
     return sklearn.metrics.balanced_accuracy_score(labels, predicted)
 
 
+def shares_of(labels):
+    """Each class's share of some rows."""
+    return np.bincount(labels) / len(labels)
+
+
 @pytest.mark.parametrize("rule", WORTHS)
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_beat_the_likeliest_class(rule, seed):
     """They gain on the rows they were chosen on, over weights of 1 and over 1 / share."""
     shares, labels = answers(seed=seed)
-    found = worth(rule, labels, decided(shares, choose_weights(rule, shares, labels)))
+    weights = choose_weights(rule, shares, labels, shares_of(labels))
+    found = worth(rule, labels, decided(shares, weights))
     assert found > worth(rule, labels, shares.argmax(axis=1)) + 0.02
     inverse = 1 / np.bincount(labels)
     assert found >= worth(rule, labels, decided(shares, tuple(inverse)))
 
 
 @pytest.mark.parametrize("rule", WORTHS)
-def test_no_weight_alone_is_better(rule):
-    """Whatever one weight is moved to, the others left, nothing is gained."""
+def test_weights_are_the_best_power_of_the_inverse_shares(rule):
+    """No power that may be taken is better on these rows; their geometric mean is 1."""
     shares, labels = answers(rows=80)
-    weights = np.array(choose_weights(rule, shares, labels))
-    found = worth(rule, labels, decided(shares, tuple(weights)))
-    for place in range(len(SHARES)):
-        others = np.delete(shares * weights, place, axis=1).max(axis=1)
-        for needed in others / shares[:, place]:
-            moved = weights.copy()
-            moved[place] = needed * (1 + 1e-9)
-            assert worth(rule, labels, decided(shares, tuple(moved))) <= found + 1e-12
+    own = shares_of(labels)
+    weights = choose_weights(rule, shares, labels, own)
+    assert np.prod(weights) == pytest.approx(1)
+    (power,) = {round(np.log(a / b) / np.log(x / y), 9) for (a, x), (b, y) in pairs(weights, own)}
+    assert -power in EXPONENTS
+    found = worth(rule, labels, decided(shares, weights))
+    others = [worth(rule, labels, decided(shares, tuple(own**-e))) for e in EXPONENTS]
+    assert found == max(others)
+
+
+def pairs(weights, own):
+    """Two classes' weights and shares, for each two classes."""
+    return combinations(zip(weights, own, strict=True), 2)
 
 
 @pytest.mark.parametrize("rule", WORTHS)
 def test_what_nothing_gains_on_keeps_the_likeliest_class(rule):
     """Rows that are all right need no weights; equal probabilities neither."""
     labels = np.arange(30) % 3
-    assert choose_weights(rule, np.eye(3)[labels], labels) == (1.0, 1.0, 1.0)
-    assert choose_weights(rule, np.full((30, 3), 1 / 3), labels) == (1.0, 1.0, 1.0)
+    own = shares_of(labels)
+    assert choose_weights(rule, np.eye(3)[labels], labels, own) == (1.0, 1.0, 1.0)
+    assert choose_weights(rule, np.full((30, 3), 1 / 3), labels, own) == (1.0, 1.0, 1.0)
 
 
-def test_a_class_without_rows_keeps_its_weight():
-    """Nothing says anything of it: its weight stays between the others', and finite."""
-    shares, labels = answers(shares=(0.6, 0.3, 0.0999, 0.0001), rows=200)
+def test_a_class_without_validation_rows_has_its_weight():
+    """Its share of the training rows says what it is; nothing divides by its rows here."""
+    own = np.array([0.6, 0.3, 0.0999, 0.0001])
+    shares, labels = answers(shares=own, rows=200)
     assert 3 not in labels
-    weights = choose_weights("balanced_accuracy", shares, labels)
-    assert np.prod(weights) == pytest.approx(1)
-    assert min(weights) < weights[3] < max(weights)
+    weights = choose_weights("balanced_accuracy", shares, labels, own)
+    assert sorted(weights) == list(weights)
+    assert np.isfinite(weights).all()
 
 
-def test_no_row_lies_between_two_classes():
-    """Moving each probability as rounding does changes no class that weights have decided."""
-    shares, labels = answers()
-    weights = choose_weights("f1", shares, labels)
-    noise = np.random.default_rng(1).uniform(-1e-7, 1e-7, shares.shape)
-    np.testing.assert_array_equal(decided(shares, weights), decided(shares * (1 + noise), weights))
+@pytest.mark.parametrize("rule", WORTHS)
+def test_few_rows_of_many_classes_are_not_learnt_by_heart(rule):
+    """Weights chosen on a handful of rows a class lose nothing worth mentioning on others."""
+    own = np.arange(1, 41) / 820
+    shares, labels = answers(rows=250, shares=own)
+    weights = choose_weights(rule, shares, labels, own)
+    shares, labels = answers(rows=20_000, shares=own, seed=1)
+    gained = worth(rule, labels, decided(shares, weights))
+    assert gained > worth(rule, labels, shares.argmax(axis=1)) - 0.005
 
 
 def test_rows_found_are_counted_by_class():
@@ -195,10 +213,12 @@ def test_the_served_model_decides_as_logged(served):
 
 @pytest.mark.slow
 def test_weights_are_the_best_of_the_validation_rows(served):
-    """They are what the search makes of the served model's answers to them, and gain there."""
+    """They are what the rule makes of the served model's answers to them, and gain there."""
     _, shares, weights = answer_of(served, "val")
     labels = served.dataset.labels("val")
-    assert weights == pytest.approx(choose_weights("balanced_accuracy", shares, labels), rel=1e-4)
+    own = shares_of(served.dataset.labels("train"))
+    chosen = choose_weights("balanced_accuracy", shares, labels, own)
+    assert weights == pytest.approx(chosen, rel=1e-9)
     found = worth("balanced_accuracy", labels, decided(shares, weights))
     assert found > worth("balanced_accuracy", labels, shares.argmax(axis=1))
 
@@ -237,10 +257,14 @@ def test_the_gate_reproduces_what_is_decided(served):
 
 
 def test_no_row_but_validation_rows_is_asked():
-    """Weights are chosen of the student's answers to validation rows, and of their labels alone."""
+    """Weights are chosen by answers to validation rows; of training rows only shares count."""
     shares, labels = answers()
-    table = SimpleNamespace(classes=("a", "b", "c"))
-    dataset = SimpleNamespace(table=table, labels={"val": labels}.__getitem__)
+    own = {"a": 70, "b": 25, "c": 5}
+    dataset = SimpleNamespace(
+        table=None,
+        labels={"val": labels}.__getitem__,
+        split=SimpleNamespace(balance=lambda table: {"train": own}),
+    )
     trained = SimpleNamespace(score_validation_rows=lambda: torch.from_numpy(np.log(shares)))
     found = decision(DistillConfig(decision_threshold="f1"), dataset, trained).threshold
-    assert found == pytest.approx(choose_weights("f1", shares, labels))
+    assert found == pytest.approx(choose_weights("f1", shares, labels, np.array(SHARES)))

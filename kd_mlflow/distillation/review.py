@@ -57,8 +57,8 @@ class Importance(NamedTuple):
 def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> Decision:
     """By what the registered student predicts a class, by the validation rows."""
     shares = class_probabilities(trained.score_validation_rows())
-    names = list(map(str, dataset.table.classes))
-    return decide(str(config.decision_threshold), names, shares, dataset.labels("val"))
+    rows = dataset.split.balance(dataset.table)["train"]
+    return decide(str(config.decision_threshold), rows, shares, dataset.labels("val"))
 
 
 def check_decision(config: ModelOptions, table: Table) -> None:

@@ -8,13 +8,11 @@ only the ratios of weights count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
+from sklearn.metrics import f1_score, recall_score
 
 from kd_mlflow.evaluation.metrics import Counts, Floats
 
@@ -38,20 +36,8 @@ RULE_WORDS = {"balanced_accuracy": "balanced accuracy", "f1": "F1"}
 RULES = tuple(RULE_WORDS)
 """What a threshold may be the best for, on rows that nothing was trained on."""
 
-MOST_ROUNDS = 10
-"""How often each class's weight is looked at; most searches end after three rounds."""
-
-LARGEST = 1e6
-"""No weight that is tried is above it, or below its inverse."""
-
-LEAST = 1e-12
-"""Probabilities below it count as it: a class of probability 0 is never predicted."""
-
 EQUAL = 1e-12
 """What two sums of shares may differ by and be equal."""
-
-Worth = Callable[[Counts, Counts, Counts], Floats]
-"""What a class is worth: of its rows that are found, rows predicted to be of it, its rows."""
 
 
 def cutoff_of(document: float | list[float] | None) -> Cutoff | None:
@@ -149,11 +135,14 @@ def tabled(second: Floats, labels: Counts, thresholds: Sequence[float] | Floats)
     return [Threshold(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
-WORTHS: dict[str, Worth] = {
-    "balanced_accuracy": lambda caught, taken, rows: caught / np.maximum(rows, 1),
-    "f1": lambda caught, taken, rows: 2 * caught / np.maximum(taken + rows, 1),
-}
+WORTHS = {"balanced_accuracy": recall_score, "f1": f1_score}
 """What weights may be the best for: means over the classes that rows are of."""
+
+EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Powers of the inverse shares that weights may be: from the likeliest class to what is best for
+balanced accuracy where probabilities are right (Elkan 2001, "The Foundations of Cost-Sensitive
+Learning", IJCAI). A weight of its own for each class would learn the few rows it is chosen on.
+"""
 
 
 class ClassWeight(NamedTuple):
@@ -166,23 +155,21 @@ class ClassWeight(NamedTuple):
     found: int
 
 
-def choose_weights(rule: str, probabilities: Floats, labels: Counts) -> tuple[float, ...]:
-    """The weights that are best by one of ``WORTHS`` on these rows, as far as a search finds them.
+def choose_weights(
+    rule: str, probabilities: Floats, labels: Counts, shares: Floats
+) -> tuple[float, ...]:
+    """The power of the inverse of the classes' shares that is best by one of ``WORTHS`` here.
 
-    One class's weight is moved at a time, to the middle between two neighbouring rows, until
-    nothing gains: from weights of 1, and from the inverse of each class's share. Of equally good
-    weights the nearest to 1 are taken. They are never worse than the likeliest class. A class
-    without rows keeps its 1. Their geometric mean is 1.
-    Shape: (n, classes), (n,) -> (classes,).
+    Of equally good ones the nearest to weights of 1. Their geometric mean is 1.
+    Shape: probabilities (n, classes), labels (n,), shares (classes,) -> (classes,).
     """
-    search = _Search(np.maximum(probabilities, LEAST), labels, WORTHS[rule])
-    rows = search.rows
-    inverse = np.where(rows > 0, len(labels) / (np.count_nonzero(rows) * np.maximum(rows, 1)), 1.0)
-    found = [search.climb(start) for start in (np.ones(len(rows)), inverse)]
-    best = max(worth for worth, _ in found)
-    kept = [weights for worth, weights in found if worth >= best - EQUAL]
-    logs = [np.log(weights) - np.log(weights).mean() for weights in kept]
-    return tuple(np.exp(min(logs, key=lambda log: float(np.abs(log).sum()))).tolist())
+    worths, known = [], np.unique(labels)
+    for exponent in EXPONENTS:
+        predicted = (probabilities * shares**-exponent).argmax(axis=1)
+        averaged = {"labels": known, "average": "macro", "zero_division": 0}
+        worths.append(WORTHS[rule](labels, predicted, **averaged))
+    logs = -EXPONENTS[int(np.argmax(worths))] * np.log(shares)
+    return tuple(np.exp(logs - logs.mean()).tolist())
 
 
 def weighed(
@@ -206,97 +193,18 @@ class Decision(NamedTuple):
     weights: Sequence[ClassWeight] = ()
 
 
-def decide(rule: str, names: list[str], probabilities: Floats, labels: Counts) -> Decision:
-    """What a rule makes of some rows, by the names of the classes.  Shape: (n, classes), (n,)."""
+def decide(rule: str, rows: Mapping[str, int], probabilities: Floats, labels: Counts) -> Decision:
+    """What a rule makes of the validation rows; ``rows`` are the training rows of each class.
+
+    Shape: probabilities (n, classes), labels (n,).
+    """
+    names = list(rows)
     if len(names) == 2:
         second = probabilities[:, 1]
         threshold = choose_threshold(rule, second, labels)
         return Decision(threshold, thresholds=worth_knowing(second, labels, threshold))
     if rule == NONE:
         return Decision(None)
-    weights = choose_weights(rule, probabilities, labels)
+    counts = np.array(list(rows.values()), dtype=np.float64)
+    weights = choose_weights(rule, probabilities, labels, counts / counts.sum())
     return Decision(weights, weights=weighed(names, weights, probabilities, labels))
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Rows to choose weights on, and what they are to be best for.  Shape: (n, classes), (n,)."""
-
-    probabilities: Floats
-    labels: Counts
-    worth: Worth
-
-    @cached_property
-    def rows(self) -> Counts:
-        """Rows of each class.  Shape: (classes,)."""
-        return np.bincount(self.labels, minlength=self.probabilities.shape[1])
-
-    def climb(self, weights: Floats) -> tuple[float, Floats]:
-        """Move one weight after the other until no move gains; what they are worth, and they."""
-        worth = self._worth(weights)
-        for _ in range(MOST_ROUNDS):
-            before = worth
-            for place in np.flatnonzero(self.rows):
-                worth, weights = self._moved(worth, weights, int(place))
-            if worth <= before + EQUAL:
-                break
-        return worth, weights
-
-    def _moved(self, worth: float, weights: Floats, place: int) -> tuple[float, Floats]:
-        """The same with the best weight for one class, if that gains."""
-        candidates, worths = self._candidates(weights, place)
-        best = worths.max(initial=-np.inf)
-        if best <= worth + EQUAL:
-            return worth, weights
-        equal = candidates[worths >= best - EQUAL]
-        moved = weights.copy()
-        moved[place] = equal[np.abs(np.log(equal)).argmin()]
-        return float(best), moved
-
-    def _candidates(self, weights: Floats, place: int) -> tuple[Floats, Floats]:
-        """Weights for one class, and what each is worth.
-
-        A row is predicted to be of the class from some weight on; candidates lie between two such
-        weights, where rounding brings no row to the other side.
-        """
-        others = self.probabilities * weights
-        others[:, place] = 0
-        rivals = others.argmax(axis=1)
-        needed = others.max(axis=1) / self.probabilities[:, place]
-        order = np.argsort(needed, kind="stable")
-        values = needed[order]
-        between = np.sqrt(values[1:] * values[:-1])
-        apart = np.diff(values) > NEAR * values[1:]
-        kept = apart & (between <= LARGEST) & (between >= 1 / LARGEST)
-        return between[kept], self._worths(order, rivals[order], place)[1:-1][kept]
-
-    def _worths(self, order: Counts, rivals: Counts, place: int) -> Floats:
-        """What it is worth that the first k rows, for each k, go from their rivals to one class.
-
-        Shape: (n,), (n,) -> (n + 1,).
-        """
-        labels = self.labels[order]
-        caught = np.concatenate([[0], np.cumsum(labels == place)])
-        own = self.worth(caught, np.arange(len(order) + 1), self.rows[place])
-        lost = np.concatenate([[0.0], np.cumsum(self._losses(labels, rivals))])
-        total: Floats = own + self._sum(labels, rivals) - lost
-        return total / np.count_nonzero(self.rows)
-
-    def _losses(self, labels: Counts, rivals: Counts) -> Floats:
-        """What each row's rival loses as the row leaves it, after the rows before.  Shape: (n,)."""
-        right, rows = (labels == rivals).astype(np.int64), self.rows[rivals]
-        of_rival = pd.Series(right).groupby(rivals)
-        left = (of_rival.transform("size") - of_rival.cumcount()).to_numpy()
-        caught = (of_rival.transform("sum") - of_rival.cumsum()).to_numpy() + right
-        return self.worth(caught, left, rows) - self.worth(caught - right, left - 1, rows)
-
-    def _worth(self, weights: Floats) -> float:
-        predicted = (self.probabilities * weights).argmax(axis=1)
-        return self._sum(self.labels, predicted) / np.count_nonzero(self.rows)
-
-    def _sum(self, labels: Counts, predicted: Counts) -> float:
-        """The sum over classes of what each is worth.  Shape: (n,) each."""
-        classes = len(self.rows)
-        caught = np.bincount(labels[labels == predicted], minlength=classes)
-        taken = np.bincount(predicted, minlength=classes)
-        return float(self.worth(caught, taken, self.rows).sum())
