@@ -385,8 +385,8 @@ class GateOptions(Options):
 
     gate_metric: str = option(
         "accuracy",
-        "Test metric that the gate compares with the ensemble's; production is compared in log "
-        "loss where this is log_loss, else in accuracy.",
+        "Test metric that the gate compares with the ensemble's; production is compared in "
+        "accuracy where this is accuracy and neither has a decision_threshold, else in log loss.",
         rules.one_of("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision"),
     )
     max_accuracy_gap: float = option(
@@ -416,8 +416,8 @@ class GateOptions(Options):
     )
     margin: float = option(
         0.005,
-        "How much worse than production a non-inferior student may be: a share of the rows, with "
-        "log_loss nats.",
+        "How much worse than production a non-inferior student may be: a share of the rows, in log "
+        "loss nats.",
         rules.NOT_NEGATIVE,
     )
     allow_schema_change: bool = option(

@@ -110,12 +110,12 @@ def _advantage_check(
     version, left_out, rows = incumbent.version, incumbent.left_out, len(candidate)
     groups, ours, theirs = candidate.groups, _means(candidate), _means(production)
     threshold = 0.0 if limits.policy == "better" else -limits.margin
-    if limits.gate_metric == "log_loss" or incumbent.by_rule:
-        measure, said = "log_loss", intervals.LOG_LOSS
-        better = intervals.loss_difference(production.losses[None], candidate.losses[None], groups)
-    else:
+    if limits.gate_metric == "accuracy" and not incumbent.by_rule:
         measure, said = "accuracy", intervals.ACCURACY
         better = intervals.accuracy_difference(candidate.hits[None], production.hits[None], groups)
+    else:
+        measure, said = "log_loss", intervals.LOG_LOSS
+        better = intervals.loss_difference(production.losses[None], candidate.losses[None], groups)
     of_groups = "" if groups is None else f" of {group_count(groups):,} groups"
     levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
