@@ -1,13 +1,14 @@
 """The sweep: its runs, its choice on validation rows, and ``distill`` that takes it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import copied_store, copy_store, forget_store, part_of, use_store
+from conftest import copied_store, copy_store, flat, forget_store, part_of, use_store
 from matplotlib.colors import to_hex
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -129,6 +130,17 @@ def test_a_sweeps_table_has_every_setting(swept):
     lines = ("T 1, alpha 0.2", "T 4, alpha 1", "3: ", "smallest within tolerance", "from_sweep")
     for line in lines:
         assert line in text
+    assert "accuracy tells no sizes apart" not in text
+
+
+@pytest.mark.slow
+def test_a_size_that_only_answers_the_most_frequent_class_is_warned_of(swept):
+    """It is as small as any, and its accuracy may be within the tolerance all the same."""
+    smallest = swept.result.smallest or swept.result.sizes[0]
+    reached = {"majority_val_accuracy": smallest.metrics["val_accuracy"]}
+    ensemble = swept.result.ensemble | reached
+    text = flat(replace(swept.result, ensemble=ensemble, smallest=smallest))
+    assert "accuracy tells no sizes apart, the most frequent class alone has" in text
 
 
 @pytest.mark.slow

@@ -100,6 +100,10 @@ class SweepResult(Shown):
             if smallest and "ensemble_parameters" in ensemble:
                 words += f", {ensemble['ensemble_parameters'] / smallest.parameters:.0f}x smaller"
             best.append(("smallest within tolerance", words))
+            most = ensemble["majority_val_accuracy"]
+            if smallest and smallest.metrics["val_accuracy"] <= most:
+                told = f"the most frequent class alone has {percent(most)}: look at the log loss"
+                best.append(("warning", f"accuracy tells no sizes apart, {told}"))
         runs = [("sweep run", self.run_id), ("teachers", self.taught_by)]
         table = table_text([*self.together, *aligned(list(lines.items())), *best, *runs])
         return table + next_steps(self.page) + f"\nuse   {self._next_call()}"

@@ -120,7 +120,7 @@ def footprint_text(costs: Footprint) -> str:
         f"without MLflow, {costs.latency_ratio:.1f} times faster than the ensemble; of many "
         f"encoded rows {costs.speed.bulk_us:.2f} µs for each, {costs.bulk_ratio:.1f} times faster; "
         f"files of {bytes_text(costs.model_bytes)}; the packages that it requires take "
-        f"{bytes_text(costs.environment_bytes)} installed"
+        f"{bytes_text(costs.environment_bytes)} installed, before Python compiles them"
     )
 
 

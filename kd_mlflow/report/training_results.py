@@ -139,6 +139,8 @@ class DistillResult(Shown):
         """What the students are worth: a sentence, and every model beside each other."""
         seeds = len(self.comparison.students["distilled"])
         means = f"; means of {seeds} seeds ± standard error" if seeds > 1 else ""
+        if words.threshold_text(self.comparison):
+            means += "; decided as the student is"
         lines = [line for text in self._answer() for line in closing.wrapped(text)]
         table = numbers(leaderboard(self.comparison, self.beside))
         return "\n".join([*lines, "", f"{self.test_rows:,} test rows{means}", table])

@@ -256,7 +256,8 @@ def threshold_text(comparison: Comparison) -> str:
         return "all models with one weight per class, chosen for the student"
     if cutoff is None:
         return ""
-    return f"all models at a threshold of {cutoff:.4f}, chosen for the student"
+    second = one_line(list(comparison.class_rows)[1], 30)
+    return f"all models at a threshold of {cutoff:.4f} for {second!r}, chosen for the student"
 
 
 def majority_text(comparison: Comparison) -> str:

@@ -210,6 +210,7 @@ def _ensemble_metrics(scene: _Scene, parameters: int | None) -> Metrics:
         "ensemble_val_accuracy": float(agreements(logits, labels)),
         "ensemble_calibrated_val_loss": float(validation_metrics(cooled, labels)["val_loss"]),
         "ensemble_test_accuracy": float(np.mean(hits)),
+        "majority_val_accuracy": float(np.bincount(labels).max() / len(labels)),
         **({"ensemble_parameters": parameters} if parameters is not None else {}),
     }
 
