@@ -11,8 +11,8 @@ from mlflow import MlflowClient, artifacts
 
 import kd_mlflow as kd
 from kd_mlflow.cli import cli
-from kd_mlflow.table.columns import LINES, ColumnReport, left_out_text, worst_first
-from kd_mlflow.table.kinds import Note
+from kd_mlflow.table.columns import LINES, ColumnReport, column_report, left_out_text, worst_first
+from kd_mlflow.table.kinds import Note, typed
 from kd_mlflow.table.loading import load_table
 
 ROWS = 300
@@ -63,6 +63,14 @@ def test_a_column_most_of_whose_texts_are_beyond_the_kept_gets_its_line():
         told[most] = [line for line in worst_first(columns) if "'shop'" in line]
     assert "of its texts are beyond the 30 categories kept" in told[30][0]
     assert told[150] == []
+
+
+def test_categories_that_differ_in_case_are_told():
+    """They are as many inputs, each of which learns from its own rows alone."""
+    texts = pd.Series(["gold", "Gold ", "silver", "SILVER x"] * 9)
+    report = column_report("plan", typed(texts), max_categories=30)
+    assert "in case or blanks alone: 'gold' and 'Gold '; make one of them" in report.line()
+    assert "blanks alone" not in column_report("plan", typed(texts), max_categories=1).line()
 
 
 def test_the_worst_is_said_first_and_few_lines_are_said():

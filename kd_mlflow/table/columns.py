@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_mlflow.errors import listed
 from kd_mlflow.table.forms import PLAIN, words
-from kd_mlflow.table.kinds import Note, Typed, option_of
+from kd_mlflow.table.kinds import Note, Typed, alike, option_of
 
 MOST = 3
 """The most frequent values that are named."""
@@ -75,6 +75,9 @@ def column_report(
         counts = counts[counts > 0]
         beyond = float(counts.iloc[max_categories:].sum() / max(1, counts.sum()))
         held = {"frequent": tuple(map(_short, counts.index[:MOST])), "beyond": beyond}
+        if doubled := alike(counts.index[:max_categories]):
+            text = f"categories that differ in case or blanks alone: {', '.join(doubled[:MOST])}"
+            notes = (*notes, Note(1, f"{text}; make one of them where they mean one"))
         if beyond > 0.5 and not left_out:
             leave = option_of(name, "leave_out")
             text = f"{beyond:.0%} of its texts are beyond the {max_categories} categories kept"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -87,6 +87,18 @@ def typed(series: pd.Series, told: str = "") -> Typed:
         note = Note(0.5, f"read as {words(found.kind, form)}, such as {shown!r}")
         return Typed(values, found.kind, (), form, (note, *_unfit(series, values)))
     return Typed(texts, kind, notes=_doubts(counts, found))
+
+
+def alike(names: Iterable[Label]) -> list[str]:
+    """Names that differ in case or blanks alone, in words.
+
+    >>> alike(["gold", "Gold", "silver"])
+    ["'gold' and 'Gold'"]
+    """
+    found: dict[str, list[Label]] = {}
+    for name in names:
+        found.setdefault(" ".join(str(name).casefold().split()), []).append(name)
+    return [" and ".join(map(repr, each)) for each in found.values() if len(each) > 1]
 
 
 def readings(kinds: Mapping[str, str], forms: Mapping[str, Form]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kd_mlflow.errors import DataError
-from kd_mlflow.table.kinds import Ints, Label
+from kd_mlflow.table.kinds import Ints, Label, alike
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +64,7 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
 
 def tell_alike(classes: tuple[Label, ...], target: str) -> None:
     """Warn of classes that differ in case or blanks alone."""
-    alike: dict[str, list[Label]] = {}
-    for label in classes:
-        alike.setdefault(" ".join(str(label).casefold().split()), []).append(label)
-    if doubled := [" and ".join(map(repr, each)) for each in alike.values() if len(each) > 1]:
+    if doubled := alike(classes):
         _log.warning(
             "target %r has classes that differ in case or blanks alone: %s; make one of them where "
             "they mean one",
