@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_mlflow.evaluation import intervals
-from kd_mlflow.evaluation.intervals import Interval
+from kd_mlflow.evaluation.intervals import (
+    Interval,
+    knowledge_recovered,
+    loss_difference,
+    row_worth,
+    standard_error,
+)
 from kd_mlflow.evaluation.metrics import Floats, class_recalls, probability_metrics
 from kd_mlflow.evaluation.scores import Metrics, SeedScores, metrics_of_test_rows
 from kd_mlflow.evaluation.thresholds import Cutoff, by_rule, logged_as
@@ -175,9 +180,9 @@ def evaluate_students(
     over_boosting = over.pop("boosting", None)
     shares = np.maximum(list(class_rows.values()), 1) / sum(class_rows.values())
     chance = -np.log(shares)[distilled.labels][None]
-    learnt = intervals.loss_difference(chance, distilled.losses, distilled.groups)
+    learnt = loss_difference(chance, distilled.losses, distilled.groups)
     answers = distilled.predicted[registered]
-    recovery = intervals.knowledge_recovered(
+    recovery = knowledge_recovered(
         distilled.hits, baseline.hits, ensemble.hits[0], groups=distilled.groups
     )
     summary = _means(by_kind, ensemble.metrics[0], registered) | {
@@ -205,7 +210,7 @@ def evaluate_students(
         loss_gains={kind: loss for kind, (_, loss) in over.items()},
         over_boosting=over_boosting,
         class_rows=class_rows,
-        row_worth=intervals.row_worth(distilled.hits[0], distilled.groups),
+        row_worth=row_worth(distilled.hits[0], distilled.groups),
         recalls=_recalls(students, ensemble, classes=len(class_rows), registered=registered),
         registered=registered,
         learnt=learnt,
@@ -237,7 +242,7 @@ def _means(
         for kind, each in students.items():
             values = np.array([found[f"test_{name}"] for found in each])
             summary[f"{kind}_test_{name}"] = float(values.mean())
-            summary[f"{kind}_test_{name}_sem"] = intervals.standard_error(values)
+            summary[f"{kind}_test_{name}_sem"] = standard_error(values)
         summary[f"registered_test_{name}"] = students["distilled"][registered][f"test_{name}"]
     return summary
 

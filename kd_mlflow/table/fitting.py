@@ -88,7 +88,10 @@ def _capped_quantiles(present: NDArray[np.float64], bins: int) -> tuple[float, .
 
 
 def fit_column(series: pd.Series, blank: Column, max_categories: int) -> Column:
-    """Describe one column; the scale of one that never varies is 0."""
+    """Describe one column, of which ``blank`` says what it holds and how it is read.
+
+    The scale of one that never varies is 0. Raises ColumnError for what its kind cannot hold.
+    """
     if blank.kind == "category":
         return _fit_category(series, blank, max_categories)
     blank = replace(blank, scale=0.0)

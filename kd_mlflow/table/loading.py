@@ -200,9 +200,7 @@ def rare_classes(table: Table) -> dict[Label, int]:
     """How many different rows, or groups, each class has that has too few for three sides."""
     if table.units is None:
         return {}
-    pairs = np.stack([table.labels.astype(np.uint64), table.units])
-    labels = np.unique(pairs, axis=1)[0].astype(np.int64)
-    counts = np.bincount(labels, minlength=len(table.classes))
+    counts = pd.Series(table.units).groupby(table.labels).nunique().to_numpy()
     return {table.classes[i]: int(counts[i]) for i in np.flatnonzero(counts < ROWS_PER_CLASS)}
 
 
