@@ -32,7 +32,7 @@ from kd_mlflow.report.command_results import (
 )
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.evaluation_result import EvaluationResult
-from kd_mlflow.report.leaderboard import headline, leaderboard_csv, leaderboard_rows
+from kd_mlflow.report.leaderboard import headline_metrics, leaderboard_csv, leaderboard_rows
 from kd_mlflow.report.training_results import DistillResult, MainResult, TeachersResult
 from kd_mlflow.steps.decisions import history_step, promote_step, rollback_step, settle_step
 from kd_mlflow.steps.distill import check_student_memory, distill_step
@@ -244,7 +244,7 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
         work.run.files({"leaderboard.csv": leaderboard_csv(rows).encode()})
         result = MainResult(taught=taught, distill=distilled, decision=decision)
         work.run.log(
-            metrics=headline(distilled.comparison, distilled.beside),
+            metrics=headline_metrics(distilled.comparison, distilled.beside),
             tags={
                 "kd.teachers_run_id": taught.run_id,
                 "kd.distill_run_id": distilled.run_id,

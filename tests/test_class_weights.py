@@ -22,9 +22,9 @@ from kd_mlflow.evaluation.thresholds import (
     EXPONENTS,
     WORTHS,
     choose_weights,
+    found_by_class,
     logged_as,
     logged_cutoff,
-    weighed,
 )
 from kd_mlflow.report.evaluation_result import EvaluationResult
 from kd_mlflow.report.training_results import MainResult
@@ -122,7 +122,7 @@ def test_rows_found_are_counted_by_class():
     """The report's table has each class's rows, those found without weights and with them."""
     shares, labels = answers()
     weights = (0.5, 1.0, 4.0)
-    for place, row in enumerate(weighed(["a", "b", "c"], weights, shares, labels)):
+    for place, row in enumerate(found_by_class(["a", "b", "c"], weights, shares, labels)):
         mine = labels == place
         plain = int((shares.argmax(axis=1)[mine] == place).sum())
         found = int((decided(shares, weights)[mine] == place).sum())

@@ -27,7 +27,7 @@ from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.distillation.trained import TrainedStudents
 from kd_mlflow.errors import ConfigError
 from kd_mlflow.evaluation.intervals import Interval, loss_difference
-from kd_mlflow.evaluation.thresholds import NONE, RULES, Decision, decide
+from kd_mlflow.evaluation.thresholds import NONE, RULES, DecisionRule, decide
 from kd_mlflow.table.dataset import Dataset
 from kd_mlflow.table.encoding import Encoding
 from kd_mlflow.table.loading import Table
@@ -54,7 +54,7 @@ class Importance(NamedTuple):
     rise: Mapping[str, Interval]
 
 
-def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> Decision:
+def decision(config: DistillConfig, dataset: Dataset, trained: TrainedStudents) -> DecisionRule:
     """By what the registered student predicts a class, by the validation rows."""
     shares = class_probabilities(trained.score_validation_rows())
     rows = dataset.split.balance(dataset.table)["train"]

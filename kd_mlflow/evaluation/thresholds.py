@@ -172,7 +172,7 @@ def choose_weights(
     return tuple(np.exp(logs - logs.mean()).tolist())
 
 
-def weighed(
+def found_by_class(
     names: list[str], weights: tuple[float, ...], probabilities: Floats, labels: Counts
 ) -> list[ClassWeight]:
     """What each class's weight makes of its rows.  Shape: (n, classes), (n,)."""
@@ -182,7 +182,7 @@ def weighed(
     return [ClassWeight(*each) for each in zip(names, rows, weights, *hits, strict=True)]
 
 
-class Decision(NamedTuple):
+class DecisionRule(NamedTuple):
     """The threshold that was asked for, or of more than two classes the weights; None for neither.
 
     ``thresholds`` says what others are worth, ``weights`` what they make of each class.
@@ -193,7 +193,9 @@ class Decision(NamedTuple):
     weights: Sequence[ClassWeight] = ()
 
 
-def decide(rule: str, rows: Mapping[str, int], probabilities: Floats, labels: Counts) -> Decision:
+def decide(
+    rule: str, rows: Mapping[str, int], probabilities: Floats, labels: Counts
+) -> DecisionRule:
     """What a rule makes of the validation rows; ``rows`` are the training rows of each class.
 
     Shape: probabilities (n, classes), labels (n,).
@@ -202,9 +204,9 @@ def decide(rule: str, rows: Mapping[str, int], probabilities: Floats, labels: Co
     if len(names) == 2:
         second = probabilities[:, 1]
         threshold = choose_threshold(rule, second, labels)
-        return Decision(threshold, thresholds=worth_knowing(second, labels, threshold))
+        return DecisionRule(threshold, thresholds=worth_knowing(second, labels, threshold))
     if rule == NONE:
-        return Decision(None)
+        return DecisionRule(None)
     counts = np.array(list(rows.values()), dtype=np.float64)
     weights = choose_weights(rule, probabilities, labels, counts / counts.sum())
-    return Decision(weights, weights=weighed(names, weights, probabilities, labels))
+    return DecisionRule(weights, weights=found_by_class(names, weights, probabilities, labels))

@@ -48,7 +48,7 @@ def aligned(
     ]
 
 
-def numbers(table: Table) -> str:
+def numbers_text(table: Table) -> str:
     """A table whose cells are numbers, flush right, as a text."""
     heads, rows = table
     lines = [("", heads), *rows]

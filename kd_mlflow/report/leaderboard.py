@@ -132,7 +132,7 @@ def leaderboard_csv(rows: Sequence[Line]) -> str:
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def headline(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, float]:
+def headline_metrics(comparison: Comparison, beside: Mapping[str, float]) -> dict[str, float]:
     """Of all metrics of a comparison those that a list of runs should show, by their names."""
     known = {**comparison.summary, **beside}
     shown = [f"{name}_test_{m}" for name in KINDS for m in ("accuracy", "log_loss", "roc_auc")]

@@ -151,7 +151,7 @@ def evaluation_page(findings: Findings, pictures: Mapping[str, Picture], *, uri:
     )
 
 
-def decided(report: str, decision: Decision) -> str:
+def with_decision(report: str, decision: Decision) -> str:
     """A report whose first screen says what the gate has answered, in place of what stood there."""
     template = environment().get_template("decision.html")
     block = template.render(decision=decision, marks=MARKS)

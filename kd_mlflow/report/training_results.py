@@ -10,7 +10,7 @@ from kd_mlflow.distillation.teachers import Ensemble
 from kd_mlflow.evaluation.comparison import Comparison
 from kd_mlflow.evaluation.scores import Metrics
 from kd_mlflow.report import closing, words
-from kd_mlflow.report.closing import Page, Row, Shown, numbers, table_text
+from kd_mlflow.report.closing import Page, Row, Shown, numbers_text, table_text
 from kd_mlflow.report.decision import Decision
 from kd_mlflow.report.leaderboard import (
     TeacherResult,
@@ -114,7 +114,7 @@ class DistillResult(Shown):
         runs = [("distill run", self.run_id), ("teachers", self.taught_by)]
         details = table_text(self.imbalance_rows() + self.rows() + runs)
         links = closing.next_steps(self.page, f"models:/{self.model_name}@candidate")
-        others = numbers(other_metrics(self.comparison))
+        others = numbers_text(other_metrics(self.comparison))
         return "\n".join([details, others, "", self._title(), self.answer_text()]) + links
 
     def html(self) -> str:
@@ -142,7 +142,7 @@ class DistillResult(Shown):
         if words.threshold_text(self.comparison):
             means += "; decided as the student is"
         lines = [line for text in self._answer() for line in closing.wrapped(text)]
-        table = numbers(leaderboard(self.comparison, self.beside))
+        table = numbers_text(leaderboard(self.comparison, self.beside))
         return "\n".join([*lines, "", f"{self.test_rows:,} test rows{means}", table])
 
     def rows(self) -> list[Row]:
@@ -239,7 +239,7 @@ class MainResult(Shown):
         details = table_text(distill.imbalance_rows() + taught.rows() + distill.rows())
         uri = f"models:/{distill.model_name}@production" if decision.promoted else None
         answer = [decision.outcome_text(), distill.answer_text(), "", decision.gate_text()]
-        others = numbers(other_metrics(distill.comparison))
+        others = numbers_text(other_metrics(distill.comparison))
         links = closing.next_steps(distill.page, uri)
         links = links.removeprefix("\n")  # the gate's column goes on
         return "\n".join([details, others, "", *answer]) + links

@@ -160,12 +160,12 @@ def _conclude(tracker: Tracker, run: TrackedRun, decision: Decision, submitted: 
 
 def _say_in_report(tracker: Tracker, candidate_run: Run, decision: Decision) -> None:
     """Put the gate's answer on the first screen of the report, where the version's run has one."""
-    from kd_mlflow.report.page import decided
+    from kd_mlflow.report.page import with_decision
 
     run_id = candidate_run.info.run_id
     try:
         report = tracker.download(run_id, REPORT).read_text(encoding="utf-8")
-        tracker.opened(candidate_run).files({REPORT: decided(report, decision).encode()})
+        tracker.opened(candidate_run).files({REPORT: with_decision(report, decision).encode()})
     except RunError:
         return
     except (*FAILURES, StoreError, OSError) as error:  # the decision stands all the same
