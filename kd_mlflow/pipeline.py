@@ -16,7 +16,7 @@ from kd_mlflow.config.recipes import BEST
 from kd_mlflow.distillation.identity import fingerprint
 from kd_mlflow.distillation.inputs import teachers_encoding
 from kd_mlflow.distillation.onnx_graph import require_onnx
-from kd_mlflow.distillation.review import check_decision
+from kd_mlflow.distillation.review import check_decision, check_gate_metric
 from kd_mlflow.distillation.teachers import Teacher
 from kd_mlflow.errors import StoreError
 from kd_mlflow.models.model_teachers import load_models
@@ -213,6 +213,7 @@ def _all_steps(config: configs.MainConfig, listener: Listener, clean: CleanProce
     session, config = _opened(config, listener)
     dataset, tracker = session.dataset, session.tracker
     check_decision(config, dataset.table)
+    check_gate_metric(config, dataset.table)
     mark = fingerprint(dataset.identity, config.as_text())
     with begun("pipeline", config, session, mark) as work:
         work.describe()

@@ -568,7 +568,7 @@ def test_the_gates_answer_takes_the_first_screens_place():
         note="",
     )
     for _ in range(2):
-        html = report.decided(html, decision)
+        html = report.with_decision(html, decision)
     page = Page(html)
     assert "The gate has not been asked" not in page.words
     assert page.words.count("REJECTED churn version 3 does not go into production") == 1

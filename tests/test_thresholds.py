@@ -130,6 +130,13 @@ def test_a_number_is_for_two_classes(store):
     assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
 
 
+def test_a_metric_of_two_classes_is_refused_before_training(store):
+    """The gate would find out once students are trained and one is registered."""
+    with pytest.raises(ConfigError, match="gate_metric=roc_auc is for tables of two classes"):
+        pipeline.run_main(MainConfig(data="wine", gate_metric="roc_auc", **TINY))
+    assert store.search_runs([each.experiment_id for each in store.search_experiments()]) == []
+
+
 @pytest.mark.parametrize(
     ("rule", "share", "said"), [("f1", 0.9, 1), ("f1", 0.2, 0), ("0.5", 0.9, 0)]
 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kd_mlflow.config.entry_points import DistillConfig
-from kd_mlflow.config.groups import ModelOptions
+from kd_mlflow.config.groups import GateOptions, ModelOptions
 from kd_mlflow.distillation.boosting import Trees
 from kd_mlflow.distillation.families import Family
 from kd_mlflow.distillation.logits import class_probabilities, row_losses
@@ -39,6 +39,9 @@ STUDENT, ENSEMBLE = "registered student", "ensemble"
 
 Scorer = Callable[[pd.DataFrame], Tensor]
 """Scores raw rows.  Shape: n rows -> (n, classes), logits."""
+
+OF_TWO = ("roc_auc", "average_precision")
+"""Metrics of the gate that only two classes have."""
 
 SHUFFLES = 2
 """How often each column is shuffled; more would only narrow what rows leave wide."""
@@ -80,6 +83,15 @@ def check_decision(config: ModelOptions, table: Table) -> None:
         raise ConfigError(
             f"decision_threshold={rule} is for tables of two classes; {table.target!r} has "
             f"{len(table.classes):,}: give {' or '.join(RULES)}, or leave it out"
+        )
+
+
+def check_gate_metric(config: GateOptions, table: Table) -> None:
+    """Refuse a metric that is of two classes for a table of more.  Raises ConfigError."""
+    if config.gate_metric in OF_TWO and len(table.classes) != 2:
+        raise ConfigError(
+            f"gate_metric={config.gate_metric} is for tables of two classes; {table.target!r} has "
+            f"{len(table.classes):,}: give accuracy, balanced_accuracy or log_loss"
         )
 
 
