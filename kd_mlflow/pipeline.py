@@ -163,8 +163,9 @@ def run_history(config: configs.HistoryConfig) -> History:
 def run_columns(config: configs.ColumnsConfig) -> ColumnsResult:
     """Command ``columns``: how each column of a table is read, without any store."""
     how = Reading.of(config)
-    origin, rows, columns = describe_columns(config.data, config.target, how)
-    return ColumnsResult(table=origin.name, rows=rows, columns=columns)
+    origin, rows, label, columns = describe_columns(config.data, config.target, how)
+    named = {"table": origin.name, "target": origin.target, "label": label}
+    return ColumnsResult(**named, rows=rows, columns=columns)
 
 
 @store_errors()

@@ -102,11 +102,30 @@ def test_the_command_prints_one_line_a_column(tmp_path):
     done = CliRunner().invoke(cli, asked)
     lines = [line for line in done.output.splitlines() if line and not line.startswith(" ")]
     out = " ".join(done.output.split())
-    assert (done.exit_code, len(lines)) == (0, TABLE.shape[1])
+    assert (done.exit_code, len(lines)) == (0, 1 + TABLE.shape[1])
     assert lines[0].split() == ["t.csv", "300", "rows"]
+    assert lines[1].split()[:5] == ["y", "label;", "2", "classes:", "'no'"]
     assert "38 cells do not fit and are gaps: 'no. 0' (1)" in out
     assert "left out: as it was told" in out
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1, 2, None], "no label: target 'y' has 1 missing labels, the first in row 2"),
+        ([0.5, 1.5, 1.5], "no label: target 'y' holds numbers that are no classes"),
+        (["a", "a", "a"], "no label: target 'y' has one class only"),
+        (["no", "No", "yes"], "'No' and 'no' differ in case or blanks alone"),
+        (list("abcdefgh"), "'e' (1) and 3 more"),
+    ],
+)
+def test_the_label_is_told_with_what_is_wrong_with_it(labels, said):
+    """Whoever looks at the columns sees what training would refuse."""
+    table = pd.DataFrame({"y": labels, "x": range(len(labels))})
+    told = kd.columns(data=table, target="y")
+    assert said in told.label
+    assert said.split()[0] in repr(told)
 
 
 def test_a_phrase_names_what_was_left_out(found):

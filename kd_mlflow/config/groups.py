@@ -47,8 +47,9 @@ class LabelOptions(Options):
     )
     group: str = option(
         "",
-        "Column, or several with commas, that says who or what a row is about: rows of one group "
-        "stay on one side of the split, intervals are by groups, and it is no input.",
+        "Column that says who or what a row is about, or several with commas whose values together "
+        "do: rows of one group stay on one side of the split, intervals are by groups, and it is "
+        "no input.",
         rules.STORED_TEXT,
         several=",",
     )

@@ -140,11 +140,15 @@ class ColumnsResult(Shown):
     Fields:
         table: what the table is called
         rows: how many it has
-        columns: each column, in the table's order
+        target: the name of its label column
+        label: what that holds, or why it can be no label
+        columns: each other column, in the table's order
     """
 
     table: str
     rows: int
+    target: str
+    label: str
     columns: tuple[ColumnReport, ...]
 
     def __repr__(self) -> str:
@@ -153,7 +157,9 @@ class ColumnsResult(Shown):
             (one_line(column.name, NAME_LENGTH), one_line(column.line(), LINE_LENGTH))
             for column in self.columns
         ]
-        return table_text([(one_line(self.table, NAME_LENGTH), f"{self.rows:,} rows"), *lines])
+        label = (one_line(self.target, NAME_LENGTH), one_line(self.label, LINE_LENGTH))
+        head = (one_line(self.table, NAME_LENGTH), f"{self.rows:,} rows")
+        return table_text([head, label, *lines])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

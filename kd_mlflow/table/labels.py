@@ -15,7 +15,7 @@ from kd_mlflow.table.kinds import Ints, Label, alike
 
 _log = logging.getLogger(__name__)
 
-NAMED_CLASSES = 50
+NAMED_CLASSES, SHOWN_CLASSES = 50, 5
 
 
 def numbered_labels(column: pd.Series) -> tuple[Ints, tuple[Label, ...]]:
@@ -62,6 +62,22 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
     return list(texts)
 
 
+def label_text(column: pd.Series) -> str:
+    """What a label column holds in a phrase: classes with their rows, or why it is none.
+
+    >>> label_text(pd.Series(["no", "yes", "no"], name="churned"))
+    "label; 2 classes: 'no' (2), 'yes' (1)"
+    """
+    try:
+        labels, classes = numbered_labels(column)
+    except DataError as error:
+        return f"no label: {error}"
+    rows = dict(zip(classes, np.bincount(labels).tolist(), strict=True))
+    text = f"label; {len(classes):,} classes: {named_classes(rows, SHOWN_CLASSES)}"
+    doubled = ", ".join(alike(classes)[:SHOWN_CLASSES])
+    return f"{text}; {doubled} differ in case or blanks alone" if doubled else text
+
+
 def tell_alike(classes: tuple[Label, ...], target: str) -> None:
     """Warn of classes that differ in case or blanks alone."""
     if doubled := alike(classes):
@@ -73,8 +89,8 @@ def tell_alike(classes: tuple[Label, ...], target: str) -> None:
         )
 
 
-def named_classes(classes: Mapping[Label, int]) -> str:
+def named_classes(classes: Mapping[Label, int], most: int = NAMED_CLASSES) -> str:
     """Write classes with their counts, some of them where there are many."""
     named = [f"{label!r} ({count})" for label, count in classes.items()]
-    more = f" and {len(named) - NAMED_CLASSES} more" if len(named) > NAMED_CLASSES else ""
-    return ", ".join(named[:NAMED_CLASSES]) + more
+    more = f" and {len(named) - most} more" if len(named) > most else ""
+    return ", ".join(named[:most]) + more

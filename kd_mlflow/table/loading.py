@@ -19,7 +19,7 @@ from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.groups import check_enough, check_named, column_names, group_hashes, row_times
 from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
 from kd_mlflow.table.kinds import Ints, Label, Typed, readings, typed
-from kd_mlflow.table.labels import numbered_labels, tell_alike
+from kd_mlflow.table.labels import label_text, numbered_labels, tell_alike
 from kd_mlflow.table.sources import AS_IT_COMES, BUILT_IN, Origin, Reading, Told, read_source
 
 _log = logging.getLogger(__name__)
@@ -89,15 +89,16 @@ def load_table(data: Source, target: str = "", how: Reading = AS_IT_COMES) -> Ta
 
 def describe_columns(
     data: Source, target: str = "", how: Reading = AS_IT_COMES
-) -> tuple[Origin, int, tuple[ColumnReport, ...]]:
-    """Where a table lies, how many rows it has, and how each of its columns is read.
+) -> tuple[Origin, int, str, tuple[ColumnReport, ...]]:
+    """Where a table lies, how many rows it has, its label, and how each of its columns is read.
 
     Raises DataError as ``load_table`` does.
     """
     origin, frame = read_source(data, target, how)
     _check_told(how.told, frame.columns, origin)
     *_, reports = _typed_columns(frame.drop(columns=origin.target), how, origin)
-    return origin, len(frame), reports
+    label = label_text(_told(frame[origin.target], how.told))
+    return origin, len(frame), label, reports
 
 
 def _table(origin: Origin, frame: pd.DataFrame, how: Reading) -> Table:
