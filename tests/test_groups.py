@@ -330,6 +330,9 @@ def test_copies_are_told_unless_they_are_grouped():
     assert not any("equal" in line for line in warned(frame))
     grouped = warned(pd.concat([frame] * 8, ignore_index=True), group="who")
     assert not any("equal" in line for line in grouped)
+    rng = np.random.default_rng(0)  # strangers of the same age
+    few = pd.DataFrame({"age": rng.integers(20, 60, 2000), "y": rng.integers(0, 2, 2000)})
+    assert not any("equal" in line for line in warned(few))
 
 
 def test_a_column_that_says_much_is_not_the_label():

@@ -54,11 +54,13 @@ def suspects(table: Table, train: Ints, test: Ints) -> Iterator[str]:
     The first two are asked of what the table is not split by.  Shape: row numbers of two sides.
     """
     if table.groups is None and table.row_hashes is not None:
-        every = len(table.row_hashes)
-        if (copies := every - len(np.unique(table.row_hashes))) > COPIES * every:
+        every = pd.DataFrame({"row": table.row_hashes, "label": table.labels})
+        equal, copies = every.duplicated("row").sum(), every.duplicated().sum()
+        if copies > COPIES * len(every) and copies >= TOLD * equal:  # strangers differ in the label
             yield (
-                f"{copies:,} of {every:,} rows are equal to others: they stay on one side, but "
-                "each counts in the intervals; leave copies out, or name whose they are: group=..."
+                f"{copies:,} of {len(every):,} rows are equal to others: they stay on one side, "
+                "but each counts in the intervals; leave copies out, or name whose they are: "
+                "group=..."
             )
     some = train[:: -(-len(train) // TOLD_ROWS[1])]  # a table may be sorted by its label
     for name, kind in table.kinds.items():
