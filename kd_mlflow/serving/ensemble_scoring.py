@@ -79,7 +79,10 @@ class Trees:
         self.boosters = [Booster(model_str=text) for text in texts]
 
     def __call__(self, encoded: NDArray[np.float32]) -> NDArray[np.float64]:
-        raw = [np.asarray(booster.predict(encoded, raw_score=True)) for booster in self.boosters]
+        raw = [
+            np.asarray(booster.predict(encoded, raw_score=True, num_threads=1))
+            for booster in self.boosters  # more threads wait for each other where a core is busy
+        ]
         if raw[0].ndim == 1:  # two classes: one number per row, the second one's log odds
             raw = [np.stack([np.zeros_like(odds), odds], axis=1) for odds in raw]
         return np.stack(raw)
