@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+from sklearn.metrics import balanced_accuracy_score
 from test_scores import answers
 
 from kd_mlflow.evaluation import findings as all_findings
@@ -110,6 +111,8 @@ def test_a_run_logs_the_comparison_with_another_model():
     logged = found_of(scores, pair=pair).logged()
     assert logged["agreement"] == pair.agreement < 1
     assert (logged["against_accuracy"], logged["mcnemar_p"]) == (pair.accuracy, pair.mcnemar_p)
+    balanced = balanced_accuracy_score(labels, np.zeros(300))  # of equal ones the first class
+    assert logged["against_balanced_accuracy"] == pair.balanced_accuracy == balanced
     for name, gain in (("accuracy_gain", pair.accuracy_gain), ("log_loss_gain", pair.loss_gain)):
         assert logged[name] == gain.value
         assert (logged[f"{name}_low"], logged[f"{name}_high"]) == (gain.low, gain.high)

@@ -315,6 +315,9 @@ def test_a_student_that_learnt_nothing_is_said_to():
         check = asked(dict(zip(gain, (low, high), strict=True)))[0]["baseline"]
         assert check.passed is passed
         assert check.reason.endswith(said)
+    both = dict(zip(gain, (-0.01, 0.01), strict=True)) | {"gain_over_boosting_high": -0.01}
+    reason = asked(both)[0]["baseline"].reason
+    assert reason.endswith("trees, and not measurably better than the classes' shares alone")
 
 
 def test_equality_on_few_rows_is_said_to_be_little():

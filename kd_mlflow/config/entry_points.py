@@ -169,7 +169,10 @@ class PredictConfig(groups.RegistryOptions, groups.DelimitedOptions, groups.Sour
         rules.SCORED_FILE,
     )
     keep: str = option(
-        "", "Columns of the table that the file has too, with commas.", rules.STORED_TEXT
+        "",
+        "Columns of the table that the file has too, with commas.",
+        rules.STORED_TEXT,
+        several=",",
     )
     reasons: int = option(
         0,

@@ -107,6 +107,7 @@ class Findings:
             found["estimate_error"] = self.estimate.value - self.metrics["accuracy"].value
         if pair := self.pair:
             found |= {"agreement": pair.agreement, "against_accuracy": pair.accuracy}
+            found["against_balanced_accuracy"] = pair.balanced_accuracy
             found["mcnemar_p"] = pair.mcnemar_p
             bounded |= {"accuracy_gain": pair.accuracy_gain, "log_loss_gain": pair.loss_gain}
         for name, interval in bounded.items():

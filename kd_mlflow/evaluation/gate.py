@@ -121,10 +121,12 @@ def _baseline_check(case: Case) -> Check:
     reason = (
         f"measurably worse, by {', '.join(worse)}" if worse else "no baseline is measurably better"
     )
+    low, high = (metrics.get(f"log_loss_gain_over_majority_{side}", 1) for side in ("low", "high"))
+    if low <= 0 <= high:
+        nor = "and not" if worse else "nor is it"
+        reason += f", {nor} measurably better than the classes' shares alone"
     if ruled:
         reason += "; accuracy is not compared beside a decision threshold"
-    if not worse and metrics.get("log_loss_gain_over_majority_low", 1) <= 0:
-        reason += ", nor is it measurably better than the classes' shares alone"
     return Check(
         name="baseline",
         passed=not worse or allowed,

@@ -14,7 +14,7 @@ import numpy as np
 from kd_mlflow.evaluation import intervals
 from kd_mlflow.evaluation.grouped import Z, deviate, group_sums
 from kd_mlflow.evaluation.intervals import Interval
-from kd_mlflow.evaluation.metrics import Counts, Floats, Hits
+from kd_mlflow.evaluation.metrics import Counts, Floats, Hits, class_recalls
 
 Metrics = dict[str, float]
 
@@ -185,6 +185,7 @@ class Paired:
     Fields:
         agreement: share of the rows on which both predict the same
         accuracy: the other's, None where no row has a label that both know; so are the next
+        balanced_accuracy: the other's
         accuracy_gain: the first's accuracy minus the other's
         loss_gain: the other's log loss minus the first's
         mcnemar_p: of McNemar's exact test
@@ -192,6 +193,7 @@ class Paired:
 
     agreement: float
     accuracy: float | None = None
+    balanced_accuracy: float | None = None
     accuracy_gain: Interval | None = None
     loss_gain: Interval | None = None
     mcnemar_p: float | None = None
@@ -242,9 +244,11 @@ def paired(first: RowScores, second: RowScores) -> Paired:
     if not len(one):
         return Paired(agreement=agreement)
     losses = known.losses[None], second.known.losses[None]
+    recalls = class_recalls(second.known.predicted[None], known.labels, second.classes)
     return Paired(
         agreement=agreement,
         accuracy=float(two.hits.mean()),
+        balanced_accuracy=float(np.nanmean(recalls)),
         accuracy_gain=intervals.accuracy_difference(one.hits[None], two.hits[None], one.groups),
         loss_gain=intervals.loss_difference(losses[1], losses[0], known.groups),
         mcnemar_p=intervals.mcnemar_p(one.hits, two.hits, one.groups),

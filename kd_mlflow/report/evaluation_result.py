@@ -89,7 +89,8 @@ def pair_text(findings: Findings) -> str:
     if pair.accuracy is None or pair.accuracy_gain is None or pair.loss_gain is None:
         return same
     gains = words.both_gains_text(pair.accuracy_gain, pair.loss_gain)
-    gained = f"{percent(pair.accuracy)}; gain over it {gains}"
+    balanced = f", balanced {percent(pair.balanced_accuracy)}" if pair.balanced_accuracy else ""
+    gained = f"{percent(pair.accuracy)}{balanced}; gain over it {gains}"
     return f"{gained}; {same}; McNemar's p {pair.mcnemar_p:.3g}"
 
 

@@ -94,7 +94,7 @@ def warning_text(comparison: Comparison) -> str:
         for kind in comparison.worse_than[:LISTED_GAINS]
     ]
     warnings = [f"do not use this student: {'; '.join(found)}"] if found else []
-    if not found and comparison.learnt and comparison.learnt.low <= 0:
+    if comparison.learnt and comparison.learnt.low <= 0:
         warnings.append("not measurably better than the classes' shares alone")
     if (constant := comparison.constant) is not None:
         warnings.append(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kd_mlflow.errors import DataError
 from kd_mlflow.serving import scoring
 from kd_mlflow.table.hashing import Codes, row_hashes
-from kd_mlflow.table.kinds import typed
+from kd_mlflow.table.kinds import option_of, typed
 
 LEAST_GROUPS = 10
 """A fifth of them are test rows, and one group alone has no interval."""
@@ -106,7 +106,7 @@ def row_times(column: pd.Series) -> NDArray[np.float64]:
         example = column.dropna().iloc[0] if column.notna().any() else None
         raise DataError(
             f"time {name!r} cannot be read as dates or numbers, such as {str(example)[:40]!r}; "
-            "write dates as 2024-03-31"
+            f"write dates as 2024-03-31, or say how: {option_of(name, 'date:%d/%m/%Y')}"
         )
     if not known.all():
         rows = np.flatnonzero(~known)
