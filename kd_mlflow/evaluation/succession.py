@@ -62,10 +62,12 @@ def task_check(
     if new:
         allowed = "which is allowed" if allow_schema_change else "allow_schema_change allows it"
         columns = f"reads columns that production does not read: {listed(new)}; {allowed}"
+    passed = not new or allow_schema_change
+    known = f"{_known_text(theirs)} as version {incumbent.version}, in production; "
     return Check(
         name="task",
-        passed=not new or allow_schema_change,
-        reason=f"{_known_text(theirs)} as version {incumbent.version}, in production; {columns}",
+        passed=passed,
+        reason=f"{known if passed else ''}{columns}",
         metrics={"new_columns": len(new)},
     )
 

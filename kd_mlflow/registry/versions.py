@@ -208,7 +208,7 @@ def find_rollback(client: MlflowClient, model_name: str, version: str) -> tuple[
     else:
         target = _was_production(client, model_name, version)
     if target.version == production.version:
-        raise RegistryError(f"version {version} of {model_name!r} is in production already")
+        raise RegistryError(f"{named(target)} is in production already")
     described(target)
     with scratch() as folder:
         digest = files_digest(pull(target, folder))
