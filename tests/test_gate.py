@@ -147,6 +147,7 @@ def test_beside_a_decision_threshold_accuracy_is_not_compared(rule):
     check = asked(incumbent=replace(standing(worse, better), by_rule=True))[0]["production"]
     assert check.passed
     assert check.reason.startswith("log loss 0.1000 against 0.2000")
+    assert "; not in accuracy: one of them has a decision threshold; policy" in check.reason
 
 
 def test_worse_than_a_baseline_may_be_allowed():

@@ -118,13 +118,14 @@ def _advantage_check(
     else:
         measure, said = "log_loss", intervals.LOG_LOSS
         better = intervals.loss_difference(production.losses[None], candidate.losses[None], groups)
+    ruled = "; not in accuracy: one of them has a decision threshold" if incumbent.by_rule else ""
     of_groups = "" if groups is None else f" of {group_count(groups):,} groups"
     levels = f"{ours[measure]:.4f} against {theirs[measure]:.4f}"
     return Check(
         name="production",
         passed=better.low > threshold,
         reason=f"{measure.replace('_', ' ')} {levels} of version {version}, in production, on "
-        f"{rows:,} rows{of_groups}: {intervals.difference(better, said)}; "
+        f"{rows:,} rows{of_groups}: {intervals.difference(better, said)}{ruled}; "
         f"{_needs_text(limits, said)}{_unseen_text(better, rows, limits)}{_seen_text(left_out)}",
         threshold=threshold,
         metrics={
