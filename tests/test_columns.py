@@ -118,6 +118,7 @@ def test_the_command_prints_one_line_a_column(tmp_path):
         (["a", "a", "a"], "no label: target 'y' has one class only"),
         (["no", "No", "yes"], "'No' and 'no' differ in case or blanks alone"),
         (list("abcdefgh"), "'e' (1) and 3 more"),
+        (list("aaab"), "; too few rows to train, validate and test on: 'b' (1)"),
     ],
 )
 def test_the_label_is_told_with_what_is_wrong_with_it(labels, said):

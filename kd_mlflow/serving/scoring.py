@@ -374,9 +374,8 @@ def _refuse(
         rows = rows[[not _says_gap(values[row], column) for row in rows]]
     if len(rows):
         row = int(rows[0])
-        raise ColumnError(
-            f"column {series.name!r} {rule}; row {series.index[row]} has {series.iloc[row]!r}"
-        )
+        value = series.astype(object).iloc[row]
+        raise ColumnError(f"column {series.name!r} {rule}; row {series.index[row]} has {value!r}")
 
 
 def _says_gap(value: Any, column: Mapping[str, Any]) -> bool:

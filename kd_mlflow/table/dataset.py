@@ -17,8 +17,8 @@ from kd_mlflow.config.groups import DataOptions
 from kd_mlflow.errors import DataError
 from kd_mlflow.table.hashing import SPLIT_SEED, Codes, mix_bits
 from kd_mlflow.table.kinds import Ints
-from kd_mlflow.table.labels import NAMED_CLASSES, named_classes
-from kd_mlflow.table.loading import ROWS_PER_CLASS, Table, load_table, rare_classes, without_classes
+from kd_mlflow.table.labels import NAMED_CLASSES, ROWS_PER_CLASS, named_classes
+from kd_mlflow.table.loading import Table, load_table, rare_classes, without_classes
 from kd_mlflow.table.sources import Reading
 from kd_mlflow.table.suspects import suspects
 

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 
 NAMED_CLASSES, SHOWN_CLASSES = 50, 5
 
+ROWS_PER_CLASS = 3
+"""Different rows that a class needs: one to train, one to validate and one to test on."""
+
 
 def numbered_labels(column: pd.Series) -> tuple[Ints, tuple[Label, ...]]:
     """Number the classes in sorted order.  Whole floats are integers; mixed types become text.
@@ -65,8 +68,8 @@ def _classes(values: list[Any], name: Any) -> list[Label]:
 def label_text(column: pd.Series) -> str:
     """What a label column holds in a phrase: classes with their rows, or why it is none.
 
-    >>> label_text(pd.Series(["no", "yes", "no"], name="churned"))
-    "label; 2 classes: 'no' (2), 'yes' (1)"
+    >>> label_text(pd.Series(["no", "yes", "no", "no"], name="churned"))
+    "label; 2 classes: 'no' (3), 'yes' (1); too few rows to train, validate and test on: 'yes' (1)"
     """
     try:
         labels, classes = numbered_labels(column)
@@ -74,6 +77,9 @@ def label_text(column: pd.Series) -> str:
         return f"no label: {error}"
     rows = dict(zip(classes, np.bincount(labels).tolist(), strict=True))
     text = f"label; {len(classes):,} classes: {named_classes(rows, SHOWN_CLASSES)}"
+    if rare := {label: n for label, n in rows.items() if n < ROWS_PER_CLASS}:
+        named = named_classes(rare, SHOWN_CLASSES)
+        text += f"; too few rows to train, validate and test on: {named}"
     doubled = ", ".join(alike(classes)[:SHOWN_CLASSES])
     return f"{text}; {doubled} differ in case or blanks alone" if doubled else text
 

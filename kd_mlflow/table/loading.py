@@ -19,13 +19,10 @@ from kd_mlflow.table.forms import PLAIN, Form
 from kd_mlflow.table.groups import check_enough, check_named, column_names, group_hashes, row_times
 from kd_mlflow.table.hashing import Codes, split_hashes, table_digest
 from kd_mlflow.table.kinds import Ints, Label, Typed, readings, typed
-from kd_mlflow.table.labels import label_text, numbered_labels, tell_alike
+from kd_mlflow.table.labels import ROWS_PER_CLASS, label_text, numbered_labels, tell_alike
 from kd_mlflow.table.sources import AS_IT_COMES, BUILT_IN, Origin, Reading, Told, read_source
 
 _log = logging.getLogger(__name__)
-
-ROWS_PER_CLASS = 3
-"""Different rows that a class needs: one to train, one to validate and one to test on."""
 
 LEAVE_OUT, AS_TOLD = "leave_out", "as it was told"
 
