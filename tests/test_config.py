@@ -160,7 +160,7 @@ def test_defaults_hold_their_own_rules(config):
     ("recipe", "values"),
     [
         ("reference", ("constant", 1e-3, 30, 0.3, 0.0, 0.0, 50, "none", 0.0, "logits", False)),
-        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 240, "auto", 0.4, "probabilities", False)),
+        ("best", ("cosine", 3e-3, 120, 0.1, 3e-4, 0.4, 150, "auto", 0.4, "probabilities", False)),
     ],
 )
 def test_a_recipe_sets_what_is_left_to_it(recipe, values):
@@ -186,9 +186,10 @@ def test_a_given_option_wins_over_the_recipe(recipe):
 
 
 def test_epochs_of_best_fall_as_rows_grow():
-    """Work stays level above 20,000 rows, down to the least number of epochs."""
-    epochs = [MainConfig().resolved(rows).student_epochs for rows in (100, 20_000, 40_000, 10**6)]
-    assert epochs == [240, 200, 100, 8]
+    """Work stays level above 1,500 rows, and 20,000, down to the least number of epochs."""
+    sizes = (100, 2_000, 4_999, 20_000, 40_000, 10**6)
+    epochs = [MainConfig().resolved(rows).student_epochs for rows in sizes]
+    assert epochs == [240, 180, 150, 120, 60, 8]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,8 @@ def test_as_text_names_every_option():
         ),
         (
             "student_epochs",
-            "reference 50; best 240, from 5,000 rows 200, above 20,000 rows fewer, at least 8",
+            "reference 50; best 240, above 1,500 rows fewer, at least 150, from 5,000 rows 120, "
+            "above 20,000 rows fewer, at least 8",
         ),
         (
             "temperature",

@@ -32,7 +32,8 @@ class Falling:
 
 
 FROM_40 = Falling(40, least=6, above=30_000)
-FROM_200 = Falling(200, least=8, above=20_000)
+FROM_240 = Falling(240, least=150, above=1_500)
+FROM_120 = Falling(120, least=8, above=20_000)
 T_1_TO_3 = [1.0, 2.0, 3.0]
 SMALL = [(64, 32), (128, 64)]
 WIDER = [*SMALL, (192, 96), (256, 128)]
@@ -65,7 +66,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "alpha": (0.7, 1.0),
     "student_hidden": ((64, 32), SMALL, SMALL, WIDER, WIDER, WIDER),
     "student_bins": (0, [0, 24], [0, 16, 64], [0, 16, 64], [0, 16, 64], [0, 64]),
-    "student_epochs": (50, 240, 240, FROM_200, FROM_200, FROM_200),
+    "student_epochs": (50, FROM_240, FROM_240, FROM_120, FROM_120, FROM_120),
     "student_patience": (0, 80, 80, 25, 25, 25),
     "n_students": (5, 5, 5, 3, 2, 2),
     "registered_seed": ("first", "nearest"),
