@@ -21,7 +21,7 @@ from kd_mlflow.distillation.teachers import train_ensemble
 from kd_mlflow.table.dataset import Dataset, Identity, Split, read_dataset
 
 RECORDED = {
-    7: {
+    8: {
         "work": [53_520.0],
         "left_out": [1_000.0, 4_001.87],
         "networks": [0.02025731, 0.02511491, 0.00103091, 0.004717547],
@@ -29,7 +29,7 @@ RECORDED = {
         "sampled": [-1.97838, 13.64812],
         "weights": [0.0, 0.0, 0.0, 1.0],
         "adam": [0.0007106515, 0.007025615],
-        "muon": [0.0008739329, 0.0070350122],
+        "muon": [0.0008905624, 0.0070362774],
     },
 }
 """Means and mean squares of what was trained, by the version of the training."""
